@@ -1,0 +1,167 @@
+"""Model inputs batch by batch: tokenized when asked for, padded as little as possible, the padding marked."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.inputs import Role, find_roles, role_of
+from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
+from onnxslim_bert.errors import DataError
+
+Inputs = Mapping[str, np.dtype[Any]]
+
+SPECIAL_TOKENS = 4  # as many as a RoBERTa pair has; the tokenizers library does not cut below them
+COUNTED_AT_ONCE = 1024  # rows tokenized together when only their lengths are wanted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    feeds: model inputs by name, each [batch, seq].
+    mask: [batch, seq] bool, True where there is a real token.
+    rows: [batch] indices into the data set.
+    """
+
+    feeds: dict[str, Array]
+    mask: Array
+    rows: Array
+
+
+class Batches:
+    """The rows of a data set as batches, the same ones on every pass; the memory does not grow with the rows.
+
+    inputs: the model's inputs, name -> dtype.
+    max_length: tokens that a row is cut to.
+    sort_by_length: rows of similar length together, longest first; otherwise in the data set's order.
+    fixed_length: the length of every batch, for a model with static shapes.
+    vocab_rows: rows of the model's embedding; every id must be below.
+
+    A model without a mask input cannot tell padding from text: its batches hold rows of one length.
+    Ready inputs (`dataset.feeds`) pass as they are, in order.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: Tokenizer | None,
+        inputs: Inputs,
+        *,
+        batch_size: int = 16,
+        max_length: int = 128,
+        sort_by_length: bool = True,
+        fixed_length: int | None = None,
+        vocab_rows: int | None = None,
+    ) -> None:
+        self._batch_size = batch_size
+        self._source: _Texts | _Feeds
+        if dataset.feeds is not None:
+            self._source = _Feeds(dataset.feeds, inputs)
+            self._source.check(dataset.name, fixed_length, vocab_rows)
+        elif tokenizer is None:
+            raise DataError(f"'{dataset.name}' is text: needed the model's tokenizer: give --tokenizer FOLDER")
+        else:
+            if vocab_rows is not None and tokenizer.vocab_size > vocab_rows:
+                raise DataError(
+                    f"tokenizer has {tokenizer.vocab_size} tokens, embedding has {vocab_rows} rows: "
+                    "needed the tokenizer that this model was trained with"
+                )
+            limit = min(max_length, fixed_length or max_length)
+            if limit < SPECIAL_TOKENS:
+                raise DataError(f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone")
+            self._source = _Texts(dataset, tokenizer, inputs, find_roles(inputs), limit, fixed_length, sort_by_length)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self._source.batch(rows) for rows in self._plan)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    @cached_property
+    def _plan(self) -> list[Array]:
+        """The rows of every batch."""
+        return [
+            run[start : start + self._batch_size]
+            for run in self._source.runs()
+            for start in range(0, len(run), self._batch_size)
+        ]
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Batches of texts, cut to `max_length` tokens."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    inputs: Inputs
+    roles: Mapping[str, Role]
+    max_length: int
+    fixed_length: int | None
+    sort_by_length: bool
+
+    def runs(self) -> list[Array]:
+        """All rows in order, cut where a batch must end."""
+        rows = np.arange(len(self.dataset))
+        one_length = self.fixed_length is None and "mask" not in self.roles.values()
+        if not (self.sort_by_length or one_length):
+            return [rows]
+        chunks = (rows[start : start + COUNTED_AT_ONCE] for start in range(0, len(rows), COUNTED_AT_ONCE))
+        lengths = np.array([len(row.ids) for chunk in chunks for row in self._tokens(chunk)])
+        # Longest first: the largest buffers are allocated once and reused, instead of growing with every batch.
+        order = np.argsort(-lengths, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if one_length else [order]
+
+    def batch(self, rows: Array) -> Batch:
+        tokens = self._tokens(rows)
+        shape = len(rows), self.fixed_length or max(len(row.ids) for row in tokens)
+        ids, types, mask = np.full(shape, self.tokenizer.pad_id), np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for index, row in enumerate(tokens):
+            real = np.s_[index, : len(row.ids)]
+            ids[real], types[real], mask[real] = row.ids, row.type_ids, True
+        arrays: dict[Role, Array] = {"ids": ids, "types": types, "mask": mask}
+        return Batch({name: arrays[role].astype(self.inputs[name]) for name, role in self.roles.items()}, mask, rows)
+
+    def _tokens(self, rows: Array) -> list[TokenRow]:
+        tokens = self.tokenizer.encode([self.dataset.texts[row] for row in rows], self.max_length)
+        for row, found in zip(rows, tokens, strict=True):
+            if not found.ids:
+                raise DataError(f"'{self.dataset.name}', row {row + 1}: no tokens: needed a text that is not empty")
+        return tokens
+
+
+@dataclass(frozen=True)
+class _Feeds:
+    """Batches of ready inputs; an input that is a mask by its name marks the padding."""
+
+    feeds: Mapping[str, Array]
+    inputs: Inputs
+
+    def runs(self) -> list[Array]:
+        return [np.arange(len(next(iter(self.feeds.values()))))]
+
+    def batch(self, rows: Array) -> Batch:
+        feeds = {name: self.feeds[name][rows].astype(dtype) for name, dtype in self.inputs.items()}
+        masks = (values != 0 for name, values in feeds.items() if role_of(name) == "mask" and values.ndim == 2)
+        sequence = next(values for values in feeds.values() if values.ndim > 1)
+        return Batch(feeds, next(masks, np.ones(sequence.shape[:2], bool)), rows)
+
+    def check(self, name: str, fixed_length: int | None, vocab_rows: int | None) -> None:
+        """Raises DataError for what the model cannot take."""
+        for need, dtype in self.inputs.items():
+            if need not in self.feeds:
+                raise DataError(f"'{name}' holds {sorted(self.feeds)}: needed the model input '{need}'")
+            values = self.feeds[need]
+            if values.dtype.kind == "f" and dtype.kind != "f":
+                raise DataError(f"'{name}': '{need}' is {values.dtype}: the model needs {dtype}")
+            if fixed_length and values.ndim > 1 and values.shape[1] != fixed_length:
+                raise DataError(f"'{name}': '{need}' is {list(values.shape)}: the model needs rows of {fixed_length}")
+            low, high = (int(values.min()), int(values.max())) if role_of(need) == "ids" else (0, 0)
+            if vocab_rows is not None and not 0 <= low <= high < vocab_rows:
+                raise DataError(f"'{name}': ids in '{need}' go from {low} to {high}, embedding has {vocab_rows} rows")
+        if all(self.feeds[need].ndim < 2 for need in self.inputs):
+            raise DataError(f"'{name}': no input has a sequence: needed arrays of shape [rows, seq]")

@@ -1,0 +1,128 @@
+"""Which columns are texts and labels, and what their values must be."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.files import Columns
+from onnxslim_bert.errors import DataError
+
+# The first entry whose names are all present wins, whatever their case: pairs come before single texts.
+TEXT_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("#1 string", "#2 string"),
+    ("sentence",),
+    ("text",),
+    ("review",),
+    ("content",),
+    ("question",),
+    ("query",),
+)
+LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels are class numbers 0 .. len(names) - 1, or the names; without names, any number from 0 up."""
+
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Labels are numbers from `low` to `high`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tuple[tuple[str, ...], ...]:
+    """The rows of text, one or two strings each, from the columns `names` or from the first known ones."""
+    chosen = _named(columns, names, source) if names else _known(columns)
+    if not 1 <= len(chosen) <= 2:
+        raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two text columns")
+    for name in chosen:
+        for row, value in enumerate(columns[name], 1):
+            if not isinstance(value, str):
+                raise DataError(f"{source}, row {row}: '{name}' is {value!r}: needed a string")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{source}, row {row}: '{name}' holds half of a surrogate pair: needed text") from error
+    return tuple(zip(*(columns[name] for name in chosen), strict=True))
+
+
+def find_labels(columns: Columns, name: str | None, kind: Classes | Scores | None, source: str) -> Array | None:
+    """Labels [rows] as int64 classes or float32 scores, from column `name` or the first known one; None without one.
+
+    Without a `kind` whole numbers are classes, and one decimal point makes all of them scores.
+    Labels that are all -1 count as none: that is how GLUE marks rows whose labels are held back.
+    """
+    by_case = {column.lower(): column for column in columns}
+    known = [by_case[column] for column in LABEL_COLUMNS if column in by_case]
+    chosen = _named(columns, [name], source) if name else known[:1]
+    if not chosen:
+        return None
+    values = columns[chosen[0]]
+    if kind is None:
+        kind = Classes() if all(_is_whole(value) for value in values) else Scores()
+    numbers = [_number(value, kind, f"{source}, row {row}") for row, value in enumerate(values, 1)]
+    if all(number == -1 for number in numbers):
+        return None
+    for row, number in enumerate(numbers, 1):
+        _check_range(number, kind, f"{source}, row {row}")
+    return np.array(numbers, np.float32 if isinstance(kind, Scores) else np.int64)
+
+
+def _named(columns: Columns, names: Sequence[str], source: str) -> tuple[str, ...]:
+    for name in names:
+        if name not in columns:
+            raise DataError(f"{source}: no column '{name}': its columns are {', '.join(columns)}")
+    return tuple(names)
+
+
+def _known(columns: Columns) -> tuple[str, ...]:
+    by_case = {column.lower(): column for column in columns}
+    for names in TEXT_COLUMNS:
+        if all(name in by_case for name in names):
+            return tuple(by_case[name] for name in names)
+    return ()
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+
+
+def _number(value: Any, kind: Classes | Scores, place: str) -> float:
+    if isinstance(kind, Classes) and value in kind.names:
+        return kind.names.index(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: label {value!r} is not a number: needed {_describe(kind)}") from error
+
+
+def _check_range(number: float, kind: Classes | Scores, place: str) -> None:
+    if isinstance(kind, Scores):
+        valid = math.isfinite(number) and kind.low <= number <= kind.high
+    else:
+        valid = number.is_integer() and 0 <= number < (len(kind.names) or math.inf)
+    if not valid:
+        raise DataError(f"{place}: label {number:g} is out of range: needed {_describe(kind)}")
+
+
+def _describe(kind: Classes | Scores) -> str:
+    if isinstance(kind, Classes):
+        return f"a class from 0 to {len(kind.names) - 1}" if kind.names else "a class number from 0 up"
+    return f"a score from {kind.low:g} to {kind.high:g}" if math.isfinite(kind.high) else "a finite score"

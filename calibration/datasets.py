@@ -1,0 +1,199 @@
+"""Data sets to calibrate and evaluate on: GLUE's by name, a file by path, or `reviews`, built in.
+
+`reviews` (reviews.tsv) was written for this project and has the project's licence, Apache-2.0.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.columns import LABEL_COLUMNS, Classes, Scores, find_labels, find_texts
+from onnxslim_bert.calibration.files import Columns, read_columns, read_feeds
+from onnxslim_bert.calibration.glue import GLUE, UNLABELLED, Task
+from onnxslim_bert.calibration.hub import find_file
+from onnxslim_bert.errors import DataError
+
+Purpose = Literal["calibration", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of text or of ready model inputs, with or without labels.
+
+    texts: one or two strings a row; empty when `feeds` are given.
+    labels: [rows] int64 classes or float32 scores.
+    metric: by which the labels judge a model; None without labels.
+    feeds: model inputs by name, each [rows, ...].
+    """
+
+    name: str
+    split: str
+    texts: tuple[tuple[str, ...], ...]
+    labels: Array | None
+    metric: Task | None
+    feeds: Mapping[str, Array] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts) if self.feeds is None else len(next(iter(self.feeds.values())))
+
+    def fingerprint(self) -> str:
+        """sha256 over rows and labels, in hexadecimal: the same for the same data under any name."""
+        digest = hashlib.sha256()
+        for row in self.texts:
+            digest.update(json.dumps(row).encode())
+        arrays = {} if self.labels is None else {"": self.labels}
+        for name, values in sorted((arrays | dict(self.feeds or {})).items()):
+            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            digest.update(values.tobytes())
+        return digest.hexdigest()
+
+    def take(self, rows: Sequence[int]) -> "Dataset":
+        """The rows with these indices, in this order."""
+        chosen = np.asarray(rows, np.int64)
+        return replace(
+            self,
+            texts=tuple(self.texts[row] for row in chosen) if self.feeds is None else (),
+            labels=None if self.labels is None else self.labels[chosen],
+            feeds=None if self.feeds is None else {name: values[chosen] for name, values in self.feeds.items()},
+        )
+
+    def without(self, other: "Dataset") -> "Dataset":
+        """The rows that `other` does not hold, spaces and case apart."""
+        seen = set(_keys(other))
+        return self.take([row for row, key in enumerate(_keys(self)) if key not in seen])
+
+
+def load_dataset(
+    spec: str,
+    purpose: Purpose,
+    *,
+    rows: int | None = None,
+    seed: int = 0,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+) -> Dataset:
+    """The data set that `spec` names: a GLUE set, `reviews`, or the path of a file.
+
+    A GLUE set calibrates on train and evaluates on validation; a path gives the same rows for both.
+    rows: size of a random sample without replacement, in file order; all rows when there are no more.
+    text_columns, label_column: instead of those recognised by name; a label column that is named must hold labels.
+    """
+    if rows is not None and rows < 1:
+        raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")
+    name = spec.lower().replace("-", "")
+    if name == "reviews":
+        dataset = _reviews(purpose)
+    elif name in GLUE:
+        dataset = _glue(name, purpose, text_columns, label_column)
+    elif Path(spec).suffix.lower() == ".npz":
+        dataset = _feeds(_existing(spec), label_column)
+    else:
+        dataset = _dataset(spec, "all", read_columns(_existing(spec)), None, text_columns, label_column)
+    if label_column and dataset.labels is None:
+        raise DataError(f"{spec}: every label in '{label_column}' is -1, which means held back: needed labels")
+    if rows is None or rows >= len(dataset):
+        return dataset
+    sample = np.random.default_rng(seed).choice(len(dataset), rows, replace=False)
+    return dataset.take(np.sort(sample).tolist())
+
+
+def check_disjoint(calibration: Dataset, evaluation: Dataset) -> None:
+    """Raises DataError when a row of `calibration`, spaces and case apart, is also one of `evaluation`."""
+    seen = set(_keys(evaluation))
+    shared = [row for row, key in enumerate(_keys(calibration)) if key in seen]
+    if shared:
+        example = repr(" | ".join(calibration.texts[shared[0]])[:80]) if calibration.texts else f"row {shared[0] + 1}"
+        raise DataError(
+            f"{len(shared)} of {len(calibration)} calibration rows are evaluation rows too, such as {example}: "
+            "evaluate on rows that calibration has not seen"
+        )
+
+
+def holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split into (kept, held) in file order, disjoint: `fraction` of the distinct rows, and at least one, is held."""
+    keys = _keys(dataset)
+    distinct = list(dict.fromkeys(keys))
+    if len(distinct) < 2:
+        raise DataError(f"'{dataset.name}' has {len(distinct)} distinct row: needed 2 to hold one back")
+    count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
+    held = {distinct[index] for index in np.random.default_rng(seed).choice(len(distinct), count, replace=False)}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row, key in enumerate(keys):
+        sides[key in held].append(row)
+    return dataset.take(sides[0]), dataset.take(sides[1])
+
+
+def _reviews(purpose: Purpose) -> Dataset:
+    with resources.as_file(resources.files("onnxslim_bert.calibration") / "reviews.tsv") as path:
+        columns = read_columns(path)
+    both = _dataset("reviews", purpose, columns, GLUE["sst2"].labels, None, None)
+    return both.take([row for row, split in enumerate(columns["split"]) if split == purpose])
+
+
+def _glue(name: str, purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
+    task = GLUE[name]
+    path = find_file(name, task.calibration if purpose == "calibration" else task.evaluation)
+    columns = read_columns(path)
+    dataset = _dataset(str(path), path.stem.split("-")[0], columns, task.labels, text_columns, label_column)
+    if len(dataset.texts[0]) != task.texts:
+        raise DataError(f"{path}: found columns {list(columns)}: '{name}' needs {task.texts} of text")
+    if dataset.labels is None and name not in UNLABELLED:
+        raise DataError(f"{path}: found no labels in {list(columns)}: '{name}' needs a column 'label'")
+    return replace(dataset, name=name, metric=None if dataset.labels is None else task.metric)
+
+
+def _existing(spec: str) -> Path:
+    path = Path(spec)
+    if path.is_dir():
+        raise DataError(f"{spec} is a folder: needed one file in it")
+    if not path.exists():
+        near = difflib.get_close_matches(spec.lower(), (*GLUE, "reviews"), 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the named sets are {', '.join(GLUE)} and reviews"
+        raise DataError(f"no data set and no file is called '{spec}': {hint}")
+    return path
+
+
+def _feeds(path: Path, label_column: str | None) -> Dataset:
+    arrays = read_feeds(path)
+    named = label_column or next((name for name in LABEL_COLUMNS if name in arrays), None)
+    feeds = {name: values for name, values in arrays.items() if name != named}
+    if not feeds:
+        raise DataError(f"{path}: found only labels: needed the model's inputs by name")
+    columns = {name: values.tolist() for name, values in arrays.items() if name == named}
+    labels = find_labels(columns, named, None, str(path))
+    return Dataset(path.name, "all", (), labels, _metric(labels), feeds)
+
+
+def _dataset(
+    source: str,
+    split: str,
+    columns: Columns,
+    kind: Classes | Scores | None,
+    text_columns: Sequence[str] | None,
+    label_column: str | None,
+) -> Dataset:
+    texts = find_texts(columns, text_columns, source)
+    labels = find_labels(columns, label_column, kind, source)
+    return Dataset(Path(source).name, split, texts, labels, _metric(labels))
+
+
+def _metric(labels: Array | None) -> Task | None:
+    if labels is None:
+        return None
+    return "accuracy" if labels.dtype.kind == "i" else "pearson-spearman"
+
+
+def _keys(dataset: Dataset) -> list[Hashable]:
+    """What makes rows equal: their texts apart from spaces and case, or the bytes of their feeds."""
+    feeds = dataset.feeds
+    if feeds is None:
+        return [tuple(" ".join(text.split()).casefold() for text in row) for row in dataset.texts]
+    return [b"".join(feeds[name][row].tobytes() for name in sorted(feeds)) for row in range(len(dataset))]

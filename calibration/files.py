@@ -1,0 +1,134 @@
+"""Read a data file: columns of text and labels, or ready model inputs."""
+
+import csv
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import DataError
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+def read_columns(path: Path) -> Columns:
+    """The columns of a tsv, csv, jsonl, txt or parquet file, by name, all of one length of at least 1.
+
+    Values are what the format holds: strings in tsv, csv and txt, also numbers and None in the others.
+    A txt file has one column, `text`. Raises DataError with the line number when a row is malformed.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: unknown file type '{path.suffix}': needed one of {', '.join((*READERS, '.npz'))}")
+    try:
+        columns = reader(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte 0x{error.object[error.start]:02x} is not UTF-8: needed UTF-8 text") from error
+    if not columns or not next(iter(columns.values())):
+        raise DataError(f"{path}: no rows: needed at least one row of data")
+    return columns
+
+
+def read_feeds(path: Path) -> dict[str, Array]:
+    """The arrays of an npz file by name, each [rows, ...] of finite numbers. Pickled objects are refused."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array, not an archive of named arrays")
+        with archive:
+            feeds = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not an npz of plain arrays: {str(error).splitlines()[0]}") from error
+    for name, values in feeds.items():
+        if values.dtype.kind not in "biuf" or values.ndim == 0:
+            raise DataError(f"{path}: '{name}' is {values.dtype} {list(values.shape)}: needed numbers [rows, ...]")
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: '{name}' holds NaN or inf: needed finite numbers")
+    counts = {name: len(values) for name, values in feeds.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise DataError(f"{path}: rows are {counts}: needed arrays with the same number of rows, at least one")
+    return feeds
+
+
+def _tsv(path: Path) -> Columns:
+    # GLUE's files quote nothing, so a quotation mark is text and a tab always ends a cell.
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
+        return _table(path, ((number, line.split("\t")) for number, line in lines if line))
+
+
+def _csv(path: Path) -> Columns:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            return _table(path, ((reader.line_num, cells) for cells in reader if cells))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+
+
+def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
+    """Columns named by the first row; `rows` are (line number, cells)."""
+    numbered = iter(rows)
+    _, header = next(numbered, (1, []))
+    if len(set(header)) != len(header):
+        raise DataError(f"{path}, line 1: a column name occurs twice in {header}: needed distinct names")
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    for number, cells in numbered:
+        if len(cells) != len(header):
+            raise DataError(f"{path}, line {number}: {len(cells)} cells: needed {len(header)}, as in the first line")
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    return columns
+
+
+def _jsonl(path: Path) -> Columns:
+    columns: dict[str, list[Any]] = {}
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
+            columns = columns or {name: [] for name in row}
+            for name, column in columns.items():
+                column.append(row.get(name))
+    return columns
+
+
+def _txt(path: Path) -> Columns:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        return {"text": [line.rstrip("\r\n") for line in file if line.strip()]}
+
+
+def _parquet(path: Path) -> Columns:
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[hub]'") from error
+    try:
+        flat = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
+        columns: Columns = pq.read_table(path, columns=flat).to_pydict()
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not parquet: {str(error).splitlines()[0]}") from error
+    return columns
+
+
+READERS: Mapping[str, Callable[[Path], Columns]] = {
+    ".tsv": _tsv,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".txt": _txt,
+    ".parquet": _parquet,
+}

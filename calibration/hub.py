@@ -1,0 +1,65 @@
+"""Where the file of a named data set is: $ONNXSLIM_DATA, else the Hugging Face hub's cache, else the hub."""
+
+import os
+from pathlib import Path
+
+from onnxslim_bert.calibration.files import READERS
+from onnxslim_bert.errors import DataError
+
+REPOSITORY = "nyu-mll/glue"
+
+
+def find_file(name: str, split: str) -> Path:
+    """The file that holds `split` (train, validation, test, ...) of the GLUE set `name`.
+
+    Locally $ONNXSLIM_DATA/<name>/<split>.<a type that can be read>; `dev` may stand for `validation`.
+    On the hub the parquet file of nyu-mll/glue, under huggingface_hub's own settings: HF_HOME, HF_ENDPOINT,
+    HF_TOKEN, HF_HUB_OFFLINE. A file that is in its cache is used without asking the hub.
+    """
+    data = os.environ.get("ONNXSLIM_DATA")
+    local = _in_folder(Path(data) / name, split) if data else None
+    return local or _from_hub(name, split)
+
+
+def _in_folder(folder: Path, split: str) -> Path | None:
+    stems = (split, split.replace("validation", "dev"))
+    candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in READERS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _from_hub(name: str, split: str) -> Path:
+    remedy = f"or put {split}.tsv into $ONNXSLIM_DATA/{name}, or use the built-in set 'reviews'"
+    try:
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise DataError(
+            f"'{name}' is not in $ONNXSLIM_DATA, and there is no huggingface_hub to fetch it: "
+            f"pip install 'onnxslim-bert[hub]', {remedy}"
+        ) from error
+    file = f"{name}/{split}-00000-of-00001.parquet"
+    url = hf_hub_url(REPOSITORY, file, repo_type="dataset")
+    try:
+        try:
+            return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset", local_files_only=True))
+        except LocalEntryNotFoundError:
+            # Asked once here because the download would repeat a failing question for minutes.
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset"))
+    # Besides its own errors the library lets those of its HTTP client through, which differ from version to version.
+    except Exception as error:
+        raise DataError(f"'{name}' from {url}: {_reason(error)}, {remedy}") from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return "not in the hub's cache, and HF_HUB_OFFLINE is set: unset it once"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"access refused ({status}): log in with 'hf auth login' or set HF_TOKEN"
+        return f"the server answered {status}: check HF_ENDPOINT, try again later"
+    detail = (str(error).splitlines() or ["no detail"])[0]
+    return f"{type(error).__name__} ({detail}): check the connection, HF_ENDPOINT and the proxy"

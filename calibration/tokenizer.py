@@ -1,0 +1,109 @@
+"""The model's own tokenizer: tokenizer.json alone, or what transformers can make of an older folder."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onnxslim_bert.errors import DataError
+
+# What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
+DEFAULT_LENGTH = 512
+PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
+
+
+class TokenRow(NamedTuple):
+    """One row of tokens, special tokens included: ids and segment numbers, both [length]."""
+
+    ids: list[int]
+    type_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Texts to ids.
+
+    vocab_size: tokens, added ones included; ids are below it.
+    pad_id: the id that fills a batch.
+    max_length: tokens in a row that the tokenizer's own configuration allows.
+    """
+
+    vocab_size: int
+    pad_id: int
+    max_length: int
+    _encode: Callable[[Sequence[tuple[str, ...]], int], list[TokenRow]]
+
+    def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
+        """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
+        return self._encode(texts, min(max_length, self.max_length))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a folder, or in a tokenizer.json. Reads local files only."""
+    folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
+    if not path.exists():
+        raise DataError(f"tokenizer {path} does not exist: needed a folder with tokenizer.json, or that file")
+    if path.is_file() and path.suffix != ".json":
+        raise DataError(f"tokenizer {path} is not a tokenizer.json: needed that file or its folder")
+    return _from_json(file, _config(folder)) if file.exists() else _from_folder(folder)
+
+
+def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
+    import tokenizers
+
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    # The library raises bare Exception for every fault of the file.
+    except Exception as error:
+        raise DataError(f"{file}: not a Hugging Face tokenizer.json: {str(error).splitlines()[0]}") from error
+    padding = backend.padding or {}
+    backend.no_padding()
+
+    def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
+        backend.enable_truncation(max_length, strategy="longest_first")
+        inputs = [row[0] if len(row) == 1 else row for row in texts]
+        return [TokenRow(row.ids, row.type_ids) for row in backend.encode_batch_fast(inputs)]
+
+    named = config.get("pad_token")
+    token = named.get("content") if isinstance(named, dict) else named
+    known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if name)
+    pad_id = next((number for number in known if number is not None), padding.get("pad_id", 0))
+    return Tokenizer(backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode)
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+    needed = f"{folder} has no tokenizer.json (found {found})"
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # Whatever the many tokenizer classes raise, the folder does not hold what one of them needs.
+    except Exception as error:
+        raise DataError(f"{needed}, nor what transformers can load: name the tokenizer's folder") from error
+
+    def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
+        rows = [tokenizer(*row, truncation="longest_first", max_length=max_length) for row in texts]
+        return [TokenRow(row["input_ids"], row.get("token_type_ids") or [0] * len(row["input_ids"])) for row in rows]
+
+    return Tokenizer(len(tokenizer), tokenizer.pad_token_id or 0, _length(tokenizer.model_max_length), encode)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    if not file.exists():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read: {error}: needed JSON") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: {type(config).__name__}: needed a JSON object")
+    return config
+
+
+def _length(limit: Any) -> int:
+    return int(limit) if isinstance(limit, int | float) and 0 < limit < 1e6 else DEFAULT_LENGTH

@@ -1,0 +1,118 @@
+"""`onnxslim bench`: latency, memory and load time of models beside each other."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxslim_bert.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from onnxslim_bert.bench import Bench
+
+COUNT = click.IntRange(min=1)
+PATH = click.Path(exists=True, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    """Positive integers with commas between them."""
+    parts = value.split(",") if value is not None else None
+    if parts and not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"'{value}' is no list of positive integers like 1,8", ctx, param)
+    return [int(part) for part in parts] if parts else None
+
+
+@click.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--batch", "batch_sizes", callback=counts, metavar="N,...", default="1", show_default=True, help="Rows a run."
+)
+@click.option("--seq", "lengths", callback=counts, metavar="N,...", help="Tokens a row, random ids  [default: 128]")
+@click.option("--data", help="Time real texts at their own lengths: a GLUE name, `reviews`, or a file.")
+@click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
+@click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json for --data  [default: the first MODEL's folder]")
+@click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a real text.")
+@click.option("--rounds", type=COUNT, default=50, show_default=True, help="Timed runs of every model.")
+@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of each session.")
+@click.option("--spinning", is_flag=True, help="Let idle threads spin, which a busy host punishes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the ids, rows and order of models.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def bench(
+    models: tuple[Path, ...],
+    batch_sizes: list[int],
+    lengths: list[int] | None,
+    data: str | None,
+    text_columns: tuple[str, ...],
+    tokenizer: Path | None,
+    max_length: int,
+    rounds: int,
+    threads: int,
+    spinning: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Time every MODEL in interleaved rounds, and its memory and loading in a process of its own.
+
+    Speed-ups are against the first MODEL, paired by round, with 95 % intervals.
+
+    \b
+    onnxslim bench model.onnx model.int8.onnx
+    onnxslim bench model.onnx model.int8.onnx --batch 1,8 --seq 32,128
+    onnxslim bench model.onnx model.int8.onnx --data sst2 --batch 16 --json
+    """
+    from onnxslim_bert.bench import bench as run_bench
+    from onnxslim_bert.calibration.datasets import load_dataset
+    from onnxslim_bert.calibration.tokenizer import load_tokenizer
+
+    if data and lengths:
+        raise click.UsageError("--data times texts at their own lengths: give it or --seq, not both")
+    dataset = load_dataset(data, "evaluation", text_columns=text_columns or None) if data else None
+    reader = load_tokenizer(tokenizer or models[0].parent) if dataset and dataset.feeds is None else None
+    with progress_bar() as progress:
+        result = run_bench(
+            models,
+            batch_sizes=batch_sizes,
+            lengths=lengths or [128],
+            dataset=dataset,
+            tokenizer=reader,
+            max_length=max_length,
+            rounds=rounds,
+            threads=threads,
+            spinning=spinning,
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+    else:
+        show(result)
+
+
+def show(result: "Bench") -> None:
+    """Print the times, the footprints and the conditions."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    times = Table("model", "batch", "tokens", "median ms", "p90", "p99", "speed-up", box=SIMPLE)
+    for row in result.latencies:
+        tokens = "text" if row.length is None else str(row.length)
+        ratio = f"{row.speedup.value:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f})"
+        spread = f"{row.median_ms:.2f}", f"{row.p90_ms:.2f}", f"{row.p99_ms:.2f}"
+        times.add_row(Path(row.model).name, str(row.batch), tokens, *spread, ratio)
+    taken = Table("model", "file MB", "peak memory MB", "load ms", box=SIMPLE)
+    for model, print_ in result.footprints.items():
+        sizes = f"{print_.nbytes / 1e6:.1f}", f"{print_.peak_bytes / 1e6:.0f} ({print_.idle_bytes / 1e6:.0f} before)"
+        taken.add_row(Path(model).name, *sizes, f"{print_.load_ms:.0f}")
+    console = Console()
+    console.print(times)
+    console.print(taken)
+    spinning = "on" if result.spinning else "off"
+    console.print(
+        f"{result.rounds} interleaved rounds, {result.threads} thread(s), spinning {spinning}; {result.host.cpu}, "
+        f"{result.host.cpus} CPUs, load {result.host.load}; onnxruntime {result.host.onnxruntime}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,69 @@
+"""What a pass is: it names the statistics that it wants, rewrites the model, and says what it changed."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from onnxslim_bert.model import Model
+
+
+@dataclass(frozen=True)
+class Want:
+    """One statistic that a pass asks for.
+
+    tensor: the tensor it is taken of, [tokens, channels] once padding is dropped.
+    kind: a name in `calibration.observers.OBSERVERS`, "sample" for instance.
+    """
+
+    tensor: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a pass did. Falsy when nothing changed, and then `note` says why."""
+
+    count: int
+    note: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the runner gives a pass besides the model: the statistics that it wanted, and the target's name."""
+
+    stats: Mapping[Want, Any] = field(default_factory=dict)
+    target: str = "cpu"
+
+
+class Pass(ABC):
+    """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options."""
+
+    name: ClassVar[str]
+
+    def wants(self, model: "Model") -> Iterable[Want]:
+        """The statistics that `apply` needs on this model."""
+        return ()
+
+    @abstractmethod
+    def apply(self, model: "Model", ctx: Context) -> Change:
+        """Rewrite `model`. Raises PassError when the model or the target cannot have it."""
+
+    def __str__(self) -> str:
+        options = {
+            option.name: getattr(self, option.name)
+            for option in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, option.name) != option.default
+        }
+        text = ",".join(f"{name.replace('_', '-')}={_text(value)}" for name, value in options.items())
+        return f"{self.name}{{{text}}}" if text else self.name
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,235 @@
+"""Find the transformer encoder in a canonicalized graph, whichever exporter wrote it.
+
+Nothing is read from names. Attention is anchored on Softmax (or on a fused attention node): the query and key lie
+upstream of the scores, the value and the output beside and below the probabilities, and the feed-forward matrices are
+the next ones downstream. What the piece between them computes is proven by running it (`attention_form`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.attention_form import AttentionForm, attention_form, probe_shape
+from onnxslim_bert.embeddings import Embeddings, find_embeddings
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.linear import Linear, is_linear, read_linear
+from onnxslim_bert.regions import constant, producer
+
+VIEWS = frozenset(
+    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Mul Div Add QuantizeLinear DequantizeLinear".split()
+)
+SCORES = frozenset("Add Sub Sum Mul Div Where Cast Reshape Unsqueeze Squeeze Identity".split())
+PROBABILITIES = frozenset("Where Cast Reshape Identity Dropout IsNaN Mul".split())
+FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One encoder layer: names of its tensors and nodes, never the nodes, so that a rewrite cannot dangle them.
+
+    context: the attention result that `output` reads, [batch, seq, heads * head_dim].
+    form: what the piece between query, key, value and context computes; None with `reason` when it is not proven.
+    """
+
+    index: int
+    heads: int
+    head_dim: int
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    up: Linear | None
+    down: Linear | None
+    context: str
+    form: AttentionForm | None
+    reason: str = ""
+
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """The layer's dense matrices by role, in execution order."""
+        roles = ("query", "key", "value", "output", "up", "down")
+        return {role: linear for role in roles if (linear := getattr(self, role)) is not None}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A transformer encoder. hidden: width of the residual stream."""
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+    hidden: int
+
+    @property
+    def mask(self) -> str | None:
+        """The graph input that says which tokens are real, when one is proven to."""
+        return next((layer.form.mask for layer in self.layers if layer.form is not None), None)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """The heart of one attention: the operands of the scores and the tensor that leaves it."""
+
+    node: gs.Node
+    query: gs.Tensor
+    key: gs.Tensor
+    value: gs.Tensor
+    result: gs.Tensor
+    heads: int | None
+
+
+def find_encoder(graph: gs.Graph) -> Encoder:
+    """The encoder in `graph`, which `canonicalize` has prepared.
+
+    Raises ModelError when there is none, naming what was missing, and for a decoder.
+    """
+    order = {id(node): i for i, node in enumerate(graph.nodes)}
+    cores = [core for node in graph.nodes for core in _cores(node)]
+    if not cores:
+        raise ModelError(_why_no_attention(graph))
+    layers = tuple(_layer(graph, i, core, order) for i, core in enumerate(cores))
+    hidden = layers[0].query.d_in
+    for layer in layers:
+        if (layer.query.d_in, layer.output.d_out) != (hidden, hidden):
+            raise ModelError(
+                f"layer {layer.index}: width {layer.query.d_in} -> {layer.output.d_out} where layer 0 has {hidden}; "
+                "an encoder keeps one width"
+            )
+    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden)
+
+
+def _cores(node: gs.Node) -> Iterator[_Core]:
+    if node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
+        heads = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
+        yield _Core(node, *node.inputs[:3], node.outputs[0], heads)
+    elif node.op == "Softmax":
+        scores = _up_to_product(node.inputs[0])
+        context = _down_to_product(node.outputs[0])
+        if scores is not None and context is not None:
+            product, value = context
+            yield _Core(node, scores.inputs[0], scores.inputs[1], value, product.outputs[0], None)
+
+
+def _up_to_product(tensor: gs.Tensor) -> gs.Node | None:
+    """The MatMul of two activations from which the attention scores come."""
+    for node in _upstream(tensor, SCORES):
+        if node.op in ("MatMul", "FusedMatMul") and not any(constant(t) is not None for t in node.inputs):
+            return node
+    return None
+
+
+def _down_to_product(tensor: gs.Tensor) -> tuple[gs.Node, gs.Tensor] | None:
+    """The MatMul of probabilities and values, and its value operand."""
+    front = [tensor]
+    while front:
+        current = front.pop(0)
+        for node in current.outputs:
+            if node.op in ("MatMul", "FusedMatMul") and node.inputs[0] is current and constant(node.inputs[1]) is None:
+                return node, node.inputs[1]
+            if node.op in PROBABILITIES:
+                front.extend(node.outputs)
+    return None
+
+
+def _upstream(tensor: gs.Tensor, through: frozenset[str]) -> Iterator[gs.Node]:
+    """Nodes above `tensor`, nearest first, passing only `through` operators."""
+    front, seen = [tensor], set[int]()
+    while front:
+        node = producer(front.pop(0))
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if node.op in through:
+            # a Reshape's second input is a shape, not data
+            front.extend(node.inputs[:1] if node.op in ("Reshape", "Expand", "Unsqueeze", "Squeeze") else node.inputs)
+
+
+def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> Layer:
+    query, key, value = (
+        _above(index, role, operand)
+        for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
+    )
+    if query.source != key.source:
+        raise ModelError(f"layer {index}: query and key read different tensors: cross-attention, so not an encoder alone")
+    if len({query.node, key.node, value.node}) < 3:
+        raise ModelError(f"layer {index}: query, key and value are one packed matrix at node {query.node!r}; not supported")
+    output_node = _below(core.result, order)
+    if output_node is None:
+        raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
+    output = read_linear(output_node)
+    heads, head_dim = _heads(graph, index, core, query)
+    up, down = _feed_forward(index, graph, output, order)
+    form, reason = _form(graph, query, key, value, output, heads)
+    return Layer(index, heads, head_dim, query, key, value, output, up, down, output.source, form, reason)
+
+
+def _above(index: int, role: str, operand: gs.Tensor) -> Linear:
+    node = next((node for node in _upstream(operand, VIEWS) if is_linear(node)), None)
+    if node is None:
+        raise ModelError(f"layer {index}: no dense {role} above tensor {operand.name!r}")
+    return read_linear(node)
+
+
+def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], bool] = is_linear) -> gs.Node | None:
+    """The first accepted node in execution order that depends on `tensor`."""
+    front, seen = list(tensor.outputs), set[int]()
+    found: gs.Node | None = None
+    while front:
+        node = front.pop()
+        if id(node) in seen or (found is not None and order[id(node)] > order[id(found)]):
+            continue
+        seen.add(id(node))
+        if accept(node):
+            found = node
+        else:
+            front.extend(consumer for result in node.outputs for consumer in result.outputs)
+    return found
+
+
+def _feed_forward(index: int, graph: gs.Graph, output: Linear, order: dict[int, int]) -> tuple[Linear | None, Linear | None]:
+    tensors = graph.tensors()
+    up_node = _below(tensors[output.result], order)
+    if up_node is None or (up := read_linear(up_node)).d_in != output.d_out:
+        return None, None
+    down_node = _below(tensors[up.result], order)
+    if down_node is None or up.d_out <= up.d_in // 2 or (down := read_linear(down_node)).d_out != output.d_out:
+        return None, None
+    if down.d_in != up.d_out or down.source == up.source:
+        raise ModelError(f"layer {index}: a gated feed-forward at node {up.node!r}; only plain ones are supported")
+    return up, down
+
+
+def _heads(graph: gs.Graph, index: int, core: _Core, query: Linear) -> tuple[int, int]:
+    """The number of heads and their width, read off the scores' left operand [..., seq, head_dim] when it is run."""
+    if core.heads:
+        head_dim = query.d_out // core.heads
+    else:
+        head_dim = probe_shape(graph, query, core.query)[-1]
+    if not head_dim or query.d_out % head_dim:
+        raise ModelError(f"layer {index}: heads of width {head_dim} do not divide the query's width {query.d_out}")
+    return query.d_out // head_dim, head_dim
+
+
+def _form(
+    graph: gs.Graph, query: Linear, key: Linear, value: Linear, output: Linear, heads: int
+) -> tuple[AttentionForm | None, str]:
+    tensors = graph.tensors()
+    sources = [tensors[linear.result] for linear in (query, key, value)]
+    target = tensors[output.source]
+    hidden = tensors[query.source]
+    form = attention_form(graph, sources, hidden, target, heads, [query.d_out, key.d_out, value.d_out, query.d_in])
+    return (None, form) if isinstance(form, str) else (form, "")
+
+
+def _why_no_attention(graph: gs.Graph) -> str:
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        counts[node.op] = counts.get(node.op, 0) + 1
+    softmax = counts.get("Softmax", 0)
+    common: Sequence[Any] = sorted(counts.items(), key=lambda item: -item[1])[:4]
+    listing = ", ".join(f"{number} {op}" for op, number in common)
+    found = f"{softmax} Softmax, none between two MatMuls of activations" if softmax else "no Softmax"
+    return f"not a transformer encoder: no self-attention ({found}); the graph has {listing}"

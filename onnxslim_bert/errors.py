@@ -1,0 +1,53 @@
+"""What a user can act on: one line, an exit code, no traceback."""
+
+from typing import ClassVar
+
+
+class SlimError(Exception):
+    """Base of every error that the command line prints as one line."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ModelError(SlimError):
+    """Not valid ONNX, or not an encoder that is recognised: says at which node and why."""
+
+
+class DataError(SlimError):
+    """Calibration or evaluation data missing, malformed or overlapping."""
+
+
+class PassError(SlimError):
+    """A pass cannot do what it was asked on this model or target."""
+
+
+class OutputError(SlimError):
+    """A result cannot be written where it was asked."""
+
+
+class ProviderError(SlimError):
+    """An execution provider is missing, or did not run what was given to it."""
+
+    exit_code = 5
+
+
+class GateError(SlimError):
+    """A budget was missed."""
+
+
+class AccuracyGateError(GateError):
+    """The task metric or the agreement missed its budget."""
+
+    exit_code = 3
+
+
+class LatencyGateError(GateError):
+    """The speed-up missed its budget."""
+
+    exit_code = 4
+
+
+class SizeGateError(GateError):
+    """The file missed its budget."""
+
+    exit_code = 6

@@ -1,0 +1,73 @@
+"""Recognise the GELU activation spelled in elementary operators, by running it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.regions import grow, nodes_between, opsets_of, producer, run
+
+ELEMENTARY = frozenset("Mul Div Add Pow Erf Tanh Sigmoid Cast".split())
+ANCHORS = ("Erf", "Tanh")
+FARTHEST = 8  # nodes from the anchor up to the activation's input
+
+Kind = Literal["erf", "tanh"]
+
+
+@dataclass(frozen=True)
+class GeluForm:
+    """target = gelu(source), exact ("erf") or by its tanh approximation."""
+
+    source: gs.Tensor
+    target: gs.Tensor
+    kind: Kind
+
+
+def find_gelus(graph: gs.Graph) -> list[GeluForm]:
+    """Every GELU in elementary operators (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415)."""
+    forms = [_gelu_at(graph, node) for node in graph.nodes if node.op in ANCHORS]
+    return [form for form in forms if form is not None]
+
+
+def _gelu_at(graph: gs.Graph, anchor: gs.Node) -> GeluForm | None:
+    probe = np.linspace(-8, 8, 257, dtype=np.float32)
+    for source in _above(anchor):
+        region = grow(source, ELEMENTARY, 1)
+        if not any(node is anchor for node in region):
+            continue
+        for node in region:
+            if node.op != "Mul":
+                continue
+            try:
+                actual = run(nodes_between([source], node.outputs[0]), {source.name: probe}, node.outputs[0], opsets_of(graph))
+            except ValueError:
+                continue
+            kinds: tuple[Kind, ...] = ("erf", "tanh")
+            for kind in kinds:
+                if np.allclose(actual, gelu(probe, kind), atol=1e-5):
+                    return GeluForm(source, node.outputs[0], kind)
+    return None
+
+
+def _above(anchor: gs.Node) -> list[gs.Tensor]:
+    """Tensors from which the anchor's input may come, nearest first."""
+    found, front = list[gs.Tensor](), [anchor.inputs[0]]
+    for _ in range(FARTHEST):
+        front = [tensor for tensor in front if not isinstance(tensor, gs.Constant)]
+        found.extend(front)
+        above = [node for tensor in front if (node := producer(tensor)) is not None and node.op in ELEMENTARY]
+        front = [source for node in above for source in node.inputs]
+    return found
+
+
+def gelu(x: Array, kind: Kind) -> Array:
+    """GELU in float64."""
+    x = x.astype(np.float64)
+    if kind == "tanh":
+        inner: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        inner = np.vectorize(math.erf)(x / math.sqrt(2))
+    return 0.5 * x * (1 + inner)

@@ -1,0 +1,119 @@
+"""Pieces of a graph that are recognised by what they compute.
+
+Exporters write the same mathematics in many ways. Instead of one pattern for each, a region is cut out between named
+tensors, run on small probes, and compared with the formula that it should be. What agrees is that formula, whichever
+nodes spell it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+
+
+def producer(tensor: gs.Tensor) -> gs.Node | None:
+    """The node that writes `tensor`, None for graph inputs and constants."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def constant(tensor: gs.Tensor) -> Array | None:
+    """The values of a constant tensor, else None."""
+    return tensor.values if isinstance(tensor, gs.Constant) else None
+
+
+def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:
+    """The nodes that `target` needs when `sources` are given, in execution order."""
+    known = {id(tensor) for tensor in sources}
+    order: list[gs.Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[gs.Tensor, bool]] = [(target, False)]
+    while stack:
+        tensor, expanded = stack.pop()
+        node = producer(tensor)
+        if id(tensor) in known or node is None or id(node) in seen:
+            continue
+        if expanded:
+            seen.add(id(node))
+            order.append(node)
+        else:
+            stack.append((tensor, True))
+            stack.extend((source, False) for source in node.inputs)
+    return order
+
+
+def inputs_of(nodes: Sequence[gs.Node]) -> list[gs.Tensor]:
+    """The tensors that `nodes` read and neither write nor hold as constants."""
+    written = {id(tensor) for node in nodes for tensor in node.outputs}
+    read = {id(t): t for node in nodes for t in node.inputs if not isinstance(t, gs.Constant) and not t.is_empty()}
+    return [tensor for key, tensor in read.items() if key not in written]
+
+
+def grow(start: gs.Tensor, operators: Collection[str], largest_constant: int) -> list[gs.Node]:
+    """The nodes reached from `start` through `operators` whose other operands are small constants.
+
+    Nodes come in execution order. A node joins when each operand is `start`, a joined node's output or a constant of at
+    most `largest_constant` elements.
+    """
+    inside = {id(start): start}
+    joined: dict[int, gs.Node] = {}
+
+    def joins(node: gs.Node) -> bool:
+        values = [(tensor, constant(tensor)) for tensor in node.inputs]
+        return node.op in operators and all(
+            id(tensor) in inside or (value is not None and value.size <= largest_constant) for tensor, value in values
+        )
+
+    while True:
+        reached = [node for tensor in inside.values() for node in tensor.outputs]
+        new = [node for node in reached if id(node) not in joined and joins(node)]
+        if not new:
+            return list(joined.values())
+        for node in new:
+            joined[id(node)] = node
+            inside |= {id(tensor): tensor for tensor in node.outputs}
+
+
+def opsets_of(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
+    """The operator sets that the graph's nodes are written in."""
+    opsets = {entry.domain: entry.version for entry in graph.import_domains or ()}
+    opsets = {"": graph.opset, "com.microsoft": 1} | opsets
+    return [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+
+
+def run(
+    nodes: Sequence[gs.Node], feeds: Mapping[str, Array], target: gs.Tensor, opsets: Sequence[onnx.OperatorSetIdProto]
+) -> Array:
+    """The value of `target` when `nodes` run on `feeds`.
+
+    Raises ValueError when ONNX Runtime cannot run them on feeds of these shapes.
+    """
+    import onnxruntime as ort
+
+    inputs = [
+        gs.Variable(name, dtype=values.dtype, shape=[f"{name}.{i}" for i in range(values.ndim)])
+        for name, values in feeds.items()
+    ]
+    region = gs.Graph(
+        nodes=list(nodes),
+        inputs=inputs,
+        outputs=[gs.Variable(target.name)],
+        import_domains=opsets,
+        opset=next(entry.version for entry in opsets if entry.domain in ("", "ai.onnx")),
+    )
+    proto = gs.export_onnx(region, do_type_check=False)
+    del proto.opset_import[:]
+    proto.opset_import.extend(opsets)
+    proto.ir_version = 10
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (value,) = session.run([target.name], dict(feeds))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ValueError(str(error)) from error
+    return np.asarray(value)

@@ -1,0 +1,37 @@
+"""What a session wants to be fed: its inputs' types, and the shapes that it fixes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxslim_bert.errors import ModelError
+
+# ONNX Runtime's names of the element types that encoders take.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+}
+
+
+def input_dtypes(session: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
+    """Element type of every graph input, in the graph's order."""
+    unknown = [f"{i.name} is {i.type}" for i in session.get_inputs() if i.type not in DTYPES]
+    if unknown:
+        raise ModelError(f"cannot feed input {unknown[0]}: an encoder takes {', '.join(DTYPES)}")
+    return {i.name: DTYPES[i.type] for i in session.get_inputs()}
+
+
+def fixed_shape(session: ort.InferenceSession) -> tuple[int | None, int | None]:
+    """(batch, length) of the rank-2 inputs, None where the graph leaves it open."""
+    shapes: list[list[int | str | None]] = [i.shape for i in session.get_inputs() if len(i.shape) == 2]
+    return _first_integer(s[0] for s in shapes), _first_integer(s[1] for s in shapes)
+
+
+def _first_integer(axes: Iterable[int | str | None]) -> int | None:
+    return next((axis for axis in axes if isinstance(axis, int)), None)

@@ -1,0 +1,96 @@
+"""Edits of a graphsurgeon graph that passes share; by identity, since `Tensor ==` compares names only."""
+
+import hashlib
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+
+
+def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:
+    """Whether the graph gives `tensor` to its user."""
+    return any(tensor is output for output in graph.outputs)
+
+
+def redirect(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
+    """Let every consumer of `old` read `new`; a graph output keeps its name and is written in `new`'s place."""
+    for node in list(old.outputs):
+        for i, tensor in enumerate(node.inputs):
+            if tensor is old:
+                node.inputs[i] = new
+    if not is_output(graph, old):
+        return
+    writer = new.inputs[0] if new.inputs else None
+    old.inputs.clear()
+    if writer is None or is_output(graph, new):
+        graph.nodes.append(gs.Node("Identity", f"{old.name}/copy", inputs=[new], outputs=[old]))
+        return
+    position = next(i for i, tensor in enumerate(writer.outputs) if tensor is new)
+    for node in list(new.outputs):
+        for i, tensor in enumerate(node.inputs):
+            if tensor is new:
+                node.inputs[i] = old
+    writer.outputs[position] = old
+
+
+class Builder:
+    """Adds nodes and constants to a graph under unique names.
+
+    prefix: the first part of every new name, for instance "layer.0/attention".
+    """
+
+    def __init__(self, graph: gs.Graph, prefix: str) -> None:
+        self.graph = graph
+        self.prefix = prefix
+        self._taken = set(graph.tensors())
+        self._shared: dict[tuple[str, tuple[int, ...], str], gs.Constant] = {}
+
+    def constant(self, name: str, values: Array) -> gs.Constant:
+        """A constant; small ones of equal content are one constant."""
+        values = np.asarray(values)
+        key = (values.dtype.str, values.shape, hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
+        if key not in self._shared:
+            self._shared[key] = gs.Constant(self._unique(name), values)
+        return self._shared[key]
+
+    def node(self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object) -> gs.Tensor:
+        """The first output of a new node; None among `inputs` is an input left out."""
+        return self.nodes(op, name, inputs, 1, domain, **attributes)[0]
+
+    def once(self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object) -> gs.Tensor:
+        """The output named `name` exactly: the one in the graph already, else that of a new node."""
+        existing = next((t for node in self.graph.nodes for t in node.outputs if t.name == name), None)
+        if existing is not None:
+            return existing
+        result = gs.Variable(name)
+        self.graph.nodes.append(gs.Node(op, name, attrs=attributes, inputs=inputs, outputs=[result], domain=domain or None))
+        self._taken.add(name)
+        return result
+
+    def nodes(
+        self, op: str, name: str, inputs: list[gs.Tensor | None], outputs: int, domain: str = "", **attributes: object
+    ) -> list[gs.Tensor]:
+        """All outputs of a new node."""
+        results: list[gs.Tensor] = [gs.Variable(self._unique(name if i == 0 else f"{name}.{i}")) for i in range(outputs)]
+        self.graph.nodes.append(
+            gs.Node(
+                op,
+                results[0].name,
+                attrs=dict(attributes),
+                inputs=[gs.Variable.empty() if tensor is None else tensor for tensor in inputs],
+                outputs=results,
+                domain=domain or None,
+            )
+        )
+        return results
+
+    def _unique(self, name: str) -> str:
+        full = f"{self.prefix}/{name}" if self.prefix else name
+        number = 0
+        candidate = full
+        while candidate in self._taken:
+            number += 1
+            candidate = f"{full}.{number}"
+        self._taken.add(candidate)
+        return candidate

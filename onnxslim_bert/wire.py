@@ -1,0 +1,140 @@
+"""An ONNX file as a small skeleton plus weights that stay in the file, memory-mapped.
+
+Parsing a 435 MB model into protobuf objects holds the weights two or three times. Only the bytes of its large
+initializers are large, so this module walks the protobuf wire format once, leaves those bytes where they are, and lets
+protobuf parse the rest (https://protobuf.dev/programming-guides/encoding, field numbers from onnx/onnx.proto).
+"""
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ModelError
+
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a message: bytes [start, end) of the file, its payload beginning at `body`."""
+
+    number: int
+    wire_type: int
+    start: int
+    body: int
+    end: int
+
+
+def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The model without its large weights, and those weights by initializer name, read-only views of the file.
+
+    Raises ModelError when the file is empty, truncated or not ONNX.
+    """
+    try:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError as error:
+        raise ModelError(f"{path}: the file is empty; an ONNX model was needed") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        skeleton, places = _without_large_weights(data)
+        model = onnx.ModelProto.FromString(skeleton)
+    except Exception as error:  # protobuf's DecodeError has no stable import path
+        raise ModelError(f"{path}: not a complete ONNX file ({error}); it may be truncated, export it again") from error
+    if not model.graph.node:
+        raise ModelError(f"{path}: not an ONNX model, or one without nodes")
+    tensors = model.graph.initializer
+    return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
+
+
+def _without_large_weights(data: memoryview) -> tuple[bytes, dict[int, tuple[int, int]]]:
+    """The file's bytes less the large raw data, and where that data lies, by the initializer's position."""
+    kept: list[bytes] = []
+    places: dict[int, tuple[int, int]] = {}
+    position = 0
+    for field in _fields(data, 0, len(data)):
+        if field.number != MODEL_GRAPH or field.wire_type != BYTES:
+            kept.append(bytes(data[field.start : field.end]))
+            continue
+        graph: list[bytes] = []
+        for part in _fields(data, field.body, field.end):
+            if part.number != GRAPH_INITIALIZER:
+                graph.append(bytes(data[part.start : part.end]))
+                continue
+            tensor: list[bytes] = []
+            for item in _fields(data, part.body, part.end):
+                if item.number == TENSOR_RAW_DATA and item.end - item.body >= STAYS_IN_FILE:
+                    places[position] = (item.body, item.end)
+                else:
+                    tensor.append(bytes(data[item.start : item.end]))
+            graph.append(_message(GRAPH_INITIALIZER, b"".join(tensor)))
+            position += 1
+        kept.append(_message(MODEL_GRAPH, b"".join(graph)))
+    return b"".join(kept), places
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
+    """The fields of the message at [start, end), in order."""
+    while start < end:
+        key, body = _varint(data, start, end)
+        wire_type = key & 7
+        if wire_type == VARINT:
+            _, stop = _varint(data, body, end)
+        elif wire_type == BYTES:
+            length, body = _varint(data, body, end)
+            stop = body + length
+        elif wire_type in (FIXED32, FIXED64):
+            stop = body + (4 if wire_type == FIXED32 else 8)
+        else:
+            raise ValueError(f"unknown wire type {wire_type} at byte {start}")
+        if stop > end:
+            raise ValueError(f"the data ends at byte {end} where byte {stop} was needed")
+        yield Field(key >> 3, wire_type, start, body, stop)
+        start = stop
+
+
+def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
+    """The base-128 integer at `start` and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if start >= end:
+            break
+        byte = data[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, start
+    raise ValueError(f"broken integer at byte {start}")
+
+
+def _message(number: int, body: bytes) -> bytes:
+    return bytes([number << 3 | BYTES]) + _encoded(len(body)) + body
+
+
+def _encoded(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _mapped(path: Path, tensor: onnx.TensorProto, raw: memoryview) -> Array:
+    """The initializer's values as a view of the mapped file; 4-bit types stay packed bytes and are refused."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    if any(d < 0 for d in tensor.dims) or count * dtype.itemsize != len(raw):
+        raise ModelError(
+            f"{path}: initializer {tensor.name!r} holds {len(raw)} bytes where shape {list(tensor.dims)} of {dtype} "
+            f"needs {count * dtype.itemsize}"
+        )
+    return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))

@@ -1,0 +1,227 @@
+"""Fold constants, store equal ones once, merge equal nodes, name everything."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.linear import is_linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.unfuse import unfuse
+from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.surgery import is_output, redirect
+
+PARKED = "onnxslim.parked"
+OPSET = 17  # the first with LayerNormalization
+SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "Cast", "Identity")
+NO_EFFECT = ("Identity", "Dropout")
+NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Bring the graph into the one form that every other pass reads.
+
+    Constants are folded and then stored once for each content (folding can part weights that a model shares), nodes
+    without effect go, equal nodes merge, contrib-fused nodes become the operators that they stand for, opsets below 17
+    are raised to 17, and nodes get unique names. Outputs stay bit-identical, unless a fused node had to be taken apart.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        before = len(model.graph.nodes)
+        raise_opset(model)
+        unfused = unfuse(model.graph)
+        fold(model)
+        while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
+            model.changed()
+        name_nodes(model.graph)
+        model.changed()
+        after = len(model.graph.nodes)
+        note = f"{before} nodes became {after}" + (f", {unfused} fused nodes taken apart" if unfused else "")
+        return Change(max(before - after, 0) + unfused, note)
+
+
+def raise_opset(model: Model) -> None:
+    """Convert a graph below opset 17; its weights take no part."""
+    if model.graph.opset >= OPSET:
+        return
+    _name_last_axis(model.graph)
+    skeleton, weights = model.skeleton()
+    parked = _park(skeleton)
+    initializers = {tensor.name: tensor for tensor in skeleton.graph.initializer if tensor.name in weights}
+    stand_ins = [onnx.helper.make_tensor_value_info(n, t.data_type, t.dims) for n, t in initializers.items()]
+    kept = [tensor for tensor in skeleton.graph.initializer if tensor.name not in weights]
+    del skeleton.graph.initializer[:]
+    skeleton.graph.initializer.extend(kept)
+    skeleton.graph.input.extend(stand_ins)
+    skeleton.ir_version = max(skeleton.ir_version, 8)
+    try:
+        raised = onnx.version_converter.convert_version(skeleton, OPSET)
+    except Exception as error:  # the converter raises RuntimeError and its own types
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"opset {model.graph.opset} cannot be raised to {OPSET}: {reason}; export at 17 or later") from error
+    for node in raised.graph.node:
+        if node.domain == PARKED:
+            node.domain = ""
+            del node.attribute[:]
+            node.attribute.extend(parked[node.name])
+    inputs = [value for value in raised.graph.input if value.name not in weights]
+    del raised.graph.input[:]
+    raised.graph.input.extend(inputs)
+    raised.graph.initializer.extend(initializers.values())
+    versions = {entry.domain: entry.version for entry in [*skeleton.opset_import, *raised.opset_import]}
+    del raised.opset_import[:]
+    raised.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d not in (PARKED, "ai.onnx"))
+    model.graph = Model.from_proto(raised, weights).graph
+    model.changed()
+
+
+def _park(skeleton: onnx.ModelProto) -> dict[str, list[onnx.AttributeProto]]:
+    """Keep the converter from nodes that mean the same at both opsets; their attributes at opset 17, by node name.
+
+    LayerNormalization below opset 17 is ONNX Runtime's own operator, later taken over as it was. Softmax below 13 on the
+    last axis is Softmax of today, but the converter, which does not know ranks, wraps it in Reshapes.
+    """
+    name_unnamed(skeleton)
+    parked: dict[str, list[onnx.AttributeProto]] = {}
+    for node in skeleton.graph.node:
+        attributes = list(node.attribute)
+        if node.op_type == "Softmax" and node.domain == "":
+            axis = next((a.i for a in attributes if a.name == "axis"), 1)
+            if axis != -1:
+                continue
+        elif node.op_type != "LayerNormalization" or node.domain:
+            continue
+        node.domain = PARKED
+        parked[node.name] = attributes
+    if parked:
+        skeleton.opset_import.append(onnx.helper.make_opsetid(PARKED, 1))
+    return parked
+
+
+def _name_last_axis(graph: gs.Graph) -> None:
+    """Write -1 for the axis of each Softmax on the last axis; ranks are read off the Transpose above."""
+    for node in graph.nodes:
+        if node.op == "Softmax" and node.attrs.get("axis", 1) == _rank(node.inputs[0]) - 1:
+            node.attrs["axis"] = -1
+
+
+def _rank(tensor: gs.Tensor) -> int:
+    """The rank of an attention score tensor, 0 when it is not known."""
+    front = [tensor]
+    for _ in range(20):
+        above = [node for node in map(producer, front) if node is not None]
+        ranks = [len(node.attrs["perm"]) for node in above if node.op == "Transpose" and "perm" in node.attrs]
+        if ranks:
+            return max(ranks)
+        front = [source for node in above if node.op in SAME_RANK for source in node.inputs]
+    return 0
+
+
+def name_unnamed(skeleton: onnx.ModelProto) -> None:
+    """Give each node of the message a name of its own."""
+    for i, node in enumerate(skeleton.graph.node):
+        node.name = f"{node.name or node.op_type}#{i}"
+
+
+def fold(model: Model) -> None:
+    """Compute everything that does not depend on an input."""
+    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
+    model.graph.fold_constants(size_threshold=None)
+    model.changed()
+
+
+def merge_equal_constants(graph: gs.Graph) -> int:
+    """Keep one constant of each content; the number of those that went."""
+    by_kind: dict[tuple[str, tuple[int, ...]], list[gs.Constant]] = {}
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Constant) and not is_output(graph, tensor):
+            by_kind.setdefault((tensor.values.dtype.str, tensor.values.shape), []).append(tensor)
+    merged = 0
+    for alike in by_kind.values():
+        first: dict[bytes, gs.Constant] = {}
+        for tensor in alike if len(alike) > 1 else ():
+            kept = first.setdefault(_content(tensor), tensor)
+            if kept is not tensor:
+                redirect(graph, tensor, kept)
+                merged += 1
+    return merged
+
+
+def _content(tensor: gs.Constant) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(tensor.values).view(np.uint8).data if tensor.values.size else b"").digest()
+
+
+def drop_no_effect(graph: gs.Graph) -> int:
+    """Remove nodes that hand their input on; the number of those that went."""
+    dropped = 0
+    for node in list(graph.nodes):
+        if not _has_no_effect(node) or (isinstance(node.inputs[0], gs.Constant) and is_output(graph, node.outputs[0])):
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if is_output(graph, result) and (producer(source) is None or is_output(graph, source)):
+            continue
+        node.outputs.clear()
+        redirect(graph, result, source)
+        node.inputs.clear()
+        dropped += 1
+    graph.nodes[:] = [node for node in graph.nodes if node.outputs]
+    return dropped
+
+
+def _has_no_effect(node: gs.Node) -> bool:
+    if node.op in NO_EFFECT:
+        mask_is_read = len(node.outputs) > 1 and node.outputs[1].outputs
+        training = len(node.inputs) > 2 and bool(np.any(constant(node.inputs[2])))
+        return not mask_is_read and not training
+    return False
+
+
+def merge_equal_nodes(graph: gs.Graph) -> int:
+    """Compute once what several nodes compute alike; the number of those that went."""
+    graph.toposort()
+    first: dict[tuple[object, ...], gs.Node] = {}
+    merged = 0
+    for node in graph.nodes:
+        # equal dense layers stay apart: they have roles (query and key may start from equal weights)
+        if node.op in NOT_REPEATABLE or is_linear(node) or any(is_output(graph, t) for t in node.outputs) or _has_subgraph(node):
+            continue
+        attributes = tuple(sorted((name, _text(value)) for name, value in node.attrs.items()))
+        inputs = tuple("" if t.is_empty() else t.name for t in node.inputs)
+        kept = first.setdefault((node.op, node.domain, attributes, inputs, len(node.outputs)), node)
+        if kept is not node:
+            for old, new in zip(list(node.outputs), kept.outputs, strict=True):
+                redirect(graph, old, new)
+            merged += 1
+    return merged
+
+
+def _has_subgraph(node: gs.Node) -> bool:
+    return any(isinstance(value, gs.Graph) for value in node.attrs.values())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, gs.Tensor):
+        array = np.asarray(value.values)  # type: ignore[attr-defined]
+        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
+    return repr(value)
+
+
+def name_nodes(graph: gs.Graph) -> None:
+    """Give every node a name of its own; a name that is unique already stays."""
+    taken: set[str] = set()
+    for node in graph.nodes:
+        base = node.name or node.outputs[0].name
+        name, number = base, 0
+        while name in taken:
+            number += 1
+            name = f"{base}.{number}"
+        taken.add(name)
+        node.name = name

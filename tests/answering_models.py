@@ -1,0 +1,96 @@
+"""Tiny ONNX models whose answers a reader can compute by hand, and the data that they read.
+
+The words w0, w1, ... have ids 1, 2, ...; 0 pads. A row's answer is the sum of its words' rows of the table.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.datasets import Dataset, Task
+from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+
+WORDS = 7
+
+
+def classifier(
+    path: Path,
+    table: Array,
+    *,
+    shape: tuple[int | str, int | str] = ("batch", "length"),
+    output: str = "logits",
+    mask_name: str = "attention_mask",
+) -> Path:
+    """output [batch, width] = sum over the real tokens of table [WORDS + 1, width]."""
+    width = table.shape[1]
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+        helper.make_node("Cast", [mask_name], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
+        helper.make_node("Mul", ["states", "column"], ["real"]),
+        helper.make_node("ReduceSum", ["real", "length_axis"], [output], keepdims=0),
+    ]
+    return _save(path, nodes, ("input_ids", mask_name), shape, (output, (shape[0], width)), table)
+
+
+def embedder(path: Path, table: Array) -> Path:
+    """last_hidden_state [batch, length, width] = table[input_ids]."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"]),
+        helper.make_node("Identity", ["attention_mask"], ["unused"]),
+    ]
+    output = "last_hidden_state", ("batch", "length", table.shape[1])
+    return _save(path, nodes, ("input_ids", "attention_mask"), ("batch", "length"), output, table)
+
+
+def tokenizer(folder: Path) -> Tokenizer:
+    """Reads words apart at spaces; written to `folder` as tokenizer.json."""
+    vocabulary = {"[PAD]": 0, **{f"w{index}": index + 1 for index in range(WORDS)}}
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[PAD]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    return load_tokenizer(folder)
+
+
+def texts(rows: list[str], labels: list[float] | None = None, metric: Task | None = "accuracy") -> Dataset:
+    """A data set of these rows."""
+    kind = np.float32 if metric == "pearson-spearman" else np.int64
+    values = None if labels is None else np.array(labels, kind)
+    return Dataset("rows", "dev", tuple((row,) for row in rows), values, metric if labels else None)
+
+
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: tuple[str, ...],
+    shape: tuple[int | str, int | str],
+    output: tuple[str, tuple[int | str, ...]],
+    table: Array,
+) -> Path:
+    constants = {
+        "table": table.astype(np.float32),
+        "last": np.array([2], np.int64),
+        "length_axis": np.array([1], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "answering",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in inputs],
+        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
