@@ -73,7 +73,9 @@ class Batches:
                 )
             limit = min(max_length, fixed_length or max_length)
             if limit < SPECIAL_TOKENS:
-                raise DataError(f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone")
+                raise DataError(
+                    f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone"
+                )
             self._source = _Texts(dataset, tokenizer, inputs, find_roles(inputs), limit, fixed_length, sort_by_length)
 
     def __iter__(self) -> Iterator[Batch]:

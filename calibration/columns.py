@@ -106,7 +106,7 @@ def _is_whole(value: Any) -> bool:
 
 def _number(value: Any, kind: Classes | Scores, place: str) -> float:
     if isinstance(kind, Classes) and value in kind.names:
-        return kind.names.index(value)
+        return float(kind.names.index(value))
     try:
         return float(value)
     except (TypeError, ValueError) as error:

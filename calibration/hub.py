@@ -61,5 +61,6 @@ def _reason(error: Exception) -> str:
         if status in (401, 403):
             return f"access refused ({status}): log in with 'hf auth login' or set HF_TOKEN"
         return f"the server answered {status}: check HF_ENDPOINT, try again later"
-    detail = (str(error).splitlines() or ["no detail"])[0]
-    return f"{type(error).__name__} ({detail}): check the connection, HF_ENDPOINT and the proxy"
+    cause = error.__cause__ or error
+    detail = (str(cause).splitlines() or ["no detail"])[0]
+    return f"{type(cause).__name__} ({detail}): check the connection, HF_ENDPOINT and the proxy"

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.regions import producer
 from onnxslim_bert.surgery import Builder
 
 Style = Literal["contrib", "standard"]
@@ -14,26 +15,33 @@ HIDDEN = -10000.0  # added to the scores of masked keys; their weight underflows
 
 
 def emit_attention(
-    build: Builder, style: Style, roles: Sequence[gs.Tensor], heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder, style: Style, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor | None
 ) -> gs.Tensor:
-    """Attention over `roles` (query [batch, length, width], key and value [batch, seq, width]).
+    """Attention over `roles` (query [batch, length, width], key and value [batch, seq, width]) in `heads` heads.
 
     mask: [batch, seq], zero where a key is hidden -> [batch, length, width]
     """
-    return (_contrib if style == "contrib" else _standard)(build, roles, heads, scale, mask)
+    return (_contrib if style == "contrib" else _standard)(build, roles, width, heads, scale, mask)
+
+
+def attention_style(context: gs.Tensor) -> Style:
+    """How the attention that gives `context` is written."""
+    above = producer(context)
+    return "contrib" if above is not None and above.op == "MultiHeadAttention" else "standard"
 
 
 def _contrib(
-    build: Builder, roles: Sequence[gs.Tensor], heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder, roles: Sequence[gs.Tensor], _: int, heads: int, scale: float, mask: gs.Tensor | None
 ) -> gs.Tensor:
     visible = None if mask is None else build.once("Cast", f"{mask.name}/visible", [mask], to=onnx.TensorProto.INT32)
     return build.node("MultiHeadAttention", "context", [*roles, None, visible], "com.microsoft", num_heads=heads, scale=scale)
 
 
 def _standard(
-    build: Builder, roles: Sequence[gs.Tensor], heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor | None
 ) -> gs.Tensor:
-    apart = build.constant("apart", np.array([0, 0, heads, -1], np.int64))
+    head_dim = width // heads
+    apart = build.constant("apart", np.array([0, 0, -1, head_dim], np.int64))
     together = build.constant("together", np.array([0, 0, -1], np.int64))
     query, key, value = (
         build.node("Transpose", name, [build.node("Reshape", name, [tensor, apart])], perm=perm)

@@ -33,10 +33,12 @@ def attention_form(
     target: gs.Tensor,
     heads: int,
     widths: Sequence[int],
+    first_token: bool = False,
 ) -> AttentionForm | str:
     """The form of the region from `sources` (query, key, value) to `target`, or why it is not proven.
 
     hidden: the layer's input, which some exporters read for its shape. widths: of query, key, value and hidden.
+    first_token: the query has position 0 only.
     Raises ModelError for a causal mask: that is a decoder.
     """
     tokens = token_inputs(graph)
@@ -46,6 +48,8 @@ def attention_form(
         tensor.name: rng.standard_normal((batch, seq, width)).astype(np.float32)
         for tensor, width in zip([*sources, hidden], widths, strict=True)
     }
+    if first_token:
+        feeds[sources[0].name] = feeds[sources[0].name][:, :1]
     q, k, v = (feeds[tensor.name] for tensor in sources)
     embedded = _embedded(graph)
     feeds = {n: np.zeros((batch, seq, width), np.float32) for n, (_, width) in embedded.items()} | feeds
@@ -72,7 +76,8 @@ def attention_form(
         for factor in (scale, 1.0):
             if _close(actual, attention(q, k, v, heads, factor, seen)):
                 return AttentionForm(float(factor), mask.name if mask is not None else None)
-            if _close(actual, attention(q, k, v, heads, factor, seen & np.tri(seq, dtype=bool))):
+            causal = seen & np.tri(q.shape[1], seq, dtype=bool)
+            if q.shape[1] > 1 and _close(actual, attention(q, k, v, heads, factor, causal)):
                 raise ModelError("not an encoder: each token sees only earlier ones (a causal mask), so this is a decoder")
     return "it is not scaled dot-product attention with a mask over keys"
 

@@ -16,13 +16,14 @@ from onnxslim_bert.attention_form import AttentionForm, attention_form, probe_sh
 from onnxslim_bert.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.linear import Linear, is_linear, read_linear
-from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.regions import constant, nodes_between, producer
 
 VIEWS = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Mul Div Add QuantizeLinear DequantizeLinear".split()
+    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Gather Mul Div Add QuantizeLinear DequantizeLinear".split()
 )
 SCORES = frozenset("Add Sub Sum Mul Div Where Cast Reshape Unsqueeze Squeeze Identity".split())
 PROBABILITIES = frozenset("Where Cast Reshape Identity Dropout IsNaN Mul".split())
+FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
 FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 
 
@@ -30,6 +31,7 @@ FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 class Layer:
     """One encoder layer: names of its tensors and nodes, never the nodes, so that a rewrite cannot dangle them.
 
+    first_token: query, output, feed-forward and norms work on position 0 only.
     context: the attention result that `output` reads, [batch, seq, heads * head_dim].
     form: what the piece between query, key, value and context computes; None with `reason` when it is not proven.
     """
@@ -46,6 +48,7 @@ class Layer:
     context: str
     form: AttentionForm | None
     reason: str = ""
+    first_token: bool = False
 
     @property
     def linears(self) -> dict[str, Linear]:
@@ -143,8 +146,7 @@ def _upstream(tensor: gs.Tensor, through: frozenset[str]) -> Iterator[gs.Node]:
         seen.add(id(node))
         yield node
         if node.op in through:
-            # a Reshape's second input is a shape, not data
-            front.extend(node.inputs[:1] if node.op in ("Reshape", "Expand", "Unsqueeze", "Squeeze") else node.inputs)
+            front.extend(node.inputs[:1] if node.op in FIRST_INPUT_ONLY else node.inputs)
 
 
 def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> Layer:
@@ -152,7 +154,8 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
         _above(index, role, operand)
         for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
     )
-    if query.source != key.source:
+    first_token = query.source != key.source and _is_first_of(graph, query.source, key.source)
+    if query.source != key.source and not first_token:
         raise ModelError(f"layer {index}: query and key read different tensors: cross-attention, so not an encoder alone")
     if len({query.node, key.node, value.node}) < 3:
         raise ModelError(f"layer {index}: query, key and value are one packed matrix at node {query.node!r}; not supported")
@@ -162,8 +165,24 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
     output = read_linear(output_node)
     heads, head_dim = _heads(graph, index, core, query)
     up, down = _feed_forward(index, graph, output, order)
-    form, reason = _form(graph, query, key, value, output, heads)
-    return Layer(index, heads, head_dim, query, key, value, output, up, down, output.source, form, reason)
+    form, reason = _form(graph, query, key, value, output, heads, first_token)
+    return Layer(index, heads, head_dim, query, key, value, output, up, down, output.source, form, reason, first_token)
+
+
+def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
+    """Whether the query reads position 0 of what the key reads, a norm or a scale between them aside."""
+    tensors = graph.tensors()
+    node = producer(tensors[query_source])
+    while node is not None and node.op in ("LayerNormalization", "Mul"):
+        node = producer(node.inputs[0])
+    if node is None or node.op != "Slice":
+        return False
+    bounds = [None if (value := constant(t)) is None else value.tolist() for t in node.inputs[1:4]]
+    stream, key = node.inputs[0], tensors[key_source]
+    while (above := producer(stream)) is not None and above.op in ("Reshape", "Gather") and constant(above.inputs[0]) is None:
+        stream = above.inputs[0]  # padding that comes back
+    between = nodes_between([stream], key)
+    return bounds == [[0], [1], [1]] and (stream is key or any(t is stream for n in between for t in n.inputs))
 
 
 def _above(index: int, role: str, operand: gs.Tensor) -> Linear:
@@ -203,24 +222,34 @@ def _feed_forward(index: int, graph: gs.Graph, output: Linear, order: dict[int, 
 
 
 def _heads(graph: gs.Graph, index: int, core: _Core, query: Linear) -> tuple[int, int]:
-    """The number of heads and their width, read off the scores' left operand [..., seq, head_dim] when it is run."""
-    if core.heads:
-        head_dim = query.d_out // core.heads
-    else:
+    """The number of heads and their width: written in the graph, or read off the scores' left operand when it is run."""
+    head_dim = query.d_out // core.heads if core.heads else _written_width(core.query)
+    if head_dim is None or head_dim <= 0:
         head_dim = probe_shape(graph, query, core.query)[-1]
     if not head_dim or query.d_out % head_dim:
         raise ModelError(f"layer {index}: heads of width {head_dim} do not divide the query's width {query.d_out}")
     return query.d_out // head_dim, head_dim
 
 
+def _written_width(operand: gs.Tensor) -> int | None:
+    """The constant with which the Reshape to heads ends: [..., heads, head_dim]."""
+    reshape = next((node for node in _upstream(operand, VIEWS) if node.op == "Reshape"), None)
+    shape = reshape.inputs[1] if reshape is not None else None
+    while shape is not None and constant(shape) is None:
+        node = producer(shape)
+        shape = node.inputs[-1] if node is not None and node.op == "Concat" else None
+    return int(shape.values.reshape(-1)[-1]) if shape is not None else None
+
+
 def _form(
-    graph: gs.Graph, query: Linear, key: Linear, value: Linear, output: Linear, heads: int
+    graph: gs.Graph, query: Linear, key: Linear, value: Linear, output: Linear, heads: int, first_token: bool
 ) -> tuple[AttentionForm | None, str]:
     tensors = graph.tensors()
     sources = [tensors[linear.result] for linear in (query, key, value)]
     target = tensors[output.source]
-    hidden = tensors[query.source]
-    form = attention_form(graph, sources, hidden, target, heads, [query.d_out, key.d_out, value.d_out, query.d_in])
+    hidden = tensors[key.source]
+    widths = [query.d_out, key.d_out, value.d_out, key.d_in]
+    form = attention_form(graph, sources, hidden, target, heads, widths, first_token)
     return (None, form) if isinstance(form, str) else (form, "")
 
 

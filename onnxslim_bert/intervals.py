@@ -11,7 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.metrics import Metric, score
 
 LEVEL = 0.95
-CHUNK = 4_000_000  # counts held at once: 32 MB, whatever the number of rows
+CHUNK = 250_000  # counts held at once: 2 MB, whatever the number of rows
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
         mask = tensors[layer.form.mask] if layer.form.mask else None
         roles = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
         build = Builder(model.graph, f"layer.{layer.index}/attention")
-        context = emit_attention(build, style, roles, layer.heads, layer.form.scale, mask)
+        context = emit_attention(build, style, roles, layer.query.d_out, layer.heads, layer.form.scale, mask)
         redirect(model.graph, old, context)
         model.changed()
         count += 1
@@ -109,9 +109,3 @@ def part_residual_sums(model: Model) -> int:
             count += 1
     model.changed()
     return count
-
-
-def attention_style(context: gs.Tensor) -> Style:
-    """How the attention that gives `context` is written."""
-    above = producer(context)
-    return "contrib" if above is not None and above.op == "MultiHeadAttention" else "standard"

@@ -4,6 +4,7 @@ The words w0, w1, ... have ids 1, 2, ...; 0 pads. A row's answer is the sum of i
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def tokenizer(folder: Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def texts(rows: list[str], labels: list[float] | None = None, metric: Task | None = "accuracy") -> Dataset:
+def texts(rows: list[str], labels: Sequence[float] | None = None, metric: Task | None = "accuracy") -> Dataset:
     """A data set of these rows."""
     kind = np.float32 if metric == "pearson-spearman" else np.int64
     values = None if labels is None else np.array(labels, kind)

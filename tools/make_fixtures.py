@@ -4,14 +4,16 @@
 
 Needs the [export] extra. The same versions of torch, transformers, onnx and onnxruntime give the same bytes.
 
-    {family}-{ts13|ts14|ts17|dynamo18|dynamo20}-{eager|sdpa}.onnx   48 files: 6 families, 4 exports, 2 attentions;
-                                     ts14 stands in for ts13 with SDPA, which TorchScript cannot write before opset 14
-    {family}.npz                     source weights by role, sizes, one padded batch and its logits (tiny_models.reference)
-    bert-dynamo23-sdpa.onnx          with the Attention operator of opset 23
-    bert-{features,features-pooled,mlm,nomask}.onnx         other outputs, tied embeddings, no attention_mask
-    fused-{attention,mha}.onnx       bert-ts17-eager after onnxruntime.transformers
-    quantized-{dynamic,qdq}.onnx     bert-ts17-eager after onnxruntime.quantization
-    decoder-{ts17,dynamo18}.onnx, mlp.onnx, cnn.onnx        no encoders
+    {family}-{export}-{eager|sdpa}.onnx     48: 6 families, exports ts13, ts17, dynamo18, dynamo20 (with SDPA ts14
+                                            for ts13: TorchScript cannot write SDPA before opset 14)
+    {family}.npz                            weights by role, sizes, one padded batch, its logits (tiny_models.reference)
+    bert-dynamo23-sdpa.onnx                 the Attention operator of opset 23
+    bert-{features,features-pooled}.onnx    last_hidden_state; and pooler_output
+    bert-{mlm,mlm-tied}.onnx                word table stored twice, as exported; and once
+    bert-nomask.onnx                        no attention_mask
+    fused-{attention,mha}.onnx              bert-ts17-eager after onnxruntime.transformers
+    quantized-{dynamic,qdq}.onnx            bert-dynamo18-eager after onnxruntime.quantization
+    decoder-{ts17,dynamo18}.onnx, mlp.onnx, cnn.onnx    no encoders
 """
 
 import sys
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
@@ -82,15 +85,27 @@ def write_variants(folder: Path) -> None:
     features.pooler = None
     write_text_model(features, folder / "bert-features.onnx", {"last_hidden_state": TOKENS}, "dynamo", 18)
 
-    masked_lm = build("AutoModelForMaskedLM", "bert", SIZES | {"num_hidden_layers": 2}, "eager", seed=11)
-    write_text_model(masked_lm, folder / "bert-mlm.onnx", {"logits": TOKENS}, "torchscript", 17)
+    masked_lm = build("AutoModelForMaskedLM", "bert", SIZES | {"num_hidden_layers": 2}, "sdpa", seed=11)
+    write_text_model(masked_lm, folder / "bert-mlm.onnx", {"logits": TOKENS}, "dynamo", 18)
+    save(tied(onnx.load(folder / "bert-mlm.onnx")), folder / "bert-mlm-tied.onnx")
+
+
+def tied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The decoder reads the word table through a Transpose, as Optimum writes it; both exporters store it twice."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    word = next(name for name, array in arrays.items() if array.shape == (37, 12))
+    copy = next(name for name, array in arrays.items() if array.shape == (12, 37))
+    assert np.array_equal(arrays[word], arrays[copy].T)
+    model.graph.initializer.remove(next(tensor for tensor in model.graph.initializer if tensor.name == copy))
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", [word], [copy], "node_tie", perm=[1, 0]))
+    return model
 
 
 def write_others(folder: Path) -> None:
     """A causal decoder, an MLP and a CNN: none is an encoder, all have a Softmax."""
-    decoder = build("AutoModel", "gpt2", GPT2_SIZES, "eager", seed=20)
-    write_text_model(decoder, folder / "decoder-ts17.onnx", {"last_hidden_state": TOKENS}, "torchscript", 17)
-    decoder = build("AutoModelForCausalLM", "gpt2", GPT2_SIZES, "sdpa", seed=20)
+    decoder = Decoder(build("AutoModelForCausalLM", "gpt2", GPT2_SIZES, "eager", seed=20))
+    write_text_model(decoder, folder / "decoder-ts17.onnx", {"logits": TOKENS}, "torchscript", 17)
+    decoder = Decoder(build("AutoModelForCausalLM", "gpt2", GPT2_SIZES, "sdpa", seed=20))
     write_text_model(decoder, folder / "decoder-dynamo18.onnx", {"logits": TOKENS}, "dynamo", 18)
 
     mlp = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.LayerNorm(20), nn.Linear(20, 5), nn.Softmax(dim=-1))
@@ -98,6 +113,17 @@ def write_others(folder: Path) -> None:
     convolutions = (nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 3), nn.ReLU())
     cnn = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4), nn.Softmax(dim=-1))
     write_plain_model(cnn, folder / "cnn.onnx", (3, 11, 13))
+
+
+class Decoder(nn.Module):
+    """A causal language model behind two inputs: TorchScript makes graph inputs of GPT-2's other arguments."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def write_plain_model(model: nn.Module, path: Path, shape: tuple[int, ...]) -> None:
@@ -121,15 +147,15 @@ def write_fused(folder: Path) -> None:
 
 
 def write_quantized(folder: Path) -> None:
-    """bert-ts17-eager as onnxruntime.quantization makes it int8: dynamic operators, and QDQ."""
-    source = folder / "bert-ts17-eager.onnx"
+    """bert-dynamo18-eager as onnxruntime.quantization makes it int8: dynamic operators, and QDQ."""
+    source = onnx.load(folder / "bert-dynamo18-eager.onnx")
+    del source.graph.value_info[:]  # torch.export gives weights a shape there, which onnxruntime then transposes
+    rows = Rows(classifier(FAMILIES["bert"], "eager", seed=0))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
         quantization.quantize_dynamic(source, path)
         save(onnx.load(path), folder / "quantized-dynamic.onnx")
-        quantization.quantize_static(
-            source, path, Rows(classifier(FAMILIES["bert"], "eager", seed=0)), op_types_to_quantize=["MatMul", "Gemm"]
-        )
+        quantization.quantize_static(source, path, rows, op_types_to_quantize=["MatMul", "Gemm"])
         save(onnx.load(path), folder / "quantized-qdq.onnx")
 
 

@@ -1,0 +1,132 @@
+"""Run the dense layers on the tokens that exist."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.linear import is_linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.first_token import TOKENWISE, find_selection
+from onnxslim_bert.regions import constant, nodes_between, producer
+from onnxslim_bert.surgery import Builder
+
+
+@dataclass(frozen=True)
+class Unpad(Pass):
+    """Drop padding before the first layer and bring it back around attention only.
+
+    In a ragged batch [batch, seq] the norms, activations and dense layers run on the [tokens] that the mask keeps, found by
+    a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept. Exact when only
+    position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the pass does
+    not apply. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1
+    (Zeng et al. 2022, https://arxiv.org/abs/2208.08124).
+    """
+
+    name: ClassVar[str] = "unpad"
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        reason = _why_not(model)
+        if reason:
+            return Change(0, reason)
+        _Unpadder(model).run()
+        return Change(1, f"{len(model.encoder.layers)} layers run on real tokens")
+
+
+def _why_not(model: Model) -> str:
+    encoder = model.encoder
+    for layer in encoder.layers:
+        if layer.form is None:
+            return f"layer {layer.index}'s attention is not proven: {layer.reason}"
+        if layer.form.mask is None:
+            return "the model reads no attention mask, so it has no padding to drop"
+    if any(t.name.startswith("unpad/") for t in model.graph.tensors().values()):
+        return "the model is unpadded already"
+    if encoder.layers[-1].first_token:
+        return ""
+    selection = find_selection(model, encoder.layers[-1])
+    return f"padding positions are read: {selection}" if isinstance(selection, str) else ""
+
+
+class _Unpadder:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.build = Builder(model.graph, "unpad")
+        self.packed: dict[int, gs.Tensor] = {}  # by the id of a tensor, its [tokens, width] form
+        self.padded: dict[int, gs.Tensor] = {}  # by the id of a packed tensor, its [batch, seq, width] form
+        self.tokens, self.places, self.shape = self._index(model.graph.tensors()[model.encoder.mask])
+
+    def run(self) -> None:
+        """Pack the encoder's input and every attention result, and let all that is token-wise follow."""
+        layers = self.model.encoder.layers
+        tensors = self.graph.tensors()
+        start = _stream_start(tensors[layers[0].key.source])
+        contexts = [tensors[layer.context] for layer in layers if not layer.first_token]
+        nodes = list(self.graph.nodes)
+        after = _after(start, nodes)
+        for tensor in (start, *contexts):
+            self.packed[id(tensor)] = self._pack(tensor)
+        for node in after:
+            self._follow(node)
+        self.model.changed()
+
+    def _follow(self, node: gs.Node) -> None:
+        read = [t for t in node.inputs if id(t) in self.packed]
+        if not read:
+            return
+        rest = [t for t in node.inputs if id(t) not in self.packed and not t.is_empty() and constant(t) is None]
+        if (node.op in TOKENWISE or is_linear(node)) and not rest:
+            for i, tensor in enumerate(list(node.inputs)):
+                node.inputs[i] = self.packed.get(id(tensor), tensor)
+            for tensor in node.outputs:
+                self.packed[id(tensor)] = tensor
+            return
+        for i, tensor in enumerate(list(node.inputs)):
+            if self.packed.get(id(tensor)) is tensor:  # an attention, or the selection of position 0
+                node.inputs[i] = self._pad(tensor)
+
+    def _index(self, mask: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
+        """tokens [tokens]: flat positions kept; places [batch * seq]: where each position's token is; shape: [batch, seq, -1]."""
+        build = self.build
+        one, zero = build.constant("one", np.array([1], np.int64)), build.constant("zero", np.array([0], np.int64))
+        end = build.constant("end", np.array([np.iinfo(np.int64).max], np.int64))
+        all_axes = build.constant("flat", np.array([-1], np.int64))
+        real = build.node("Cast", "real", [mask], to=onnx.TensorProto.BOOL)
+        kept = build.node("Cast", "kept", [real], to=onnx.TensorProto.INT64)
+        first = build.node("Max", "first", [build.node("Slice", "first", [kept, zero, one, one]), one])
+        kept = build.node("Concat", "kept", [first, build.node("Slice", "others", [kept, one, end, one])], axis=1)
+        flat = build.node("Reshape", "flat", [kept, all_axes])
+        tokens = build.node("Reshape", "tokens", [build.node("NonZero", "tokens", [flat]), all_axes])
+        count = build.node("CumSum", "count", [flat, build.constant("axis", np.array(0, np.int64))])
+        places = build.node("Sub", "places", [count, one])
+        size = build.node("Shape", "size", [mask])
+        return tokens, places, build.node("Concat", "shape", [size, all_axes], axis=0)
+
+    def _pack(self, tensor: gs.Tensor) -> gs.Tensor:
+        width = self.model.encoder.hidden
+        if tensor.name in (contexts := {layer.context: layer.output.d_in for layer in self.model.encoder.layers}):
+            width = contexts[tensor.name]
+        rows = self.build.node("Reshape", "rows", [tensor, self.build.constant("rows", np.array([-1, width], np.int64))])
+        return self.build.node("Gather", "packed", [rows, self.tokens], axis=0)
+
+    def _pad(self, packed: gs.Tensor) -> gs.Tensor:
+        if id(packed) not in self.padded:
+            rows = self.build.node("Gather", "padded", [packed, self.places], axis=0)
+            self.padded[id(packed)] = self.build.node("Reshape", "padded", [rows, self.shape])
+        return self.padded[id(packed)]
+
+
+def _stream_start(source: gs.Tensor) -> gs.Tensor:
+    """The residual stream that enters the first layer: its input, or in a pre-norm encoder what that norm reads."""
+    node = producer(source)
+    is_pre_norm = node is not None and node.op == "LayerNormalization" and len(node.inputs[0].outputs) > 1
+    return node.inputs[0] if is_pre_norm and node is not None else source
+
+
+def _after(start: gs.Tensor, nodes: list[gs.Node]) -> list[gs.Node]:
+    before = {id(node) for node in nodes_between([], start)}
+    return [node for node in nodes if id(node) not in before]

@@ -1,0 +1,136 @@
+"""Every file type gives the same columns; every fault is one line that says where."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxslim_bert.calibration.files import read_columns, read_feeds
+from onnxslim_bert.errors import DataError
+
+Write = Callable[[str, bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", b"sentence\tlabel\ngood\t1\nbad\t0\n"),
+        ("windows.tsv", b"\xef\xbb\xbfsentence\tlabel\r\ngood\t1\r\n\r\nbad\t0\r\n"),
+        ("a.csv", b'sentence,label\n"good",1\nbad,0\n'),
+        ("A.TSV", b"sentence\tlabel\ngood\t1\nbad\t0"),
+    ],
+)
+def test_text_tables_hold_the_same_columns(write: Write, name: str, content: bytes) -> None:
+    """A byte order mark, Windows line ends, blank lines and a missing last newline change nothing."""
+    assert read_columns(write(name, content)) == {"sentence": ["good", "bad"], "label": ["1", "0"]}
+
+
+def test_a_quotation_mark_in_a_tsv_is_text(write: Write) -> None:
+    """GLUE's files quote nothing: a row may start with a quotation mark that never closes."""
+    path = write("a.tsv", b'sentence\tlabel\n"it \'s a start\t1\nan "end"\t0\n')
+    assert read_columns(path)["sentence"] == ["\"it 's a start", 'an "end"']
+
+
+def test_only_newlines_end_a_line(write: Write) -> None:
+    """Other characters that Unicode calls line ends stay inside their text."""
+    text = "one\x0btwo\x85three\u2028four"
+    assert read_columns(write("a.tsv", f"sentence\tlabel\n{text}\t1\n".encode()))["sentence"] == [text]
+    assert read_columns(write("a.txt", f"{text}\n".encode())) == {"text": [text]}
+
+
+def test_jsonl_keeps_numbers_and_marks_gaps(write: Write) -> None:
+    """Values are as JSON has them; a key that a row lacks is None."""
+    path = write("a.jsonl", b'{"text": "good", "label": 1}\n\n{"text": "bad"}\n')
+    assert read_columns(path) == {"text": ["good", "bad"], "label": [1, None]}
+
+
+def test_parquet_gives_its_flat_columns(tmp_path: Path) -> None:
+    """Columns of lists, such as token ids made by someone else, are left out."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"text": ["good", "bad"], "label": [1, 0], "ids": [[1, 2], [3]]}), tmp_path / "a.parquet")
+    assert read_columns(tmp_path / "a.parquet") == {"text": ["good", "bad"], "label": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", b"sentence\tlabel\ngood\t1\nbad\n", "a.tsv, line 3: 1 cells: needed 2"),
+        ("a.csv", b"sentence,label\ngood,1\nbad,0,0\n", "a.csv, line 3: 3 cells: needed 2"),
+        ("a.csv", b'sentence,label\n"good,1\n', "a.csv, line 2: not CSV"),
+        ("a.tsv", b"text\ttext\na\tb\n", "a column name occurs twice"),
+        ("a.jsonl", b'{"text": "good"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not JSON"),
+        ("a.jsonl", b'{"text": "good"}\n["bad"]\n', "a.jsonl, line 2: list: needed one JSON object a line"),
+        ("a.txt", b"good\n\xff\xfe\n", "byte 0xff is not UTF-8"),
+        ("a.tsv", b"sentence\tlabel\n", "no rows"),
+        ("a.tsv", b"", "no rows"),
+        ("a.txt", b"\n \n", "no rows"),
+        ("a.jsonl", b"", "no rows"),
+        ("a.parquet", b"PAR1 and then nothing", "not parquet"),
+        ("a.xlsx", b"", "unknown file type '.xlsx': needed one of .tsv"),
+    ],
+)
+def test_a_faulty_file_is_refused(write: Write, name: str, content: bytes, message: str) -> None:
+    """One line says what was found, where, and what was needed."""
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match=message) as caught:
+        read_columns(write(name, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """The system's reason is in the message."""
+    with pytest.raises(DataError, match="No such file"):
+        read_columns(tmp_path / "a.tsv")
+
+
+def test_npz_gives_its_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", input_ids=np.ones((3, 5), np.int64), label=np.zeros(3))
+    feeds = read_feeds(tmp_path / "a.npz")
+    assert {name: values.shape for name, values in feeds.items()} == {"input_ids": (3, 5), "label": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": np.array([[1], [2, 3]], object)}, "Object arrays cannot be loaded"),
+        ({"ids": np.ones((3, 5)), "mask": np.ones((2, 5))}, r"rows are \{'ids': 3, 'mask': 2\}"),
+        ({"ids": np.ones((0, 5))}, "at least one"),
+        ({"ids": np.array(7)}, r"needed numbers \[rows, ...\]"),
+        ({"ids": np.array(["a", "b"])}, r"needed numbers \[rows, ...\]"),
+        ({"ids": np.array([[1.0], [np.nan]])}, "NaN or inf"),
+        ({}, "at least one"),
+    ],
+)
+def test_a_faulty_npz_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    """Ragged rows reach an npz as objects, and those are never unpickled."""
+    np.savez(tmp_path / "a.npz", allow_pickle=True, **arrays)
+    with pytest.raises(DataError, match=message):
+        read_feeds(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"random bytes", b"PK\x03\x04 cut short", b"\x93NUMPY"])
+def test_a_broken_npz_is_refused(write: Write, content: bytes) -> None:
+    with pytest.raises(DataError, match="not an npz of plain arrays"):
+        read_feeds(write("a.npz", content))
+
+
+def test_a_lone_array_is_no_npz(tmp_path: Path) -> None:
+    """np.save writes one array without a name, whatever the file is called."""
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.ones((3, 5)))
+    with pytest.raises(DataError, match="one array, not an archive"):
+        read_feeds(tmp_path / "a.npz")

@@ -1,0 +1,97 @@
+"""The tokenizer is read from tokenizer.json alone, cuts pairs fairly, and says what a folder lacks."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.errors import DataError
+
+
+def test_a_folder_and_its_file_give_the_same_tokenizer(letters: Path) -> None:
+    for path in (letters, letters / "tokenizer.json"):
+        tokenizer = load_tokenizer(path)
+        assert (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.max_length) == (14, 3, 20)
+
+
+def test_rows_have_special_tokens_segments_and_no_padding(letters: Path) -> None:
+    single, pair = load_tokenizer(letters).encode([("a b c",), ("a", "b q")], 20)
+    assert single == ([0, 4, 5, 6, 1], [0] * 5)
+    assert pair == ([0, 4, 1, 5, 2, 1], [0, 0, 0, 1, 1, 1])
+
+
+def test_the_longer_text_of_a_pair_is_cut_first(letters: Path) -> None:
+    """Three of four letters go from the long text, none from the short one."""
+    (row,) = load_tokenizer(letters).encode([("a b c d e", "f g")], 7)
+    assert row.ids == [0, 4, 5, 1, 9, 10, 1]
+
+
+def test_rows_are_never_longer_than_the_tokenizer_allows(letters: Path) -> None:
+    (row,) = load_tokenizer(letters).encode([("a " * 50,)], 128)
+    assert len(row.ids) == 20
+
+
+def test_the_placeholder_for_no_limit_is_capped(letters: Path, tmp_path: Path) -> None:
+    """transformers writes 1e30 where nothing was said."""
+    shutil.copy(letters / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": int(1e30)}))
+    assert load_tokenizer(tmp_path).max_length == 512
+
+
+def test_padding_and_truncation_saved_in_the_file_are_ignored(letters: Path, tmp_path: Path) -> None:
+    """sentence-transformers saves both: rows would come out padded to 128."""
+    import tokenizers
+
+    backend = tokenizers.Tokenizer.from_file(str(letters / "tokenizer.json"))
+    backend.enable_padding(length=128, pad_id=3, pad_token="[PAD]")
+    backend.enable_truncation(4)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (row,) = load_tokenizer(tmp_path).encode([("a b c",)], 20)
+    assert row.ids == [0, 4, 5, 6, 1]
+
+
+def test_an_older_folder_is_read_by_transformers(tmp_path: Path) -> None:
+    """A vocab.txt and a config.json, as in 2019."""
+    pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad")))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.max_length) == (7, 0, 512)
+    assert tokenizer.encode([("good",), ("good", "Bad good")], 6) == [
+        ([2, 5, 3], [0, 0, 0]),
+        ([2, 5, 3, 6, 5, 3], [0, 0, 0, 1, 1, 1]),
+    ]
+
+
+def test_what_is_no_tokenizer_is_refused(letters: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"does not exist: needed a folder with tokenizer.json"):
+        load_tokenizer(tmp_path / "missing")
+    (tmp_path / "vocab.bin").write_bytes(b"1")
+    with pytest.raises(DataError, match=r"vocab.bin is not a tokenizer.json"):
+        load_tokenizer(tmp_path / "vocab.bin")
+    with pytest.raises(DataError, match=r"has no tokenizer.json \(found vocab.bin\)"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"not a Hugging Face tokenizer.json"):
+        load_tokenizer(tmp_path)
+    shutil.copy(letters / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"tokenizer_config.json: cannot be read"):
+        load_tokenizer(tmp_path)
+
+
+def test_importing_the_data_side_loads_nothing_heavy(letters: Path) -> None:
+    """transformers and pyarrow stay out even when a tokenizer.json is read and used."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from onnxslim_bert.calibration import batches, datasets, tokenizer\n"
+        "assert 'tokenizers' not in sys.modules\n"
+        "tokenizer.load_tokenizer(Path(sys.argv[1])).encode([('a b',)], 8)\n"
+        "print(sorted({'transformers', 'pyarrow', 'torch', 'huggingface_hub', 'onnxruntime'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, letters], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
