@@ -90,7 +90,7 @@ def load_dataset(
         raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")
     name = spec.lower().replace("-", "")
     if name == "reviews":
-        dataset = _reviews(purpose)
+        dataset = _reviews(purpose, text_columns, label_column)
     elif name in GLUE:
         dataset = _glue(name, purpose, text_columns, label_column)
     elif Path(spec).suffix.lower() == ".npz":
@@ -131,10 +131,10 @@ def holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
     return dataset.take(sides[0]), dataset.take(sides[1])
 
 
-def _reviews(purpose: Purpose) -> Dataset:
+def _reviews(purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
     with resources.as_file(resources.files("onnxslim_bert.calibration") / "reviews.tsv") as path:
         columns = read_columns(path)
-    both = _dataset("reviews", purpose, columns, GLUE["sst2"].labels, None, None)
+    both = _dataset("reviews", purpose, columns, GLUE["sst2"].labels, text_columns, label_column)
     return both.take([row for row, split in enumerate(columns["split"]) if split == purpose])
 
 

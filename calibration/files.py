@@ -113,10 +113,10 @@ def _txt(path: Path) -> Columns:
 
 def _parquet(path: Path) -> Columns:
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     except ImportError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[hub]'") from error
+        raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[parquet]'") from error
     try:
         flat = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
         columns: Columns = pq.read_table(path, columns=flat).to_pydict()

@@ -30,29 +30,28 @@ def _in_folder(folder: Path, split: str) -> Path | None:
 def _from_hub(name: str, split: str) -> Path:
     remedy = f"or put {split}.tsv into $ONNXSLIM_DATA/{name}, or use the built-in set 'reviews'"
     try:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError as error:
         raise DataError(
             f"'{name}' is not in $ONNXSLIM_DATA, and there is no huggingface_hub to fetch it: "
             f"pip install 'onnxslim-bert[hub]', {remedy}"
         ) from error
     file = f"{name}/{split}-00000-of-00001.parquet"
+    cached = try_to_load_from_cache(REPOSITORY, file, repo_type="dataset")
+    if isinstance(cached, str):
+        return Path(cached)
     url = hf_hub_url(REPOSITORY, file, repo_type="dataset")
     try:
-        try:
-            return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset", local_files_only=True))
-        except LocalEntryNotFoundError:
-            # Asked once here because the download would repeat a failing question for minutes.
-            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset"))
+        # Asked once here because the download would repeat a failing question for minutes.
+        get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset"))
     # Besides its own errors the library lets those of its HTTP client through, which differ from version to version.
     except Exception as error:
         raise DataError(f"'{name}' from {url}: {_reason(error)}, {remedy}") from error
 
 
 def _reason(error: Exception) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
         return "not in the hub's cache, and HF_HUB_OFFLINE is set: unset it once"

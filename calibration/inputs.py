@@ -26,10 +26,10 @@ def find_roles(inputs: Mapping[str, np.dtype[Any]]) -> dict[str, Role]:
     """
     roles: dict[str, Role] = {}
     for name in inputs:
-        role = role_of(name)
-        if role and role not in roles.values():
-            roles[name] = role
-    free = [role for role in ORDER if role not in roles.values()]
+        said = role_of(name)
+        if said and said not in roles.values():
+            roles[name] = said
+    free: list[Role] = [role for role in ORDER if role not in roles.values()]
     for name, dtype in inputs.items():
         if name not in roles:
             if not free or dtype.kind not in "iu" or "position" in name.lower():

@@ -83,7 +83,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     # Whatever the many tokenizer classes raise, the folder does not hold what one of them needs.
     except Exception as error:
-        raise DataError(f"{needed}, nor what transformers can load: name the tokenizer's folder") from error
+        raise DataError(f"{needed}, nor what transformers can load: give --tokenizer FOLDER") from error
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         rows = [tokenizer(*row, truncation="longest_first", max_length=max_length) for row in texts]

@@ -2,7 +2,8 @@
 
     python -m onnxslim_bert.bench_child MODEL THREADS SPINNING < feeds.npz
 
-It imports numpy and ONNX Runtime only, so that its memory is the runtime's.
+It imports numpy and ONNX Runtime only, so that its memory is the runtime's; hence its own session options, equal to
+those of runtime.py.
 """
 
 import io
@@ -13,18 +14,22 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from onnxslim_bert.runtime import open_session
+import onnxruntime as ort
 
 
 def main() -> None:
     """Print {"load_ms", "peak_bytes", "idle_bytes"}."""
-    path, threads, spinning = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1"
+    path, threads, spinning = sys.argv[1:]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     with np.load(io.BytesIO(sys.stdin.buffer.read())) as packed:
         feeds = {name: packed[name] for name in packed.files}
     idle = peak_bytes()
     start = time.perf_counter()
-    session = open_session(path, threads=threads, spinning=spinning)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     load_ms = 1000 * (time.perf_counter() - start)
     session.run(None, feeds)
     print(json.dumps({"load_ms": load_ms, "peak_bytes": peak_bytes(), "idle_bytes": idle}))

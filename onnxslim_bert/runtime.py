@@ -1,18 +1,61 @@
 """ONNX Runtime sessions with the settings that every measurement states."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
 import onnxruntime as ort
+
+from onnxslim_bert.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnxslim_bert.model import Model
+
+CPU = ["CPUExecutionProvider"]
 
 
 def open_session(
     path: Path, *, threads: int = 1, spinning: bool = False, optimize: bool = True
 ) -> ort.InferenceSession:
-    """A CPU session on the file at `path`."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    """A CPU session on the file at `path`. Raises ModelError when ONNX Runtime refuses it."""
+    options = session_options(threads, spinning)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(str(path), options, providers=CPU)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ModelError(f"{path}: ONNX Runtime cannot load it ({_one_line(error)})") from error
+
+
+def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threads: int = 1) -> ort.InferenceSession:
+    """A CPU session on a model in memory, its weights handed over as they are; `outputs` instead of the model's own."""
+    skeleton, weights = model.skeleton()
+    if outputs is not None:
+        del skeleton.graph.output[:]
+        skeleton.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    options = session_options(threads)
+    # packed copies of the weights would double the memory, and batches are large enough to pay for packing as they go
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    values = [ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements="AC")) for array in weights.values()]
+    if weights:
+        options.add_external_initializers(list(weights), values)
+    try:
+        return ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ModelError(f"ONNX Runtime cannot load the model ({_one_line(error)})") from error
+
+
+def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOptions:
+    """Options of every session here: as many threads as asked for, which wait without spinning unless asked to."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

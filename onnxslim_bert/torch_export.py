@@ -98,7 +98,7 @@ def run_exporter(model: Any, traced: Feeds, axes: Axes, exporter: Exporter, opse
 
 
 def strip(message: Message) -> None:
-    """Clear doc strings and metadata at every level: torch.export notes each node's stack, with paths of the machine."""
+    """Clear doc strings and metadata at every level: torch.export notes each node's stack, the machine's paths in it."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)

@@ -69,9 +69,11 @@ def test_random_feeds_fill_batch_and_length_with_safe_ids(tmp_path):
         feeds[0]
         for feeds in same_feeds(sessions(free, fixed), Workload(3, 5), None, None, max_length=1, rounds=7, seed=0)
     )
-    assert short["input_ids"].shape == (3, 5) and long["input_ids"].shape == (3, 9)
+    assert short["input_ids"].shape == (3, 5)
+    assert long["input_ids"].shape == (3, 9)
     assert (short["input_ids"] == long["input_ids"][:, :5]).all()
-    assert short["input_ids"].max() < 100 and short["attention_mask"].all()
+    assert short["input_ids"].max() < 100
+    assert short["attention_mask"].all()
     assert long["attention_mask"].sum() == 15
 
 
@@ -114,7 +116,8 @@ def test_a_bench_holds_every_model_on_every_workload(tmp_path):
         assert row.speedup.low <= row.speedup.value <= row.speedup.high
     assert result.latencies[0].speedup.value == 1
     assert (result.rounds, result.threads, result.spinning) == (6, 1, False)
-    assert result.footprints == {} and result.host.onnxruntime
+    assert result.footprints == {}
+    assert result.host.onnxruntime
 
 
 def test_nothing_to_time_is_refused(tmp_path):
@@ -132,7 +135,8 @@ def test_peak_memory_is_the_model_s_own_not_the_parent_s(tmp_path):
     feeds = {"input_ids": np.ones((1, 2), np.int64), "attention_mask": np.ones((1, 2), np.int64)}
     taken = footprint(large, feeds, launches=1)
     assert 16e6 < taken.peak_bytes - taken.idle_bytes < taken.peak_bytes < held.nbytes
-    assert taken.load_ms > 0 and taken.nbytes > 16e6
+    assert taken.load_ms > 0
+    assert taken.nbytes > 16e6
 
 
 def test_the_measuring_process_imports_the_runtime_alone():
@@ -171,7 +175,8 @@ def test_the_command_prints_tables_for_real_texts(tmp_path):
     model = classifier(tmp_path / "a.onnx", TABLE)
     result = CliRunner().invoke(command, [str(model), "--data", str(tmp_path / "rows.txt"), "--rounds", "3"])
     assert result.exit_code == 0, result.output
-    assert "text" in result.stdout and "3 interleaved rounds, 1 thread(s), spinning off" in result.stdout
+    assert "text" in result.stdout
+    assert "3 interleaved rounds, 1 thread(s), spinning off" in result.stdout
 
 
 @pytest.mark.parametrize("options", [["--batch", "0"], ["--seq", "8,x"], ["--data", "sst2", "--seq", "8"]])

@@ -49,9 +49,11 @@ def test_a_model_equals_itself(base):
     result = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_drop=10, min_agreement=90))
     seen = result.comparison
     assert (seen.scores[0].metric, seen.scores[0].base.value, seen.scores[0].drop.value) == ("accuracy", 100, 0)
-    assert seen.fidelity.agreement and seen.fidelity.agreement.value == 100
+    assert seen.fidelity.agreement
+    assert seen.fidelity.agreement.value == 100
     assert (seen.fidelity.max_difference, seen.fidelity.kl) == (0, 0)
-    assert seen.mcnemar and (seen.mcnemar.only_base, seen.mcnemar.p) == (0, 1)
+    assert seen.mcnemar
+    assert (seen.mcnemar.only_base, seen.mcnemar.p) == (0, 1)
     assert [verdict.outcome for verdict in result.verdicts] == ["met", "met", "met"]
     assert result.base_bytes == base.stat().st_size
 
@@ -113,7 +115,8 @@ def test_a_speedup_is_measured_only_when_asked_for(base):
     data, reader = texts(ROWS, RIGHT), tokenizer(base.parent)
     assert validate(base, base, data, reader).bench is None
     result = validate(base, base, data, reader, Budgets(min_speedup=1e6))
-    assert result.bench and result.bench.rounds == 100
+    assert result.bench
+    assert result.bench.rounds == 100
     with pytest.raises(LatencyGateError, match="min-speedup missed"):
         enforce(result.verdicts)
 
@@ -223,7 +226,8 @@ def test_the_command_prints_a_table_and_verdicts(base):
     """On stdout, for people."""
     result = invoke(base, base, "--max-drop", "10")
     assert result.exit_code == 0, result.output
-    assert "accuracy" in result.stdout and "100.00 (92.7 to 100.0)" in result.stdout
+    assert "accuracy" in result.stdout
+    assert "100.00 (92.7 to 100.0)" in result.stdout
     assert "max-drop met: 0 points (0 to 6.122), wanted at most 10 points" in result.stdout
     assert "McNemar: only base right 0" in result.stdout
 

@@ -56,7 +56,8 @@ def main(folder: Path) -> None:
             model = classifier(family, attention, seed)
             write_text_model(model, folder / f"{name}-{export}.onnx", {"logits": ROWS}, exporter, opset)
         model = classifier(family, "eager", seed)
-        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **reference(family, model, example_feeds(model, 3, 7)))
+        found = reference(family, model, example_feeds(model, 3, 7))
+        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **found)
     write_variants(folder)
     write_others(folder)
     with quiet():
@@ -70,7 +71,8 @@ def write_text_model(model: Any, path: Path, outputs: Axes, exporter: Exporter, 
         {name: values for name, values in example_feeds(model, *size).items() if name != without}
         for size in ((2, 8), (3, 7), (1, 5))
     )
-    export_module(model, path, traced, checked, dict.fromkeys(traced, TOKENS) | dict(outputs), exporter=exporter, opset=opset)
+    axes = {**dict.fromkeys(traced, TOKENS), **outputs}
+    export_module(model, path, traced, checked, axes, exporter=exporter, opset=opset)
 
 
 def write_variants(folder: Path) -> None:

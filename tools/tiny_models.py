@@ -155,10 +155,12 @@ def randomize(model: Any, seed: int) -> Any:
 def reference(family: Family, model: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """What discovery must find, by name, and what the model answers.
 
-    `layers.{i}.{role}.weight|bias` for query, key, value, output, up, down (weights [out, in]), attention_norm, ffn_norm;
-    `embeddings.word|position|type.weight`, `embeddings.norm|projection.weight|bias`, `final_norm.weight|bias`;
-    heads, head_dim, hidden, eps, pre_norm, activation, position_offset (row of the first real position);
-    the inputs by name, [3, 7] with padding, and `logits` [3, 5].
+    `layers.{i}.{role}.weight` and `.bias`: query, key, value, output, up, down (weights [out, in]) and
+    attention_norm, ffn_norm.
+    `embeddings.{word|position|type}.weight`, `embeddings.{norm|projection}.weight` and `.bias`,
+    `final_norm.weight` and `.bias`.
+    heads, head_dim, hidden, eps, pre_norm, activation, position_offset (the row of the first real position).
+    The inputs by name, [3, 7] with padding, and `logits` [3, 5].
     """
     with torch.no_grad():
         logits = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits

@@ -11,6 +11,7 @@ from onnxslim_bert.cli.progress import progress_bar
 if TYPE_CHECKING:
     from onnxslim_bert.bench import Bench
 
+PADDING = (0, 2, 0, 0)
 COUNT = click.IntRange(min=1)
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -92,23 +93,21 @@ def bench(
 
 def show(result: "Bench") -> None:
     """Print the times, the footprints and the conditions."""
-    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    times = Table("model", "batch", "tokens", "median ms", "p90", "p99", "speed-up", box=SIMPLE)
+    times = Table("model", "batch", "tokens", "median ms", "p90", "p99", "speed-up", box=None, padding=PADDING)
     for row in result.latencies:
         tokens = "text" if row.length is None else str(row.length)
-        ratio = f"{row.speedup.value:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f})"
+        ratio = f"{row.speedup.value:.2f}x ({row.speedup.low:.2f}-{row.speedup.high:.2f})"
         spread = f"{row.median_ms:.2f}", f"{row.p90_ms:.2f}", f"{row.p99_ms:.2f}"
         times.add_row(Path(row.model).name, str(row.batch), tokens, *spread, ratio)
-    taken = Table("model", "file MB", "peak memory MB", "load ms", box=SIMPLE)
-    for model, print_ in result.footprints.items():
-        sizes = f"{print_.nbytes / 1e6:.1f}", f"{print_.peak_bytes / 1e6:.0f} ({print_.idle_bytes / 1e6:.0f} before)"
-        taken.add_row(Path(model).name, *sizes, f"{print_.load_ms:.0f}")
+    taken = Table("model", "file MB", "peak memory MB", "load ms", box=None, padding=PADDING)
+    for model, took in result.footprints.items():
+        sizes = f"{took.nbytes / 1e6:.1f}", f"{took.peak_bytes / 1e6:.0f} ({took.idle_bytes / 1e6:.0f} before)"
+        taken.add_row(Path(model).name, *sizes, f"{took.load_ms:.0f}")
     console = Console()
-    console.print(times)
-    console.print(taken)
+    console.print(times, "", taken, "", sep="\n")
     spinning = "on" if result.spinning else "off"
     console.print(
         f"{result.rounds} interleaved rounds, {result.threads} thread(s), spinning {spinning}; {result.host.cpu}, "

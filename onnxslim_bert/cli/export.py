@@ -8,7 +8,9 @@ import click
 
 @click.command(epilog="Needs the [export] extra: pip install 'onnxslim-bert[export]'.")
 @click.argument("source", metavar="HF_DIR_OR_ID")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
+)
 @click.option(
     "--exporter",
     type=click.Choice(["dynamo", "torchscript"]),
@@ -44,7 +46,5 @@ def export(
     """
     from onnxslim_bert.export import export_encoder
 
-    written = export_encoder(
-        source, output, exporter=exporter, attention=attention, opset=opset, overwrite=force
-    )
+    written = export_encoder(source, output, exporter=exporter, attention=attention, opset=opset, overwrite=force)
     click.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, agrees with PyTorch")

@@ -109,19 +109,19 @@ def validate(
 
 def show(result: "Validation") -> None:
     """Print the evidence and the verdicts."""
-    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     seen, before, after = result.comparison, result.base_bytes / 1e6, result.candidate_bytes / 1e6
-    table = Table("", "base", "candidate", "drop", box=SIMPLE, title=f"{seen.data} {seen.split}, {seen.rows} rows")
+    click.echo(f"{seen.data} {seen.split}, {seen.rows} rows")
+    table = Table("", "base", "candidate", "drop", box=None, padding=(0, 2, 0, 0))
     for score in seen.scores:
         table.add_row(score.metric, *(_spread(interval) for interval in (score.base, score.candidate, score.drop)))
-    table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x smaller")
+    table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x")
     if result.bench:
         first, second = result.bench.latencies
         gain = second.speedup
-        faster = f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
+        faster = f"{gain.value:.2f}x ({gain.low:.2f} to {gain.high:.2f})"
         table.add_row("latency", f"{first.median_ms:.2f} ms", f"{second.median_ms:.2f} ms", faster)
     Console().print(table)
     for line in (*facts(seen), *(f"{verdict.gate} {verdict.outcome}: {verdict.note}" for verdict in result.verdicts)):

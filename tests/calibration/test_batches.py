@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.calibration import batches as module
-from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.batches import Batches, Inputs
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow, load_tokenizer
 from onnxslim_bert.errors import DataError
 
 INT64, INT32, FLOAT32 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.float32)
@@ -48,7 +48,8 @@ def test_a_batch_holds_its_rows_and_marks_their_padding(dataset: Dataset, tokeni
             assert batch.feeds["input_ids"][index, real].tolist() == ids
             assert set(batch.feeds["input_ids"][index, ~real]) <= {tokenizer.pad_id}
         np.testing.assert_array_equal(batch.feeds["attention_mask"], batch.mask)
-        assert batch.mask.dtype == bool and batch.mask.any(axis=0).all()
+        assert batch.mask.dtype == bool
+        assert batch.mask.any(axis=0).all()
 
 
 def test_a_second_pass_gives_the_same_batches(dataset: Dataset, tokenizer: Tokenizer) -> None:
@@ -83,7 +84,7 @@ def test_a_fixed_length_pads_and_cuts(dataset: Dataset, tokenizer: Tokenizer) ->
 
 
 def test_inputs_have_the_types_of_the_model(dataset: Dataset, tokenizer: Tokenizer) -> None:
-    inputs = {"input_ids": INT32, "input_mask": FLOAT32, "segment_ids": INT64}
+    inputs: Inputs = {"input_ids": INT32, "input_mask": FLOAT32, "segment_ids": INT64}
     (batch,) = Batches(dataset, tokenizer, inputs)
     assert {name: values.dtype for name, values in batch.feeds.items()} == inputs
 
@@ -106,7 +107,7 @@ def test_texts_need_a_tokenizer_that_fits(dataset: Dataset, tokenizer: Tokenizer
 
 def test_a_row_without_tokens_is_refused(dataset: Dataset) -> None:
     """A mask without a single token is NaN after softmax."""
-    bare = Tokenizer(5, 0, 20, lambda texts, _: [module.TokenRow([], []) for _ in texts])
+    bare = Tokenizer(5, 0, 20, lambda texts, _: [TokenRow([], []) for _ in texts])
     with pytest.raises(DataError, match="'set', row 1: no tokens"):
         len(Batches(dataset, bare, BERT))
 
@@ -114,7 +115,7 @@ def test_a_row_without_tokens_is_refused(dataset: Dataset) -> None:
 def test_feeds_pass_in_order_with_the_model_s_types() -> None:
     ids, mask = np.arange(15).reshape(3, 5), np.array([[1, 1, 1, 0, 0]] * 3)
     ready = feeds_dataset(input_ids=ids, attention_mask=mask, extra=ids)
-    inputs = {"input_ids": INT32, "attention_mask": FLOAT32}
+    inputs: Inputs = {"input_ids": INT32, "attention_mask": FLOAT32}
     first, second = Batches(ready, None, inputs, batch_size=2)
     assert {name: values.dtype for name, values in first.feeds.items()} == inputs
     assert (first.rows.tolist(), second.rows.tolist()) == ([0, 1], [2])
@@ -124,7 +125,8 @@ def test_feeds_pass_in_order_with_the_model_s_types() -> None:
 
 def test_feeds_without_a_mask_are_all_real() -> None:
     (batch,) = Batches(feeds_dataset(hidden=np.ones((3, 5, 7))), None, {"hidden": FLOAT32})
-    assert batch.mask.shape == (3, 5) and batch.mask.all()
+    assert batch.mask.shape == (3, 5)
+    assert batch.mask.all()
 
 
 @pytest.mark.parametrize(

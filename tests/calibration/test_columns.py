@@ -61,7 +61,8 @@ def test_texts_that_cannot_be_told_are_refused(
 )
 def test_whole_numbers_are_classes_and_others_scores(values: list[Any], expected: list[float], kind: str) -> None:
     labels = find_labels({"label": values}, None, None, "a.tsv")
-    assert labels is not None and labels.dtype == kind
+    assert labels is not None
+    assert labels.dtype == kind
     np.testing.assert_array_equal(labels, expected)
 
 

@@ -53,7 +53,8 @@ def test_every_glue_set_loads_with_its_columns_labels_and_metric(data: Path, nam
     assert calibration.name == evaluation.name == name
     assert calibration.texts[1] == tuple(f"{column} {task.calibration} 1" for column in COLUMNS[name].split("\t"))
     if name == "ax":
-        assert calibration.labels is None and calibration.metric is None
+        assert calibration.labels is None
+        assert calibration.metric is None
     else:
         assert calibration.metric == task.metric
         assert calibration.labels is not None
@@ -87,10 +88,13 @@ def test_reviews_are_balanced_distinct_and_disjoint() -> None:
     halves = load_dataset("reviews", "calibration"), load_dataset("reviews", "evaluation")
     check_disjoint(*halves)
     for half in halves:
-        assert len(half) >= 240 and half.metric == "accuracy"
-        assert half.labels is not None and half.labels.mean() == 0.5
+        assert len(half) >= 240
+        assert half.metric == "accuracy"
+        assert half.labels is not None
+        assert half.labels.mean() == 0.5
         words = [len(text.split()) for (text,) in half.texts]
-        assert min(words) >= 4 and max(words) <= 45
+        assert min(words) >= 4
+        assert max(words) <= 45
         assert len({text.casefold() for (text,) in half.texts}) == len(half)
 
 
@@ -107,7 +111,9 @@ def test_texts_alone_are_enough(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("good\nbad\n")
     dataset = load_dataset(str(path), "calibration")
-    assert dataset.labels is None and dataset.metric is None and len(dataset) == 2
+    assert dataset.labels is None
+    assert dataset.metric is None
+    assert len(dataset) == 2
     with pytest.raises(DataError, match="no column 'label': its columns are text"):
         load_dataset(str(path), "evaluation", label_column="label")
 
@@ -116,8 +122,11 @@ def test_npz_gives_feeds_and_its_labels(tmp_path: Path) -> None:
     path = tmp_path / "ready.npz"
     np.savez(path, input_ids=np.arange(15).reshape(3, 5), labels=np.array([0.5, 1.5, 2.5]))
     dataset = load_dataset(str(path), "evaluation", rows=2)
-    assert len(dataset) == 2 and dataset.texts == () and dataset.metric == "pearson-spearman"
-    assert dataset.feeds is not None and list(dataset.feeds) == ["input_ids"]
+    assert len(dataset) == 2
+    assert dataset.texts == ()
+    assert dataset.metric == "pearson-spearman"
+    assert dataset.feeds is not None
+    assert list(dataset.feeds) == ["input_ids"]
     assert dataset.feeds["input_ids"].shape == (2, 5)
     np.savez(path, labels=np.array([1, 2]))
     with pytest.raises(DataError, match="found only labels"):
@@ -150,7 +159,8 @@ def test_a_sample_is_seeded_and_in_file_order() -> None:
     everything = load_dataset("reviews", "calibration")
     sample = load_dataset("reviews", "calibration", rows=31, seed=5)
     positions = [everything.texts.index(row) for row in sample.texts]
-    assert len(positions) == 31 and positions == sorted(set(positions))
+    assert len(positions) == 31
+    assert positions == sorted(set(positions))
     assert load_dataset("reviews", "calibration", rows=31, seed=5).fingerprint() == sample.fingerprint()
     assert load_dataset("reviews", "calibration", rows=31, seed=6).fingerprint() != sample.fingerprint()
     assert len(load_dataset("reviews", "calibration", rows=10_000)) == len(everything)
@@ -181,7 +191,7 @@ def test_shared_rows_are_found_spaces_and_case_apart() -> None:
 def test_shared_feeds_are_found() -> None:
     ids = np.arange(15).reshape(3, 5)
     calibration = Dataset("a", "all", (), None, None, {"input_ids": ids})
-    evaluation = Dataset("b", "all", (), None, None, {"input_ids": ids[1:] + [[0], [1]]})
+    evaluation = Dataset("b", "all", (), None, None, {"input_ids": ids[1:] * [[1], [2]]})
     with pytest.raises(DataError, match="1 of 3 calibration rows are evaluation rows too, such as row 2"):
         check_disjoint(calibration, evaluation)
 
@@ -190,8 +200,10 @@ def test_a_holdout_is_disjoint_even_when_rows_repeat() -> None:
     dataset = texts_dataset(*"abcdabcdab", labels=list(range(10)))
     kept, held = holdout(dataset, 0.25, seed=3)
     check_disjoint(kept, held)
-    assert len(kept) + len(held) == 10 and len({text for (text,) in held.texts}) == 1
-    assert kept.labels is not None and kept.labels.tolist() == sorted(kept.labels.tolist())
+    assert len(kept) + len(held) == 10
+    assert len({text for (text,) in held.texts}) == 1
+    assert kept.labels is not None
+    assert kept.labels.tolist() == sorted(kept.labels.tolist())
     assert holdout(dataset, 0.25, seed=3)[1].fingerprint() == held.fingerprint()
     with pytest.raises(DataError, match="'set' has 1 distinct row: needed 2"):
         holdout(texts_dataset("a", "A"), 0.5, seed=0)

@@ -1,0 +1,169 @@
+"""Statistics that are updated batch by batch and never keep activations.
+
+Every observer takes rows [tokens, channels], padding dropped, and its size does not depend on how many rows pass by.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+
+BINS = 2048
+SAMPLE_ROWS = 512
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Range:
+    """The smallest and the largest value seen."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """counts [bins] of values between `low` and `high`, in bins of equal width."""
+
+    counts: Array
+    low: float
+    high: float
+
+
+class Observer(ABC):
+    """One statistic of one tensor."""
+
+    @abstractmethod
+    def update(self, rows: Array) -> None:
+        """Take in rows [tokens, channels]."""
+
+    @abstractmethod
+    def result(self) -> Any:
+        """The statistic of all rows so far."""
+
+
+class MinMax(Observer):
+    """The range of all values."""
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+
+    def update(self, rows: Array) -> None:
+        self.low = min(self.low, float(rows.min()))
+        self.high = max(self.high, float(rows.max()))
+
+    def result(self) -> Range:
+        return Range(self.low, self.high)
+
+
+class MovingAverage(Observer):
+    """The batches' ranges averaged with exponential decay (Jacob et al. 2018, https://arxiv.org/abs/1712.05877)."""
+
+    def __init__(self) -> None:
+        self.range: Range | None = None
+
+    def update(self, rows: Array) -> None:
+        low, high = float(rows.min()), float(rows.max())
+        if self.range is not None:
+            low = MOMENTUM * self.range.low + (1 - MOMENTUM) * low
+            high = MOMENTUM * self.range.high + (1 - MOMENTUM) * high
+        self.range = Range(low, high)
+
+    def result(self) -> Range | None:
+        return self.range
+
+
+class StreamingHistogram(Observer):
+    """A histogram whose range doubles when a value falls outside, merging pairs of bins, so that no value is dropped."""
+
+    def __init__(self) -> None:
+        self.counts: Array | None = None
+        self.low = self.width = 0.0
+
+    def update(self, rows: Array) -> None:
+        low, high = float(rows.min()), float(rows.max())
+        if self.counts is None:
+            self.low = low
+            self.width = max((high - low) / BINS, np.finfo(np.float32).tiny) * (1 + 1e-6)
+            self.counts = np.zeros(BINS, np.int64)
+        while high >= self.low + BINS * self.width:
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
+            self.width *= 2
+        while low < self.low:
+            self.counts = np.concatenate([np.zeros(BINS // 2, np.int64), self.counts.reshape(-1, 2).sum(1)])
+            self.low -= BINS * self.width
+            self.width *= 2
+        index = ((rows.reshape(-1) - np.float32(self.low)) * np.float32(1 / self.width)).astype(np.int32)
+        self.counts = self.counts + np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
+
+    def result(self) -> Histogram:
+        if self.counts is None:
+            raise ValueError("no rows were seen")
+        return Histogram(self.counts, self.low, self.low + BINS * self.width)
+
+
+class ChannelRange(Observer):
+    """The smallest and the largest value of each channel, [2, channels]."""
+
+    def __init__(self) -> None:
+        self.ranges: Array | None = None
+
+    def update(self, rows: Array) -> None:
+        ranges = np.stack([rows.min(0), rows.max(0)])
+        if self.ranges is not None:
+            ranges = np.stack([np.minimum(self.ranges[0], ranges[0]), np.maximum(self.ranges[1], ranges[1])])
+        self.ranges = ranges
+
+    def result(self) -> Array | None:
+        return self.ranges
+
+
+class Sample(Observer):
+    """SAMPLE_ROWS rows drawn uniformly from all rows, [rows, channels] (reservoir sampling, Vitter 1985)."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+        self.seen = 0
+        self.kept: Array | None = None
+
+    def update(self, rows: Array) -> None:
+        if self.kept is None:
+            self.kept = np.empty((SAMPLE_ROWS, rows.shape[1]), rows.dtype)
+        fill = max(min(SAMPLE_ROWS - self.seen, len(rows)), 0)
+        self.kept[self.seen : self.seen + fill] = rows[:fill]
+        order = self.seen + fill + np.arange(len(rows) - fill)
+        places = (self.rng.random(len(order)) * (order + 1)).astype(np.int64)
+        taken = np.flatnonzero(places < SAMPLE_ROWS)
+        self.kept[places[taken]] = rows[fill + taken]
+        self.seen += len(rows)
+
+    def result(self) -> Array | None:
+        return None if self.kept is None else self.kept[: self.seen]
+
+
+class Gram(Observer):
+    """X.T @ X over all rows, [channels, channels]: what a least-squares fit of the inputs needs."""
+
+    def __init__(self) -> None:
+        self.total: Array | None = None
+
+    def update(self, rows: Array) -> None:
+        product = rows.T @ rows
+        self.total = product.astype(np.float64) if self.total is None else self.total + product
+
+    def result(self) -> Array | None:
+        return self.total
+
+
+OBSERVERS: dict[str, Callable[[], Observer]] = {
+    "minmax": MinMax,
+    "moving-average": MovingAverage,
+    "histogram": StreamingHistogram,
+    "channel-range": ChannelRange,
+    "sample": Sample,
+    "gram": Gram,
+}

@@ -1,0 +1,31 @@
+"""8-bit quantization of arrays."""
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+
+SIGNED_LIMIT = 127
+UNSIGNED_LEVELS = 255
+
+
+def quantize_columns(weight: Array) -> tuple[Array, Array]:
+    """weight [d_in, d_out] -> int8 [d_in, d_out] and scales [d_out], symmetric, each value within scale / 2."""
+    scales = _scales(np.abs(weight).max(0))
+    return np.clip(np.rint(weight / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
+
+
+def quantize_rows(table: Array) -> tuple[Array, Array]:
+    """table [rows, width] -> int8 [rows, width] and scales [rows, 1], symmetric, each value within scale / 2."""
+    scales = _scales(np.abs(table).max(1, keepdims=True))
+    return np.clip(np.rint(table / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
+
+
+def activation_quantizer(low: float, high: float) -> tuple[Array, Array]:
+    """The float32 scale and uint8 zero point that span [low, high], which holds zero; zero itself is exact."""
+    scale = np.float32((high - low) / UNSIGNED_LEVELS) or np.float32(1)
+    zero_point = np.uint8(np.clip(np.rint(-low / scale), 0, UNSIGNED_LEVELS))
+    return np.array(scale), np.array(zero_point)
+
+
+def _scales(largest: Array) -> Array:
+    return np.where(largest > 0, largest / SIGNED_LIMIT, 1).astype(np.float32)

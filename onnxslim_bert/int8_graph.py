@@ -1,0 +1,93 @@
+"""Write int8 dense layers and embedding tables into a graph."""
+
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.int8 import quantize_columns, quantize_rows
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import MICROSOFT, Model
+from onnxslim_bert.regions import constant
+from onnxslim_bert.surgery import Builder, redirect
+
+Format = Literal["contrib", "qdq"]
+
+
+class Int8Writer:
+    """Replaces float layers by int8 ones. A weight that several layers share is quantized and stored once."""
+
+    def __init__(self, model: Model, form: Format) -> None:
+        self.graph = model.graph
+        self.form = form
+        self.tensors = model.graph.tensors()
+        self.build = Builder(model.graph, "int8")
+        self.weights: dict[tuple[str, bool], tuple[gs.Constant, gs.Constant]] = {}
+        self.inputs: dict[str, tuple[gs.Tensor, gs.Tensor, gs.Tensor]] = {}
+
+    def static(self, linear: Linear, scale: Array, zero_point: Array) -> None:
+        """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float."""
+        if linear.source not in self.inputs:
+            constants = [self.build.constant(n, v) for n, v in (("scale", scale), ("zero_point", zero_point))]
+            quantized = self.build.node("QuantizeLinear", f"{linear.source}/quantized", [self.tensors[linear.source], *constants])
+            self.inputs[linear.source] = (quantized, constants[0], constants[1])
+        self._write(linear, *self.inputs[linear.source])
+
+    def dynamic(self, linear: Linear) -> None:
+        """`linear` on an input whose range is found when it runs; the output is float."""
+        if linear.source not in self.inputs:
+            source = self.tensors[linear.source]
+            self.inputs[linear.source] = tuple(  # type: ignore[assignment]
+                self.build.nodes("DynamicQuantizeLinear", f"{linear.source}/quantized", [source], 3)
+            )
+        self._write(linear, *self.inputs[linear.source])
+
+    def _write(self, linear: Linear, quantized: gs.Tensor, scale: gs.Tensor, zero_point: gs.Tensor) -> None:
+        weight, scales = self._weight(linear)
+        bias = self.tensors[linear.bias] if linear.bias else None
+        name = f"{linear.node}/int8"
+        if self.form == "contrib":
+            operands = [quantized, weight, scale, scales, zero_point, None, bias]
+            result = self.build.node("MatMulIntegerToFloat", name, operands, MICROSOFT)
+        else:
+            restored = self.build.once(
+                "DequantizeLinear", f"{quantized.name}/restored", [quantized, scale, zero_point]
+            )
+            columns = self.build.node("DequantizeLinear", f"{linear.node}/weight", [weight, scales], axis=1)
+            result = self.build.node("MatMul", name, [restored, columns])
+            # an Add here would be fused into a float Gemm that dequantizes its weight at every run; a Sum is not
+            result = result if bias is None else self.build.node("Sum", f"{linear.node}/biased", [result, bias])
+        redirect(self.graph, self.tensors[linear.result], result)
+
+    def _weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
+        key = (linear.weight, linear.trans_b)
+        if key not in self.weights:
+            values = self.tensors[linear.weight].values
+            quantized, scales = quantize_columns(values.T if linear.trans_b else values)
+            self.weights[key] = (
+                self.build.constant(f"{linear.weight}/int8", np.ascontiguousarray(quantized)),
+                self.build.constant(f"{linear.weight}/scales", scales),
+            )
+        return self.weights[key]
+
+    def table(self, name: str) -> int:
+        """Store the embedding table `name` as int8 with one scale a row; the number of lookups rewritten."""
+        table = self.tensors[name]
+        lookups = [node for node in table.outputs if node.op in ("Gather", "Slice") and node.inputs[0] is table]
+        if not lookups or constant(table) is None:
+            return 0
+        rows, scales = (
+            self.build.constant(f"{name}/{part}", values)
+            for part, values in zip(("int8", "scales"), quantize_rows(table.values), strict=True)
+        )
+        for node in lookups:
+            rest = list(node.inputs[1:])
+            looked_up = [
+                self.build.node(node.op, f"{node.name}/{part}", [source, *rest], **node.attrs)
+                for part, source in (("int8", rows), ("scales", scales))
+            ]
+            values = self.build.node("Cast", f"{node.name}/float", [looked_up[0]], to=onnx.TensorProto.FLOAT)
+            redirect(self.graph, node.outputs[0], self.build.node("Mul", f"{node.name}/scaled", [values, looked_up[1]]))
+        return len(lookups)

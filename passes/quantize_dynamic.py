@@ -1,0 +1,31 @@
+"""int8 weights, and activations whose range is found at run time."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.int8_graph import Int8Writer
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.quantize_static import dense_layers, format_of, quantize_tables
+
+
+@dataclass(frozen=True)
+class QuantizeDynamic(Pass):
+    """Like quantize-static, but each activation's range is its own, found at run time: no calibration data, some speed less.
+
+    format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
+    embeddings: quantize the embedding tables too.
+    """
+
+    name: ClassVar[str] = "quantize-dynamic"
+    format: str = "contrib"
+    embeddings: bool = True
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        writer = Int8Writer(model, format_of(self.format))
+        linears = dense_layers(model)
+        for linear in linears:
+            writer.dynamic(linear)
+        tables = quantize_tables(model, writer) if self.embeddings else 0
+        model.changed()
+        return Change(len(linears) + tables, f"{len(linears)} dense layers and {tables} embedding tables in int8")

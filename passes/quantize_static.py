@@ -1,0 +1,80 @@
+"""int8 weights, and activations quantized with ranges that calibration found."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
+from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.int8 import activation_quantizer
+from onnxslim_bert.int8_graph import Format, Int8Writer
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import Model
+
+FORMATS: tuple[Format, ...] = ("contrib", "qdq")
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Multiply uint8 activations by int8 weights in every dense layer of the encoder; results stay float.
+
+    Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several layers
+    share is quantized once, and so is a weight. Embedding tables have one scale a row.
+
+    method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse.
+    format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
+    embeddings: quantize the embedding tables too.
+
+    Jacob et al. 2018, https://arxiv.org/abs/1712.05877
+    """
+
+    name: ClassVar[str] = "quantize-static"
+    method: str = "minmax"
+    format: str = "contrib"
+    embeddings: bool = True
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        kind = observer_of(self._method())
+        return [Want(source, kind) for source in dict.fromkeys(x.source for x in dense_layers(model))]
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        method = self._method()
+        writer = Int8Writer(model, format_of(self.format))
+        linears = dense_layers(model)
+        for linear in linears:
+            spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
+            writer.static(linear, *activation_quantizer(spanned.low, spanned.high))
+        tables = quantize_tables(model, writer) if self.embeddings else 0
+        model.changed()
+        return Change(len(linears) + tables, f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8")
+
+    def _method(self) -> Method:
+        found = next((method for method in METHODS if method == self.method), None)
+        if found is None:
+            raise PassError(f"quantize-static: method {self.method!r} is not one of {', '.join(METHODS)}")
+        return found
+
+
+def dense_layers(model: Model) -> list[Linear]:
+    """The encoder's dense layers that are still float, in execution order."""
+    encoder = model.encoder
+    projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
+    linears = [*projection, *(linear for layer in encoder.layers for linear in layer.linears.values())]
+    if all(linear.quantized for linear in linears):
+        raise PassError("the encoder's dense layers are quantized already; start from the float model")
+    return [linear for linear in linears if not linear.quantized]
+
+
+def quantize_tables(model: Model, writer: Int8Writer) -> int:
+    """Quantize the float embedding tables; how many there were."""
+    tables = model.encoder.embeddings.tables.values()
+    return sum(1 for name in tables if model.array(name).dtype.kind == "f" and writer.table(name))
+
+
+def format_of(name: str) -> Format:
+    """The format called `name`. Raises PassError."""
+    found = next((form for form in FORMATS if form == name), None)
+    if found is None:
+        raise PassError(f"format {name!r} is not one of {', '.join(FORMATS)}")
+    return found

@@ -1,0 +1,164 @@
+"""Move the outliers of activations into weights, where int8 has one scale a channel."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.int8 import activation_quantizer, quantize_columns
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.quantize_static import dense_layers
+from onnxslim_bert.regions import producer
+from onnxslim_bert.surgery import Builder
+
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SMALLEST = 1e-5  # of a channel's largest value, so that dead channels keep finite scales
+
+
+@dataclass(frozen=True)
+class Smooth(Pass):
+    """Divide each input channel of a dense layer by a scale and multiply that row of its weight by it.
+
+    The product is the same, but what int8 has to round is smoother: scale = activation_max ** strength /
+    weight_max ** (1 - strength). The strength of every input is the one with the least error of the quantized product on
+    calibration rows; none at all competes too. Scales fold where they can: the attention's into the columns of value, a
+    norm's into its gamma and beta when nothing else reads it. Elsewhere (the residual of a post-norm layer, GELU) a Mul
+    carries them, and then the error must fall below `gain` times what it was.
+
+    gain: the share of the error that a Mul has to leave at most, in (0, 1].
+
+    Xiao et al. 2023, https://arxiv.org/abs/2211.10438
+    """
+
+    name: ClassVar[str] = "smooth"
+    gain: float = 0.9
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        sources = dict.fromkeys(linear.source for linear in dense_layers(model))
+        return [Want(source, kind) for source in sources for kind in ("sample", "channel-range")]
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        details: dict[str, float] = {}
+        muls = 0
+        build = Builder(model.graph, "smooth")
+        for sites in group_sites(dense_layers(model)):
+            weights = [_matrix(model, linear) for linear in _distinct(sites)]
+            rows = np.concatenate([ctx.stats[Want(site[0].source, "sample")] for site in sites])
+            ranges = [ctx.stats[Want(site[0].source, "channel-range")] for site in sites]
+            spanned = np.stack([np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)])
+            homes = _homes(model, sites)
+            strength, scales = choose_scales(rows, spanned, weights, 1.0 if homes else self.gain)
+            if scales is None:
+                continue
+            divided: dict[str, gs.Constant] = {}
+            for node, position in homes:
+                old = node.inputs[position]
+                if old.name not in divided:  # layers that share a constant go on sharing it
+                    divided[old.name] = build.constant(old.name, (old.values / scales).astype(old.values.dtype))
+                node.inputs[position] = divided[old.name]
+            for site in sites:
+                details[site[0].node] = strength
+                if not homes:
+                    _insert_mul(model, build, site, scales)
+                    muls += 1
+            for linear in _distinct(sites):
+                rowwise = scales[None, :] if linear.trans_b else scales[:, None]
+                model.replace(linear.weight, model.array(linear.weight) * rowwise)
+        model.changed()
+        return Change(len(details), f"{len(details)} inputs smoothed, {muls} of them by a Mul", details)
+
+
+def choose_scales(
+    rows: Array, spanned: Array, weights: Sequence[Array], gain: float
+) -> tuple[float, Array | None]:
+    """The strength with the least error of the int8 product, and its scales [channels]; 0 and None when none pays.
+
+    rows [n, channels]; spanned [2, channels], each channel's smallest and largest value; weights [channels, any] each.
+    """
+    largest = np.maximum(np.abs(spanned).max(0), SMALLEST)
+    heaviest = np.maximum(np.max([np.abs(w).max(1) for w in weights], 0), SMALLEST)
+    stacked = np.concatenate(weights, axis=1)
+    exact = rows @ stacked
+    best = gain * product_error(rows, spanned, stacked, exact, np.ones_like(largest))
+    chosen: tuple[float, Array | None] = (0.0, None)
+    for strength in STRENGTHS:
+        scales = largest**strength / heaviest ** (1 - strength)
+        scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+        error = product_error(rows, spanned, stacked, exact, scales)
+        if error < best:
+            best, chosen = error, (strength, scales)
+    return chosen
+
+
+def product_error(rows: Array, spanned: Array, weight: Array, exact: Array, scales: Array) -> float:
+    """The squared error of the int8 product when input channels are divided by `scales`."""
+    scale, zero_point = activation_quantizer(min(float((spanned[0] / scales).min()), 0), max(float((spanned[1] / scales).max()), 0))
+    levels = np.clip(np.rint(rows / (scales * scale)) + float(zero_point), 0, 255) - float(zero_point)
+    quantized, columns = quantize_columns(weight * scales[:, None])
+    return float(np.square((levels * scale) @ (quantized * columns) - exact).sum(dtype=np.float64))
+
+
+def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:
+    """Sites, each the layers that read one tensor, in groups that share a weight and so need the same scales."""
+    sites: dict[str, list[Linear]] = {}
+    for linear in linears:
+        sites.setdefault(linear.source, []).append(linear)
+    groups: list[list[list[Linear]]] = []
+    for site in sites.values():
+        names = {linear.weight for linear in site}
+        sharing = [g for g in groups if names & {linear.weight for other in g for linear in other}]
+        merged = [other for g in sharing for other in g] + [site]
+        groups = [g for g in groups if not any(g is s for s in sharing)] + [merged]
+    return groups
+
+
+def _distinct(sites: Sequence[Sequence[Linear]]) -> list[Linear]:
+    return list({linear.weight: linear for site in sites for linear in site}.values())
+
+
+def _matrix(model: Model, linear: Linear) -> Array:
+    weight = model.array(linear.weight)
+    return weight.T if linear.trans_b else weight
+
+
+def _homes(model: Model, sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Node, int]]:
+    """The constants, as (node, input position), whose channels can take the scales; empty when a Mul is needed."""
+    homes = [_value_home(model, site[0].source) or _norm_home(model, site) for site in sites]
+    return [place for home in homes for place in home] if all(homes) else []
+
+
+def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
+    """Value's weight and bias, when `source` is what attention makes of it: attention keeps channels apart."""
+    layers = [layer for layer in model.encoder.layers if layer.context == source and layer.form is not None]
+    if not layers:
+        return []
+    nodes = {node.name: node for node in model.graph.nodes}
+    value = layers[0].value
+    places = [(nodes[value.node], 1)]
+    if value.bias is not None:
+        adder = model.graph.tensors()[value.result].inputs[0]
+        places.append((adder, next(i for i, t in enumerate(adder.inputs) if t.name == value.bias)))
+    return [] if value.trans_b else places
+
+
+def _norm_home(model: Model, site: Sequence[Linear]) -> list[tuple[gs.Node, int]]:
+    """The gamma and beta of the norm before `site`, when nothing else reads that norm."""
+    tensor = model.graph.tensors()[site[0].source]
+    node = producer(tensor)
+    if node is None or node.op != "LayerNormalization" or len(tensor.outputs) != len(site):
+        return []
+    return [(node, i) for i in range(1, len(node.inputs))]
+
+
+def _insert_mul(model: Model, build: Builder, site: Sequence[Linear], scales: Array) -> None:
+    source = model.graph.tensors()[site[0].source]
+    factors = build.constant(f"{source.name}/factors", (1 / scales).astype(np.float32))
+    smoothed = build.node("Mul", source.name, [source, factors])
+    names = {linear.node for linear in site}
+    for node in [node for node in source.outputs if node.name in names]:
+        node.inputs[next(i for i, t in enumerate(node.inputs) if t is source)] = smoothed
