@@ -6,31 +6,31 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.observers import OBSERVERS
 from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model import Model
 from onnxslim_bert.runtime import model_session
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]  # batches done, batches in all
 
 
 def collect(
-    model: Model, wants: Iterable[Want], batches: Iterable[Batch], progress: Progress = lambda _: None
+    model: Model, wants: Iterable[Want], batches: Batches, progress: Progress | None = None
 ) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
-    progress: called with the number of rows of each batch. Raises DataError when there are no rows, ModelError when an
-    activation is not finite.
+    Raises DataError when there are no rows, ModelError when an activation is not finite.
     """
     observers = {want: OBSERVERS[want.kind]() for want in wants}
     if not observers:
         return {}
     tensors = sorted({want.tensor for want in observers})
     session = model_session(model, tensors)
-    seen = 0
-    for batch in batches:
+    if not len(batches):
+        raise DataError("no calibration rows; give a set with at least one row")
+    for done, batch in enumerate(batches, start=1):
         for tensor, values in zip(tensors, session.run(tensors, batch.feeds), strict=True):
             rows = real_rows(values, batch.mask)
             if not np.isfinite(rows).all():
@@ -38,10 +38,8 @@ def collect(
             for want, observer in observers.items():
                 if want.tensor == tensor:
                     observer.update(rows)
-        seen += len(batch.rows)
-        progress(len(batch.rows))
-    if not seen:
-        raise DataError("no calibration rows; give a set with at least one row")
+        if progress is not None:
+            progress(done, len(batches))
     return {want: observer.result() for want, observer in observers.items()}
 
 

@@ -99,10 +99,21 @@ def load_dataset(
         dataset = _dataset(spec, "all", read_columns(_existing(spec)), None, text_columns, label_column)
     if label_column and dataset.labels is None:
         raise DataError(f"{spec}: every label in '{label_column}' is -1, which means held back: needed labels")
+    return sample(dataset, rows, seed)
+
+
+def is_named(spec: str | None) -> bool:
+    """Whether `spec` is a set with splits of its own: a GLUE set or `reviews`."""
+    name = (spec or "").lower().replace("-", "")
+    return name == "reviews" or name in GLUE
+
+
+def sample(dataset: Dataset, rows: int | None, seed: int) -> Dataset:
+    """`rows` of the set drawn without replacement, in file order; all of them when there are no more."""
     if rows is None or rows >= len(dataset):
         return dataset
-    sample = np.random.default_rng(seed).choice(len(dataset), rows, replace=False)
-    return dataset.take(np.sort(sample).tolist())
+    chosen = np.random.default_rng(seed).choice(len(dataset), rows, replace=False)
+    return dataset.take(np.sort(chosen).tolist())
 
 
 def check_disjoint(calibration: Dataset, evaluation: Dataset) -> None:

@@ -104,7 +104,9 @@ def find_encoder(graph: gs.Graph) -> Encoder:
 
 
 def _cores(node: gs.Node) -> Iterator[_Core]:
-    if node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
+    if node.op == "If" and (inner := _branch_attention(node)) is not None:  # written by `skip-mask`
+        yield _Core(node, *inner.inputs[:3], node.outputs[0], inner.attrs.get("num_heads"))
+    elif node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
         heads = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
         yield _Core(node, *node.inputs[:3], node.outputs[0], heads)
     elif node.op == "Softmax":
@@ -113,6 +115,11 @@ def _cores(node: gs.Node) -> Iterator[_Core]:
         if scores is not None and context is not None:
             product, value = context
             yield _Core(node, scores.inputs[0], scores.inputs[1], value, product.outputs[0], None)
+
+
+def _branch_attention(node: gs.Node) -> gs.Node | None:
+    branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+    return next((inner for branch in branches for inner in branch.nodes if inner.op in FUSED_ATTENTION), None)
 
 
 def _up_to_product(tensor: gs.Tensor) -> gs.Node | None:

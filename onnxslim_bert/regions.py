@@ -24,6 +24,15 @@ def constant(tensor: gs.Tensor) -> Array | None:
     return tensor.values if isinstance(tensor, gs.Constant) else None
 
 
+def read_by(node: gs.Node) -> list[gs.Tensor]:
+    """The tensors that `node` reads, those that its subgraphs read from the graph around it included."""
+    subgraphs = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+    inner = [other for graph in subgraphs for other in graph.nodes]
+    written = {id(tensor) for other in inner for tensor in other.outputs}
+    captured = [tensor for other in inner for tensor in read_by(other) if id(tensor) not in written]
+    return [*node.inputs, *captured]
+
+
 def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:
     """The nodes that `target` needs when `sources` are given, in execution order."""
     known = {id(tensor) for tensor in sources}
@@ -40,14 +49,14 @@ def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.No
             order.append(node)
         else:
             stack.append((tensor, True))
-            stack.extend((source, False) for source in node.inputs)
+            stack.extend((source, False) for source in read_by(node))
     return order
 
 
 def inputs_of(nodes: Sequence[gs.Node]) -> list[gs.Tensor]:
     """The tensors that `nodes` read and neither write nor hold as constants."""
     written = {id(tensor) for node in nodes for tensor in node.outputs}
-    read = {id(t): t for node in nodes for t in node.inputs if not isinstance(t, gs.Constant) and not t.is_empty()}
+    read = {id(t): t for node in nodes for t in read_by(node) if not isinstance(t, gs.Constant) and not t.is_empty()}
     return [tensor for key, tensor in read.items() if key not in written]
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
-from google.protobuf.message import Message
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, OutputError, SlimError
@@ -83,27 +82,47 @@ def run_exporter(model: Any, traced: Feeds, axes: Axes, exporter: Exporter, opse
     torch = require("torch")
     feeds = {name: torch.from_numpy(values) for name, values in traced.items()}
     outputs = [name for name in axes if name not in feeds]
-    options = {"kwargs": feeds, "opset_version": opset, "input_names": list(feeds), "output_names": outputs}
+    options = {"opset_version": opset, "input_names": list(feeds), "output_names": outputs}
     with torch.no_grad():
         if exporter == "torchscript":
             file = io.BytesIO()
-            torch.onnx.export(model, (), file, dynamo=False, dynamic_axes=axes, **options)
+            with positional(model, list(feeds)):
+                torch.onnx.export(model, tuple(feeds.values()), file, dynamo=False, dynamic_axes=axes, **options)
             return onnx.load_from_string(file.getvalue())
         require("onnxscript")
         dims = {name: torch.export.Dim(name) for named in axes.values() for name in named.values()}
         shapes = {name: {axis: dims[dim] for axis, dim in axes[name].items()} for name in feeds}
-        program = torch.onnx.export(model, (), dynamo=True, dynamic_shapes=shapes, verbose=False, **options)
+        options |= {"kwargs": feeds, "dynamic_shapes": shapes, "verbose": False}
+        program = torch.onnx.export(model, (), dynamo=True, **options)
         proto: onnx.ModelProto = program.model_proto
         return proto
 
 
-def strip(message: Message) -> None:
-    """Clear doc strings and metadata at every level: torch.export notes each node's stack, the machine's paths in it."""
+@contextlib.contextmanager
+def positional(model: Any, names: Sequence[str]) -> Iterator[None]:
+    """Let `forward` take the inputs `names` by position, and nothing else.
+
+    TorchScript passes all the arguments of `forward` by position, defaults included: transformers takes some by name
+    only, and a default that is a number would become an input of the graph.
+    """
+    forward = model.forward
+    model.forward = lambda *values: forward(**dict(zip(names, values, strict=True)))
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+def strip(message: Any) -> None:
+    """Clear doc strings and metadata of a protobuf message at every level.
+
+    torch.export notes the Python stack of every node there, the paths of the machine included.
+    """
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
         elif field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
+            for part in [value] if hasattr(value, "ListFields") else value:
                 strip(part)
 
 
@@ -112,7 +131,7 @@ def check_agreement(model: Any, path: Path, checked: Sequence[Feeds]) -> None:
     torch = require("torch")
     try:
         session = open_session(path)
-        answers = [session.run(None, dict(feeds)) for feeds in checked]
+        answers: list[list[Any]] = [[*session.run(None, dict(feeds))] for feeds in checked]
     except Exception as error:  # onnxruntime has no common base for its errors
         raise ModelError(f"ONNX Runtime cannot run the export: {first_line(error)}") from error
     names = [output.name for output in session.get_outputs()]

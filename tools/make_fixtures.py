@@ -46,7 +46,7 @@ EXPORTS: tuple[tuple[str, Exporter, int, str], ...] = (
     ("dynamo20-sdpa", "dynamo", 20, "sdpa"),
 )
 GPT2_SIZES = {"vocab_size": 37, "n_positions": 23, "n_embd": 12, "n_layer": 1, "n_head": 3, "n_inner": 20}
-GPT2_SIZES |= {"bos_token_id": None, "eos_token_id": None}
+NO_SPECIALS = {"bos_token_id": None, "eos_token_id": None}
 
 
 def main(folder: Path) -> None:
@@ -105,9 +105,9 @@ def tied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def write_others(folder: Path) -> None:
     """A causal decoder, an MLP and a CNN: none is an encoder, all have a Softmax."""
-    decoder = Decoder(build("AutoModelForCausalLM", "gpt2", GPT2_SIZES, "eager", seed=20))
+    decoder = build("AutoModelForCausalLM", "gpt2", GPT2_SIZES | NO_SPECIALS, "eager", seed=20)
     write_text_model(decoder, folder / "decoder-ts17.onnx", {"logits": TOKENS}, "torchscript", 17)
-    decoder = Decoder(build("AutoModelForCausalLM", "gpt2", GPT2_SIZES, "sdpa", seed=20))
+    decoder = build("AutoModelForCausalLM", "gpt2", GPT2_SIZES | NO_SPECIALS, "sdpa", seed=20)
     write_text_model(decoder, folder / "decoder-dynamo18.onnx", {"logits": TOKENS}, "dynamo", 18)
 
     mlp = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.LayerNorm(20), nn.Linear(20, 5), nn.Softmax(dim=-1))
@@ -115,17 +115,6 @@ def write_others(folder: Path) -> None:
     convolutions = (nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 3), nn.ReLU())
     cnn = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4), nn.Softmax(dim=-1))
     write_plain_model(cnn, folder / "cnn.onnx", (3, 11, 13))
-
-
-class Decoder(nn.Module):
-    """A causal language model behind two inputs: TorchScript makes graph inputs of GPT-2's other arguments."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-
-    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def write_plain_model(model: nn.Module, path: Path, shape: tuple[int, ...]) -> None:
@@ -152,7 +141,7 @@ def write_quantized(folder: Path) -> None:
     """bert-dynamo18-eager as onnxruntime.quantization makes it int8: dynamic operators, and QDQ."""
     source = onnx.load(folder / "bert-dynamo18-eager.onnx")
     del source.graph.value_info[:]  # torch.export gives weights a shape there, which onnxruntime then transposes
-    rows = Rows(classifier(FAMILIES["bert"], "eager", seed=0))
+    rows: Any = Rows(classifier(FAMILIES["bert"], "eager", seed=0))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
         quantization.quantize_dynamic(source, path)
@@ -161,7 +150,7 @@ def write_quantized(folder: Path) -> None:
         save(onnx.load(path), folder / "quantized-qdq.onnx")
 
 
-class Rows(quantization.CalibrationDataReader):
+class Rows:
     """One batch of eight sentences."""
 
     def __init__(self, model: Any) -> None:

@@ -91,9 +91,7 @@ class Family:
 
 FAMILIES = {
     "bert": Family("bert", "bert"),
-    "roberta": Family(
-        "roberta", "roberta", SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5}, position_offset=2
-    ),
+    "roberta": Family("roberta", "roberta", SIZES | {"type_vocab_size": 1, "layer_norm_eps": 1e-5}, position_offset=2),
     "distilbert": Family(
         "distilbert",
         "distilbert",

@@ -1,0 +1,61 @@
+"""Choose how ranges follow from calibration, by what each choice does to the outputs on rows that were held back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.collect import collect, real_rows
+from onnxslim_bert.calibration.ranges import METHODS
+from onnxslim_bert.contract import Context, Want
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.runtime import model_session
+
+Progress = Callable[[str, int, int], None]
+
+
+def choose_method(
+    model: Model, action: QuantizeStatic, fitting: Batches, held_back: Batches, progress: Progress | None = None
+) -> tuple[Model, QuantizeStatic, dict[str, float]]:
+    """The model quantized with the best method, that method's pass, and the error of each method.
+
+    One sweep over `fitting` serves all methods; the error is that of the outputs on `held_back`, relative to the float
+    model's (Euclidean norm).
+    """
+    actions = [replace(action, method=method) for method in METHODS]
+    wants: dict[Want, None] = dict.fromkeys(want for candidate in actions for want in candidate.wants(model))
+    report = None if progress is None else lambda done, total: progress("calibrating quantize-static", done, total)
+    stats = collect(model, wants, fitting, report)
+    exact = outputs(model, held_back)
+    best: tuple[float, Model, QuantizeStatic] | None = None
+    errors: dict[str, float] = {}
+    for done, candidate in enumerate(actions, start=1):
+        quantized = model.clone()
+        candidate.apply(quantized, Context(stats))
+        error = relative_error(exact, outputs(quantized, held_back))
+        errors[candidate.method] = error
+        if best is None or error < best[0]:
+            best = error, quantized, candidate
+        if progress is not None:
+            progress("choosing the range method", done, len(actions))
+    assert best is not None
+    return best[1], best[2], errors
+
+
+def outputs(model: Model, batches: Batches) -> list[Array]:
+    """Every float output on every batch, padding left out."""
+    session = model_session(model)
+    found: list[Array] = []
+    for batch in batches:
+        values = session.run(None, batch.feeds)
+        found.extend(real_rows(value, batch.mask) for value in values if value.dtype.kind == "f" and value.ndim > 1)
+    return found
+
+
+def relative_error(exact: list[Array], actual: list[Array]) -> float:
+    """The norm of the difference over the norm of `exact`."""
+    difference = sum(float(np.square(a - e).sum(dtype=np.float64)) for a, e in zip(actual, exact, strict=True))
+    return float(np.sqrt(difference / max(sum(float(np.square(e).sum(dtype=np.float64)) for e in exact), 1e-30)))

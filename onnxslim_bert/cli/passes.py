@@ -1,0 +1,31 @@
+"""`onnxslim passes`: the table of passes."""
+
+import dataclasses
+import inspect as python
+
+import click
+
+
+@click.command(epilog="A recipe is text: fuse,quantize-static{method=mse,embeddings=false}. A `?` after a pass lets it do nothing.")
+@click.argument("name", required=False)
+def passes(name: str | None) -> None:
+    """List the passes, or explain the one called NAME with its options and their defaults.
+
+    \b
+    onnxslim passes
+    onnxslim passes quantize-static
+    """
+    from onnxslim_bert.errors import PassError
+    from onnxslim_bert.passes import PASSES
+    from onnxslim_bert.recipe import nearest
+
+    if name is None:
+        for known, kind in PASSES.items():
+            click.echo(f"{known:18} {(python.getdoc(kind) or '').splitlines()[0]}")
+        return
+    if name not in PASSES:
+        raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
+    click.echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
+    options = dataclasses.fields(PASSES[name])  # type: ignore[arg-type]
+    if options:
+        click.echo("\nDefaults: " + ", ".join(f"{option.name}={option.default}" for option in options))

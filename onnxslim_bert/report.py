@@ -1,0 +1,41 @@
+"""The report that lies beside a written model."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxslim_bert
+from onnxslim_bert.host import host
+from onnxslim_bert.output import write_atomically
+
+SCHEMA = 1
+
+
+def report_path(output: Path) -> Path:
+    """model.int8.onnx -> model.int8.json."""
+    return output.with_suffix(".json")
+
+
+def report_json(result: Any) -> dict[str, Any]:
+    """A result, any tree of dataclasses, as one JSON-ready document."""
+    document: dict[str, Any] = _plain(result)
+    return {"schema": SCHEMA, "onnxslim_bert": onnxslim_bert.__version__, "host": _plain(host()), **document}
+
+
+def write_report(output: Path, result: Any, *, overwrite: bool) -> Path:
+    """Write the report of `output` beside it. Raises OutputError."""
+    path = report_path(output)
+    text = json.dumps(report_json(result), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text.encode(), overwrite=overwrite)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,56 @@
+"""Attention without mask arithmetic when nothing in the batch is padded."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.model import MICROSOFT, Model
+from onnxslim_bert.surgery import Builder
+
+MASK = 4  # position of MultiHeadAttention's key_padding_mask
+
+
+@dataclass(frozen=True)
+class SkipMask(Pass):
+    """Choose at run time between attention with the mask and without it.
+
+    ONNX Runtime's CPU kernel for MultiHeadAttention works block by block (flash attention, Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135) when there is no mask, and on whole score matrices when there is one, even a mask of
+    ones. One comparison for the batch picks the branch; a single sentence is never padded. Exact.
+    """
+
+    name: ClassVar[str] = "skip-mask"
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        masked = [node for node in model.graph.nodes if node.op == "MultiHeadAttention" and _mask(node) is not None]
+        if not masked:
+            return Change(0, "no MultiHeadAttention reads a mask; `fuse` writes them")
+        for node in masked:
+            build = Builder(model.graph, node.name)
+            mask = _mask(node)
+            least = build.once("ReduceMin", f"{mask.name}/least", [mask], keepdims=0)
+            unpadded = build.once("Cast", f"{mask.name}/unpadded", [least], to=onnx.TensorProto.BOOL)
+            result = node.outputs[0]
+            node.outputs.clear()
+            branches = {
+                "then_branch": _branch(node, model, f"{result.name}/unmasked", node.inputs[:3]),
+                "else_branch": _branch(node, model, f"{result.name}/masked", list(node.inputs)),
+            }
+            node.inputs.clear()
+            model.graph.nodes.append(gs.Node("If", f"{node.name}/if", branches, [unpadded], [result]))
+        model.changed()
+        return Change(len(masked), f"{len(masked)} attentions skip the mask when nothing is padded")
+
+
+def _mask(node: gs.Node) -> gs.Tensor | None:
+    return node.inputs[MASK] if len(node.inputs) > MASK and not node.inputs[MASK].is_empty() else None
+
+
+def _branch(node: gs.Node, model: Model, name: str, inputs: list[gs.Tensor]) -> gs.Graph:
+    """A subgraph of one attention that reads `inputs` from the graph around it."""
+    output = gs.Variable(name, dtype="float32")
+    attention = gs.Node("MultiHeadAttention", name, dict(node.attrs), inputs, [output], domain=MICROSOFT)
+    return gs.Graph([attention], outputs=[output], name=name, opset=model.graph.opset)

@@ -1,0 +1,196 @@
+"""Export from Hugging Face folders, with tiny models made here."""
+
+import json
+from pathlib import Path
+
+import click.testing
+import numpy as np
+import onnx
+import pytest
+
+from onnxslim_bert.errors import ModelError, OutputError
+
+torch = pytest.importorskip("torch", reason="export needs the [export] extra: torch is not installed")
+pytest.importorskip("onnxscript", reason="export needs the [export] extra: onnxscript is not installed")
+
+import transformers  # noqa: E402
+
+from onnxslim_bert.cli.export import export  # noqa: E402
+from onnxslim_bert.export import ROWS, example_feeds, export_encoder  # noqa: E402
+from onnxslim_bert.runtime import open_session  # noqa: E402
+from onnxslim_bert.torch_export import export_module  # noqa: E402
+
+SIZES = {
+    "vocab_size": 37,
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 23,
+}
+EXPORTS = [
+    (exporter, opset, attention)
+    for exporter, opset in (("torchscript", 13), ("torchscript", 17), ("dynamo", 18), ("dynamo", 20))
+    for attention in ("eager", "sdpa")
+    if (opset, attention) != (13, "sdpa")
+]
+
+
+def make_folder(path: Path, name: str = "BertForSequenceClassification", **options: object) -> Path:
+    """A Hugging Face folder with a random model of class `name` and a tokenizer's files."""
+    torch.manual_seed(7)
+    model = getattr(transformers, name)
+    model(model.config_class(**SIZES, **options)).save_pretrained(path)
+    (path / "tokenizer.json").write_text("{}")
+    (path / "vocab.txt").write_text("[PAD]\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A BERT classifier of three labels."""
+    return make_folder(tmp_path / "bert", num_labels=3)
+
+
+def inputs_of(path: Path) -> list[str]:
+    return [node.name for node in open_session(path).get_inputs()]
+
+
+@pytest.mark.parametrize(("exporter", "opset", "attention"), EXPORTS)
+def test_an_export_takes_any_batch_and_length(folder, tmp_path, exporter, opset, attention):
+    """Both exporters, both attentions: dynamic axes, the opset asked for, logits as torch gives them."""
+    path = export_encoder(folder, tmp_path / "m.onnx", exporter=exporter, attention=attention, opset=opset)
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    feeds = example_feeds(model, batch=5, length=13)
+    with torch.no_grad():
+        want = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits.numpy()
+    session = open_session(path)
+    np.testing.assert_allclose(session.run(["logits"], feeds)[0], want, atol=1e-5)
+    assert [node.shape for node in session.get_inputs()] == [["batch", "sequence"]] * 3
+    assert onnx.load(path).opset_import[0].version == opset
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        ("BertModel", ["last_hidden_state"]),
+        ("BertForPreTraining", ["last_hidden_state"]),
+        ("BertForMaskedLM", ["logits"]),
+        ("BertForTokenClassification", ["logits"]),
+        ("BertForQuestionAnswering", ["start_logits", "end_logits"]),
+    ],
+)
+def test_the_architecture_decides_the_outputs(tmp_path, name, outputs):
+    """The head that the folder's model has is the head of the export."""
+    path = export_encoder(make_folder(tmp_path / "hf", name), tmp_path / "m.onnx", exporter="torchscript")
+    nodes = open_session(path).get_outputs()
+    assert [node.name for node in nodes] == outputs
+    assert all(node.shape[:2] == ["batch", "sequence"] for node in nodes)
+
+
+def test_a_model_with_one_token_type_gets_no_such_input(tmp_path):
+    """RoBERTa accepts token_type_ids, and its tokenizer does not make them."""
+    source = make_folder(tmp_path / "hf", "RobertaForSequenceClassification", type_vocab_size=1)
+    assert inputs_of(export_encoder(source, tmp_path / "m.onnx")) == ["input_ids", "attention_mask"]
+
+
+def test_the_file_holds_no_metadata(folder, tmp_path):
+    """torch.export would write stack traces with the paths of this machine."""
+    content = export_encoder(folder, tmp_path / "m.onnx").read_bytes()
+    assert b"stack_trace" not in content
+    assert b".py" not in content
+
+
+def test_the_same_model_gives_the_same_bytes(folder, tmp_path):
+    """Exports can be compared by hash."""
+    first, second = (export_encoder(folder, tmp_path / name) for name in ("a.onnx", "b.onnx"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_tokenizer_files_are_copied_beside(folder, tmp_path):
+    """What the tokenizer needs goes along, and nothing else appears."""
+    (tmp_path / "out").mkdir()
+    export_encoder(folder, tmp_path / "out" / "m.onnx", exporter="torchscript")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["m.onnx", "tokenizer.json", "vocab.txt"]
+
+
+def test_an_existing_file_is_kept(folder, tmp_path):
+    """Unless asked, neither the model nor another model's tokenizer is replaced."""
+    output = tmp_path / "m.onnx"
+    output.write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        export_encoder(folder, output)
+    (tmp_path / "vocab.txt").write_text("another")
+    with pytest.raises(OutputError, match=r"vocab\.txt exists and differs"):
+        export_encoder(folder, tmp_path / "other.onnx")
+    assert output.read_text() == "mine"
+
+    export_encoder(folder, output, exporter="torchscript", overwrite=True)
+    assert (tmp_path / "vocab.txt").read_text() == "[PAD]\n"
+
+
+def test_an_export_that_disagrees_with_torch_is_not_written(tmp_path):
+    """A trace that froze a decision on the data is found out by inputs of other sizes."""
+
+    class Frozen(torch.nn.Module):
+        def forward(self, values):
+            return values / values.shape[0] if values.shape[0] > 2 else values
+
+    feeds = [{"values": np.ones((batch, 4), np.float32)} for batch in (2, 3)]
+    with pytest.raises(ModelError, match=r"differs from torch in 'out' on inputs of shape \(3, 4\)"):
+        export_module(
+            Frozen(), tmp_path / "m.onnx", *feeds[:1], feeds[1:], {"values": ROWS, "out": ROWS}, exporter="torchscript"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exporter": "torchscript", "opset": 13}, "needs opset 14"),
+        ({"exporter": "torchscript", "opset": 99}, "opset 99 failed"),
+        ({"exporter": "dynamo", "opset": 12}, "wrote opset 18 when asked for 12"),
+    ],
+)
+def test_an_opset_that_cannot_be_is_refused(folder, tmp_path, options, message):
+    """Never another opset than the one asked for."""
+    with pytest.raises(ModelError, match=message):
+        export_encoder(folder, tmp_path / "m.onnx", **options)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_source_that_is_no_model_is_refused(folder, tmp_path):
+    """No folder, a folder without a model, and a head that is not supported, each by name."""
+    output = tmp_path / "m.onnx"
+    with pytest.raises(ModelError, match="neither a folder nor the id"):
+        export_encoder(tmp_path / "nothing", output)
+    with pytest.raises(ModelError, match="cannot load the model"):
+        export_encoder(tmp_path, output)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
+    with pytest.raises(ModelError, match="cannot export BertForMultipleChoice"):
+        export_encoder(folder, output)
+
+
+def test_a_model_without_sdpa_says_to_use_eager(tmp_path):
+    """transformers has only eager attention for some encoders."""
+    source = make_folder(tmp_path / "hf", "MPNetForSequenceClassification")
+    with pytest.raises(ModelError, match="use eager"):
+        export_encoder(source, tmp_path / "m.onnx")
+    assert export_encoder(source, tmp_path / "m.onnx", attention="eager").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):
+    """One line, and nothing left behind."""
+    with pytest.raises(OutputError, match="cannot write"):
+        export_encoder(folder, tmp_path / "missing" / "m.onnx", exporter="torchscript")
+
+
+def test_the_command_exports_quietly(folder, tmp_path, capfd):
+    """One line on stdout, none of the exporters' chatter."""
+    output = tmp_path / "m.onnx"
+    result = click.testing.CliRunner().invoke(export, [str(folder), "-o", str(output)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{output}: ")
+    assert capfd.readouterr() == ("", "")
