@@ -63,18 +63,23 @@ def attention_form(
     holes[:, 0] = 1
     everything = np.ones((batch, seq), np.int64)
     scale = 1 / np.sqrt(q.shape[-1] // heads)
-    for mask in [*candidates, None]:
-        chosen = {
-            t.name: (holes if t is mask else everything).astype(t.dtype or np.int64) for t in candidates
-        }
+
+    def answer(masks: Sequence[gs.Tensor]) -> Array:
+        chosen = {t.name: (holes if t in masks else everything).astype(t.dtype or np.int64) for t in candidates}
         given = {name: values for name, values in (feeds | chosen).items() if name in read}
+        return run(nodes, given, target, opsets_of(graph))
+
+    for mask in [*candidates, None]:
         try:
-            actual = run(nodes, given, target, opsets_of(graph))
+            actual = answer([] if mask is None else [mask])
         except ValueError as error:
             return f"it does not run by itself ({' '.join(str(error).split())[:160]})"
-        seen = (holes if mask is not None else everything)[:, None, :] > 0
+        seen = (everything if mask is None else holes)[:, None, :]
         for factor in (scale, 1.0):
             if _close(actual, attention(q, k, v, heads, factor, seen)):
+                if mask is None and candidates and not _close(answer(candidates), actual):
+                    names = " and ".join(repr(t.name) for t in candidates)
+                    return f"it reads {names} otherwise than to hide the keys at zeros"
                 return AttentionForm(float(factor), mask.name if mask is not None else None)
             causal = seen & np.tri(q.shape[1], seq, dtype=bool)
             if q.shape[1] > 1 and _close(actual, attention(q, k, v, heads, factor, causal)):

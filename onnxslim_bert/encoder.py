@@ -19,10 +19,12 @@ from onnxslim_bert.linear import Linear, is_linear, read_linear
 from onnxslim_bert.regions import constant, nodes_between, producer
 
 VIEWS = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Gather Mul Div Add QuantizeLinear DequantizeLinear".split()
+    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Gather Mul Div Add Sum QuantizeLinear DequantizeLinear".split()
 )
-SCORES = frozenset("Add Sub Sum Mul Div Where Cast Reshape Unsqueeze Squeeze Identity".split())
-PROBABILITIES = frozenset("Where Cast Reshape Identity Dropout IsNaN Mul".split())
+SCORES = frozenset(
+    "Add Sub Sum Mul Div Where Cast Reshape Unsqueeze Squeeze Identity QuantizeLinear DequantizeLinear".split()
+)
+PROBABILITIES = frozenset("Where Cast Reshape Identity Dropout IsNaN Mul QuantizeLinear DequantizeLinear".split())
 FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
 FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 

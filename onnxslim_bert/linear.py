@@ -78,20 +78,22 @@ def _inner_bias(node: gs.Node) -> str | None:
 
 
 def _following_bias(tensor: gs.Tensor, width: int) -> tuple[gs.Tensor, str | None]:
-    """The tensor after the bias, looking past the rescaling of an integer product."""
+    """The tensor after the bias, looking past the rescaling of an integer product and a quantized product's Q and DQ."""
+    is_integer = tensor.inputs[0].op == "MatMulInteger"
     current = tensor
-    while len(current.outputs) == 1 and current.outputs[0].op in ("Add", "Cast", "Mul"):
+    while len(current.outputs) == 1:
         node = current.outputs[0]
         other = next((t for t in node.inputs if t is not current), None)
-        if node.op == "Add" and other is not None:
+        if node.op in ("Add", "Sum") and other is not None:
             values = constant(other)
             above = producer(other)
             if values is None and above is not None and above.op == "DequantizeLinear":
                 values = constant(above.inputs[0])
-            if values is None or values.shape != (width,):
-                return (current if current is not tensor else tensor), None
-            return node.outputs[0], str(other.name)
-        if tensor.inputs[0].op != "MatMulInteger":
+            if values is not None and values.shape == (width,):
+                return node.outputs[0], str(other.name)
+            break
+        rescales = is_integer and node.op in ("Cast", "Mul")
+        if not rescales and node.op not in ("QuantizeLinear", "DequantizeLinear"):
             break
         current = node.outputs[0]
-    return tensor if tensor.inputs[0].op != "MatMulInteger" else current, None
+    return current if is_integer else tensor, None

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.linear import is_linear, read_linear
-from onnxslim_bert.regions import constant
+from onnxslim_bert.regions import constant, producer
 from onnxslim_bert.surgery import Builder, redirect
 
 MICROSOFT = "com.microsoft"
@@ -23,8 +23,30 @@ def unfuse(graph: gs.Graph) -> int:
         rewrite = REWRITES.get(node.op) if (node.domain or "") == MICROSOFT else None
         if rewrite is not None and rewrite(node, Builder(graph, node.name or node.outputs[0].name)):
             count += 1
+    count += sum(restore_mask(graph, node) for node in list(graph.nodes) if node.op == "If")
     count += sum(part_packed(graph, node) for node in list(graph.nodes) if node.op == "Split")
     return count
+
+
+def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
+    """What `skip-mask` chooses at run time -> attention with the mask, which gives the same where nothing is padded."""
+    plain, masked = (node.attrs[branch].nodes for branch in ("then_branch", "else_branch"))
+    if [n.op for n in (*plain, *masked)] != ["MultiHeadAttention"] * 2:
+        return False
+    unpadded = producer(node.inputs[0])
+    least = producer(unpadded.inputs[0]) if unpadded is not None and unpadded.op == "Cast" else None
+    if least is None or least.op != "ReduceMin" or [t.name for t in masked[0].inputs[4:5]] != [least.inputs[0].name]:
+        return False
+    if [t.name for t in plain[0].inputs] != [t.name for t in masked[0].inputs[:3]]:
+        return False
+    attention, old = masked[0], node.outputs[0]
+    result = Builder(graph, node.name).node(attention.op, "masked", list(attention.inputs), MICROSOFT, **attention.attrs)
+    for gone in (node, *plain, *masked):
+        gone.inputs.clear()
+        gone.outputs.clear()
+    graph.nodes[:] = [kept for kept in graph.nodes if kept is not node]
+    redirect(graph, old, result)
+    return True
 
 
 def part_packed(graph: gs.Graph, split: gs.Node) -> bool:

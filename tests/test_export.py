@@ -66,7 +66,8 @@ def test_an_export_takes_any_batch_and_length(folder, tmp_path, exporter, opset,
     with torch.no_grad():
         want = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits.numpy()
     session = open_session(path)
-    np.testing.assert_allclose(session.run(["logits"], feeds)[0], want, atol=1e-5)
+    found = np.asarray(session.run(["logits"], feeds)[0])
+    np.testing.assert_allclose(found, want, atol=1e-5)
     assert [node.shape for node in session.get_inputs()] == [["batch", "sequence"]] * 3
     assert onnx.load(path).opset_import[0].version == opset
 
@@ -137,11 +138,10 @@ def test_an_export_that_disagrees_with_torch_is_not_written(tmp_path):
         def forward(self, values):
             return values / values.shape[0] if values.shape[0] > 2 else values
 
-    feeds = [{"values": np.ones((batch, 4), np.float32)} for batch in (2, 3)]
+    traced, other = ({"values": np.ones((batch, 4), np.float32)} for batch in (2, 3))
+    axes = {"values": ROWS, "out": ROWS}
     with pytest.raises(ModelError, match=r"differs from torch in 'out' on inputs of shape \(3, 4\)"):
-        export_module(
-            Frozen(), tmp_path / "m.onnx", *feeds[:1], feeds[1:], {"values": ROWS, "out": ROWS}, exporter="torchscript"
-        )
+        export_module(Frozen(), tmp_path / "m.onnx", traced, [other], axes, exporter="torchscript")
     assert list(tmp_path.iterdir()) == []
 
 

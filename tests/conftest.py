@@ -1,0 +1,1 @@
+"""Lets tests in every folder import `graphs` and `oracles`, which lie beside this file."""

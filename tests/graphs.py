@@ -1,0 +1,114 @@
+"""The models that tests read: fixtures by name, taken through passes once and kept."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.calibration.collect import collect
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.model import Model
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SHARED = Path(os.environ.get("ONNXSLIM_SHARED", Path(__file__).parents[2] / "shared"))
+
+FAMILIES = ("bert", "roberta", "distilbert", "albert", "electra", "prenorm")
+EXPORTS = (
+    *("ts13-eager", "ts14-sdpa", "ts17-eager", "ts17-sdpa"),
+    *("dynamo18-eager", "dynamo18-sdpa", "dynamo20-eager", "dynamo20-sdpa"),
+)
+EVERY = tuple(f"{family}-{export}" for family in FAMILIES for export in EXPORTS)
+FEW = ("bert-ts13-eager", "roberta-ts17-sdpa", "distilbert-dynamo20-sdpa", "albert-ts14-sdpa", "prenorm-dynamo18-eager")
+FUSED = ("fused-attention", "fused-mha", "bert-dynamo23-sdpa")
+QUANTIZED = ("quantized-dynamic", "quantized-qdq")
+
+SMALLEST_TABLE = 19  # ids stay below the vocabulary of every model here
+
+
+def fixture(name: str) -> Path:
+    """The fixture called `name`."""
+    return FIXTURES / f"{name}.onnx"
+
+
+def shared_graph(name: str) -> Path:
+    """A graph that others exported, which lies beside the checkout; skips the test when it does not."""
+    path = SHARED / "graphs" / f"{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"no {path}: set ONNXSLIM_SHARED to the folder of shared material")
+    return path
+
+
+def prepared(name: str, *steps: Pass) -> Model:
+    """The fixture `name` after `steps`, calibrated on `batches` where they ask for it; a copy, free to be changed."""
+    return _prepared(fixture(name), steps).clone()
+
+
+@functools.cache
+def _prepared(path: Path, steps: tuple[Pass, ...]) -> Model:
+    if not steps:
+        return Model.load(path)
+    model = _prepared(path, steps[:-1]).clone()
+    apply(steps[-1], model)
+    return model
+
+
+def apply(step: Pass, model: Model) -> Change:
+    """Let `step` rewrite `model`, calibrated on `batches`."""
+    return step.apply(model, Context(collect(model, step.wants(model), batches(model))))
+
+
+def batches(model: Model, sizes: Sequence[tuple[int, int]] = ((5, 9), (3, 4), (2, 13))) -> list[Batch]:
+    """Ragged batches of these sizes (rows, length)."""
+    given = [feeds(model, rows, length, seed=seed) for seed, (rows, length) in enumerate(sizes)]
+    ends = np.cumsum([0, *(rows for rows, _ in sizes)])
+    return [
+        Batch(values, _real(values).astype(bool), np.arange(start, end))
+        for values, start, end in zip(given, ends[:-1], ends[1:], strict=True)
+    ]
+
+
+def feeds(model: Model, batch: int = 3, length: int = 7, padding: str = "ragged", seed: int = 0) -> dict[str, Array]:
+    """Inputs [batch, length] for a model of token ids, a mask and token types, whichever of them it has.
+
+    padding: a name in `PADDINGS`. Padding positions hold random ids, so that a model that reads them shows.
+    """
+    rng = np.random.default_rng([seed, batch, length])
+    made: dict[str, Array] = {}
+    for tensor in model.graph.inputs:
+        if "mask" in tensor.name:
+            values = PADDINGS[padding](batch, length)
+        else:
+            low, high = (0, 2) if "type" in tensor.name else (2, SMALLEST_TABLE)
+            values = rng.integers(low, high, (batch, length))
+        made[tensor.name] = values.astype(tensor.dtype)
+    return made
+
+
+def _ragged(batch: int, length: int) -> Array:
+    """The first row is full, the last the shortest, down to one token."""
+    lengths = np.linspace(length, 1, batch).round() if batch > 1 else np.array([length])
+    return np.arange(length) < lengths[:, None]
+
+
+def _holes(batch: int, length: int) -> Array:
+    mask = np.random.default_rng(batch).random((batch, length)) < 0.5
+    mask[:, 1] = True
+    return mask
+
+
+PADDINGS = {
+    "ragged": _ragged,
+    "full": lambda batch, length: np.ones((batch, length)),
+    "left": lambda batch, length: _ragged(batch, length)[:, ::-1],
+    "holes": _holes,
+}
+
+
+def _real(given: dict[str, Array]) -> Array:
+    masks = [values for name, values in given.items() if "mask" in name]
+    return masks[0] if masks else np.ones_like(next(iter(given.values())))
