@@ -13,7 +13,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 
 BINS = 2048
-SAMPLE_ROWS = 512
+SAMPLE_ROWS = 256
 MOMENTUM = 0.9
 
 

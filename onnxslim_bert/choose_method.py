@@ -9,7 +9,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.collect import collect, real_rows
 from onnxslim_bert.calibration.ranges import METHODS
-from onnxslim_bert.contract import Context, Want
+from onnxslim_bert.contract import Change, Context, Want
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.runtime import model_session
@@ -19,8 +19,8 @@ Progress = Callable[[str, int, int], None]
 
 def choose_method(
     model: Model, action: QuantizeStatic, fitting: Batches, held_back: Batches, progress: Progress | None = None
-) -> tuple[Model, QuantizeStatic, dict[str, float]]:
-    """The model quantized with the best method, that method's pass, and the error of each method.
+) -> tuple[QuantizeStatic, Change, dict[str, float]]:
+    """Quantize `model` with the best method: its pass, what that did, and the error of each method.
 
     One sweep over `fitting` serves all methods; the error is that of the outputs on `held_back`, relative to the float
     model's (Euclidean norm).
@@ -30,19 +30,16 @@ def choose_method(
     report = None if progress is None else lambda done, total: progress("calibrating quantize-static", done, total)
     stats = collect(model, wants, fitting, report)
     exact = outputs(model, held_back)
-    best: tuple[float, Model, QuantizeStatic] | None = None
     errors: dict[str, float] = {}
     for done, candidate in enumerate(actions, start=1):
         quantized = model.clone()
-        candidate.apply(quantized, Context(stats))
-        error = relative_error(exact, outputs(quantized, held_back))
-        errors[candidate.method] = error
-        if best is None or error < best[0]:
-            best = error, quantized, candidate
+        replace(candidate, embeddings=False).apply(quantized, Context(stats))  # tables are the same for all
+        errors[candidate.method] = relative_error(exact, outputs(quantized, held_back))
         if progress is not None:
             progress("choosing the range method", done, len(actions))
-    assert best is not None
-    return best[1], best[2], errors
+    best = min(actions, key=lambda candidate: errors[candidate.method])
+    change = best.apply(model, Context(stats))
+    return best, change, errors
 
 
 def outputs(model: Model, batches: Batches) -> list[Array]:

@@ -43,9 +43,13 @@ class Context:
 
 
 class Pass(ABC):
-    """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options."""
+    """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
+
+    keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
+    """
 
     name: ClassVar[str]
+    keeps_activations: ClassVar[bool] = False
 
     def wants(self, model: "Model") -> Iterable[Want]:
         """The statistics that `apply` needs on this model."""

@@ -61,11 +61,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A transformer encoder. hidden: width of the residual stream."""
+    """A transformer encoder. hidden: width of the residual stream. head: the dense layers of the task behind it."""
 
     embeddings: Embeddings
     layers: tuple[Layer, ...]
     hidden: int
+    head: tuple[Linear, ...] = ()
 
     @property
     def mask(self) -> str | None:
@@ -102,7 +103,18 @@ def find_encoder(graph: gs.Graph) -> Encoder:
                 f"layer {layer.index}: width {layer.query.d_in} -> {layer.output.d_out} where layer 0 has {hidden}; "
                 "an encoder keeps one width"
             )
-    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden)
+    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden, _head(graph, layers[-1]))
+
+
+def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
+    front = list(graph.tensors()[(last.down or last.output).result].outputs)
+    found: dict[int, gs.Node] = {}
+    while front:
+        node = front.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            front.extend(reader for tensor in node.outputs for reader in tensor.outputs)
+    return tuple(read_linear(node) for node in graph.nodes if id(node) in found and is_linear(node))
 
 
 def _cores(node: gs.Node) -> Iterator[_Core]:
@@ -182,7 +194,7 @@ def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
     """Whether the query reads position 0 of what the key reads, a norm or a scale between them aside."""
     tensors = graph.tensors()
     node = producer(tensors[query_source])
-    while node is not None and node.op in ("LayerNormalization", "Mul"):
+    while node is not None and node.op in ("LayerNormalization", "Mul", "Clip"):
         node = producer(node.inputs[0])
     if node is None or node.op != "Slice":
         return False

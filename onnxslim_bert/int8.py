@@ -10,7 +10,7 @@ UNSIGNED_LEVELS = 255
 
 def quantize_columns(weight: Array) -> tuple[Array, Array]:
     """weight [d_in, d_out] -> int8 [d_in, d_out] and scales [d_out], symmetric, each value within scale / 2."""
-    scales = _scales(np.abs(weight).max(0))
+    scales = column_scales(weight)
     return np.clip(np.rint(weight / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
 
 
@@ -18,6 +18,11 @@ def quantize_rows(table: Array) -> tuple[Array, Array]:
     """table [rows, width] -> int8 [rows, width] and scales [rows, 1], symmetric, each value within scale / 2."""
     scales = _scales(np.abs(table).max(1, keepdims=True))
     return np.clip(np.rint(table / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
+
+
+def column_scales(weight: Array) -> Array:
+    """The scale of each column [d_out] of weight [d_in, d_out]."""
+    return _scales(np.maximum(weight.max(0), -weight.min(0)))
 
 
 def activation_quantizer(low: float, high: float) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.int8 import quantize_columns, quantize_rows
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import MICROSOFT, Model
-from onnxslim_bert.regions import constant
+from onnxslim_bert.regions import constant, producer
 from onnxslim_bert.surgery import Builder, redirect
 
 Format = Literal["contrib", "qdq"]
@@ -31,7 +31,8 @@ class Int8Writer:
         """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float."""
         if linear.source not in self.inputs:
             constants = [self.build.constant(n, v) for n, v in (("scale", scale), ("zero_point", zero_point))]
-            quantized = self.build.node("QuantizeLinear", f"{linear.source}/quantized", [self.tensors[linear.source], *constants])
+            source = _before_clip(self.tensors[linear.source], scale, zero_point)
+            quantized = self.build.node("QuantizeLinear", f"{linear.source}/quantized", [source, *constants])
             self.inputs[linear.source] = (quantized, constants[0], constants[1])
         self._write(linear, *self.inputs[linear.source])
 
@@ -91,3 +92,14 @@ class Int8Writer:
             values = self.build.node("Cast", f"{node.name}/float", [looked_up[0]], to=onnx.TensorProto.FLOAT)
             redirect(self.graph, node.outputs[0], self.build.node("Mul", f"{node.name}/scaled", [values, looked_up[1]]))
         return len(lookups)
+
+
+def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tensor:
+    """What `source` clips, when the quantizer saturates no farther out than the clip, which then changes nothing."""
+    clip = producer(source)
+    if clip is None or clip.op != "Clip":
+        return source
+    low, high = (float(constant(tensor)) for tensor in clip.inputs[1:3])  # type: ignore[arg-type]
+    lowest, highest = ((level - float(zero_point)) * float(scale) for level in (0, 255))
+    half = float(scale) / 2
+    return clip.inputs[0] if low <= lowest + half and highest - half <= high else source

@@ -58,6 +58,8 @@ def read_linear(node: gs.Node) -> Linear:
 
 
 def _weight(node: gs.Node) -> gs.Constant | None:
+    if node.op == "Gemm" and (node.attrs.get("transA", 0), node.attrs.get("alpha", 1), node.attrs.get("beta", 1)) != (0, 1, 1):
+        return None
     position = QUANTIZED_WEIGHT.get(node.op, 1 if node.op in ("MatMul", "Gemm") else None)
     if position is None or len(node.inputs) <= position:
         return None
@@ -67,6 +69,9 @@ def _weight(node: gs.Node) -> gs.Constant | None:
         tensor = above.inputs[0]
     values = constant(tensor)
     is_matrix = values is not None and values.ndim == 2 and constant(node.inputs[0]) is None
+    data = producer(node.inputs[0])
+    if data is not None and data.op == "Gather" and data.attrs.get("axis", 0) == -1:
+        return None  # a few chosen channels: what `split-outliers` keeps beside a layer
     return tensor if is_matrix and isinstance(tensor, gs.Constant) else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
@@ -49,9 +50,10 @@ class Model:
             for tensor in proto.graph.initializer
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         }
-        for name, values in weights.items():
-            _check_finite(path, name, values)
-        return cls.from_proto(proto, weights, path)
+        model = cls.from_proto(proto, weights, path)
+        for name, constant in model.constants().items():
+            _check_finite(path, name, constant.values)
+        return model
 
     @classmethod
     def from_proto(
@@ -66,14 +68,14 @@ class Model:
         )
         try:
             graph = gs.import_onnx(proto)
+            for tensor in graph.tensors().values():
+                if isinstance(tensor, gs.Constant):
+                    tensor.values = weights[tensor.name] if tensor.name in weights else np.asarray(tensor.values)
+                    tensor.data_location = None
+                elif not any(tensor is end for end in [*graph.inputs, *graph.outputs]):
+                    tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
         except Exception as error:
             raise ModelError(f"{path or 'model'}: the graph cannot be read ({_one_line(error)})") from error
-        for tensor in graph.tensors().values():
-            if isinstance(tensor, gs.Constant):
-                tensor.values = weights[tensor.name] if tensor.name in weights else np.asarray(tensor.values)
-                tensor.data_location = None
-            elif not any(tensor is end for end in [*graph.inputs, *graph.outputs]):
-                tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
         return cls(graph, header, path)
 
     @property
@@ -193,7 +195,8 @@ def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:
-    if values.dtype.kind == "f" and values.size and not np.isfinite([values.min(), values.max()]).all():
+    is_weight = values.dtype.kind == "f" and values.size > 1  # single values may be a mask's -inf
+    if is_weight and not np.isfinite([values.min(), values.max()]).all():
         raise ModelError(f"{path}: weight {name!r} holds NaN or infinite values; export the model again")
 
 

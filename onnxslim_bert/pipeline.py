@@ -40,27 +40,34 @@ def run_recipe(
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`; DataError when a pass wants
     calibration and there are no `batches`.
     """
-    return [run_step(model, step, batches, allow_noop=allow_noop, progress=progress) for step in recipe.steps]
+    known: dict[Want, Any] = {}
+    return [run_step(model, step, batches, known, allow_noop=allow_noop, progress=progress) for step in recipe.steps]
 
 
 def run_step(
     model: Model,
     step: Step,
-    batches: Batches | None = None,
+    batches: Batches | None,
+    known: dict[Want, Any],
     *,
     allow_noop: bool = False,
     progress: Progress | None = None,
 ) -> Done:
-    """Apply one step of a recipe."""
+    """Apply one step of a recipe.
+
+    known: statistics of earlier sweeps that still hold; what this step collects joins them, and what it makes untrue goes.
+    """
     started = time.process_time()
     wants = list(step.action.wants(model))
-    if wants and batches is None:
+    missing = [want for want in wants if want not in known]
+    if missing and batches is None:
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
-    stats: dict[Want, Any] = {}
-    if wants and batches is not None:
+    if missing and batches is not None:
         stage = f"calibrating {step.action.name}"
-        stats = collect(model, wants, batches, None if progress is None else partial(progress, stage))
-    change = step.action.apply(model, Context(stats))
+        known |= collect(model, missing, batches, None if progress is None else partial(progress, stage))
+    change = step.action.apply(model, Context({want: known[want] for want in wants}))
+    if not step.action.keeps_activations:
+        known.clear()
     if not change and not step.optional and not allow_noop:
         raise PassError(f"{step.action.name} changed nothing: {change.note} (--allow-noop accepts that)")
     return Done(str(step), change.count, change.note, time.process_time() - started, change.details)

@@ -2,10 +2,11 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout,
 from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
 from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.comparison import Comparison, compare
+from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.evaluation import evaluate
 from onnxslim_bert.int8_check import check_weights_stay_int8
@@ -102,6 +104,11 @@ class Sources:
             calibration = calibration.without(evaluation)  # STS-B's own splits share rows
         return sample(calibration, self.rows, seed), evaluation
 
+    def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
+        """The tokenizer that texts need; None when all data are ready feeds."""
+        texts = any(data is not None and data.feeds is None for data in datasets)
+        return load_tokenizer(self.tokenizer or model.parent) if texts else None
+
 
 def quantize_files(
     source: Path,
@@ -118,8 +125,7 @@ def quantize_files(
     if options.mode == "static" and sources.calibration is None:
         raise DataError("static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic")
     calibration, evaluation = sources.load(options.seed)
-    texts = any(data is not None and data.feeds is None for data in (calibration, evaluation))
-    tokenizer = load_tokenizer(sources.tokenizer or source.parent) if texts else None
+    tokenizer = sources.tokenizer_for(source, calibration, evaluation)
     result = quantize(source, output, calibration, evaluation, tokenizer, options, overwrite=overwrite, progress=progress)
     write_report(result.output, result, overwrite=overwrite)
     return result
@@ -148,15 +154,16 @@ def quantize(
     exact, rest = recipes_for(options)
     steps, methods = run_recipe(model, exact), dict[str, float]()
     check_vocabulary(model, tokenizer)
-    fitting, held_back = None, None
+    fitting, held_back, known = None, None, dict[Want, Any]()
     if calibration is not None:
-        fitting, held_back = _batches(model, calibration, tokenizer, options)
+        fitting, held_back = fitting_batches(model, calibration, tokenizer, options)
     for step in rest.steps:
         if isinstance(step.action, QuantizeStatic) and options.method is None and fitting and held_back:
-            model, action, methods = choose_method(model, step.action, fitting, held_back, progress)
-            steps.append(Done(str(action), 1, f"ranges by {action.method}, the least error of {len(methods)} methods", 0.0))
+            started = time.process_time()
+            action, change, methods = choose_method(model, step.action, fitting, held_back, progress)
+            steps.append(Done(str(action), change.count, change.note, time.process_time() - started))
         else:
-            steps.append(run_step(model, step, fitting, progress=progress))
+            steps.append(run_step(model, step, fitting, known, progress=progress))
     provenance = Provenance.of(source, ",".join(done.step for done in steps), calibration)
     stamp(model, provenance)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxslim-") as folder:
@@ -195,7 +202,7 @@ def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
     exact = ["canonicalize?", "fuse?" if contrib else "fuse{style=standard}?", "first-token?"]
     form = f"format={options.format}"
     rest = {
-        "static": ["smooth?"] * options.smooth + [f"quantize-static{{method={options.method or 'minmax'},{form}}}"],
+        "static": ["split-outliers?", "smooth?"] * options.smooth + [f"quantize-static{{method={options.method or 'minmax'},{form}}}"],
         "dynamic": [f"quantize-dynamic{{{form}}}"],
         "fp16": ["float16"],
     }[options.mode]
@@ -231,25 +238,25 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output}: the folder {output.parent} cannot be written; give another output")
 
 
-def _batches(
+def fitting_batches(
     model: Model, calibration: Dataset, tokenizer: Tokenizer | None, options: Options
 ) -> tuple[Batches, Batches]:
     """Calibration batches to fit on, and others that fitting never sees (the same ones where there are too few)."""
-    inputs = {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs}
-    shapes = [tensor.shape for tensor in model.graph.inputs if len(tensor.shape or ()) == 2]
-    rows, length = (next((s[axis] for s in shapes if isinstance(s[axis], int)), None) for axis in (0, 1))
     fitting, held_back = calibration, calibration
     if len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
+    return tuple(calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))  # type: ignore[return-value]
 
-    def batches(dataset: Dataset) -> Batches:
-        return Batches(
-            dataset,
-            tokenizer,
-            inputs,
-            batch_size=rows or CALIBRATION_BATCH,
-            max_length=options.max_length,
-            fixed_length=length,
-        )
 
-    return batches(fitting), batches(held_back)
+def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:
+    """`dataset` as the model's inputs, in the batch size and length that its graph fixes, if any."""
+    shapes = [tensor.shape for tensor in model.graph.inputs if len(tensor.shape or ()) == 2]
+    rows, length = (next((s[axis] for s in shapes if isinstance(s[axis], int)), None) for axis in (0, 1))
+    return Batches(
+        dataset,
+        tokenizer,
+        {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
+        batch_size=rows or CALIBRATION_BATCH,
+        max_length=options.max_length,
+        fixed_length=length,
+    )

@@ -9,6 +9,7 @@ from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.smooth import Smooth
+from onnxslim_bert.passes.split_outliers import SplitOutliers
 from onnxslim_bert.passes.unpad import Unpad
 
 PASSES: dict[str, type[Pass]] = {
@@ -17,6 +18,7 @@ PASSES: dict[str, type[Pass]] = {
         Canonicalize,
         Fuse,
         FirstToken,
+        SplitOutliers,
         Smooth,
         QuantizeStatic,
         QuantizeDynamic,

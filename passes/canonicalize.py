@@ -193,7 +193,7 @@ def merge_equal_nodes(graph: gs.Graph) -> int:
         # equal dense layers stay apart: they have roles (query and key may start from equal weights)
         if node.op in NOT_REPEATABLE or is_linear(node) or any(is_output(graph, t) for t in node.outputs) or _has_subgraph(node):
             continue
-        attributes = tuple(sorted((name, _text(value)) for name, value in node.attrs.items()))
+        attributes = tuple(sorted((str(name), _text(value)) for name, value in node.attrs.items()))
         inputs = tuple("" if t.is_empty() else t.name for t in node.inputs)
         kept = first.setdefault((node.op, node.domain, attributes, inputs, len(node.outputs)), node)
         if kept is not node:

@@ -10,17 +10,11 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.attention import attention_style, emit_attention
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.encoder import Layer
-from onnxslim_bert.linear import is_linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.regions import constant, nodes_between, opsets_of, producer, run
 from onnxslim_bert.surgery import Builder, is_output, redirect
+from onnxslim_bert.tokenwise import is_tokenwise
 
-TOKENWISE = frozenset(
-    (
-        "LayerNormalization Add Sum Sub Mul Div Gelu FastGelu QuickGelu Relu Tanh Erf Pow Sqrt Sigmoid Cast Identity "
-        "QuantizeLinear DequantizeLinear"
-    ).split()
-)
 SELECTORS = frozenset("Gather Slice Squeeze Reshape Identity".split())
 LONGEST_SELECTION = 3  # nodes with which an exporter writes x[:, 0]
 
@@ -80,7 +74,7 @@ def _last_state(model: Model, last: Layer) -> gs.Tensor | None:
     tensors = model.graph.tensors()
     final = last.down or last.output
     current = tensors[final.result]
-    while len(current.outputs) == 1 and current.outputs[0].op in TOKENWISE and not is_output(model.graph, current):
+    while len(current.outputs) == 1 and is_tokenwise(current.outputs[0]) and not is_output(model.graph, current):
         following = current.outputs[0].outputs[0]
         if current.outputs[0].op == "Tanh" or producer(following) is None:
             break
@@ -145,7 +139,7 @@ class _Selector:
             return self.build.node("Slice", "token", [tensor, *cuts])
         if tensor.name == self.last.context:
             return self._attention(tensor)
-        if node.op in TOKENWISE or (is_linear(node) and node.op == "MatMul"):
+        if is_tokenwise(node):
             inputs = [t if t.is_empty() or constant(t) is not None else self.first(t) for t in node.inputs]
             return self.build.node(node.op, node.name, inputs, node.domain or "", **node.attrs)
         raise _NotTokenwiseError(f"node {node.name!r} ({node.op}) of the last layer mixes tokens")

@@ -12,12 +12,13 @@ from onnxslim_bert.int8_graph import Format, Int8Writer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 
+NARROWEST = 32  # outputs of a task head from which int8 saves anything
 FORMATS: tuple[Format, ...] = ("contrib", "qdq")
 
 
 @dataclass(frozen=True)
 class QuantizeStatic(Pass):
-    """Multiply uint8 activations by int8 weights in every dense layer of the encoder; results stay float.
+    """Multiply uint8 activations by int8 weights in every dense layer; results stay float.
 
     Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several layers
     share is quantized once, and so is a weight. Embedding tables have one scale a row.
@@ -57,10 +58,11 @@ class QuantizeStatic(Pass):
 
 
 def dense_layers(model: Model) -> list[Linear]:
-    """The encoder's dense layers that are still float, in execution order."""
+    """The dense layers that are still float, in execution order; the few outputs of a classifier stay float."""
     encoder = model.encoder
     projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
-    linears = [*projection, *(linear for layer in encoder.layers for linear in layer.linears.values())]
+    head = [linear for linear in encoder.head if linear.d_out >= NARROWEST]
+    linears = [*projection, *(linear for layer in encoder.layers for linear in layer.linears.values()), *head]
     if all(linear.quantized for linear in linears):
         raise PassError("the encoder's dense layers are quantized already; start from the float model")
     return [linear for linear in linears if not linear.quantized]

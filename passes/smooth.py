@@ -9,15 +9,12 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.contract import Change, Context, Pass, Want
-from onnxslim_bert.int8 import activation_quantizer, quantize_columns
+from onnxslim_bert.int8_error import choose_scales
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import dense_layers
 from onnxslim_bert.regions import producer
 from onnxslim_bert.surgery import Builder
-
-STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SMALLEST = 1e-5  # of a channel's largest value, so that dead channels keep finite scales
 
 
 @dataclass(frozen=True)
@@ -36,23 +33,24 @@ class Smooth(Pass):
     """
 
     name: ClassVar[str] = "smooth"
-    gain: float = 0.9
+    keeps_activations: ClassVar[bool] = True
+    gain: float = 0.6
 
     def wants(self, model: Model) -> Iterable[Want]:
-        sources = dict.fromkeys(linear.source for linear in dense_layers(model))
+        sources = dict.fromkeys(linear.source for linear in _unclipped(model))
         return [Want(source, kind) for source in sources for kind in ("sample", "channel-range")]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         details: dict[str, float] = {}
         muls = 0
         build = Builder(model.graph, "smooth")
-        for sites in group_sites(dense_layers(model)):
+        for sites in group_sites(_unclipped(model)):
             weights = [_matrix(model, linear) for linear in _distinct(sites)]
             rows = np.concatenate([ctx.stats[Want(site[0].source, "sample")] for site in sites])
             ranges = [ctx.stats[Want(site[0].source, "channel-range")] for site in sites]
             spanned = np.stack([np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)])
             homes = _homes(model, sites)
-            strength, scales = choose_scales(rows, spanned, weights, 1.0 if homes else self.gain)
+            strength, scales, _ = choose_scales(rows, spanned, weights, 1.0 if homes else self.gain)
             if scales is None:
                 continue
             divided: dict[str, gs.Constant] = {}
@@ -73,36 +71,6 @@ class Smooth(Pass):
         return Change(len(details), f"{len(details)} inputs smoothed, {muls} of them by a Mul", details)
 
 
-def choose_scales(
-    rows: Array, spanned: Array, weights: Sequence[Array], gain: float
-) -> tuple[float, Array | None]:
-    """The strength with the least error of the int8 product, and its scales [channels]; 0 and None when none pays.
-
-    rows [n, channels]; spanned [2, channels], each channel's smallest and largest value; weights [channels, any] each.
-    """
-    largest = np.maximum(np.abs(spanned).max(0), SMALLEST)
-    heaviest = np.maximum(np.max([np.abs(w).max(1) for w in weights], 0), SMALLEST)
-    stacked = np.concatenate(weights, axis=1)
-    exact = rows @ stacked
-    best = gain * product_error(rows, spanned, stacked, exact, np.ones_like(largest))
-    chosen: tuple[float, Array | None] = (0.0, None)
-    for strength in STRENGTHS:
-        scales = largest**strength / heaviest ** (1 - strength)
-        scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
-        error = product_error(rows, spanned, stacked, exact, scales)
-        if error < best:
-            best, chosen = error, (strength, scales)
-    return chosen
-
-
-def product_error(rows: Array, spanned: Array, weight: Array, exact: Array, scales: Array) -> float:
-    """The squared error of the int8 product when input channels are divided by `scales`."""
-    scale, zero_point = activation_quantizer(min(float((spanned[0] / scales).min()), 0), max(float((spanned[1] / scales).max()), 0))
-    levels = np.clip(np.rint(rows / (scales * scale)) + float(zero_point), 0, 255) - float(zero_point)
-    quantized, columns = quantize_columns(weight * scales[:, None])
-    return float(np.square((levels * scale) @ (quantized * columns) - exact).sum(dtype=np.float64))
-
-
 def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:
     """Sites, each the layers that read one tensor, in groups that share a weight and so need the same scales."""
     sites: dict[str, list[Linear]] = {}
@@ -115,6 +83,13 @@ def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:
         merged = [other for g in sharing for other in g] + [site]
         groups = [g for g in groups if not any(g is s for s in sharing)] + [merged]
     return groups
+
+
+def _unclipped(model: Model) -> list[Linear]:
+    """The layers whose outliers were not split off already."""
+    tensors = model.graph.tensors()
+    above = [(linear, producer(tensors[linear.source])) for linear in dense_layers(model)]
+    return [linear for linear, node in above if node is None or node.op != "Clip"]
 
 
 def _distinct(sites: Sequence[Sequence[Linear]]) -> list[Linear]:

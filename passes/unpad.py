@@ -8,11 +8,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.linear import is_linear
 from onnxslim_bert.model import Model
-from onnxslim_bert.passes.first_token import TOKENWISE, find_selection
+from onnxslim_bert.passes.first_token import find_selection
 from onnxslim_bert.regions import constant, nodes_between, producer
 from onnxslim_bert.surgery import Builder
+from onnxslim_bert.tokenwise import is_tokenwise
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Unpadder:
         if not read:
             return
         rest = [t for t in node.inputs if id(t) not in self.packed and not t.is_empty() and constant(t) is None]
-        if (node.op in TOKENWISE or is_linear(node)) and not rest:
+        if is_tokenwise(node) and not rest:
             for i, tensor in enumerate(list(node.inputs)):
                 node.inputs[i] = self.packed.get(id(tensor), tensor)
             for tensor in node.outputs:

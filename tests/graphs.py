@@ -23,9 +23,10 @@ EXPORTS = (
     *("dynamo18-eager", "dynamo18-sdpa", "dynamo20-eager", "dynamo20-sdpa"),
 )
 EVERY = tuple(f"{family}-{export}" for family in FAMILIES for export in EXPORTS)
-FEW = ("bert-ts13-eager", "roberta-ts17-sdpa", "distilbert-dynamo20-sdpa", "albert-ts14-sdpa", "prenorm-dynamo18-eager")
-FUSED = ("fused-attention", "fused-mha", "bert-dynamo23-sdpa")
-QUANTIZED = ("quantized-dynamic", "quantized-qdq")
+SOME = (  # each family, exporter, opset and attention at least once
+    *("bert-ts13-eager", "roberta-ts17-sdpa", "distilbert-dynamo20-sdpa"),
+    *("albert-ts14-sdpa", "electra-dynamo20-eager", "prenorm-dynamo18-eager"),
+)
 
 SMALLEST_TABLE = 19  # ids stay below the vocabulary of every model here
 
@@ -33,6 +34,12 @@ SMALLEST_TABLE = 19  # ids stay below the vocabulary of every model here
 def fixture(name: str) -> Path:
     """The fixture called `name`."""
     return FIXTURES / f"{name}.onnx"
+
+
+def reference(name: str) -> dict[str, Array]:
+    """The weights by role from which the fixture `name` was exported (tools/tiny_models.py writes them)."""
+    family = name.split("-")[0]
+    return dict(np.load(FIXTURES / f"{family if family in FAMILIES else 'bert'}.npz"))
 
 
 def shared_graph(name: str) -> Path:
@@ -43,9 +50,12 @@ def shared_graph(name: str) -> Path:
     return path
 
 
-def prepared(name: str, *steps: Pass) -> Model:
-    """The fixture `name` after `steps`, calibrated on `batches` where they ask for it; a copy, free to be changed."""
-    return _prepared(fixture(name), steps).clone()
+def prepared(name: str | Path, *steps: Pass) -> Model:
+    """The fixture `name`, or the file at a path, after `steps`; calibrated on `batches` where they ask for it.
+
+    A copy: free to be changed.
+    """
+    return _prepared(fixture(name) if isinstance(name, str) else name, steps).clone()
 
 
 @functools.cache
@@ -67,7 +77,7 @@ def batches(model: Model, sizes: Sequence[tuple[int, int]] = ((5, 9), (3, 4), (2
     given = [feeds(model, rows, length, seed=seed) for seed, (rows, length) in enumerate(sizes)]
     ends = np.cumsum([0, *(rows for rows, _ in sizes)])
     return [
-        Batch(values, _real(values).astype(bool), np.arange(start, end))
+        Batch(values, real_tokens(values), np.arange(start, end))
         for values, start, end in zip(given, ends[:-1], ends[1:], strict=True)
     ]
 
@@ -89,6 +99,17 @@ def feeds(model: Model, batch: int = 3, length: int = 7, padding: str = "ragged"
     return made
 
 
+def every_padding(model: Model) -> list[dict[str, Array]]:
+    """A batch of each kind of padding, and one sentence alone."""
+    return [feeds(model, padding=padding) for padding in PADDINGS] + [feeds(model, 1, 5), feeds(model, 1, 5, "holes")]
+
+
+def real_tokens(given: dict[str, Array]) -> Array:
+    """Where a batch holds real tokens, bool [batch, length]."""
+    masks = [values for name, values in given.items() if "mask" in name]
+    return masks[0].astype(bool) if masks else np.ones_like(next(iter(given.values())), bool)
+
+
 def _ragged(batch: int, length: int) -> Array:
     """The first row is full, the last the shortest, down to one token."""
     lengths = np.linspace(length, 1, batch).round() if batch > 1 else np.array([length])
@@ -97,18 +118,13 @@ def _ragged(batch: int, length: int) -> Array:
 
 def _holes(batch: int, length: int) -> Array:
     mask = np.random.default_rng(batch).random((batch, length)) < 0.5
-    mask[:, 1] = True
+    mask[:, 1:3] = [True, False]
     return mask
 
 
 PADDINGS = {
     "ragged": _ragged,
-    "full": lambda batch, length: np.ones((batch, length)),
+    "full": lambda batch, length: np.ones((batch, length), bool),
     "left": lambda batch, length: _ragged(batch, length)[:, ::-1],
     "holes": _holes,
 }
-
-
-def _real(given: dict[str, Array]) -> Array:
-    masks = [values for name, values in given.items() if "mask" in name]
-    return masks[0] if masks else np.ones_like(next(iter(given.values())))

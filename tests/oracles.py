@@ -1,74 +1,98 @@
 """What tests hold a model to: the outputs of another model, and the weights that it was made from."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.encoder import Encoder
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 
+Answers = dict[str, Array]
 
-def answers(model: Model, given: Mapping[str, Array], *, optimize: bool = True) -> dict[str, Array]:
-    """Every output of `model` by name; the graph as it is written unless `optimize`."""
+
+def assert_same_outputs(
+    actual: Model, expected: Model, given: Sequence[Mapping[str, Array]], atol: float, *, optimize: bool = True
+) -> None:
+    """On every batch of `given`, `actual` answers as `expected` does, to `atol`.
+
+    `expected` runs as it is written; so does `actual` without `optimize`, and otherwise as ONNX Runtime optimizes it.
+    """
+    pairs = zip(answers(actual, given, optimize=optimize), answers(expected, given, optimize=False), strict=True)
+    for number, (ours, theirs) in enumerate(pairs):
+        assert_same_answers(ours, theirs, atol, f"batch {number}: ")
+
+
+def assert_same_answers(actual: Answers, expected: Answers, atol: float, place: str = "") -> None:
+    """The same names, types and shapes; finite values no farther apart than `atol`, which may be 0."""
+    assert list(actual) == list(expected), f"{place}outputs"
+    for name, values in expected.items():
+        assert (actual[name].dtype, actual[name].shape) == (values.dtype, values.shape), f"{place}{name}"
+        assert np.isfinite(values).all(), f"{place}{name} is not finite"
+        difference = np.abs(actual[name] - values).max()
+        assert difference <= atol, f"{place}{name} differs by {difference}"
+
+
+def answers(model: Model, given: Sequence[Mapping[str, Array]], *, optimize: bool = True) -> list[Answers]:
+    """Every output by name, for each batch."""
+    session = ort.InferenceSession(model.proto().SerializeToString(), _options(optimize), ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(names, dict(values)), strict=True)) for values in given]
+
+
+def optimized(model: Model) -> onnx.GraphProto:
+    """The graph that ONNX Runtime makes of `model`."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(optimize=True)
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        ort.InferenceSession(model.proto().SerializeToString(), options, ["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath).graph
+
+
+def _options(optimize: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.proto().SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(given)), strict=True))
+    return options
 
 
-def assert_same_outputs(actual: Model, expected: Model, given: Mapping[str, Array], atol: float) -> None:
-    """`actual`, as ONNX Runtime optimizes it, answers as `expected` does as it is written, to `atol`."""
-    assert_same_answers(answers(actual, given), answers(expected, given, optimize=False), atol)
-
-
-def assert_same_answers(actual: Mapping[str, Array], expected: Mapping[str, Array], atol: float) -> None:
-    """The same names, types and shapes; finite values no farther apart than `atol`, which may be 0."""
-    assert list(actual) == list(expected)
-    for name, values in expected.items():
-        assert (actual[name].dtype, actual[name].shape) == (values.dtype, values.shape), name
-        assert np.isfinite(values).all(), f"{name} is not finite"
-        difference = np.abs(actual[name] - values).max()
-        assert difference <= atol, f"{name} differs by {difference}"
-
-
-def assert_roles(model: Model, encoder: Encoder, reference: Mapping[str, Array]) -> None:
-    """Every matrix, bias and table of `encoder` is the one that `reference` has in that role (see tools/tiny_models.py)."""
-    count = sum(name.endswith(".query.weight") for name in reference)
-    assert (len(encoder.layers), encoder.hidden) == (count, int(reference["hidden"]))
+def assert_roles(model: Model, reference: Mapping[str, Array]) -> None:
+    """Every matrix, bias and table in the encoder of `model` is the one that `reference` has in that role."""
+    encoder = model.encoder
+    layers = sum(name.endswith(".query.weight") for name in reference)
+    assert (len(encoder.layers), encoder.hidden) == (layers, reference["hidden"])
     for layer in encoder.layers:
-        assert (layer.heads, layer.head_dim) == (int(reference["heads"]), int(reference["head_dim"]))
+        assert (layer.heads, layer.head_dim) == (reference["heads"], reference["head_dim"])
         assert list(layer.linears) == ["query", "key", "value", "output", "up", "down"]
         for role, linear in layer.linears.items():
-            _assert_linear(model, linear, reference, f"layers.{layer.index}.{role}")
-    tables = {"token_type" if role == "type" else role for role in ("word", "position", "type") if _table(role) in reference}
-    assert set(encoder.embeddings.tables) == tables
-    for role, name in encoder.embeddings.tables.items():
-        np.testing.assert_array_equal(model.array(name), reference[_table(role.removeprefix("token_"))], role)
+            assert_linear(model, linear, reference, f"layers.{layer.index}.{role}")
+    for role, name in zip(("word", "position", "type"), ("word", "position", "token_type"), strict=True):
+        table, expected = encoder.embeddings.tables.get(name), reference.get(f"embeddings.{role}.weight")
+        assert (table is None) == (expected is None), name
+        if table is not None:
+            np.testing.assert_array_equal(model.array(table), expected, name)
     projection = encoder.embeddings.projection
     assert (projection is not None) == ("embeddings.projection.weight" in reference)
     if projection is not None:
-        _assert_linear(model, projection, reference, "embeddings.projection")
+        assert_linear(model, projection, reference, "embeddings.projection")
 
 
-def _assert_linear(model: Model, linear: Linear, reference: Mapping[str, Array], place: str) -> None:
-    assert linear.bias is not None, place
-    np.testing.assert_array_equal(matrix(model, linear), reference[f"{place}.weight"].T, place)
-    np.testing.assert_array_equal(model.array(linear.bias), reference[f"{place}.bias"], place)
-    assert (linear.d_in, linear.d_out) == reference[f"{place}.weight"].T.shape
+def assert_linear(model: Model, linear: Linear, reference: Mapping[str, Array], place: str) -> None:
+    """The weight and the bias of `linear` are those at `place`."""
+    weight, bias = reference[f"{place}.weight"].T, reference[f"{place}.bias"]
+    assert (linear.d_in, linear.d_out) == weight.shape, place
+    np.testing.assert_array_equal(matrix(model, linear), weight, place)
+    assert linear.bias is not None, f"{place} has no bias"
+    np.testing.assert_array_equal(model.array(linear.bias), bias, place)
 
 
 def matrix(model: Model, linear: Linear) -> Array:
     """The weight [d_in, d_out] of `linear`."""
     weight = model.array(linear.weight)
     return weight.T if linear.trans_b else weight
-
-
-def _table(role: str) -> str:
-    return f"embeddings.{role}.weight"

@@ -1,0 +1,21 @@
+"""Nodes that treat every token by itself."""
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.linear import is_linear
+from onnxslim_bert.regions import constant
+
+OPERATORS = frozenset(
+    (
+        "LayerNormalization Add Sum Sub Mul Div Gelu FastGelu QuickGelu Relu Tanh Erf Pow Sqrt Sigmoid Clip Cast Identity "
+        "QuantizeLinear DequantizeLinear"
+    ).split()
+)
+
+
+def is_tokenwise(node: gs.Node) -> bool:
+    """Whether position i of the result depends on position i of the inputs only; inputs are [..., channels]."""
+    if node.op == "MatMul":
+        return constant(node.inputs[1]) is not None
+    picks_channels = node.op == "Gather" and node.attrs.get("axis", 0) == -1 and constant(node.inputs[1]) is not None
+    return node.op in OPERATORS or picks_channels or (is_linear(node) and node.op != "Gemm")

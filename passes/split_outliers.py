@@ -1,0 +1,105 @@
+"""Keep the few channels with extreme activations in float, beside the int8 product."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.int8_error import choose_scales, product_error
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.quantize_static import dense_layers
+from onnxslim_bert.passes.smooth import group_sites
+from onnxslim_bert.surgery import Builder, redirect
+
+COUNTS = (1, 2, 4, 8, 16)
+FARTHEST = 1.5  # times the other channels' range that the largest must reach to be an outlier
+CLOSE = 1.1  # the smallest count whose error is this near the least one
+
+
+@dataclass(frozen=True)
+class SplitOutliers(Pass):
+    """x @ W = clip(x) @ W without the outliers' rows + x[outliers] @ W[outliers], the last product in float.
+
+    After GELU a handful of neurons reach tens where the others stay below one or two, and stretch the quantizer's range
+    for all. Taken out, they cost a product of `count` rows; the others are quantized as if they were not there. The clip
+    is where the other channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer
+    is split when the error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
+
+    gain: the share of the error that a split has to leave at most, in (0, 1].
+
+    Dettmers et al. 2022, https://arxiv.org/abs/2208.07339
+    """
+
+    name: ClassVar[str] = "split-outliers"
+    keeps_activations: ClassVar[bool] = True
+    gain: float = 0.7
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        return [Want(linear.source, kind) for linear in _alone(model) for kind in ("sample", "channel-range")]
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        details: dict[str, int] = {}
+        build = Builder(model.graph, "outliers")
+        for linear in _alone(model):
+            rows, spanned = (ctx.stats[Want(linear.source, kind)] for kind in ("sample", "channel-range"))
+            outliers = choose_outliers(rows, spanned, model.array(linear.weight), self.gain)
+            if len(outliers):
+                _split(model, build, linear, outliers, spanned)
+                details[linear.node] = len(outliers)
+        model.changed()
+        return Change(len(details), f"{len(details)} layers keep {sum(details.values())} channels in float", details)
+
+
+def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> Array:
+    """The channels to keep in float, ascending; none when splitting does not pay.
+
+    rows [n, channels], spanned [2, channels], weight [channels, d_out].
+    """
+    largest = np.abs(spanned).max(0)
+    order = np.argsort(-largest, kind="stable")
+    if len(order) <= COUNTS[-1] or largest[order[0]] < FARTHEST * largest[order[COUNTS[-1]]]:
+        return np.zeros(0, np.int64)
+
+    def without(count: int) -> float:
+        kept = np.sort(order[count:])
+        return product_error(rows[:, kept], spanned[:, kept], weight[kept], rows[:, kept] @ weight[kept])
+
+    least = without(COUNTS[-1])
+    # errors are squared
+    if least >= gain**2 * without(0) or least >= gain**2 * choose_scales(rows, spanned, [weight], 1.0)[2]:
+        return np.zeros(0, np.int64)
+    return np.sort(order[: next(count for count in COUNTS if without(count) <= CLOSE**2 * least)])
+
+
+def _alone(model: Model) -> list[Linear]:
+    """Layers that share neither input nor weight, so that a split concerns nothing else, and that see every token."""
+    single = [x.node for layer in model.encoder.layers if layer.first_token for x in layer.linears.values()]
+    groups = group_sites(dense_layers(model))
+    alone = [sites[0][0] for sites in groups if len(sites) == 1 and len(sites[0]) == 1]
+    return [linear for linear in alone if not linear.trans_b and linear.node not in single]
+
+
+def _split(model: Model, build: Builder, linear: Linear, outliers: Array, spanned: Array) -> None:
+    tensors = model.graph.tensors()
+    source, result = tensors[linear.source], tensors[linear.result]
+    node = next(node for node in model.graph.nodes if node.name == linear.node)
+    weight = model.array(linear.weight)
+    others = np.setdiff1d(np.arange(linear.d_in), outliers)
+    bounds = [spanned[0][others].min(), spanned[1][others].max()]
+    low, high = (build.constant(name, np.array(x, np.float32)) for name, x in zip(("low", "high"), bounds, strict=True))
+    chosen = build.node("Gather", "channels", [source, build.constant("indices", outliers)], axis=-1)
+    product = build.node("MatMul", "product", [chosen, build.constant("rows", weight[outliers])])
+    rest = weight.copy()
+    rest[outliers] = 0
+    model.replace(linear.weight, rest)
+    node.inputs[0] = build.node("Clip", "clipped", [source, low, high])
+    readers = list(result.outputs)
+    if len(readers) == 1 and readers[0].op == "Sum":
+        readers[0].inputs.append(product)
+    else:
+        redirect(model.graph, result, build.node("Sum", "sum", [product]))
+        product.outputs[0].inputs.append(result)
