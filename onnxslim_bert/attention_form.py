@@ -13,6 +13,7 @@ from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of,
 
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
+DECODER = "not an encoder: each token sees only earlier ones (a causal mask), so this is a decoder"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def attention_form(
                 return AttentionForm(float(factor), mask.name if mask is not None else None)
             causal = seen & np.tri(q.shape[1], seq, dtype=bool)
             if q.shape[1] > 1 and _close(actual, attention(q, k, v, heads, factor, causal)):
-                raise ModelError("not an encoder: each token sees only earlier ones (a causal mask), so this is a decoder")
+                raise ModelError(DECODER)
     return "it is not scaled dot-product attention with a mask over keys"
 
 
@@ -104,6 +105,23 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
         return run(nodes, {n: v for n, v in feeds.items() if n in read}, target, opsets_of(graph)).shape if nodes else (linear.d_out,)
     except ValueError as error:
         raise ModelError(f"the nodes from {linear.result!r} to {target.name!r} do not run ({error})") from error
+
+
+def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
+    """Whether `context` [..., seq, head_dim], what one attention gives, is a decoder's.
+
+    The last token of a probe is changed: where that reaches no earlier token, tokens see only earlier ones.
+    """
+    nodes = nodes_between([], context)
+    read = {t.name for t in inputs_of(nodes)}
+    ones = {t.name: np.ones(probe_size(graph), t.dtype or np.int64) for t in token_inputs(graph) if t.name in read}
+    changed = {name: values * (np.arange(values.shape[1]) < values.shape[1] - 1) for name, values in ones.items()}
+    changed = {name: values.astype(ones[name].dtype) for name, values in changed.items()}
+    try:
+        before, after = (run(nodes, feeds, context, opsets_of(graph)) for feeds in (ones, changed))
+    except ValueError:
+        return False
+    return _close(before[..., :-1, :], after[..., :-1, :]) and not _close(before, after)
 
 
 def token_inputs(graph: gs.Graph) -> list[gs.Tensor]:

@@ -1,5 +1,6 @@
 """Choose how ranges follow from calibration, by what each choice does to the outputs on rows that were held back."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ def choose_method(
         quantized = model.clone()
         replace(candidate, embeddings=False).apply(quantized, Context(stats))  # tables are the same for all
         errors[candidate.method] = relative_error(exact, outputs(quantized, held_back))
+        del quantized
+        gc.collect()  # a graph's nodes and tensors refer to each other
         if progress is not None:
             progress("choosing the range method", done, len(actions))
     best = min(actions, key=lambda candidate: errors[candidate.method])

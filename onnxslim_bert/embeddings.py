@@ -36,7 +36,7 @@ def find_embeddings(graph: gs.Graph, first_query: Linear) -> Embeddings:
     roles: dict[str, str] = {}
     for node in nodes:
         table = constant(node.inputs[0]) if node.inputs else None
-        if table is None or not _is_table(table) or node.attrs.get("axis", 0) != 0:
+        if table is None or not is_table(table) or node.attrs.get("axis", 0) != 0:
             continue
         if node.op in ("Gather", "GatherBlockQuantized"):
             roles.setdefault(_role(graph, node.inputs[1]), node.inputs[0].name)
@@ -46,7 +46,7 @@ def find_embeddings(graph: gs.Graph, first_query: Linear) -> Embeddings:
     return Embeddings(roles.get("word"), roles.get("position"), roles.get("token_type"), projection)
 
 
-def _is_table(values: Array) -> bool:
+def is_table(values: Array) -> bool:
     """Whether `values` may be a table's rows: not positions [1, seq], and not the scales [rows, 1] of int8 rows."""
     return values.ndim == 2 and values.shape[1] > 1 and (values.dtype.kind == "f" or values.dtype.itemsize == 1)
 

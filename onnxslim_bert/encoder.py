@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.attention_form import AttentionForm, attention_form, probe_shape
+from onnxslim_bert.attention_form import DECODER, AttentionForm, attention_form, is_causal, probe_shape
 from onnxslim_bert.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.linear import Linear, is_linear, read_linear
@@ -95,7 +95,10 @@ def find_encoder(graph: gs.Graph) -> Encoder:
     cores = [core for node in graph.nodes for core in _cores(node)]
     if not cores:
         raise ModelError(_why_no_attention(graph))
-    layers = tuple(_layer(graph, i, core, order) for i, core in enumerate(cores))
+    try:
+        layers = tuple(_layer(graph, i, core, order) for i, core in enumerate(cores))
+    except ModelError as error:
+        raise ModelError(DECODER) if is_causal(graph, cores[0].result) else error from None
     hidden = layers[0].query.d_in
     for layer in layers:
         if (layer.query.d_in, layer.output.d_out) != (hidden, hidden):

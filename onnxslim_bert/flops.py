@@ -7,8 +7,9 @@ from onnxslim_bert.encoder import Layer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.regions import constant, nodes_between
+from onnxslim_bert.tokenwise import is_tokenwise
 
-SELECTS = frozenset("Gather GatherND Slice ReduceMean ReduceSum ReduceMax".split())  # one vector of a sentence's tokens
+SELECTS = frozenset("Gather GatherND Slice ReduceMean ReduceSum ReduceMax".split())
 ONE_TOKEN = frozenset(("query", "output", "up", "down"))  # of a layer that `first-token` has rewritten
 
 
@@ -39,7 +40,7 @@ def reads_one_token(model: Model, linear: Linear) -> bool:
     last = model.encoder.layers[-1]
     final = model.graph.tensors()[(last.down or last.output).result]
     path = _between(final, model.graph.tensors()[linear.source])
-    return last.first_token or any(node.op in SELECTS or _weighs_tokens(node) for node in path)
+    return last.first_token or any(_selects(node) for node in path)
 
 
 def _between(start: gs.Tensor, end: gs.Tensor) -> list[gs.Node]:
@@ -53,9 +54,10 @@ def _between(start: gs.Tensor, end: gs.Tensor) -> list[gs.Node]:
     return path
 
 
-def _weighs_tokens(node: gs.Node) -> bool:
-    """Attention pooling: a product of two activations."""
-    return node.op == "MatMul" and not any(constant(tensor) is not None for tensor in node.inputs)
+def _selects(node: gs.Node) -> bool:
+    """Whether `node` makes one vector of a sentence's tokens; attention pooling is a product of two activations."""
+    weighs = node.op == "MatMul" and not any(constant(tensor) is not None for tensor in node.inputs)
+    return weighs or (node.op in SELECTS and not is_tokenwise(node))
 
 
 def _attention(layer: Layer, batch: int, seq: int) -> int:

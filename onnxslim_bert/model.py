@@ -53,6 +53,7 @@ class Model:
         model = cls.from_proto(proto, weights, path)
         for name, constant in model.constants().items():
             _check_finite(path, name, constant.values)
+        wire.release(weights.values())
         return model
 
     @classmethod

@@ -1,5 +1,6 @@
 """The main job: a smaller, faster model from a real export, with the proof beside it."""
 
+import gc
 import os
 import tempfile
 import time
@@ -170,6 +171,8 @@ def quantize(
         candidate = Path(folder) / output.name
         model.save(candidate)
         del model, fitting, held_back
+        known.clear()
+        gc.collect()  # a graph's nodes and tensors refer to each other
         if options.mode != "fp16":
             check_weights_stay_int8(candidate)
         comparison = None

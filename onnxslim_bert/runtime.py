@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.wire import release
 
 if TYPE_CHECKING:
     from onnxslim_bert.model import Model
@@ -38,13 +39,15 @@ def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threa
     options = session_options(threads)
     # packed copies of the weights would double the memory, and batches are large enough to pay for packing as they go
     options.add_session_config_entry("session.disable_prepacking", "1")
-    values = [ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements="AC")) for array in weights.values()]
+    values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
     if weights:
         options.add_external_initializers(list(weights), values)
     try:
-        return ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
+        session = ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ModelError(f"ONNX Runtime cannot load the model ({_one_line(error)})") from error
+    release(weights.values())  # the session has copied them
+    return session
 
 
 def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOptions:

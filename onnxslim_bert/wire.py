@@ -6,7 +6,7 @@ protobuf parse the rest (https://protobuf.dev/programming-guides/encoding, field
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,21 @@ class Field:
     start: int
     body: int
     end: int
+
+
+def release(weights: Iterable[Array]) -> None:
+    """Give back the memory of mapped weights; the next reader finds them in the file again."""
+    for mapping in {id(m): m for m in map(_mapping, weights) if m is not None}.values():
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(values: Array) -> mmap.mmap | None:
+    base: object = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    owner = base.obj if isinstance(base, memoryview) else base
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:

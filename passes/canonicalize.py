@@ -132,10 +132,19 @@ def name_unnamed(skeleton: onnx.ModelProto) -> None:
 
 
 def fold(model: Model) -> None:
-    """Compute everything that does not depend on an input."""
+    """Compute everything that does not depend on an input's values."""
     gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
-    model.graph.fold_constants(size_threshold=None)
+    fold_shapes(model.graph)
+    model.graph.fold_constants(fold_shapes=False, size_threshold=None)
     model.changed()
+
+
+def fold_shapes(graph: gs.Graph) -> None:
+    """Write fixed shapes as constants; graphsurgeon, which would too, overlooks that `Shape` may give a part."""
+    for node in [node for node in graph.nodes if node.op == "Shape" and node.inputs[0].shape is not None]:
+        sizes = list(node.inputs[0].shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+        if all(isinstance(size, int) for size in sizes):
+            redirect(graph, node.outputs[0], gs.Constant(f"{node.outputs[0].name}/sizes", np.array(sizes, np.int64)))
 
 
 def merge_equal_constants(graph: gs.Graph) -> int:

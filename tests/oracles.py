@@ -64,23 +64,28 @@ def _options(optimize: bool) -> ort.SessionOptions:
 
 def assert_roles(model: Model, reference: Mapping[str, Array]) -> None:
     """Every matrix, bias and table in the encoder of `model` is the one that `reference` has in that role."""
+    assert_layers(model, reference)
+    embeddings = model.encoder.embeddings
+    for role, name in (("word", "word"), ("position", "position"), ("token_type", "type")):
+        table, expected = embeddings.tables.get(role), reference.get(f"embeddings.{name}.weight")
+        assert (table is None) == (expected is None), role
+        if table is not None:
+            np.testing.assert_array_equal(model.array(table), expected, role)
+    assert (embeddings.projection is not None) == ("embeddings.projection.weight" in reference)
+    if embeddings.projection is not None:
+        assert_linear(model, embeddings.projection, reference, "embeddings.projection")
+
+
+def assert_layers(model: Model, reference: Mapping[str, Array]) -> None:
+    """Every matrix and bias in the layers of `model` is the one that `reference` has in that role."""
     encoder = model.encoder
-    layers = sum(name.endswith(".query.weight") for name in reference)
-    assert (len(encoder.layers), encoder.hidden) == (layers, reference["hidden"])
+    count = sum(name.endswith(".query.weight") for name in reference)
+    assert (len(encoder.layers), encoder.hidden) == (count, reference["hidden"])
     for layer in encoder.layers:
         assert (layer.heads, layer.head_dim) == (reference["heads"], reference["head_dim"])
         assert list(layer.linears) == ["query", "key", "value", "output", "up", "down"]
         for role, linear in layer.linears.items():
             assert_linear(model, linear, reference, f"layers.{layer.index}.{role}")
-    for role, name in zip(("word", "position", "type"), ("word", "position", "token_type"), strict=True):
-        table, expected = encoder.embeddings.tables.get(name), reference.get(f"embeddings.{role}.weight")
-        assert (table is None) == (expected is None), name
-        if table is not None:
-            np.testing.assert_array_equal(model.array(table), expected, name)
-    projection = encoder.embeddings.projection
-    assert (projection is not None) == ("embeddings.projection.weight" in reference)
-    if projection is not None:
-        assert_linear(model, projection, reference, "embeddings.projection")
 
 
 def assert_linear(model: Model, linear: Linear, reference: Mapping[str, Array], place: str) -> None:

@@ -1,0 +1,78 @@
+"""What each pass would do with a model, found by trying it where that is cheap."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.errors import SlimError
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes.quantize_static import dense_layers
+
+EXACT = ("first-token", "unpad", "skip-mask")  # they run on a copy
+TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
+SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether a pass would change a model, and how, or why not."""
+
+    name: str
+    applies: bool
+    note: str
+
+
+def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbytes: int) -> tuple[Advice, ...]:
+    """Advice on every pass, in the table's order, for a file of `nbytes`.
+
+    fused: the model after `canonicalize` and `fuse`; made: what those two changed. ran: passes in the file's own notes.
+    """
+    found: list[Advice] = []
+    for name, kind in PASSES.items():
+        if name in TAKEN_BACK and name in ran:
+            found.append(Advice(name, False, "the file has it behind it"))
+            continue
+        try:
+            change = made[name] if name in made else _try(kind(), fused, nbytes)
+            found.append(Advice(name, bool(change), change.note))
+        except SlimError as error:
+            found.append(Advice(name, False, str(error)))
+    return tuple(found)
+
+
+def _try(step: Pass, fused: Model, nbytes: int) -> Change:
+    if step.name in EXACT:
+        return step.apply(fused.clone(), Context())
+    if step.name == "float16":
+        return _float16(fused, nbytes)
+    inputs = {linear.source for linear in dense_layers(fused)}
+    if step.name.startswith("quantize-"):
+        change = _int8(fused, nbytes)
+    else:
+        change = Change(len(inputs), f"looks at the inputs of dense layers, {len(inputs)}")
+    calibrated = "; needs calibration data" if any(step.wants(fused)) else ""
+    return Change(change.count, change.note + calibrated)
+
+
+def _int8(fused: Model, nbytes: int) -> Change:
+    linears = dense_layers(fused)
+    constants = fused.constants()
+    matrices = {x.weight: x.d_out for x in linears}
+    tables = {name: len(constants[name].values) for name in fused.encoder.embeddings.tables.values()}
+    tables = {name: rows for name, rows in tables.items() if constants[name].values.dtype.kind == "f"}
+    saved = sum(
+        constants[name].values.nbytes - constants[name].values.size - SCALE_BYTES * scales
+        for name, scales in (matrices | tables).items()
+    )
+    note = f"{len(linears)} dense layers and {len(tables)} tables to int8, about {(nbytes - saved) / 1e6:.1f} MB"
+    return Change(len(linears), note)
+
+
+def _float16(fused: Model, nbytes: int) -> Change:
+    floats = [c.values.nbytes for c in fused.constants().values() if c.values.dtype == np.float32 and c.values.size > 1]
+    if not floats:
+        return Change(0, "no float32 constants are left")
+    return Change(len(floats), f"{len(floats)} constants to float16, about {(nbytes - sum(floats) / 2) / 1e6:.1f} MB")

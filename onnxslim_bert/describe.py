@@ -1,0 +1,125 @@
+"""An inspection as text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from onnxslim_bert.encoder_facts import EncoderFacts
+from onnxslim_bert.file_facts import FileFacts, Port
+from onnxslim_bert.inspection import Anatomy, Inspection
+from onnxslim_bert.problems import numbers
+from onnxslim_bert.producer import Producer
+from onnxslim_bert.sharing import Shared
+
+LABEL = 14  # columns
+
+
+def describe(inspection: Inspection) -> str:
+    """The text that `onnxslim inspect` prints."""
+    lines = list(_file(inspection.file))
+    anatomy = inspection.encoder
+    if anatomy is None:
+        lines += [_row("encoder", f"none: {inspection.reason}")]
+    else:
+        lines += [*_encoder(anatomy.facts), _row("shared", "; ".join(_shared(anatomy.shared)) or "nothing"), ""]
+        lines += [*_parts(anatomy, inspection.batch, inspection.seq), ""]
+        lines += [_row("problems" if i == 0 else "", text) for i, text in enumerate(anatomy.problems or ["none"])] + [""]
+        lines += [_row(advice.name, f"{'yes' if advice.applies else 'no ':<4} {advice.note}", 18) for advice in anatomy.passes]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def si(value: float, unit: str = "") -> str:
+    """A number with three digits and a decimal prefix: 22.7 M, 435 MB."""
+    for prefix in ("", "k", "M", "G"):
+        if value < 999.5:
+            break
+        value /= 1000
+    else:
+        prefix = "T"
+    digits = f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return f"{digits} {prefix}{unit}".strip()
+
+
+def _row(label: str, text: str, width: int = LABEL) -> str:
+    return f"{label:<{width}} {text}"
+
+
+def _file(file: FileFacts) -> Iterator[str]:
+    opsets = ", ".join(f"{domain} {version}" for domain, version in file.opsets.items())
+    yield _row("file", f"{Path(file.path).name}, {si(file.nbytes, 'B')}, {sum(file.operators.values())} nodes, {opsets}")
+    for location, size in file.external.items():
+        yield _row("", f"weights in {location}, {'missing' if size is None else si(size, 'B')}")
+    if file.sha256:
+        yield _row("sha256", file.sha256)
+    yield _row("made by", _producer(file.producer))
+    if file.producer.slimmed:
+        notes = {key: file.producer.slimmed.get(key, "?") for key in ("onnxslim_bert", "source", "recipe")}
+        yield _row("slimmed by", f"onnxslim-bert {notes['onnxslim_bert']} from {notes['source']}: {notes['recipe']}")
+    for label, ports in (("inputs", file.inputs), ("outputs", file.outputs)):
+        yield from (_row(label if i == 0 else "", text) for i, text in enumerate(_ports(ports)))
+    yield _row("fused", ", ".join(f"{count} {name}" for name, count in file.fused.items()) or "nothing")
+
+
+def _producer(producer: Producer) -> str:
+    writer = " ".join(filter(None, (producer.name, producer.version))) or "unknown"
+    return f"{writer}, exported by {producer.exporter}" if producer.exporter not in ("", producer.name) else writer
+
+
+def _ports(ports: Sequence[Port]) -> list[str]:
+    """One line for each type and shape: "input_ids, attention_mask: int64 [batch, seq]"."""
+    alike: dict[str, list[str]] = {}
+    for port in ports:
+        axes = ", ".join("?" if axis is None else str(axis) for axis in port.axes)
+        alike.setdefault(f"{port.dtype} [{axes}]", []).append(port.name)
+    return [f"{', '.join(names)}: {kind}" for kind, names in alike.items()]
+
+
+def _encoder(facts: EncoderFacts) -> Iterator[str]:
+    first = "first token only in the last" if facts.last_layer == "first token" else ""
+    styles = filter(None, (facts.norm, facts.activation or "activation not recognised", first))
+    yield _row("encoder", f"{facts.layers} layers of width {facts.hidden}, {', '.join(styles)}")
+    heads = [f"{heads} of {width}" for heads, width in zip(facts.heads, facts.head_width, strict=True)]
+    mask = f"padding hidden by {facts.mask}" if facts.mask else "no mask" if all(facts.proven) else "mask not proven"
+    yield _row("heads", f"{_once(heads)}, {mask}")
+    yield _row("feed-forward", _once([str(width) for width in facts.feed_forward]))
+    tables = [f"{table.rows} {role.replace('_', ' ')}s" for role, table in facts.tables.items()]
+    widths = {table.width for table in facts.tables.values()} - {facts.hidden}
+    narrow = [f"{width} wide" for width in sorted(widths)]
+    yield _row("embeddings", ", ".join([*tables, *narrow]) or "none found")
+    kinds = {role.replace("_", " "): table.dtype for role, table in facts.tables.items()}
+    parts = {"encoder": _counts(facts.encoder_dtypes), "head": _counts(facts.head_dtypes) or "no matrices"}
+    yield _row("weights", "; ".join(f"{name} {text}" for name, text in (parts | {"tables": _grouped(kinds)}).items() if text))
+
+
+def _once(values: Sequence[str]) -> str:
+    """The value that all layers share, or all values."""
+    return values[0] if len(set(values)) == 1 else " | ".join(values)
+
+
+def _counts(dtypes: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())
+
+
+def _grouped(kinds: Mapping[str, str]) -> str:
+    return _once(list(kinds.values())) if len(set(kinds.values())) == 1 else ", ".join(f"{r} {k}" for r, k in kinds.items())
+
+
+def _shared(shared: Sequence[Shared]) -> Iterator[str]:
+    """"query, key of layers 0 to 2", or "word = head"."""
+    across: dict[tuple[int, ...], list[str]] = {}
+    for group in shared:
+        layers = tuple(use.layer for use in group.uses if use.layer is not None)
+        roles = list(dict.fromkeys(use.role for use in group.uses))
+        if len(roles) == 1 and len(layers) == len(group.uses):
+            across.setdefault(layers, []).append(roles[0])
+        else:
+            yield " = ".join(use.role if use.layer is None else f"{use.role} of layer {use.layer}" for use in group.uses)
+    for layers, roles in across.items():
+        yield f"{', '.join(roles)} of {numbers(layers)}"
+
+
+def _parts(anatomy: Anatomy, batch: int, seq: int) -> Iterator[str]:
+    yield f"{'part':<{LABEL}} {'parameters':>10} {'stored':>10} {'FLOPs':>10}  (batch {batch}, {seq} tokens)"
+    rows = [(part.name, part.parameters, part.nbytes, part.flops) for part in anatomy.parts]
+    rows += [("total", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))]
+    for name, parameters, nbytes, flops in rows:
+        yield f"{name:<{LABEL}} {si(parameters):>10} {si(nbytes, 'B'):>10} {si(flops):>10}"

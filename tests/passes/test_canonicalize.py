@@ -1,0 +1,165 @@
+"""Canonicalizing changes how a graph is written and nothing of what it computes."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from graphs import EVERY, EXPORTS, SOME, apply, every_padding, feeds, fixture, prepared, shared_graph
+from oracles import assert_same_outputs
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize, merge_equal_constants, merge_equal_nodes
+
+CANONICAL = Canonicalize()
+
+
+def parsed(body: str) -> Model:
+    """A model of the nodes in `body`, from x [N, 3] to y [N, 3]."""
+    text = f'<ir_version: 8, opset_import: ["" : 17]> main (float[N, 3] x) => (float[N, 3] y) {body}'
+    return Model.from_proto(onnx.parser.parse_model(text))
+
+
+def operators(model: Model) -> Counter[str]:
+    return Counter(node.op for node in model.graph.nodes)
+
+
+@pytest.mark.parametrize("name", [*EVERY, "bert-features-pooled", "bert-mlm-tied", "quantized-dynamic", "quantized-qdq"])
+def test_outputs_stay_bit_identical(name):
+    """Run as it is written, on every kind of padding; and the file does not grow."""
+    model, original = prepared(name, CANONICAL), Model.load(fixture(name))
+    assert_same_outputs(model, original, every_padding(model), atol=0, optimize=False)
+    assert model.proto().ByteSize() <= fixture(name).stat().st_size
+    assert len(model.graph.nodes) <= len(original.graph.nodes)
+
+
+@pytest.mark.parametrize("name", ["fused-attention", "fused-mha"])
+def test_fused_nodes_are_taken_apart(name):
+    """What onnxruntime.transformers fused becomes the operators that it stands for, to 1e-5; MultiHeadAttention stays."""
+    model = prepared(name, CANONICAL)
+    assert_same_outputs(model, Model.load(fixture(name)), every_padding(model), atol=1e-5)
+    assert {node.op for node in model.graph.nodes if node.domain} == {"MultiHeadAttention", "Gelu"}
+
+
+@pytest.mark.parametrize(
+    "name", ["optimum_tiny_bert_seqcls_pt110_opset11", "vespa_dummy_bert_pt17_opset12", "ortfused_attention_mha"]
+)
+def test_old_exporters_graphs_stay_exact(name):
+    """Opsets 11, 12 and 16 are raised to 17."""
+    path = shared_graph(name)
+    model, original = prepared(path, CANONICAL), Model.load(path)
+    if name.startswith("ortfused"):
+        rng = np.random.default_rng(0)
+        given = {t.name: rng.normal(size=t.shape).astype(t.dtype) for t in model.graph.inputs[:2]}
+        given["input_mask"] = np.array([[1, 0, 1]])
+        assert_same_outputs(model, original, [given], atol=1e-5)
+    else:
+        assert_same_outputs(model, original, every_padding(model), atol=0, optimize=False)
+    assert model.graph.opset == 17
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("size", [(1, 9), (2, 5), ("batch", 5), (2, "length")])
+def test_fixed_shapes_stay_exact(name, size):
+    """Shapes that the file fixes are folded, the others are not."""
+    model = Model.load(fixture(name))
+    for tensor in model.graph.inputs:
+        tensor.shape = list(size)
+    batch, length = (fixed if isinstance(fixed, int) else 4 for fixed in size)
+    apply(CANONICAL, model)
+    assert_same_outputs(model, Model.load(fixture(name)), [feeds(model, batch, length)], atol=0, optimize=False)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_second_time_changes_nothing_and_says_so(name):
+    model = prepared(name, CANONICAL)
+    before = model.fingerprint()
+    change = CANONICAL.apply(model, None)
+    assert not change
+    assert change.note == f"{len(model.graph.nodes)} nodes became {len(model.graph.nodes)}"
+    assert model.fingerprint() == before
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nodes_and_constants_are_unique(name):
+    """Each node has a name of its own; no two constants of one type and shape have one content."""
+    model = prepared(name, CANONICAL)
+    assert len({node.name for node in model.graph.nodes}) == len(model.graph.nodes)
+    contents = [(c.values.dtype, c.values.shape, c.values.tobytes()) for c in model.constants().values()]
+    assert len(set(contents)) == len(contents)
+    assert not {"Identity", "Constant", "Dropout"} & set(operators(model))
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_albert_s_weights_are_stored_once(export):
+    """Exporters or folding write one copy for each layer; a file of the canonical graph is smaller than one layer more."""
+    model = prepared(f"albert-{export}", CANONICAL)
+    matrices = [c.values for c in model.constants().values() if c.values.ndim == 2 and c.values.dtype == np.float32]
+    assert Counter(m.shape for m in matrices if m.shape[0] in (12, 20))[(12, 20)] + Counter(
+        m.shape for m in matrices
+    )[(20, 12)] == 2
+
+
+def test_constants_fold():
+    model = parsed("<float[3] a = {1, 2, 3}> { b = Exp(a)  c = Add(b, a)  y = Mul(x, c) }")
+    assert apply(CANONICAL, model)
+    assert operators(model) == Counter(Mul=1)
+
+
+def test_equal_nodes_merge_but_dense_layers_do_not():
+    """Query and key may start from one matrix, and still have their roles."""
+    body = """<float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> {
+        a = Exp(x) b = Exp(x) q = MatMul(a, w) k = MatMul(b, w) y = Sub(q, k) }"""
+    model = parsed(body)
+    apply(CANONICAL, model)
+    assert operators(model) == Counter(Exp=1, MatMul=2, Sub=1)
+
+
+def test_random_nodes_do_not_merge():
+    model = parsed("{ a = RandomNormalLike(x) b = RandomNormalLike(x) y = Sub(a, b) }")
+    assert merge_equal_nodes(model.graph) == 0
+
+
+def test_nodes_that_differ_in_an_attribute_do_not_merge():
+    model = parsed("{ a = ReduceMax<axes = [0], keepdims = 1>(x) b = ReduceMax<axes = [1], keepdims = 1>(x) y = Add(a, b) }")
+    apply(CANONICAL, model)
+    assert operators(model) == Counter(ReduceMax=2, Add=1)
+
+
+def test_constants_of_equal_bytes_and_other_type_or_shape_stay_apart():
+    """Zeros look alike in every type."""
+    body = """<float[3] a = {0, 0, 0}, float[1, 3] b = {0, 0, 0}, int32[3] c = {0, 0, 0}, float[3] d = {0, 0, 0}> {
+        f = Cast<to = 1>(c) s = Sum(x, a, b, f) y = Add(s, d) }"""
+    model = parsed(body)
+    assert merge_equal_constants(model.graph) == 1
+    assert len({t.name for node in model.graph.nodes for t in node.inputs} & {"a", "b", "c", "d"}) == 3
+
+
+@pytest.mark.parametrize("body", ["{ y = Identity(x) }", "{ a = Identity(x) b = Identity(a) y = Identity(b) }"])
+def test_an_output_that_is_an_input_stays(body):
+    model = parsed(body)
+    apply(CANONICAL, model)
+    assert_same_outputs(model, parsed(body), [{"x": np.ones((2, 3), np.float32)}], atol=0, optimize=False)
+
+
+@pytest.mark.parametrize("body", ["{ a = Dropout(x) y = Exp(a) }", "{ a = Exp(x) b = Identity(a) c = Identity(b) y = Exp(c) }"])
+def test_nodes_without_effect_go(body):
+    model = parsed(body)
+    before = model.clone()
+    apply(CANONICAL, model)
+    assert set(operators(model)) == {"Exp"}
+    assert_same_outputs(model, before, [{"x": np.ones((2, 3), np.float32)}], atol=0, optimize=False)
+
+
+def test_an_opset_that_cannot_be_raised_is_refused():
+    """Upsample is gone since opset 10."""
+    text = """<ir_version: 8, opset_import: ["" : 9]> main (float[1, 1, 3, 3] x) => (float[1, 1, 6, 6] y)
+        <float[4] s = {1, 1, 2, 2}> { y = Upsample(x, s) }"""
+    model = Model.from_proto(onnx.parser.parse_model(text))
+    try:
+        apply(CANONICAL, model)
+    except ModelError as error:
+        assert "opset 9 cannot be raised to 17" in str(error)
+    else:
+        assert model.graph.opset == 17
