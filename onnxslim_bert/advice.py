@@ -11,7 +11,7 @@ from onnxslim_bert.model import Model
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.quantize_static import dense_layers
 
-EXACT = ("first-token", "unpad", "skip-mask")  # they run on a copy
+INT8 = ("quantize-static", "quantize-dynamic")
 TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
 SCALE_BYTES = 4
 
@@ -44,17 +44,15 @@ def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbyte
 
 
 def _try(step: Pass, fused: Model, nbytes: int) -> Change:
-    if step.name in EXACT:
-        return step.apply(fused.clone(), Context())
+    wanted = {want.tensor for want in step.wants(fused)}
     if step.name == "float16":
         return _float16(fused, nbytes)
-    inputs = {linear.source for linear in dense_layers(fused)}
-    if step.name.startswith("quantize-"):
+    if step.name in INT8:
         change = _int8(fused, nbytes)
-    else:
-        change = Change(len(inputs), f"looks at the inputs of dense layers, {len(inputs)}")
-    calibrated = "; needs calibration data" if any(step.wants(fused)) else ""
-    return Change(change.count, change.note + calibrated)
+        return Change(change.count, change.note + "; needs calibration data") if wanted else change
+    if wanted:
+        return Change(len(wanted), f"calibration data decides, on {len(wanted)} inputs of dense layers")
+    return step.apply(fused.clone(), Context())
 
 
 def _int8(fused: Model, nbytes: int) -> Change:

@@ -21,22 +21,20 @@ def describe(inspection: Inspection) -> str:
         lines += [_row("encoder", f"none: {inspection.reason}")]
     else:
         lines += [*_encoder(anatomy.facts), _row("shared", "; ".join(_shared(anatomy.shared)) or "nothing"), ""]
-        lines += [*_parts(anatomy, inspection.batch, inspection.seq), ""]
+        lines += [*_costs(anatomy, inspection.batch, inspection.seq), ""]
         lines += [_row("problems" if i == 0 else "", text) for i, text in enumerate(anatomy.problems or ["none"])] + [""]
         lines += [_row(advice.name, f"{'yes' if advice.applies else 'no ':<4} {advice.note}", 18) for advice in anatomy.passes]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def si(value: float, unit: str = "") -> str:
-    """A number with three digits and a decimal prefix: 22.7 M, 435 MB."""
-    for prefix in ("", "k", "M", "G"):
-        if value < 999.5:
+    """A number with one decimal and a prefix: 22.7 M, 437.7 MB."""
+    prefix = ""
+    for larger in ("k", "M", "G", "T"):
+        if value < 999.95:
             break
-        value /= 1000
-    else:
-        prefix = "T"
-    digits = f"{value:.3g}" if value < 100 else f"{value:.0f}"
-    return f"{digits} {prefix}{unit}".strip()
+        value, prefix = value / 1000, larger
+    return f"{value:.1f} {prefix}{unit}".rstrip() if prefix else f"{value:.0f} {unit}".rstrip()
 
 
 def _row(label: str, text: str, width: int = LABEL) -> str:
@@ -117,9 +115,9 @@ def _shared(shared: Sequence[Shared]) -> Iterator[str]:
         yield f"{', '.join(roles)} of {numbers(layers)}"
 
 
-def _parts(anatomy: Anatomy, batch: int, seq: int) -> Iterator[str]:
+def _costs(anatomy: Anatomy, batch: int, seq: int) -> Iterator[str]:
     yield f"{'part':<{LABEL}} {'parameters':>10} {'stored':>10} {'FLOPs':>10}  (batch {batch}, {seq} tokens)"
-    rows = [(part.name, part.parameters, part.nbytes, part.flops) for part in anatomy.parts]
+    rows = [(cost.part, cost.parameters, cost.nbytes, cost.flops) for cost in anatomy.costs]
     rows += [("total", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))]
     for name, parameters, nbytes, flops in rows:
         yield f"{name:<{LABEL}} {si(parameters):>10} {si(nbytes, 'B'):>10} {si(flops):>10}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.anatomy import NormStyle, norm_style
+from onnxslim_bert.norm_style import NormStyle, norm_style
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model

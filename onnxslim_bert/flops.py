@@ -2,7 +2,7 @@
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.anatomy import PartName
+from onnxslim_bert.parts import PartName
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model

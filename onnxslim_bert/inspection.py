@@ -7,11 +7,11 @@ from typing import Any
 from onnxslim_bert import __version__
 from onnxslim_bert.advice import Advice, advise
 from onnxslim_bert.contract import Context
+from onnxslim_bert.costs import Cost, measure_costs
 from onnxslim_bert.encoder_facts import EncoderFacts, encoder_facts
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.file_facts import FileFacts, read_facts
 from onnxslim_bert.model import Model
-from onnxslim_bert.parts import Part, measure_parts
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.problems import find_problems
@@ -24,7 +24,7 @@ class Anatomy:
     """An encoder taken apart. problems: what stands in the way of its use or of a pass, one sentence each."""
 
     facts: EncoderFacts
-    parts: tuple[Part, ...]
+    costs: tuple[Cost, ...]
     shared: tuple[Shared, ...]
     problems: tuple[str, ...]
     passes: tuple[Advice, ...]
@@ -64,9 +64,9 @@ def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
     fused = model.clone()
     made[Fuse.name] = Fuse().apply(fused, Context())
     shared = find_shared(model, stored)
-    parts = measure_parts(model, fused, shared, batch, seq)
+    costs = measure_costs(model, fused, shared, batch, seq)
     problems = tuple(find_problems(file, model, shared, stored))
-    return Anatomy(encoder_facts(fused), parts, shared, problems, advise(fused, made, _ran(file), file.nbytes))
+    return Anatomy(encoder_facts(fused), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes))
 
 
 def _ran(file: FileFacts) -> list[str]:

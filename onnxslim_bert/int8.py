@@ -32,5 +32,19 @@ def activation_quantizer(low: float, high: float) -> tuple[Array, Array]:
     return np.array(scale), np.array(zero_point)
 
 
+def mean_rounding(rows: Array, weight: Array, scale: Array, zero_point: Array) -> Array:
+    """The mean of rows @ weight less the mean of its int8 product, [d_out]: what rounding takes from every output.
+
+    rows [n, d_in], weight [d_in, d_out]. Values that the quantizer clips are compared as clipped: what clipping does
+    to a few rows must not move all others.
+    """
+    zero = float(zero_point)
+    inside = np.clip(rows, -zero * scale, (UNSIGNED_LEVELS - zero) * scale)
+    rounded = np.clip(np.rint(rows / scale), -zero, UNSIGNED_LEVELS - zero) * scale
+    quantized, scales = quantize_columns(weight)
+    lost: Array = inside.mean(0) @ weight - (rounded.mean(0) @ quantized.astype(np.float32)) * scales
+    return lost
+
+
 def _scales(largest: Array) -> Array:
     return np.where(largest > 0, largest / SIGNED_LIMIT, 1).astype(np.float32)

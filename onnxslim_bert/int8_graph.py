@@ -27,14 +27,17 @@ class Int8Writer:
         self.weights: dict[tuple[str, bool], tuple[gs.Constant, gs.Constant]] = {}
         self.inputs: dict[str, tuple[gs.Tensor, gs.Tensor, gs.Tensor]] = {}
 
-    def static(self, linear: Linear, scale: Array, zero_point: Array) -> None:
-        """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float."""
+    def static(self, linear: Linear, scale: Array, zero_point: Array, correction: Array | None = None) -> None:
+        """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float.
+
+        correction: [d_out], added to the bias.
+        """
         if linear.source not in self.inputs:
             constants = [self.build.constant(n, v) for n, v in (("scale", scale), ("zero_point", zero_point))]
             source = _before_clip(self.tensors[linear.source], scale, zero_point)
             quantized = self.build.node("QuantizeLinear", f"{linear.source}/quantized", [source, *constants])
             self.inputs[linear.source] = (quantized, constants[0], constants[1])
-        self._write(linear, *self.inputs[linear.source])
+        self._write(linear, *self.inputs[linear.source], correction)
 
     def dynamic(self, linear: Linear) -> None:
         """`linear` on an input whose range is found when it runs; the output is float."""
@@ -45,9 +48,19 @@ class Int8Writer:
             )
         self._write(linear, *self.inputs[linear.source])
 
-    def _write(self, linear: Linear, quantized: gs.Tensor, scale: gs.Tensor, zero_point: gs.Tensor) -> None:
+    def _write(
+        self,
+        linear: Linear,
+        quantized: gs.Tensor,
+        scale: gs.Tensor,
+        zero_point: gs.Tensor,
+        correction: Array | None = None,
+    ) -> None:
         weight, scales = self._weight(linear)
         bias = self.tensors[linear.bias] if linear.bias else None
+        if correction is not None:
+            old = bias.values if bias is not None else np.float32(0)
+            bias = self.build.constant(f"{linear.node}/bias", (old + correction).astype(np.float32))
         name = f"{linear.node}/int8"
         if self.form == "contrib":
             operands = [quantized, weight, scale, scales, zero_point, None, bias]

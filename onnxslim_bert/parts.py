@@ -1,71 +1,63 @@
-"""Parameters, bytes and FLOPs by part of a model."""
+"""Which part of a model each node belongs to."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
-import onnx_graphsurgeon as gs
-
-from onnxslim_bert.anatomy import PARTS, PartName, part_of_nodes
-from onnxslim_bert.embeddings import is_table
-from onnxslim_bert.flops import flops_by_part
+from onnxslim_bert.encoder import Encoder
 from onnxslim_bert.linear import is_linear, read_linear
 from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, nodes_between
-from onnxslim_bert.sharing import Shared
+from onnxslim_bert.norm_style import pre_norms
+from onnxslim_bert.regions import nodes_between
+
+PartName = Literal["embeddings", "attention", "feed-forward", "head", "other"]
+PARTS: tuple[PartName, ...] = ("embeddings", "attention", "feed-forward", "head", "other")
+
+NOWHERE, EMBEDDINGS = -1, 0  # stages; layer i attends at 2 * i + 1 and feeds forward at 2 * i + 2, the head comes last
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part's share of a model.
+def part_of_nodes(model: Model) -> dict[int, PartName]:
+    """The part by the id of each node of a fused model, where norms are single nodes.
 
-    parameters: elements of tables, of dense matrices and their biases, and of norms; shared ones count once.
-    nbytes: of all constants that the file stores, scales of int8 weights included. flops: see `flops_by_part`.
+    A node belongs to the latest stage whose results it reads. A norm that only a layer's matrices read (pre-norm) belongs
+    to them, and so does what quantizes their inputs and restores their weights.
     """
-
-    name: PartName
-    parameters: int
-    nbytes: int
-    flops: int
-
-
-def measure_parts(model: Model, fused: Model, shared: Sequence[Shared], batch: int, seq: int) -> tuple[Part, ...]:
-    """Every part of a canonicalized `model`, of which `fused` is the fused form."""
-    owners = _owners(fused)
-    learned = set(_learned(fused.graph))
-    flops = flops_by_part(fused, batch, seq)
-    repeated = {name for group in shared for name in group.constants[1:]}
-    not_stored = {name for group in shared for name in group.constants[group.copies :]}
-    parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
-    for name, tensor in model.constants().items():
-        part = owners.get(name, "other")
-        parameters[part] += tensor.values.size if name in learned - repeated else 0
-        nbytes[part] += tensor.values.nbytes if name not in not_stored else 0
-    return tuple(Part(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
-
-
-def _owners(fused: Model) -> dict[str, PartName]:
-    """The first part that reads each constant, by the constant's name."""
-    parts = part_of_nodes(fused)
-    owners: dict[str, PartName] = {}
-    for node in sorted(fused.graph.nodes, key=lambda node: PARTS.index(parts[id(node)])):
-        for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant):
-                owners.setdefault(tensor.name, parts[id(node)])
-    return owners
+    encoder, tensors = model.encoder, model.graph.tensors()
+    stages = _stages(encoder)
+    above = {id(node) for node in nodes_between([], tensors[encoder.layers[0].key.source])}
+    norms = pre_norms(model)
+    found: dict[int, int] = {}
+    reached: dict[int, int] = {}
+    for node in model.graph.nodes:
+        stage = max((reached.get(id(tensor), NOWHERE) for tensor in node.inputs), default=NOWHERE)
+        if node.name in stages:
+            stage = stages[node.name]
+        elif id(node) in norms:
+            stage = stages[norms[id(node)]]
+        elif id(node) in above:
+            stage = EMBEDDINGS
+        found[id(node)] = stage
+        reached |= {id(tensor): stage for tensor in node.outputs}
+    for node in filter(is_linear, model.graph.nodes):
+        linear = read_linear(node)
+        for helper in nodes_between([tensors[linear.source]], tensors[linear.result]):
+            found[id(helper)] = found[id(node)]
+    return {node: _part(stage, 2 * len(encoder.layers)) for node, stage in found.items()}
 
 
-def _learned(graph: gs.Graph) -> Iterator[str]:
-    """The names of constants that training found, whatever a quantizer added to them."""
-    tensors = graph.tensors()
-    for node in graph.nodes:
-        if node.op == "LayerNormalization":
-            yield from (tensor.name for tensor in node.inputs[1:] if isinstance(tensor, gs.Constant))
-        elif node.op in ("Gather", "Slice") and (values := constant(node.inputs[0])) is not None and is_table(values):
-            yield node.inputs[0].name
-        elif is_linear(node):
-            linear = read_linear(node)
-            yield linear.weight
-            if linear.bias:
-                bias = tensors[linear.bias]
-                restored = [t for above in nodes_between([], bias) for t in above.inputs[:1]]
-                yield (restored or [bias])[0].name
+def _stages(encoder: Encoder) -> dict[str, int]:
+    """The stage of each dense layer by its node."""
+    projection = encoder.embeddings.projection
+    found = {projection.node: EMBEDDINGS} if projection else {}
+    for layer in encoder.layers:
+        for role, linear in layer.linears.items():
+            found[linear.node] = 2 * layer.index + (2 if role in ("up", "down") else 1)
+    return found | {linear.node: 2 * len(encoder.layers) + 1 for linear in encoder.head}
+
+
+def _part(stage: int, last: int) -> PartName:
+    if stage == NOWHERE:
+        return "other"
+    if stage == EMBEDDINGS:
+        return "embeddings"
+    if stage > last:
+        return "head"
+    return "attention" if stage % 2 else "feed-forward"

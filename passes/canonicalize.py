@@ -76,7 +76,7 @@ def raise_opset(model: Model) -> None:
     del raised.graph.input[:]
     raised.graph.input.extend(inputs)
     raised.graph.initializer.extend(initializers.values())
-    versions = {entry.domain: entry.version for entry in [*skeleton.opset_import, *raised.opset_import]}
+    versions = {entry.domain: entry.version for entry in [*skeleton.opset_import, *raised.opset_import]} | {"": OPSET}
     del raised.opset_import[:]
     raised.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d not in (PARKED, "ai.onnx"))
     model.graph = Model.from_proto(raised, weights).graph

@@ -7,7 +7,7 @@ from typing import ClassVar
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.int8 import activation_quantizer
+from onnxslim_bert.int8 import activation_quantizer, mean_rounding
 from onnxslim_bert.int8_graph import Format, Int8Writer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
@@ -25,6 +25,8 @@ class QuantizeStatic(Pass):
 
     method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse.
     format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
+    correct_bias: take the mean error that rounding leaves on calibration rows off each bias (Nagel et al. 2019,
+    https://arxiv.org/abs/1906.04721).
     embeddings: quantize the embedding tables too.
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
@@ -33,11 +35,12 @@ class QuantizeStatic(Pass):
     name: ClassVar[str] = "quantize-static"
     method: str = "minmax"
     format: str = "contrib"
+    correct_bias: bool = True
     embeddings: bool = True
 
     def wants(self, model: Model) -> Iterable[Want]:
-        kind = observer_of(self._method())
-        return [Want(source, kind) for source in dict.fromkeys(x.source for x in dense_layers(model))]
+        kinds = [observer_of(self._method()), *(["sample"] if self.correct_bias else [])]
+        return [Want(source, kind) for source in dict.fromkeys(x.source for x in dense_layers(model)) for kind in kinds]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         method = self._method()
@@ -45,7 +48,13 @@ class QuantizeStatic(Pass):
         linears = dense_layers(model)
         for linear in linears:
             spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
-            writer.static(linear, *activation_quantizer(spanned.low, spanned.high))
+            scale, zero_point = activation_quantizer(spanned.low, spanned.high)
+            correction = None
+            if self.correct_bias:
+                rows = ctx.stats[Want(linear.source, "sample")]
+                weight = model.array(linear.weight)
+                correction = mean_rounding(rows, weight.T if linear.trans_b else weight, scale, zero_point)
+            writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
         return Change(len(linears) + tables, f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8")

@@ -26,8 +26,8 @@ class SplitOutliers(Pass):
 
     After GELU a handful of neurons reach tens where the others stay below one or two, and stretch the quantizer's range
     for all. Taken out, they cost a product of `count` rows; the others are quantized as if they were not there. The clip
-    is where the other channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer
-    is split when the error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
+    is where the other channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer is
+    split when the error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
 
     gain: the share of the error that a split has to leave at most, in (0, 1].
 
@@ -76,11 +76,14 @@ def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> 
 
 
 def _alone(model: Model) -> list[Linear]:
-    """Layers that share neither input nor weight, so that a split concerns nothing else, and that see every token."""
+    """Layers (output, down) that share neither input nor weight and see every token.
+
+    Where the output is the wider side, as in `up`, scaling the input costs less than a split.
+    """
     single = [x.node for layer in model.encoder.layers if layer.first_token for x in layer.linears.values()]
     groups = group_sites(dense_layers(model))
     alone = [sites[0][0] for sites in groups if len(sites) == 1 and len(sites[0]) == 1]
-    return [linear for linear in alone if not linear.trans_b and linear.node not in single]
+    return [x for x in alone if x.d_in >= x.d_out and not x.trans_b and x.node not in single]
 
 
 def _split(model: Model, build: Builder, linear: Linear, outliers: Array, spanned: Array) -> None:

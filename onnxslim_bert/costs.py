@@ -1,0 +1,71 @@
+"""Parameters, bytes and FLOPs by part of a model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.parts import PARTS, PartName, part_of_nodes
+from onnxslim_bert.embeddings import is_table
+from onnxslim_bert.flops import flops_by_part
+from onnxslim_bert.linear import is_linear, read_linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import constant, nodes_between
+from onnxslim_bert.sharing import Shared
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One part's share of a model.
+
+    parameters: elements of tables, of dense matrices and their biases, and of norms; shared ones count once.
+    nbytes: of all constants that the file stores, scales of int8 weights included. flops: see `flops_by_part`.
+    """
+
+    part: PartName
+    parameters: int
+    nbytes: int
+    flops: int
+
+
+def measure_costs(model: Model, fused: Model, shared: Sequence[Shared], batch: int, seq: int) -> tuple[Cost, ...]:
+    """Every part of a canonicalized `model`, of which `fused` is the fused form."""
+    owners = _owners(fused)
+    learned = set(_learned(fused.graph))
+    flops = flops_by_part(fused, batch, seq)
+    repeated = {name for group in shared for name in group.constants[1:]}
+    not_stored = {name for group in shared for name in group.constants[group.copies :]}
+    parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, tensor in model.constants().items():
+        part = owners.get(name, "other")
+        parameters[part] += tensor.values.size if name in learned - repeated else 0
+        nbytes[part] += tensor.values.nbytes if name not in not_stored else 0
+    return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
+
+
+def _owners(fused: Model) -> dict[str, PartName]:
+    """The first part that reads each constant, by the constant's name."""
+    parts = part_of_nodes(fused)
+    owners: dict[str, PartName] = {}
+    for node in sorted(fused.graph.nodes, key=lambda node: PARTS.index(parts[id(node)])):
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                owners.setdefault(tensor.name, parts[id(node)])
+    return owners
+
+
+def _learned(graph: gs.Graph) -> Iterator[str]:
+    """The names of constants that training found, whatever a quantizer added to them."""
+    tensors = graph.tensors()
+    for node in graph.nodes:
+        if node.op == "LayerNormalization":
+            yield from (tensor.name for tensor in node.inputs[1:] if isinstance(tensor, gs.Constant))
+        elif node.op in ("Gather", "Slice") and (values := constant(node.inputs[0])) is not None and is_table(values):
+            yield node.inputs[0].name
+        elif is_linear(node):
+            linear = read_linear(node)
+            yield linear.weight
+            if linear.bias:
+                bias = tensors[linear.bias]
+                restored = [t for above in nodes_between([], bias) for t in above.inputs[:1]]
+                yield (restored or [bias])[0].name

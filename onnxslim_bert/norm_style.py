@@ -1,0 +1,38 @@
+"""Whether an encoder normalizes before or after its residual sums."""
+
+from typing import Literal
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.model import Model
+
+NormStyle = Literal["pre-norm", "post-norm"]
+
+
+def norm_style(model: Model) -> NormStyle | None:
+    """Whether a fused model normalizes before or after its residual sums; None when it has no norm that was recognised."""
+    if not any(node.op == "LayerNormalization" for node in model.graph.nodes):
+        return None
+    return "pre-norm" if pre_norms(model) else "post-norm"
+
+
+def pre_norms(model: Model) -> dict[int, str]:
+    """By the id of each norm that only matrices of a layer read, and no residual sum: the node of the first of them."""
+    readers: dict[str, str] = {}
+    for layer in model.encoder.layers:
+        for linear in layer.linears.values():
+            readers.setdefault(linear.source, linear.node)
+    return {
+        id(node): readers[node.outputs[0].name]
+        for node in model.graph.nodes
+        if node.op == "LayerNormalization"
+        and node.outputs[0].name in readers
+        and not _feeds_residual(node.outputs[0])
+    }
+
+
+def _feeds_residual(tensor: gs.Tensor) -> bool:
+    """Whether a sum reads `tensor`, or the first token of it."""
+    return any(
+        node.op in ("Add", "Sum") or (node.op == "Slice" and _feeds_residual(node.outputs[0])) for node in tensor.outputs
+    )
