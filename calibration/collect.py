@@ -16,9 +16,7 @@ from onnxslim_bert.runtime import model_session
 Progress = Callable[[int, int], None]  # batches done, batches in all
 
 
-def collect(
-    model: Model, wants: Iterable[Want], batches: Batches, progress: Progress | None = None
-) -> dict[Want, Any]:
+def collect(model: Model, wants: Iterable[Want], batches: Batches, progress: Progress | None = None) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
     Raises DataError when there are no rows, ModelError when an activation is not finite.

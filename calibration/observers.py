@@ -78,7 +78,7 @@ class MovingAverage(Observer):
 
 
 class StreamingHistogram(Observer):
-    """A histogram whose range doubles when a value falls outside, merging pairs of bins, so that no value is dropped."""
+    """A histogram whose range doubles when a value falls outside, merging pairs of bins: no value is dropped."""
 
     def __init__(self) -> None:
         self.counts: Array | None = None
@@ -88,7 +88,7 @@ class StreamingHistogram(Observer):
         low, high = float(rows.min()), float(rows.max())
         if self.counts is None:
             self.low = low
-            self.width = max((high - low) / BINS, np.finfo(np.float32).tiny) * (1 + 1e-6)
+            self.width = max((high - low) / BINS, float(np.finfo(np.float32).tiny)) * (1 + 1e-6)
             self.counts = np.zeros(BINS, np.int64)
         while high >= self.low + BINS * self.width:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])

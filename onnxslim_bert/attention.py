@@ -15,7 +15,13 @@ HIDDEN = -10000.0  # added to the scores of masked keys; their weight underflows
 
 
 def emit_attention(
-    build: Builder, style: Style, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder,
+    style: Style,
+    roles: Sequence[gs.Tensor],
+    width: int,
+    heads: int,
+    scale: float,
+    mask: gs.Tensor | None,
 ) -> gs.Tensor:
     """Attention over `roles` (query [batch, length, width], key and value [batch, seq, width]) in `heads` heads.
 
@@ -34,7 +40,9 @@ def _contrib(
     build: Builder, roles: Sequence[gs.Tensor], _: int, heads: int, scale: float, mask: gs.Tensor | None
 ) -> gs.Tensor:
     visible = None if mask is None else build.once("Cast", f"{mask.name}/visible", [mask], to=onnx.TensorProto.INT32)
-    return build.node("MultiHeadAttention", "context", [*roles, None, visible], "com.microsoft", num_heads=heads, scale=scale)
+    return build.node(
+        "MultiHeadAttention", "context", [*roles, None, visible], "com.microsoft", num_heads=heads, scale=scale
+    )
 
 
 def _standard(
@@ -45,7 +53,9 @@ def _standard(
     together = build.constant("together", np.array([0, 0, -1], np.int64))
     query, key, value = (
         build.node("Transpose", name, [build.node("Reshape", name, [tensor, apart])], perm=perm)
-        for name, tensor, perm in zip(("query", "key", "value"), roles, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True)
+        for name, tensor, perm in zip(
+            ("query", "key", "value"), roles, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True
+        )
     )
     scaled = build.node("Mul", "scaled", [query, build.constant("scale", np.array(scale, np.float32))])
     scores = build.node("MatMul", "scores", [scaled, key])

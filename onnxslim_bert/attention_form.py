@@ -35,26 +35,27 @@ def attention_form(
     heads: int,
     widths: Sequence[int],
     first_token: bool = False,
+    half: bool = False,
 ) -> AttentionForm | str:
     """The form of the region from `sources` (query, key, value) to `target`, or why it is not proven.
 
     hidden: the layer's input, which some exporters read for its shape. widths: of query, key, value and hidden.
-    first_token: the query has position 0 only.
+    first_token: the query has position 0 only. half: query, key and value are float16.
     Raises ModelError for a causal mask: that is a decoder.
     """
     tokens = token_inputs(graph)
     batch, seq = probe_size(graph)
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {
-        tensor.name: rng.standard_normal((batch, seq, width)).astype(np.float32)
+        tensor.name: rng.standard_normal((batch, seq, width)).astype(np.float16 if half else np.float32)
         for tensor, width in zip([*sources, hidden], widths, strict=True)
     }
     if first_token:
         feeds[sources[0].name] = feeds[sources[0].name][:, :1]
-    q, k, v = (feeds[tensor.name] for tensor in sources)
+    q, k, v = (feeds[tensor.name].astype(np.float32) for tensor in sources)
     embedded = _embedded(graph)
-    feeds = {n: np.zeros((batch, seq, width), np.float32) for n, (_, width) in embedded.items()} | feeds
-    nodes = nodes_between([*sources, hidden, *(t for t, _ in embedded.values())], target)
+    feeds = {name: rows for name, (_, rows) in embedded.items()} | feeds
+    nodes = nodes_between([*sources, hidden, *(tensor for tensor, _ in embedded.values())], target)
     read = [t.name for t in inputs_of(nodes)]
     candidates = [t for t in tokens if t.name in read]
     unknown = [name for name in read if name not in feeds and name not in {t.name for t in candidates}]
@@ -95,14 +96,19 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
     """
     batch, seq = probe_size(graph)
     tensors = graph.tensors()
-    widths = {name: width for name, (_, width) in _embedded(graph).items()}
-    widths |= {linear.result: linear.d_out, linear.source: linear.d_in}
-    feeds: dict[str, Array] = {name: np.zeros((batch, seq, width), np.float32) for name, width in widths.items()}
+    half = tensors[linear.weight].values.dtype == np.float16
+    widths = {linear.result: linear.d_out, linear.source: linear.d_in}
+    feeds: dict[str, Array] = {name: rows for name, (_, rows) in _embedded(graph).items()}
+    feeds |= {n: np.zeros((batch, seq, width), np.float16 if half else np.float32) for n, width in widths.items()}
+    nodes = nodes_between([tensors[name] for name in feeds], target)
     feeds |= {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in token_inputs(graph)}
-    nodes = nodes_between([tensors[name] for name in widths], target)
     read = {t.name for t in inputs_of(nodes)}
     try:
-        return run(nodes, {n: v for n, v in feeds.items() if n in read}, target, opsets_of(graph)).shape if nodes else (linear.d_out,)
+        return (
+            run(nodes, {n: v for n, v in feeds.items() if n in read}, target, opsets_of(graph)).shape
+            if nodes
+            else (linear.d_out,)
+        )
     except ValueError as error:
         raise ModelError(f"the nodes from {linear.result!r} to {target.name!r} do not run ({error})") from error
 
@@ -136,13 +142,13 @@ def probe_size(graph: gs.Graph) -> tuple[int, int]:
     return int(batch), int(seq)
 
 
-def _embedded(graph: gs.Graph) -> dict[str, tuple[gs.Tensor, int]]:
-    """The rows that embedding tables give for a graph input, with their width: read for its shape by some exporters."""
+def _embedded(graph: gs.Graph) -> dict[str, tuple[gs.Tensor, Array]]:
+    """What embedding tables give for a graph input, with rows of that shape: some exporters read the shape there."""
     tokens = {t.name for t in token_inputs(graph)}
     return {
-        node.outputs[0].name: (node.outputs[0], node.inputs[0].values.shape[1])
+        node.outputs[0].name: (node.outputs[0], np.zeros((*probe_size(graph), *table.shape[1:]), table.dtype))
         for node in graph.nodes
-        if node.op == "Gather" and node.inputs[1].name in tokens and constant(node.inputs[0]) is not None
+        if node.op == "Gather" and node.inputs[1].name in tokens and (table := constant(node.inputs[0])) is not None
     }
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.parts import PARTS, PartName, part_of_nodes
-from onnxslim_bert.embeddings import is_table
+from onnxslim_bert.embeddings import table_of
 from onnxslim_bert.flops import flops_by_part
 from onnxslim_bert.linear import is_linear, read_linear
 from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, nodes_between
+from onnxslim_bert.parts import PARTS, PartName, part_of_nodes
+from onnxslim_bert.regions import producer
 from onnxslim_bert.sharing import Shared
 
 
@@ -59,13 +59,17 @@ def _learned(graph: gs.Graph) -> Iterator[str]:
     tensors = graph.tensors()
     for node in graph.nodes:
         if node.op == "LayerNormalization":
-            yield from (tensor.name for tensor in node.inputs[1:] if isinstance(tensor, gs.Constant))
-        elif node.op in ("Gather", "Slice") and (values := constant(node.inputs[0])) is not None and is_table(values):
-            yield node.inputs[0].name
+            yield from (_stored(tensor).name for tensor in node.inputs[1:])
+        elif (table := table_of(node)) is not None:
+            yield table.name
         elif is_linear(node):
             linear = read_linear(node)
             yield linear.weight
             if linear.bias:
-                bias = tensors[linear.bias]
-                restored = [t for above in nodes_between([], bias) for t in above.inputs[:1]]
-                yield (restored or [bias])[0].name
+                yield _stored(tensors[linear.bias]).name
+
+
+def _stored(tensor: gs.Tensor) -> gs.Tensor:
+    """The constant from which a DequantizeLinear makes `tensor`, or `tensor` itself."""
+    above = producer(tensor)
+    return above.inputs[0] if above is not None and above.op == "DequantizeLinear" else tensor

@@ -7,7 +7,9 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.linear import Linear, is_linear, read_linear
-from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, producer, run
+
+LOOKUPS = ("Gather", "GatherBlockQuantized", "Slice")
 
 
 @dataclass(frozen=True)
@@ -35,34 +37,42 @@ def find_embeddings(graph: gs.Graph, first_query: Linear) -> Embeddings:
     nodes = nodes_between([], tensors[first_query.source])
     roles: dict[str, str] = {}
     for node in nodes:
-        table = constant(node.inputs[0]) if node.inputs else None
-        if table is None or not is_table(table) or node.attrs.get("axis", 0) != 0:
-            continue
-        if node.op in ("Gather", "GatherBlockQuantized"):
-            roles.setdefault(_role(graph, node.inputs[1]), node.inputs[0].name)
-        elif node.op == "Slice":
-            roles.setdefault("position", node.inputs[0].name)
+        table = table_of(node)
+        if table is not None:
+            role = "position" if node.op == "Slice" else _role(graph, node.inputs[1])
+            roles.setdefault(role, table.name)
     projection = next((read_linear(node) for node in nodes if is_linear(node)), None)
     return Embeddings(roles.get("word"), roles.get("position"), roles.get("token_type"), projection)
 
 
-def is_table(values: Array) -> bool:
-    """Whether `values` may be a table's rows: not positions [1, seq], and not the scales [rows, 1] of int8 rows."""
-    return values.ndim == 2 and values.shape[1] > 1 and (values.dtype.kind == "f" or values.dtype.itemsize == 1)
+def table_of(node: gs.Node) -> gs.Constant | None:
+    """The table [rows, width] that `node` looks rows up in, None when it is no lookup.
+
+    Positions [1, seq] are no table, and neither are the scales [rows, 1] of int8 rows.
+    """
+    if node.op not in LOOKUPS or node.attrs.get("axis", 0) != 0:
+        return None
+    tensor = node.inputs[0]
+    above = producer(tensor)
+    if above is not None and above.op == "DequantizeLinear":
+        tensor = above.inputs[0]
+    values = constant(tensor)
+    if values is None or values.ndim != 2 or values.shape[1] == 1:
+        return None
+    return tensor if values.dtype.kind == "f" or values.dtype.itemsize == 1 else None
 
 
 def _role(graph: gs.Graph, indices: gs.Tensor) -> str:
     """What a table is read by: "word", "position", "token_type", or the indices' name when that is not known."""
-    values = constant(indices)
+    values: Array | str | None = constant(indices)
     if values is None:
         values = _probe(graph, indices)
     if isinstance(values, str):
         return values
-    if values is None:
-        return indices.name
-    if not values.any():
+    if values is not None and not values.any():
         return "token_type"
-    return "position" if values.ndim and np.unique(values).size > 1 else indices.name
+    is_position = values is not None and values.ndim > 0 and np.unique(values).size > 1
+    return "position" if is_position else str(indices.name)
 
 
 def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:

@@ -19,12 +19,44 @@ from onnxslim_bert.linear import Linear, is_linear, read_linear
 from onnxslim_bert.regions import constant, nodes_between, producer
 
 VIEWS = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast Expand Gather Mul Div Add Sum QuantizeLinear DequantizeLinear".split()
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Cast",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Div",
+        "Add",
+        "Sum",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
 )
 SCORES = frozenset(
-    "Add Sub Sum Mul Div Where Cast Reshape Unsqueeze Squeeze Identity QuantizeLinear DequantizeLinear".split()
+    [
+        "Add",
+        "Sub",
+        "Sum",
+        "Mul",
+        "Div",
+        "Where",
+        "Cast",
+        "Reshape",
+        "Unsqueeze",
+        "Squeeze",
+        "Identity",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
 )
-PROBABILITIES = frozenset("Where Cast Reshape Identity Dropout IsNaN Mul QuantizeLinear DequantizeLinear".split())
+PROBABILITIES = frozenset(
+    ["Where", "Cast", "Reshape", "Identity", "Dropout", "IsNaN", "Mul", "QuantizeLinear", "DequantizeLinear"]
+)
 FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
 FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 
@@ -122,10 +154,12 @@ def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
 
 def _cores(node: gs.Node) -> Iterator[_Core]:
     if node.op == "If" and (inner := _branch_attention(node)) is not None:  # written by `skip-mask`
-        yield _Core(node, *inner.inputs[:3], node.outputs[0], inner.attrs.get("num_heads"))
+        query, key, value = inner.inputs[:3]
+        yield _Core(node, query, key, value, node.outputs[0], inner.attrs.get("num_heads"))
     elif node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
         heads = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
-        yield _Core(node, *node.inputs[:3], node.outputs[0], heads)
+        query, key, value = node.inputs[:3]
+        yield _Core(node, query, key, value, node.outputs[0], heads)
     elif node.op == "Softmax":
         scores = _up_to_product(node.inputs[0])
         context = _down_to_product(node.outputs[0])
@@ -180,9 +214,13 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
     )
     first_token = query.source != key.source and _is_first_of(graph, query.source, key.source)
     if query.source != key.source and not first_token:
-        raise ModelError(f"layer {index}: query and key read different tensors: cross-attention, so not an encoder alone")
+        raise ModelError(
+            f"layer {index}: query and key read different tensors: cross-attention, so not an encoder alone"
+        )
     if len({query.node, key.node, value.node}) < 3:
-        raise ModelError(f"layer {index}: query, key and value are one packed matrix at node {query.node!r}; not supported")
+        raise ModelError(
+            f"layer {index}: query, key and value are one packed matrix at node {query.node!r}; not supported"
+        )
     output_node = _below(core.result, order)
     if output_node is None:
         raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
@@ -203,7 +241,11 @@ def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
         return False
     bounds = [None if (value := constant(t)) is None else value.tolist() for t in node.inputs[1:4]]
     stream, key = node.inputs[0], tensors[key_source]
-    while (above := producer(stream)) is not None and above.op in ("Reshape", "Gather") and constant(above.inputs[0]) is None:
+    while (
+        (above := producer(stream)) is not None
+        and above.op in ("Reshape", "Gather")
+        and constant(above.inputs[0]) is None
+    ):
         stream = above.inputs[0]  # padding that comes back
     between = nodes_between([stream], key)
     return bounds == [[0], [1], [1]] and (stream is key or any(t is stream for n in between for t in n.inputs))
@@ -232,7 +274,9 @@ def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node],
     return found
 
 
-def _feed_forward(index: int, graph: gs.Graph, output: Linear, order: dict[int, int]) -> tuple[Linear | None, Linear | None]:
+def _feed_forward(
+    index: int, graph: gs.Graph, output: Linear, order: dict[int, int]
+) -> tuple[Linear | None, Linear | None]:
     tensors = graph.tensors()
     up_node = _below(tensors[output.result], order)
     if up_node is None or (up := read_linear(up_node)).d_in != output.d_out:
@@ -246,7 +290,7 @@ def _feed_forward(index: int, graph: gs.Graph, output: Linear, order: dict[int, 
 
 
 def _heads(graph: gs.Graph, index: int, core: _Core, query: Linear) -> tuple[int, int]:
-    """The number of heads and their width: written in the graph, or read off the scores' left operand when it is run."""
+    """The number of heads and their width: written in the graph, or the shape of the scores' left operand."""
     head_dim = query.d_out // core.heads if core.heads else _written_width(core.query)
     if head_dim is None or head_dim <= 0:
         head_dim = probe_shape(graph, query, core.query)[-1]
@@ -273,7 +317,8 @@ def _form(
     target = tensors[output.source]
     hidden = tensors[key.source]
     widths = [query.d_out, key.d_out, value.d_out, key.d_in]
-    form = attention_form(graph, sources, hidden, target, heads, widths, first_token)
+    half = tensors[query.weight].values.dtype == np.float16
+    form = attention_form(graph, sources, hidden, target, heads, widths, first_token, half)
     return (None, form) if isinstance(form, str) else (form, "")
 
 

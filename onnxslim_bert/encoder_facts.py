@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.norm_style import NormStyle, norm_style
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
+from onnxslim_bert.norm_style import NormStyle, norm_style
 from onnxslim_bert.regions import nodes_between
 
 ACTIVATIONS = {
@@ -34,9 +34,10 @@ class Table:
 class EncoderFacts:
     """Sizes of an encoder, layer by layer where layers may differ.
 
-    heads, head_width, feed_forward: of each layer; feed_forward is 0 where a layer has none. norm, activation: None when
-    not recognised. mask: the input that says which tokens are real. proven: for each layer whether its attention is
-    proven to be softmax(scale * q @ k.T + mask) @ v. last_layer: the tokens that it computes.
+    heads, head_width, feed_forward: of each layer; feed_forward is 0 where a layer has none.
+    norm, activation: None when not recognised. mask: the input that says which tokens are real.
+    proven: for each layer whether its attention is proven to be softmax(scale * q @ k.T + mask) @ v.
+    first_token: the last layer computes no other.
     encoder_dtypes, head_dtypes: number of dense layers by the type of their weights.
     """
 
@@ -49,7 +50,7 @@ class EncoderFacts:
     activation: str | None
     mask: str | None
     proven: tuple[bool, ...]
-    last_layer: str
+    first_token: bool
     tables: dict[str, Table]
     encoder_dtypes: dict[str, int]
     head_dtypes: dict[str, int]
@@ -72,7 +73,7 @@ def encoder_facts(fused: Model) -> EncoderFacts:
         activation=_activation(fused, layers[0]),
         mask=encoder.mask,
         proven=tuple(layer.form is not None for layer in layers),
-        last_layer="first token" if layers[-1].first_token else "every token",
+        first_token=layers[-1].first_token,
         tables={role: Table(values.shape[0], values.shape[1], str(values.dtype)) for role, values in tables.items()},
         encoder_dtypes=_dtypes(constants, dense),
         head_dtypes=_dtypes(constants, encoder.head),

@@ -12,7 +12,8 @@ from onnxslim_bert.producer import Producer, find_producer
 from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.wire import read_skeleton
 
-FUSED = frozenset("LayerNormalization Gelu Attention RMSNormalization".split())  # of the ONNX operator set
+FUSED = frozenset(("LayerNormalization", "Gelu", "Attention", "RMSNormalization"))  # of the ONNX operator set
+INTEGER = ("Quant", "Integer", "QLinear", "QAttention", "QEmbed", "QGemm", "NBits")  # in names of operators
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class FileFacts:
     """The file, its header and its graph's surface.
 
     nbytes: with external data. external: sizes in bytes of the files that hold it, by location, None for a missing one.
-    sha256: of the file, None when it was not asked for. opsets: versions by domain; "ai.onnx" is ONNX's own.
-    operators: number of nodes by operator, subgraphs included. fused: those that stand for several elementary ones.
+    sha256: of the file, None when it was not asked for. opsets: versions of the domains in use, ONNX's own is "ai.onnx".
+    operators: number of nodes by operator, subgraphs included. fused: those that stand for several elementary ones;
+    quantized: those that make, take or undo integers.
     """
 
     path: str
@@ -44,6 +46,7 @@ class FileFacts:
     outputs: tuple[Port, ...]
     operators: dict[str, int]
     fused: dict[str, int]
+    quantized: dict[str, int]
 
 
 def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
@@ -57,6 +60,11 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
     weights = {tensor.name for tensor in proto.graph.initializer}
     external = _external(proto, path.parent)
     nodes = list(_nodes(proto.graph.node))
+    operators = _counts(node.op_type for node in nodes)
+    contrib = {node.op_type for node in nodes if node.domain == "com.microsoft"}
+    quantized = {name: count for name, count in operators.items() if any(part in name for part in INTEGER)}
+    used = {node.domain or "ai.onnx" for node in nodes}
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     return FileFacts(
         path=str(path),
         nbytes=path.stat().st_size + sum(size or 0 for size in external.values()),
@@ -64,11 +72,12 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
         external=external,
         producer=find_producer(proto),
         ir_version=proto.ir_version,
-        opsets={entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        opsets={name: version for name, version in opsets.items() if name in used},
         inputs=tuple(_port(value) for value in proto.graph.input if value.name not in weights),
         outputs=tuple(_port(value) for value in proto.graph.output),
-        operators=_counts(node.op_type for node in nodes),
-        fused=_counts(node.op_type for node in nodes if node.op_type in FUSED or node.domain == "com.microsoft"),
+        operators=operators,
+        fused={name: count for name, count in operators.items() if name in FUSED | contrib and name not in quantized},
+        quantized=quantized,
     )
 
 

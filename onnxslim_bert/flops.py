@@ -2,14 +2,14 @@
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.parts import PartName
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
+from onnxslim_bert.parts import PartName
 from onnxslim_bert.regions import constant, nodes_between
 from onnxslim_bert.tokenwise import is_tokenwise
 
-SELECTS = frozenset("Gather GatherND Slice ReduceMean ReduceSum ReduceMax".split())
+SELECTS = frozenset(("Gather", "GatherND", "Slice", "ReduceMean", "ReduceSum", "ReduceMax"))
 ONE_TOKEN = frozenset(("query", "output", "up", "down"))  # of a layer that `first-token` has rewritten
 
 
@@ -36,7 +36,7 @@ def flops_by_part(model: Model, batch: int, seq: int) -> dict[PartName, int]:
 
 
 def reads_one_token(model: Model, linear: Linear) -> bool:
-    """Whether a dense layer of the head works once for a sentence, on a chosen or averaged token, not on every token."""
+    """Whether a dense layer of the head works once for a sentence, on a chosen or averaged token."""
     last = model.encoder.layers[-1]
     final = model.graph.tensors()[(last.down or last.output).result]
     path = _between(final, model.graph.tensors()[linear.source])

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.regions import grow, nodes_between, opsets_of, producer, run
 
-ELEMENTARY = frozenset("Mul Div Add Pow Erf Tanh Sigmoid Cast".split())
+ELEMENTARY = frozenset(["Mul", "Div", "Add", "Pow", "Erf", "Tanh", "Sigmoid", "Cast"])
 ANCHORS = ("Erf", "Tanh")
 FARTHEST = 8  # nodes from the anchor up to the activation's input
 
@@ -42,7 +42,9 @@ def _gelu_at(graph: gs.Graph, anchor: gs.Node) -> GeluForm | None:
             if node.op != "Mul":
                 continue
             try:
-                actual = run(nodes_between([source], node.outputs[0]), {source.name: probe}, node.outputs[0], opsets_of(graph))
+                actual = run(
+                    nodes_between([source], node.outputs[0]), {source.name: probe}, node.outputs[0], opsets_of(graph)
+                )
             except ValueError:
                 continue
             kinds: tuple[Kind, ...] = ("erf", "tanh")
@@ -70,4 +72,5 @@ def gelu(x: Array, kind: Kind) -> Array:
         inner: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     else:
         inner = np.vectorize(math.erf)(x / math.sqrt(2))
-    return 0.5 * x * (1 + inner)
+    value: Array = 0.5 * x * (1 + inner)
+    return value

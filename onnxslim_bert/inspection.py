@@ -18,6 +18,11 @@ from onnxslim_bert.problems import find_problems
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sharing import Shared, find_shared
 
+# What other tools write in place of an encoder's parts, and this one does not take apart.
+UNREAD = frozenset(
+    ("QAttention", "QEmbedLayerNormalization", "QLinearMatMul", "QLinearSoftmax", "MatMulNBits", "PackedAttention")
+)
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -54,7 +59,7 @@ def inspect(path: Path, *, batch: int = 1, seq: int = 128, sha256: bool = False)
     try:
         return Inspection(file, batch, seq, _take_apart(path, file, batch, seq), "")
     except ModelError as error:
-        return Inspection(file, batch, seq, None, str(error))
+        return Inspection(file, batch, seq, None, str(error).removeprefix(f"{path}: ") + _hint(file))
 
 
 def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
@@ -67,6 +72,11 @@ def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
     costs = measure_costs(model, fused, shared, batch, seq)
     problems = tuple(find_problems(file, model, shared, stored))
     return Anatomy(encoder_facts(fused), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes))
+
+
+def _hint(file: FileFacts) -> str:
+    unread = [f"{count} {operator}" for operator, count in file.operators.items() if operator in UNREAD]
+    return f"; {', '.join(unread)} are not read: start from the file before them" if unread else ""
 
 
 def _ran(file: FileFacts) -> list[str]:

@@ -1,7 +1,7 @@
 """What int8 does to a dense layer's product, measured on sampled inputs, and the smoothing scales that make it least.
 
-Everywhere: rows [n, channels] are sampled inputs, spanned [2, channels] each channel's smallest and largest value over all
-calibration rows, weights [channels, any].
+Everywhere: rows [n, channels] are sampled inputs, spanned [2, channels] each channel's smallest and largest value over
+all calibration rows, weights [channels, any].
 """
 
 from collections.abc import Sequence

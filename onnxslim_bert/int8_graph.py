@@ -43,7 +43,7 @@ class Int8Writer:
         """`linear` on an input whose range is found when it runs; the output is float."""
         if linear.source not in self.inputs:
             source = self.tensors[linear.source]
-            self.inputs[linear.source] = tuple(  # type: ignore[assignment]
+            self.inputs[linear.source] = tuple(
                 self.build.nodes("DynamicQuantizeLinear", f"{linear.source}/quantized", [source], 3)
             )
         self._write(linear, *self.inputs[linear.source])
@@ -66,9 +66,7 @@ class Int8Writer:
             operands = [quantized, weight, scale, scales, zero_point, None, bias]
             result = self.build.node("MatMulIntegerToFloat", name, operands, MICROSOFT)
         else:
-            restored = self.build.once(
-                "DequantizeLinear", f"{quantized.name}/restored", [quantized, scale, zero_point]
-            )
+            restored = self.build.once("DequantizeLinear", f"{quantized.name}/restored", [quantized, scale, zero_point])
             columns = self.build.node("DequantizeLinear", f"{linear.node}/weight", [weight, scales], axis=1)
             result = self.build.node("MatMul", name, [restored, columns])
             # an Add here would be fused into a float Gemm that dequantizes its weight at every run; a Sum is not

@@ -45,7 +45,11 @@ def read_linear(node: gs.Node) -> Linear:
     d_in, d_out = (columns, rows) if trans_b else (rows, columns)
     source = node.inputs[0]
     quantized = weight.values.dtype.kind in "iu"
-    if quantized and (above := producer(source)) is not None and above.op in ("QuantizeLinear", "DynamicQuantizeLinear"):
+    if (
+        quantized
+        and (above := producer(source)) is not None
+        and above.op in ("QuantizeLinear", "DynamicQuantizeLinear")
+    ):
         source = above.inputs[0]
     if (above := producer(source)) is not None and above.op == "DequantizeLinear":
         quantize = producer(above.inputs[0])
@@ -58,7 +62,11 @@ def read_linear(node: gs.Node) -> Linear:
 
 
 def _weight(node: gs.Node) -> gs.Constant | None:
-    if node.op == "Gemm" and (node.attrs.get("transA", 0), node.attrs.get("alpha", 1), node.attrs.get("beta", 1)) != (0, 1, 1):
+    if node.op == "Gemm" and (node.attrs.get("transA", 0), node.attrs.get("alpha", 1), node.attrs.get("beta", 1)) != (
+        0,
+        1,
+        1,
+    ):
         return None
     position = QUANTIZED_WEIGHT.get(node.op, 1 if node.op in ("MatMul", "Gemm") else None)
     if position is None or len(node.inputs) <= position:
@@ -83,7 +91,7 @@ def _inner_bias(node: gs.Node) -> str | None:
 
 
 def _following_bias(tensor: gs.Tensor, width: int) -> tuple[gs.Tensor, str | None]:
-    """The tensor after the bias, looking past the rescaling of an integer product and a quantized product's Q and DQ."""
+    """The tensor after the bias, past the rescaling of an integer product and a quantized product's Q and DQ."""
     is_integer = tensor.inputs[0].op == "MatMulInteger"
     current = tensor
     while len(current.outputs) == 1:

@@ -115,7 +115,7 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The whole model as a protobuf message."""
-        proto = gs.export_onnx(self.graph, do_type_check=False)
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         proto.MergeFrom(self.header)
         return proto
 

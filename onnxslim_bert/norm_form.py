@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.regions import constant, grow, nodes_between, opsets_of, run
 
-ELEMENTARY = frozenset("ReduceMean Sub Pow Mul Add Sqrt Div Reciprocal Cast Neg".split())
+ELEMENTARY = frozenset(["ReduceMean", "Sub", "Pow", "Mul", "Add", "Sqrt", "Div", "Reciprocal", "Cast", "Neg"])
 LARGEST_WIDTH = 1 << 16
 
 
@@ -36,30 +36,25 @@ def find_norms(graph: gs.Graph) -> list[NormForm]:
 
 
 def _norm_of(graph: gs.Graph, source: gs.Tensor) -> NormForm | None:
-    region = grow(source, ELEMENTARY, LARGEST_WIDTH)
-    for node in region:
-        beta = next((t for t in node.inputs if isinstance(t, gs.Constant) and t.values.ndim == 1), None)
-        if node.op not in ("Add", "Sub") or beta is None or beta.values.size < 2:
-            continue
+    for node in grow(source, ELEMENTARY, LARGEST_WIDTH):
         target = node.outputs[0]
         needed = nodes_between([source], target)
         constants = [t for other in needed for t in other.inputs if isinstance(t, gs.Constant)]
-        width = beta.values.size
-        gammas = [t for t in constants if t.values.shape == (width,) and t is not beta]
+        vectors = list({t.name: t for t in constants if t.values.ndim == 1 and t.values.size > 1}.values())
         epsilons = [float(t.values.reshape(())) for t in constants if t.values.size == 1 and 0 < _float(t) < 1e-2]
-        if len(gammas) != 1 or len(epsilons) != 1:
+        if node.op not in ("Add", "Sub") or len(vectors) != 2 or len(epsilons) != 1:
             continue
-        probe = np.random.default_rng(0).standard_normal((5, width)).astype(beta.values.dtype)
-        probe = probe * np.array([1, 30, 1e-3, 1e-6, 1], probe.dtype)[:, None] + np.array(
-            [0, 5, 0, 0, -2], probe.dtype
-        )[:, None]
+        width, dtype = vectors[0].values.size, vectors[0].values.dtype
+        probe = np.random.default_rng(0).standard_normal((5, width)).astype(dtype)
+        probe = probe * np.array([1, 30, 1e-3, 1e-6, 1], dtype)[:, None] + np.array([0, 5, 0, 0, -2], dtype)[:, None]
         try:
             actual = run(needed, {source.name: probe}, target, opsets_of(graph))
         except ValueError:
             continue
-        expected = layer_norm(probe, gammas[0].values, beta.values, epsilons[0])
-        if np.allclose(actual, expected, rtol=1e-3, atol=1e-3):
-            return NormForm(source, target, gammas[0], beta, epsilons[0])
+        for gamma, beta in (vectors, vectors[::-1]):
+            expected = layer_norm(probe, gamma.values, beta.values, epsilons[0])
+            if np.allclose(actual, expected, rtol=1e-3, atol=1e-3):
+                return NormForm(source, target, gamma, beta, epsilons[0])
     return None
 
 

@@ -6,11 +6,13 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.model import Model
 
+COPIES = frozenset(("Slice", "Gather", "Reshape", "Squeeze", "QuantizeLinear", "DequantizeLinear", "Cast"))
+
 NormStyle = Literal["pre-norm", "post-norm"]
 
 
 def norm_style(model: Model) -> NormStyle | None:
-    """Whether a fused model normalizes before or after its residual sums; None when it has no norm that was recognised."""
+    """Whether a fused model normalizes before or after its residual sums; None when no norm was recognised."""
     if not any(node.op == "LayerNormalization" for node in model.graph.nodes):
         return None
     return "pre-norm" if pre_norms(model) else "post-norm"
@@ -25,14 +27,12 @@ def pre_norms(model: Model) -> dict[int, str]:
     return {
         id(node): readers[node.outputs[0].name]
         for node in model.graph.nodes
-        if node.op == "LayerNormalization"
-        and node.outputs[0].name in readers
-        and not _feeds_residual(node.outputs[0])
+        if node.op == "LayerNormalization" and node.outputs[0].name in readers and not _feeds_residual(node.outputs[0])
     }
 
 
 def _feeds_residual(tensor: gs.Tensor) -> bool:
-    """Whether a sum reads `tensor`, or the first token of it."""
+    """Whether a sum reads `tensor`, or a part or a copy of it."""
     return any(
-        node.op in ("Add", "Sum") or (node.op == "Slice" and _feeds_residual(node.outputs[0])) for node in tensor.outputs
+        node.op in ("Add", "Sum") or (node.op in COPIES and _feeds_residual(node.outputs[0])) for node in tensor.outputs
     )

@@ -17,8 +17,8 @@ NOWHERE, EMBEDDINGS = -1, 0  # stages; layer i attends at 2 * i + 1 and feeds fo
 def part_of_nodes(model: Model) -> dict[int, PartName]:
     """The part by the id of each node of a fused model, where norms are single nodes.
 
-    A node belongs to the latest stage whose results it reads. A norm that only a layer's matrices read (pre-norm) belongs
-    to them, and so does what quantizes their inputs and restores their weights.
+    A node belongs to the latest stage whose results it reads. A norm that only a layer's matrices read (pre-norm)
+    belongs to them, and so does what quantizes their inputs and restores their weights.
     """
     encoder, tensors = model.encoder, model.graph.tensors()
     stages = _stages(encoder)

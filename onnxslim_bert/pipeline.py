@@ -55,7 +55,7 @@ def run_step(
 ) -> Done:
     """Apply one step of a recipe.
 
-    known: statistics of earlier sweeps that still hold; what this step collects joins them, and what it makes untrue goes.
+    known: statistics of earlier sweeps that still hold; what this step collects joins them, what it makes untrue goes.
     """
     started = time.process_time()
     wants = list(step.action.wants(model))

@@ -17,8 +17,8 @@ class Producer:
     """Who wrote the file last, and who exported it first.
 
     name, version: as the file states them, "" when it does not. exporter: "torch.export", "TorchScript", "tf2onnx",
-    "keras2onnx", "paddle2onnx", or "" when it leaves no trace. slimmed: what onnxslim-bert noted in a file that it wrote
-    (`provenance.Provenance`), else empty.
+    "keras2onnx", "paddle2onnx", or "" when it leaves no trace. slimmed: what onnxslim-bert noted in a file that it
+    wrote (`provenance.Provenance`), else empty.
     """
 
     name: str

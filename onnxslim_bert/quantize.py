@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,12 +96,12 @@ class Sources:
 
     def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
         """The calibration and the evaluation rows, disjoint when both come from one named set."""
-        columns = {"text_columns": self.text_columns or None, "label_column": self.label_column}
+        load = partial(load_dataset, text_columns=self.text_columns or None, label_column=self.label_column)
         spec = self.evaluation or (self.calibration if is_named(self.calibration) else None)
-        evaluation = load_dataset(spec, "evaluation", **columns) if spec else None
+        evaluation = load(spec, "evaluation") if spec else None
         if self.calibration is None:
             return None, evaluation
-        calibration = load_dataset(self.calibration, "calibration", **columns)
+        calibration = load(self.calibration, "calibration")
         if evaluation is not None and is_named(self.calibration):
             calibration = calibration.without(evaluation)  # STS-B's own splits share rows
         return sample(calibration, self.rows, seed), evaluation
@@ -124,10 +125,14 @@ def quantize_files(
     check_output(source, output, overwrite)
     check_output(source, report_path(output), overwrite)
     if options.mode == "static" and sources.calibration is None:
-        raise DataError("static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic")
+        raise DataError(
+            "static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic"
+        )
     calibration, evaluation = sources.load(options.seed)
     tokenizer = sources.tokenizer_for(source, calibration, evaluation)
-    result = quantize(source, output, calibration, evaluation, tokenizer, options, overwrite=overwrite, progress=progress)
+    result = quantize(
+        source, output, calibration, evaluation, tokenizer, options, overwrite=overwrite, progress=progress
+    )
     write_report(result.output, result, overwrite=overwrite)
     return result
 
@@ -178,7 +183,14 @@ def quantize(
         comparison = None
         if evaluation is not None:
             answers = [
-                evaluate(path, evaluation, tokenizer, max_length=options.max_length, threads=options.threads, progress=progress)
+                evaluate(
+                    path,
+                    evaluation,
+                    tokenizer,
+                    max_length=options.max_length,
+                    threads=options.threads,
+                    progress=progress,
+                )
                 for path in (source, candidate)
             ]
             comparison = compare(answers[0], answers[1], evaluation, seed=options.seed)
@@ -205,7 +217,8 @@ def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
     exact = ["canonicalize?", "fuse?" if contrib else "fuse{style=standard}?", "first-token?"]
     form = f"format={options.format}"
     rest = {
-        "static": ["split-outliers?", "smooth?"] * options.smooth + [f"quantize-static{{method={options.method or 'minmax'},{form}}}"],
+        "static": ["split-outliers?", "smooth?"] * options.smooth
+        + [f"quantize-static{{method={options.method or 'minmax'},{form}}}"],
         "dynamic": [f"quantize-dynamic{{{form}}}"],
         "fp16": ["float16"],
     }[options.mode]

@@ -35,15 +35,17 @@ class Recipe:
     def parse(cls, text: str) -> "Recipe":
         """The recipe written as `name{option=value,...},name?,...`; `str(recipe)` writes it back.
 
-        A `?` marks a pass that may find nothing to do. Raises PassError for what it cannot read, naming the nearest pass
-        or option.
+        A `?` marks a pass that may find nothing to do. Raises PassError for what it cannot read, naming the nearest
+        pass or option.
         """
         steps: list[Step] = []
         position = 0
         while True:
             match = STEP.match(text, position)
             if match is None:
-                raise PassError(f"recipe: cannot read {text[position:]!r}; write it like fuse,quantize-static{{method=mse}}")
+                raise PassError(
+                    f"recipe: cannot read {text[position:]!r}; write it like fuse,quantize-static{{method=mse}}"
+                )
             steps.append(Step(_pass(match[1], match[2] or ""), bool(match[3])))
             position = match.end()
             if position == len(text):
@@ -85,6 +87,6 @@ def _value(name: str, key: str, text: str, kind: type) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """", did you mean ...?" for the known name most like `name`, or nothing."""
+    """ ", did you mean ...?" for the known name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), 1, 0.5)
     return f", did you mean {close[0]!r}?" if close else ""

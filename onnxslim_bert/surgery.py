@@ -54,17 +54,23 @@ class Builder:
             self._shared[key] = gs.Constant(self._unique(name), values)
         return self._shared[key]
 
-    def node(self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object) -> gs.Tensor:
+    def node(
+        self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object
+    ) -> gs.Tensor:
         """The first output of a new node; None among `inputs` is an input left out."""
         return self.nodes(op, name, inputs, 1, domain, **attributes)[0]
 
-    def once(self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object) -> gs.Tensor:
+    def once(
+        self, op: str, name: str, inputs: list[gs.Tensor | None], domain: str = "", **attributes: object
+    ) -> gs.Tensor:
         """The output named `name` exactly: the one in the graph already, else that of a new node."""
         existing = next((t for node in self.graph.nodes for t in node.outputs if t.name == name), None)
         if existing is not None:
             return existing
         result = gs.Variable(name)
-        self.graph.nodes.append(gs.Node(op, name, attrs=attributes, inputs=inputs, outputs=[result], domain=domain or None))
+        self.graph.nodes.append(
+            gs.Node(op, name, attrs=attributes, inputs=inputs, outputs=[result], domain=domain or None)
+        )
         self._taken.add(name)
         return result
 
@@ -72,7 +78,9 @@ class Builder:
         self, op: str, name: str, inputs: list[gs.Tensor | None], outputs: int, domain: str = "", **attributes: object
     ) -> list[gs.Tensor]:
         """All outputs of a new node."""
-        results: list[gs.Tensor] = [gs.Variable(self._unique(name if i == 0 else f"{name}.{i}")) for i in range(outputs)]
+        results: list[gs.Tensor] = [
+            gs.Variable(self._unique(name if i == 0 else f"{name}.{i}")) for i in range(outputs)
+        ]
         self.graph.nodes.append(
             gs.Node(
                 op,

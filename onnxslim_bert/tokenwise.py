@@ -6,10 +6,28 @@ from onnxslim_bert.linear import is_linear
 from onnxslim_bert.regions import constant
 
 OPERATORS = frozenset(
-    (
-        "LayerNormalization Add Sum Sub Mul Div Gelu FastGelu QuickGelu Relu Tanh Erf Pow Sqrt Sigmoid Clip Cast Identity "
-        "QuantizeLinear DequantizeLinear"
-    ).split()
+    [
+        "LayerNormalization",
+        "Add",
+        "Sum",
+        "Sub",
+        "Mul",
+        "Div",
+        "Gelu",
+        "FastGelu",
+        "QuickGelu",
+        "Relu",
+        "Tanh",
+        "Erf",
+        "Pow",
+        "Sqrt",
+        "Sigmoid",
+        "Clip",
+        "Cast",
+        "Identity",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
 )
 
 

@@ -66,7 +66,9 @@ def raise_opset(model: Model) -> None:
         raised = onnx.version_converter.convert_version(skeleton, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own types
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"opset {model.graph.opset} cannot be raised to {OPSET}: {reason}; export at 17 or later") from error
+        raise ModelError(
+            f"opset {model.graph.opset} cannot be raised to {OPSET}: {reason}; export at 17 or later"
+        ) from error
     for node in raised.graph.node:
         if node.domain == PARKED:
             node.domain = ""
@@ -78,7 +80,9 @@ def raise_opset(model: Model) -> None:
     raised.graph.initializer.extend(initializers.values())
     versions = {entry.domain: entry.version for entry in [*skeleton.opset_import, *raised.opset_import]} | {"": OPSET}
     del raised.opset_import[:]
-    raised.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d not in (PARKED, "ai.onnx"))
+    raised.opset_import.extend(
+        onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d not in (PARKED, "ai.onnx")
+    )
     model.graph = Model.from_proto(raised, weights).graph
     model.changed()
 
@@ -86,8 +90,8 @@ def raise_opset(model: Model) -> None:
 def _park(skeleton: onnx.ModelProto) -> dict[str, list[onnx.AttributeProto]]:
     """Keep the converter from nodes that mean the same at both opsets; their attributes at opset 17, by node name.
 
-    LayerNormalization below opset 17 is ONNX Runtime's own operator, later taken over as it was. Softmax below 13 on the
-    last axis is Softmax of today, but the converter, which does not know ranks, wraps it in Reshapes.
+    LayerNormalization below opset 17 is ONNX Runtime's own operator, later taken over as it was. Softmax below 13 on
+    the last axis is Softmax of today, but the converter, which does not know ranks, wraps it in Reshapes.
     """
     name_unnamed(skeleton)
     parked: dict[str, list[onnx.AttributeProto]] = {}
@@ -165,7 +169,9 @@ def merge_equal_constants(graph: gs.Graph) -> int:
 
 
 def _content(tensor: gs.Constant) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(tensor.values).view(np.uint8).data if tensor.values.size else b"").digest()
+    return hashlib.blake2b(
+        np.ascontiguousarray(tensor.values).view(np.uint8).data if tensor.values.size else b""
+    ).digest()
 
 
 def drop_no_effect(graph: gs.Graph) -> int:
@@ -200,7 +206,12 @@ def merge_equal_nodes(graph: gs.Graph) -> int:
     merged = 0
     for node in graph.nodes:
         # equal dense layers stay apart: they have roles (query and key may start from equal weights)
-        if node.op in NOT_REPEATABLE or is_linear(node) or any(is_output(graph, t) for t in node.outputs) or _has_subgraph(node):
+        if (
+            node.op in NOT_REPEATABLE
+            or is_linear(node)
+            or any(is_output(graph, t) for t in node.outputs)
+            or _has_subgraph(node)
+        ):
             continue
         attributes = tuple(sorted((str(name), _text(value)) for name, value in node.attrs.items()))
         inputs = tuple("" if t.is_empty() else t.name for t in node.inputs)
@@ -218,7 +229,7 @@ def _has_subgraph(node: gs.Node) -> bool:
 
 def _text(value: object) -> str:
     if isinstance(value, gs.Tensor):
-        array = np.asarray(value.values)  # type: ignore[attr-defined]
+        array = np.asarray(value.values)
         return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
     return repr(value)
 

@@ -15,7 +15,7 @@ from onnxslim_bert.regions import constant, nodes_between, opsets_of, producer, 
 from onnxslim_bert.surgery import Builder, is_output, redirect
 from onnxslim_bert.tokenwise import is_tokenwise
 
-SELECTORS = frozenset("Gather Slice Squeeze Reshape Identity".split())
+SELECTORS = frozenset(["Gather", "Slice", "Squeeze", "Reshape", "Identity"])
 LONGEST_SELECTION = 3  # nodes with which an exporter writes x[:, 0]
 
 
@@ -53,7 +53,7 @@ class FirstToken(Pass):
 
 
 def find_selection(model: Model, last: Layer) -> tuple[gs.Tensor, list[tuple[gs.Tensor, int]]] | str:
-    """The last hidden state and the tensors [batch, 1?, hidden] that are its position 0, with their ranks; or why not."""
+    """The last hidden state and the tensors [batch, 1?, hidden] that are its position 0, with ranks; or why not."""
     state = _last_state(model, last)
     if state is None:
         return "the model has no single last hidden state"
@@ -151,5 +151,6 @@ class _Selector:
         query, key, value = (tensors[x.result] for x in (self.last.query, self.last.key, self.last.value))
         mask = tensors[form.mask] if form.mask else None
         roles = [self.first(query), key, value]
-        return emit_attention(self.build, attention_style(context), roles, self.last.query.d_out, self.last.heads, form.scale, mask)
-
+        return emit_attention(
+            self.build, attention_style(context), roles, self.last.query.d_out, self.last.heads, form.scale, mask
+        )

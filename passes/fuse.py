@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import onnx_graphsurgeon as gs
-
 from onnxslim_bert.attention import Style, emit_attention
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
@@ -21,9 +19,9 @@ STYLES: tuple[Style, ...] = ("contrib", "standard")
 class Fuse(Pass):
     """Write norms, activations and attention in the form that runs fastest.
 
-    Each piece is recognised by what it computes, so outputs stay within 1e-5 of the original. Residual sums become `Sum`:
-    ONNX Runtime turns an `Add` before a norm into SkipLayerNormalization, which its CPU provider runs slower than the two
-    operators apart, and a file cannot switch that off.
+    Each piece is recognised by what it computes, so outputs stay within 1e-5 of the original. Residual sums become
+    `Sum`: ONNX Runtime turns an `Add` before a norm into SkipLayerNormalization, which its CPU provider runs slower
+    than the two operators apart, and a file cannot switch that off.
 
     style: "contrib" uses com.microsoft operators (CPU provider); "standard" stays within the ONNX operator set.
     """
@@ -51,7 +49,11 @@ def fuse_norms(model: Model) -> int:
     forms = find_norms(model.graph)
     for form in forms:
         norm = build.node(
-            "LayerNormalization", f"{form.target.name}/norm", [form.source, form.gamma, form.beta], axis=-1, epsilon=form.epsilon
+            "LayerNormalization",
+            f"{form.target.name}/norm",
+            [form.source, form.gamma, form.beta],
+            axis=-1,
+            epsilon=form.epsilon,
         )
         redirect(model.graph, form.target, norm)
     model.changed()

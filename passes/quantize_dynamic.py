@@ -11,7 +11,9 @@ from onnxslim_bert.passes.quantize_static import dense_layers, format_of, quanti
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Like quantize-static, but each activation's range is its own, found at run time: no calibration data, some speed less.
+    """Multiply activations, quantized by the range they have at run time, by int8 weights; results stay float.
+
+    Like quantize-static, but without calibration data.
 
     format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
     embeddings: quantize the embedding tables too.

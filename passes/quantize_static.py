@@ -20,8 +20,8 @@ FORMATS: tuple[Format, ...] = ("contrib", "qdq")
 class QuantizeStatic(Pass):
     """Multiply uint8 activations by int8 weights in every dense layer; results stay float.
 
-    Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several layers
-    share is quantized once, and so is a weight. Embedding tables have one scale a row.
+    Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several
+    layers share is quantized once, and so is a weight. Embedding tables have one scale a row.
 
     method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse.
     format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
@@ -57,7 +57,9 @@ class QuantizeStatic(Pass):
             writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
-        return Change(len(linears) + tables, f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8")
+        return Change(
+            len(linears) + tables, f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
+        )
 
     def _method(self) -> Method:
         found = next((method for method in METHODS if method == self.method), None)

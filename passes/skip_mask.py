@@ -18,19 +18,19 @@ class SkipMask(Pass):
     """Choose at run time between attention with the mask and without it.
 
     ONNX Runtime's CPU kernel for MultiHeadAttention works block by block (flash attention, Dao et al. 2022,
-    https://arxiv.org/abs/2205.14135) when there is no mask, and on whole score matrices when there is one, even a mask of
-    ones. One comparison for the batch picks the branch; a single sentence is never padded. Exact.
+    https://arxiv.org/abs/2205.14135) when there is no mask, and on whole score matrices when there is one, even a mask
+    of ones. One comparison for the batch picks the branch; a single sentence is never padded. Exact.
     """
 
     name: ClassVar[str] = "skip-mask"
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        masked = [node for node in model.graph.nodes if node.op == "MultiHeadAttention" and _mask(node) is not None]
+        nodes = [node for node in model.graph.nodes if node.op == "MultiHeadAttention"]
+        masked = [(node, mask) for node in nodes if (mask := _mask(node)) is not None]
         if not masked:
             return Change(0, "no MultiHeadAttention reads a mask; `fuse` writes them")
-        for node in masked:
+        for node, mask in masked:
             build = Builder(model.graph, node.name)
-            mask = _mask(node)
             least = build.once("ReduceMin", f"{mask.name}/least", [mask], keepdims=0)
             unpadded = build.once("Cast", f"{mask.name}/unpadded", [least], to=onnx.TensorProto.BOOL)
             result = node.outputs[0]

@@ -22,12 +22,12 @@ class Smooth(Pass):
     """Divide each input channel of a dense layer by a scale and multiply that row of its weight by it.
 
     The product is the same, but what int8 has to round is smoother: scale = activation_max ** strength /
-    weight_max ** (1 - strength). The strength of every input is the one with the least error of the quantized product on
-    calibration rows; none at all competes too. Scales fold where they can: the attention's into the columns of value, a
-    norm's into its gamma and beta when nothing else reads it. Elsewhere (the residual of a post-norm layer, GELU) a Mul
-    carries them, and then the error must fall below `gain` times what it was.
+    weight_max ** (1 - strength). The strength of every input is the one with the least error of the quantized product
+    on calibration rows; none at all competes too. Scales fold where they can: the attention's into the columns of
+    value, a norm's into its gamma and beta when nothing else reads it. Elsewhere (the residual of a post-norm layer,
+    GELU) a Mul carries them, and then the squared error must fall below `gain` times what it was.
 
-    gain: the share of the error that a Mul has to leave at most, in (0, 1].
+    gain: the share of the squared error that a Mul has to leave at most, in (0, 1].
 
     Xiao et al. 2023, https://arxiv.org/abs/2211.10438
     """

@@ -22,12 +22,12 @@ CLOSE = 1.1  # the smallest count whose error is this near the least one
 
 @dataclass(frozen=True)
 class SplitOutliers(Pass):
-    """x @ W = clip(x) @ W without the outliers' rows + x[outliers] @ W[outliers], the last product in float.
+    """Multiply the few channels with extreme activations apart, in float, so that int8 resolves the others.
 
-    After GELU a handful of neurons reach tens where the others stay below one or two, and stretch the quantizer's range
-    for all. Taken out, they cost a product of `count` rows; the others are quantized as if they were not there. The clip
-    is where the other channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer is
-    split when the error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
+    x @ W = clip(x) @ W without the outliers' rows + x[outliers] @ W[outliers]. After GELU a handful of neurons reach
+    tens where the others stay below one or two, and stretch the quantizer's range for all. The clip is where the other
+    channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer is split when the
+    error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
 
     gain: the share of the error that a split has to leave at most, in (0, 1].
 

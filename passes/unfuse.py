@@ -40,7 +40,9 @@ def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
     if [t.name for t in plain[0].inputs] != [t.name for t in masked[0].inputs[:3]]:
         return False
     attention, old = masked[0], node.outputs[0]
-    result = Builder(graph, node.name).node(attention.op, "masked", list(attention.inputs), MICROSOFT, **attention.attrs)
+    result = Builder(graph, node.name).node(
+        attention.op, "masked", list(attention.inputs), MICROSOFT, **attention.attrs
+    )
     for gone in (node, *plain, *masked):
         gone.inputs.clear()
         gone.outputs.clear()
@@ -143,7 +145,9 @@ def _attention_bias(node: gs.Node, build: Builder) -> bool:
     width = (bias.values.shape[0] - bias.values.shape[0] // 3) // 2
     bounds = np.cumsum([width, width])
     for i, shift in enumerate(np.split(bias.values, bounds)):
-        node.inputs[i] = build.node("Add", ("query", "key", "value")[i], [node.inputs[i], build.constant("bias", shift)])
+        node.inputs[i] = build.node(
+            "Add", ("query", "key", "value")[i], [node.inputs[i], build.constant("bias", shift)]
+        )
     node.inputs[3] = gs.Variable.empty()
     return True
 

@@ -19,10 +19,10 @@ from onnxslim_bert.tokenwise import is_tokenwise
 class Unpad(Pass):
     """Drop padding before the first layer and bring it back around attention only.
 
-    In a ragged batch [batch, seq] the norms, activations and dense layers run on the [tokens] that the mask keeps, found by
-    a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept. Exact when only
-    position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the pass does
-    not apply. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1
+    In a ragged batch [batch, seq] the norms, activations and dense layers run on the [tokens] that the mask keeps,
+    found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept. Exact
+    when only position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the
+    pass does not apply. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1
     (Zeng et al. 2022, https://arxiv.org/abs/2208.08124).
     """
 
@@ -90,7 +90,7 @@ class _Unpadder:
                 node.inputs[i] = self._pad(tensor)
 
     def _index(self, mask: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
-        """tokens [tokens]: flat positions kept; places [batch * seq]: where each position's token is; shape: [batch, seq, -1]."""
+        """tokens [tokens]: flat positions kept; places [batch * seq]: each position's token; shape: [batch, seq, -1]."""
         build = self.build
         one, zero = build.constant("one", np.array([1], np.int64)), build.constant("zero", np.array([0], np.int64))
         end = build.constant("end", np.array([np.iinfo(np.int64).max], np.int64))
@@ -110,7 +110,9 @@ class _Unpadder:
         width = self.model.encoder.hidden
         if tensor.name in (contexts := {layer.context: layer.output.d_in for layer in self.model.encoder.layers}):
             width = contexts[tensor.name]
-        rows = self.build.node("Reshape", "rows", [tensor, self.build.constant("rows", np.array([-1, width], np.int64))])
+        rows = self.build.node(
+            "Reshape", "rows", [tensor, self.build.constant("rows", np.array([-1, width], np.int64))]
+        )
         return self.build.node("Gather", "packed", [rows, self.tokens], axis=0)
 
     def _pad(self, packed: gs.Tensor) -> gs.Tensor:

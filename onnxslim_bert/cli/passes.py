@@ -6,7 +6,9 @@ import inspect as python
 import click
 
 
-@click.command(epilog="A recipe is text: fuse,quantize-static{method=mse,embeddings=false}. A `?` after a pass lets it do nothing.")
+@click.command(
+    epilog="A recipe is text: fuse,quantize-static{method=mse,embeddings=false}. A `?` after a pass lets it do nothing."
+)
 @click.argument("name", required=False)
 def passes(name: str | None) -> None:
     """List the passes, or explain the one called NAME with its options and their defaults.

@@ -22,7 +22,9 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
 @click.option("-o", "--output", type=FILE, help="The file to write  [default: MODEL.int8.onnx or MODEL.fp16.onnx]")
 @click.option("--mode", type=click.Choice(["static", "dynamic", "fp16"]), default="static", show_default=True)
-@click.option("--method", type=click.Choice(METHODS), help="How activation ranges are found  [default: the best measured]")
+@click.option(
+    "--method", type=click.Choice(METHODS), help="How activation ranges are found  [default: the best measured]"
+)
 @click.option(
     "--format",
     "form",
@@ -35,7 +37,9 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.option("--batch", is_flag=True, help="For ragged batches: dense layers skip padding.")
 @click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]")
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
+)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -97,7 +101,10 @@ def show(result: "Result") -> None:
     table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x smaller")
     seen = result.comparison
     for score in seen.scores if seen else ():
-        table.add_row(score.metric, *(f"{x.value:.2f} ({x.low:.1f} to {x.high:.1f})" for x in (score.base, score.candidate, score.drop)))
+        table.add_row(
+            score.metric,
+            *(f"{x.value:.2f} ({x.low:.1f} to {x.high:.1f})" for x in (score.base, score.candidate, score.drop)),
+        )
     if result.latencies:
         slow, fast = result.latencies
         gain = fast.speedup
