@@ -11,25 +11,27 @@ from onnxslim_bert.calibration.observers import OBSERVERS
 from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model import Model
-from onnxslim_bert.runtime import model_session
+from onnxslim_bert.runtime import model_session, run
 
 Progress = Callable[[int, int], None]  # batches done, batches in all
 
 
-def collect(model: Model, wants: Iterable[Want], batches: Batches, progress: Progress | None = None) -> dict[Want, Any]:
+def collect(
+    model: Model, wants: Iterable[Want], batches: Batches, progress: Progress | None = None, *, threads: int = 1
+) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
-    Raises DataError when there are no rows, ModelError when an activation is not finite.
+    Raises DataError when there are no rows, ModelError when the model does not run or an activation is not finite.
     """
     observers = {want: OBSERVERS[want.kind]() for want in wants}
     if not observers:
         return {}
     tensors = sorted({want.tensor for want in observers})
-    session = model_session(model, tensors)
+    session = model_session(model, tensors, threads=threads)
     if not len(batches):
         raise DataError("no calibration rows; give a set with at least one row")
     for done, batch in enumerate(batches, start=1):
-        for tensor, values in zip(tensors, session.run(tensors, batch.feeds), strict=True):
+        for tensor, values in zip(tensors, run(session, batch.feeds), strict=True):
             rows = real_rows(values, batch.mask)
             if not np.isfinite(rows).all():
                 raise ModelError(f"tensor {tensor!r} is not finite on calibration rows; check the model's weights")

@@ -10,6 +10,7 @@ from onnxslim_bert.errors import SlimError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.quantize_static import dense_layers
+from onnxslim_bert.wording import si
 
 INT8 = ("quantize-static", "quantize-dynamic")
 TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
@@ -65,7 +66,7 @@ def _int8(fused: Model, nbytes: int) -> Change:
         constants[name].values.nbytes - constants[name].values.size - SCALE_BYTES * scales
         for name, scales in (matrices | tables).items()
     )
-    note = f"{len(linears)} dense layers and {len(tables)} tables to int8, about {(nbytes - saved) / 1e6:.1f} MB"
+    note = f"{len(linears)} dense layers and {len(tables)} tables to int8, about {si(nbytes - saved, 'B')}"
     return Change(len(linears), note)
 
 
@@ -73,4 +74,4 @@ def _float16(fused: Model, nbytes: int) -> Change:
     floats = [c.values.nbytes for c in fused.constants().values() if c.values.dtype == np.float32 and c.values.size > 1]
     if not floats:
         return Change(0, "no float32 constants are left")
-    return Change(len(floats), f"{len(floats)} constants to float16, about {(nbytes - sum(floats) / 2) / 1e6:.1f} MB")
+    return Change(len(floats), f"{len(floats)} constants to float16, about {si(nbytes - sum(floats) / 2, 'B')}")

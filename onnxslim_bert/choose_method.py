@@ -13,13 +13,19 @@ from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.contract import Change, Context, Want
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.runtime import model_session
+from onnxslim_bert.runtime import model_session, run
 
 Progress = Callable[[str, int, int], None]
 
 
 def choose_method(
-    model: Model, action: QuantizeStatic, fitting: Batches, held_back: Batches, progress: Progress | None = None
+    model: Model,
+    action: QuantizeStatic,
+    fitting: Batches,
+    held_back: Batches,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> tuple[QuantizeStatic, Change, dict[str, float]]:
     """Quantize `model` with the best method: its pass, what that did, and the error of each method.
 
@@ -29,13 +35,13 @@ def choose_method(
     actions = [replace(action, method=method) for method in METHODS]
     wants: dict[Want, None] = dict.fromkeys(want for candidate in actions for want in candidate.wants(model))
     report = None if progress is None else lambda done, total: progress("calibrating quantize-static", done, total)
-    stats = collect(model, wants, fitting, report)
-    exact = outputs(model, held_back)
+    stats = collect(model, wants, fitting, report, threads=threads)
+    exact = outputs(model, held_back, threads)
     errors: dict[str, float] = {}
     for done, candidate in enumerate(actions, start=1):
         quantized = model.clone()
         replace(candidate, embeddings=False).apply(quantized, Context(stats))  # tables are the same for all
-        errors[candidate.method] = relative_error(exact, outputs(quantized, held_back))
+        errors[candidate.method] = relative_error(exact, outputs(quantized, held_back, threads))
         del quantized
         gc.collect()  # a graph's nodes and tensors refer to each other
         if progress is not None:
@@ -45,12 +51,12 @@ def choose_method(
     return best, change, errors
 
 
-def outputs(model: Model, batches: Batches) -> list[Array]:
+def outputs(model: Model, batches: Batches, threads: int = 1) -> list[Array]:
     """Every float output on every batch, padding left out."""
-    session = model_session(model)
+    session = model_session(model, threads=threads)
     found: list[Array] = []
     for batch in batches:
-        values = session.run(None, batch.feeds)
+        values = run(session, batch.feeds)
         found.extend(real_rows(value, batch.mask) for value in values if value.dtype.kind == "f" and value.ndim > 1)
     return found
 

@@ -16,13 +16,13 @@ from onnxslim_bert.sharing import Shared
 
 @dataclass(frozen=True)
 class Cost:
-    """One part's share of a model.
+    """One part's share of a model, or the whole of it ("total").
 
     parameters: elements of tables, of dense matrices and their biases, and of norms; shared ones count once.
     nbytes: of all constants that the file stores, scales of int8 weights included. flops: see `flops_by_part`.
     """
 
-    part: PartName
+    part: str
     parameters: int
     nbytes: int
     flops: int

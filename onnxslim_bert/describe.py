@@ -1,57 +1,71 @@
 """An inspection as text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from onnxslim_bert.encoder_facts import EncoderFacts
+from onnxslim_bert.costs import Cost
+from onnxslim_bert.encoder_facts import EncoderFacts, Table
 from onnxslim_bert.file_facts import FileFacts, Port
-from onnxslim_bert.inspection import Anatomy, Inspection
+from onnxslim_bert.inspection import Inspection
 from onnxslim_bert.producer import Producer
 from onnxslim_bert.sharing import Shared, Use
 from onnxslim_bert.wording import numbered_layers, plural, si
 
-LABEL = 14  # columns
+Row = tuple[str, str]  # a label and what it says
+WIDTH = 18  # of labels
 
 
 def describe(inspection: Inspection) -> str:
-    """The text that `onnxslim inspect` prints."""
-    lines = list(_file(inspection.file))
-    anatomy = inspection.encoder
-    if anatomy is None:
-        lines += [_row("encoder", f"none: {inspection.reason}")]
-    else:
-        lines += [*_encoder(anatomy.facts), _row("shared", "; ".join(_shared(anatomy.shared)) or "nothing"), ""]
-        lines += [*_costs(anatomy, inspection.batch, inspection.seq), ""]
-        lines += [_row("problems" if i == 0 else "", text) for i, text in enumerate(anatomy.problems or ["none"])] + [
-            ""
-        ]
-        lines += [
-            _row(advice.name, f"{'yes' if advice.applies else 'no ':<4} {advice.note}", 18) for advice in anatomy.passes
-        ]
-    return "\n".join(line.rstrip() for line in lines)
+    """The text that `onnxslim inspect` prints: the file, the encoder, its costs, problems, and the passes."""
+    rows = list(_file(inspection.file))
+    found = inspection.encoder
+    if found is None:
+        return _text([*rows, ("encoder", f"none: {inspection.reason}")])
+    rows += [*_encoder(found.facts), ("shared", "; ".join(_shared(found.shared)) or "nothing")]
+    table = [
+        _columns("part", "parameters", "stored", "FLOPs", f"  (batch {inspection.batch}, {inspection.seq} tokens)")
+    ]
+    for cost in _total(found.costs):
+        table.append(_columns(cost.part, si(cost.parameters), si(cost.nbytes, "B"), si(cost.flops)))
+    passes = [(advice.name, f"{'yes' if advice.applies else 'no':<4}{advice.note}") for advice in found.passes]
+    problems = _aligned("problems", found.problems or ["none"])
+    return "\n\n".join((_text(rows), "\n".join(table), _text(problems), _text(passes)))
 
 
-def _row(label: str, text: str, width: int = LABEL) -> str:
-    return f"{label:<{width}} {text}"
+def _text(rows: Iterable[Row]) -> str:
+    return "\n".join(f"{label:<{WIDTH}}{text}" for label, text in rows)
 
 
-def _file(file: FileFacts) -> Iterator[str]:
+def _aligned(label: str, texts: Sequence[str]) -> list[Row]:
+    return [(label if i == 0 else "", text) for i, text in enumerate(texts)]
+
+
+def _columns(name: str, parameters: str, stored: str, flops: str, rest: str = "") -> str:
+    return f"{name:<{WIDTH}}{parameters:>10}{stored:>11}{flops:>11}{rest}"
+
+
+def _total(costs: Sequence[Cost]) -> list[Cost]:
+    """The costs of each part and of the model."""
+    sums = zip(*((cost.parameters, cost.nbytes, cost.flops) for cost in costs), strict=True)
+    return [*costs, Cost("total", *map(sum, sums))]
+
+
+def _file(file: FileFacts) -> Iterator[Row]:
     opsets = ", ".join(f"{domain} {version}" for domain, version in file.opsets.items())
-    yield _row(
-        "file", f"{Path(file.path).name}, {si(file.nbytes, 'B')}, {sum(file.operators.values())} nodes, {opsets}"
-    )
+    nodes = plural(sum(file.operators.values()), "node")
+    yield "file", f"{Path(file.path).name}, {si(file.nbytes, 'B')}, {nodes}, {opsets}"
     for location, size in file.external.items():
-        yield _row("", f"weights in {location}, {'missing' if size is None else si(size, 'B')}")
+        yield "", f"weights in {location}, {'missing' if size is None else si(size, 'B')}"
     if file.sha256:
-        yield _row("sha256", file.sha256)
-    yield _row("made by", _producer(file.producer))
+        yield "sha256", file.sha256
+    yield "made by", _producer(file.producer)
     if file.producer.slimmed:
-        notes = {key: file.producer.slimmed.get(key, "?") for key in ("onnxslim_bert", "source", "recipe")}
-        yield _row("slimmed by", f"onnxslim-bert {notes['onnxslim_bert']} from {notes['source']}: {notes['recipe']}")
-    for label, ports in (("inputs", file.inputs), ("outputs", file.outputs)):
-        yield from (_row(label if i == 0 else "", text) for i, text in enumerate(_ports(ports)))
-    for label, operators in (("fused", file.fused), ("quantized", file.quantized)):
-        yield _row(label, _counts(operators) or "nothing")
+        version, source, recipe = (file.producer.slimmed.get(key, "?") for key in ("onnxslim_bert", "source", "recipe"))
+        yield "slimmed by", f"onnxslim-bert {version} from {source}: {recipe}"
+    yield from _aligned("inputs", _ports(file.inputs))
+    yield from _aligned("outputs", _ports(file.outputs))
+    yield "fused", _counts(file.fused) or "nothing"
+    yield "quantized", _counts(file.quantized) or "nothing"
 
 
 def _producer(producer: Producer) -> str:
@@ -68,27 +82,31 @@ def _ports(ports: Sequence[Port]) -> list[str]:
     return [f"{', '.join(names)}: {kind}" for kind, names in alike.items()]
 
 
-def _encoder(facts: EncoderFacts) -> Iterator[str]:
-    first = "the last for the first token only" if facts.first_token else ""
-    styles = filter(None, (facts.norm, facts.activation or "activation not recognised", first))
-    yield _row("encoder", f"{plural(facts.layers, 'layer')} of width {facts.hidden}, {', '.join(styles)}")
+def _encoder(facts: EncoderFacts) -> Iterator[Row]:
+    styles = [facts.norm, facts.activation or "activation not recognised"]
+    styles += ["the last for the first token only"] if facts.first_token else []
+    yield "encoder", f"{plural(facts.layers, 'layer')} of width {facts.hidden}, {', '.join(filter(None, styles))}"
     heads = [f"{heads} of {width}" for heads, width in zip(facts.heads, facts.head_width, strict=True)]
     mask = f"padding hidden by {facts.mask}" if facts.mask else "no mask" if all(facts.proven) else "mask not proven"
-    yield _row("heads", f"{_once(heads)}, {mask}")
-    yield _row("feed-forward", _once([str(width or "none found") for width in facts.feed_forward]))
-    tables = [plural(table.rows, role.replace("_", " ")) for role, table in facts.tables.items()]
-    widths = {table.width for table in facts.tables.values()} - {facts.hidden}
-    narrow = [f"{width} wide" for width in sorted(widths)]
-    yield _row("embeddings", ", ".join([*tables, *narrow]) or "none found")
-    kinds = {role.replace("_", " "): table.dtype for role, table in facts.tables.items()}
-    parts = {"encoder": _counts(facts.encoder_dtypes), "head": _counts(facts.head_dtypes) or "no matrices"}
-    yield _row(
-        "weights", "; ".join(f"{name} {text}" for name, text in (parts | {"tables": _grouped(kinds)}).items() if text)
-    )
+    yield "heads", f"{_once(heads)}, {mask}"
+    yield "feed-forward", _once([str(width or "none found") for width in facts.feed_forward])
+    yield "embeddings", ", ".join(_tables(facts.tables, facts.hidden)) or "none found"
+    kinds = {
+        "encoder": _counts(facts.encoder_dtypes),
+        "head": _counts(facts.head_dtypes) or "none",
+        "tables": _once([f"{table.dtype}" for table in facts.tables.values()] or ["none"]),
+    }
+    yield "weights", "; ".join(f"{name} {text}" for name, text in kinds.items())
+
+
+def _tables(tables: Mapping[str, Table], hidden: int) -> Iterator[str]:
+    for role, table in tables.items():
+        yield plural(table.rows, _spaced(role))
+    yield from (f"{width} wide" for width in {table.width: 0 for table in tables.values()} if width != hidden)
 
 
 def _once(values: Sequence[str]) -> str:
-    """The value that all layers share, or all values."""
+    """The value that all share, or all values."""
     return values[0] if len(set(values)) == 1 else " | ".join(values)
 
 
@@ -96,16 +114,8 @@ def _counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in numbers.items())
 
 
-def _grouped(kinds: Mapping[str, str]) -> str:
-    return (
-        _once(list(kinds.values()))
-        if len(set(kinds.values())) == 1
-        else ", ".join(f"{r} {k}" for r, k in kinds.items())
-    )
-
-
 def _shared(shared: Sequence[Shared]) -> Iterator[str]:
-    """ "query, key of layers 0 to 2", "word = head"."""
+    """Phrases like "word = head" and "query, key of layers 0 to 2"."""
     across: dict[tuple[int, ...], list[str]] = {}
     for group in shared:
         roles = {use.role for use in group.uses}
@@ -119,12 +129,8 @@ def _shared(shared: Sequence[Shared]) -> Iterator[str]:
 
 
 def _use(use: Use) -> str:
-    return use.role.replace("_", " ") if use.layer is None else f"{use.role} {use.layer}"
+    return _spaced(use.role) if use.layer is None else f"{use.role} {use.layer}"
 
 
-def _costs(anatomy: Anatomy, batch: int, seq: int) -> Iterator[str]:
-    yield f"{'part':<{LABEL}} {'parameters':>10} {'stored':>10} {'FLOPs':>10}  (batch {batch}, {seq} tokens)"
-    rows = [(str(cost.part), cost.parameters, cost.nbytes, cost.flops) for cost in anatomy.costs]
-    parameters, nbytes, flops = (sum(row[column] for row in rows) for column in (1, 2, 3))
-    for name, *numbers in [*rows, ("total", parameters, nbytes, flops)]:
-        yield f"{name:<{LABEL}} {si(numbers[0]):>10} {si(numbers[1], 'B'):>10} {si(numbers[2]):>10}"
+def _spaced(role: str) -> str:
+    return role.replace("_", " ")

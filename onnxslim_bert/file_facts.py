@@ -30,7 +30,7 @@ class FileFacts:
     """The file, its header and its graph's surface.
 
     nbytes: with external data. external: sizes in bytes of the files that hold it, by location, None for a missing one.
-    sha256: of the file, None when it was not asked for. opsets: versions of the domains in use, ONNX's own is "ai.onnx".
+    sha256: of the file, None unless asked for. opsets: versions of the domains in use; ONNX's own is "ai.onnx".
     operators: number of nodes by operator, subgraphs included. fused: those that stand for several elementary ones;
     quantized: those that make, take or undo integers.
     """

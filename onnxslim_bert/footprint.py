@@ -46,13 +46,18 @@ def footprint(
 
 def model_bytes(path: Path) -> int:
     """Bytes of the file and of every external data file that its weights name."""
+    return sum(file.stat().st_size for file in model_files(path))
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file and every external data file that its weights name. Raises ModelError when one is missing."""
     skeleton, _ = read_skeleton(path)
     entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
     named: set[str] = {entry.value for entry in entries if entry.key == "location"}
     missing = [name for name in sorted(named) if not (path.parent / name).is_file()]
     if missing:
         raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in named)
+    return [path, *(path.parent / name for name in sorted(named))]
 
 
 def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool) -> dict[str, float]:

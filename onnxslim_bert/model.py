@@ -42,8 +42,6 @@ class Model:
         Raises ModelError when the file is not ONNX, when its external data is missing or lies outside its folder, or
         when a weight is not finite.
         """
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; an ONNX model was needed")
         proto, weights = wire.read_skeleton(path)
         weights |= {
             tensor.name: _external_values(tensor, path)

@@ -1,11 +1,27 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and never over an input unasked."""
 
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from onnxslim_bert.errors import OutputError
+
+
+def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raise OutputError when `path` is one of `inputs`, exists unasked, or lies in no folder that can be written."""
+    if path.exists():
+        if any(path.samefile(source) for source in inputs if source.exists()):
+            raise OutputError(f"{path} is an input; give another output")
+        if not path.is_file():
+            raise OutputError(f"{path} is no regular file; give another output")
+        if not overwrite:
+            raise OutputError(f"{path} exists; give another output or --force to overwrite it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: the folder {path.parent} cannot be written; give another output")
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:

@@ -33,6 +33,7 @@ def run_recipe(
     batches: Batches | None = None,
     *,
     allow_noop: bool = False,
+    threads: int = 1,
     progress: Progress | None = None,
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; a record of each.
@@ -41,7 +42,10 @@ def run_recipe(
     calibration and there are no `batches`.
     """
     known: dict[Want, Any] = {}
-    return [run_step(model, step, batches, known, allow_noop=allow_noop, progress=progress) for step in recipe.steps]
+    return [
+        run_step(model, step, batches, known, allow_noop=allow_noop, threads=threads, progress=progress)
+        for step in recipe.steps
+    ]
 
 
 def run_step(
@@ -51,6 +55,7 @@ def run_step(
     known: dict[Want, Any],
     *,
     allow_noop: bool = False,
+    threads: int = 1,
     progress: Progress | None = None,
 ) -> Done:
     """Apply one step of a recipe.
@@ -63,8 +68,8 @@ def run_step(
     if missing and batches is None:
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
     if missing and batches is not None:
-        stage = f"calibrating {step.action.name}"
-        known |= collect(model, missing, batches, None if progress is None else partial(progress, stage))
+        report = None if progress is None else partial(progress, f"calibrating {step.action.name}")
+        known |= collect(model, missing, batches, report, threads=threads)
     change = step.action.apply(model, Context({want: known[want] for want in wants}))
     if not step.action.keeps_activations:
         known.clear()

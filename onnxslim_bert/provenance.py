@@ -10,6 +10,7 @@ import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.footprint import model_files
 from onnxslim_bert.model import Model
 
 KEY = "onnxslim_bert.provenance"
@@ -20,7 +21,7 @@ CHUNK = 1 << 20
 class Provenance:
     """What decides the bytes of a written model.
 
-    source_sha256: of the source file. recipe: every pass as it ran. calibration: name, split and number of rows, empty
+    source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and number of rows, empty
     without; calibration_sha256: of those rows.
     """
 
@@ -42,7 +43,7 @@ class Provenance:
             onnx.__version__,
             onnxruntime.__version__,
             source.name,
-            file_sha256(source),
+            file_sha256(*model_files(source)),
             recipe,
             described,
             calibration.fingerprint() if calibration else "",
@@ -57,10 +58,11 @@ def stamp(model: Model, provenance: Provenance) -> None:
     model.header.metadata_props.add(key=KEY, value=json.dumps(asdict(provenance), sort_keys=True))
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """The sha256 of the files' bytes, one after the other, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()

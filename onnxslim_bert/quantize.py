@@ -1,12 +1,10 @@
 """The main job: a smaller, faster model from a real export, with the proof beside it."""
 
 import gc
-import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,20 +12,23 @@ import numpy as np
 
 from onnxslim_bert.bench import Latency, bench
 from onnxslim_bert.calibration.batches import Batches
-from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout, is_named, load_dataset, sample
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.choose_method import choose_method
-from onnxslim_bert.comparison import Comparison, compare
+from onnxslim_bert.comparison import Comparison, compare, task_metrics
 from onnxslim_bert.contract import Want
-from onnxslim_bert.errors import DataError, OutputError
+from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.evaluation import evaluate
+from onnxslim_bert.footprint import model_bytes, model_files
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
+from onnxslim_bert.output import check_output
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.pipeline import Done, run_recipe, run_step
 from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report
+from onnxslim_bert.sources import Sources
 
 Mode = Literal["static", "dynamic", "fp16"]
 Format = Literal["contrib", "qdq"]
@@ -45,7 +46,9 @@ class Options:
 
     method: how activation ranges follow from calibration; None chooses by measured fidelity.
     batch: for throughput, batches of ragged texts: padding never reaches a dense layer.
-    max_length: tokens kept of a calibration or evaluation row.
+    max_length: tokens kept of a calibration or evaluation row, as far as the model has positions.
+
+    Raises PassError for a choice that the mode would ignore.
     """
 
     mode: Mode = "static"
@@ -57,6 +60,16 @@ class Options:
     threads: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        ignored = {
+            "--method": self.mode != "static" and self.method is not None,
+            "--no-smooth": self.mode != "static" and not self.smooth,
+            "--format qdq": self.mode == "fp16" and self.format == "qdq",
+        }
+        for option, given in ignored.items():
+            if given:
+                raise PassError(f"{option} does nothing with --mode {self.mode}; leave it out")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -64,7 +77,8 @@ class Result:
 
     methods: the error of each range method on held-back rows, empty when the user named one.
     comparison: the task metric and fidelity on evaluation rows; None without evaluation data.
-    latencies: of the source and of the result, batch 1, 128 tokens, interleaved.
+    latencies: of the source and of the result, batch 1, 128 tokens where the model takes them, interleaved.
+    options: max_length as it was used.
     """
 
     source: Path
@@ -79,39 +93,6 @@ class Result:
     options: Options
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where texts and their tokenizer come from, as the user named them.
-
-    calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
-    validation split. tokenizer: a folder or a tokenizer.json, by default the model's folder.
-    """
-
-    calibration: str | None = None
-    evaluation: str | None = None
-    rows: int | None = None
-    tokenizer: Path | None = None
-    text_columns: tuple[str, ...] = ()
-    label_column: str | None = None
-
-    def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
-        """The calibration and the evaluation rows, disjoint when both come from one named set."""
-        load = partial(load_dataset, text_columns=self.text_columns or None, label_column=self.label_column)
-        spec = self.evaluation or (self.calibration if is_named(self.calibration) else None)
-        evaluation = load(spec, "evaluation") if spec else None
-        if self.calibration is None:
-            return None, evaluation
-        calibration = load(self.calibration, "calibration")
-        if evaluation is not None and is_named(self.calibration):
-            calibration = calibration.without(evaluation)  # STS-B's own splits share rows
-        return sample(calibration, self.rows, seed), evaluation
-
-    def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
-        """The tokenizer that texts need; None when all data are ready feeds."""
-        texts = any(data is not None and data.feeds is None for data in datasets)
-        return load_tokenizer(self.tokenizer or model.parent) if texts else None
-
-
 def quantize_files(
     source: Path,
     output: Path,
@@ -119,22 +100,25 @@ def quantize_files(
     options: Options,
     *,
     overwrite: bool = False,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """`quantize` with data by name, and the report written beside the result."""
-    check_output(source, output, overwrite)
-    check_output(source, report_path(output), overwrite)
-    if options.mode == "static" and sources.calibration is None:
-        raise DataError(
-            "static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic"
-        )
+    """`quantize` with data by name."""
+    check_outputs(source, [output, report_path(output)], overwrite=overwrite, in_place=in_place)
+    check_calibration(options, given=sources.calibration is not None)
     calibration, evaluation = sources.load(options.seed)
     tokenizer = sources.tokenizer_for(source, calibration, evaluation)
-    result = quantize(
-        source, output, calibration, evaluation, tokenizer, options, overwrite=overwrite, progress=progress
+    return quantize(
+        source,
+        output,
+        calibration,
+        evaluation,
+        tokenizer,
+        options,
+        overwrite=overwrite,
+        in_place=in_place,
+        progress=progress,
     )
-    write_report(result.output, result, overwrite=overwrite)
-    return result
 
 
 def quantize(
@@ -146,34 +130,43 @@ def quantize(
     options: Options,
     *,
     overwrite: bool = False,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Write the quantized model of `source` to `output`; what was done and measured.
+    """Write the quantized model of `source` to `output` and its report beside it; what was done and measured.
 
-    Nothing is written until the model has passed its checks, and then as a whole. Raises SlimError (ModelError,
-    DataError, PassError, OutputError) for what the user can mend.
+    Nothing is written until the model has passed its checks, and then as a whole. overwrite: outputs that exist;
+    in_place: the source, when it is the output. Raises SlimError (ModelError, DataError, PassError, OutputError) for
+    what the user can mend.
     """
-    check_output(source, output, overwrite)
+    check_outputs(source, [output, report_path(output)], overwrite=overwrite, in_place=in_place)
+    check_calibration(options, given=calibration is not None)
     if calibration is not None and evaluation is not None:
         check_disjoint(calibration, evaluation)
     model = Model.load(source)
     exact, rest = recipes_for(options)
     steps, methods = run_recipe(model, exact), dict[str, float]()
     check_vocabulary(model, tokenizer)
+    options = fit_to(model, options)
+    if evaluation is not None:
+        check_labels(source, evaluation, tokenizer, options)
     fitting, held_back, known = None, None, dict[Want, Any]()
     if calibration is not None:
         fitting, held_back = fitting_batches(model, calibration, tokenizer, options)
     for step in rest.steps:
         if isinstance(step.action, QuantizeStatic) and options.method is None and fitting and held_back:
             started = time.process_time()
-            action, change, methods = choose_method(model, step.action, fitting, held_back, progress)
+            action, change, methods = choose_method(
+                model, step.action, fitting, held_back, threads=options.threads, progress=progress
+            )
             steps.append(Done(str(action), change.count, change.note, time.process_time() - started))
         else:
-            steps.append(run_step(model, step, fitting, known, progress=progress))
+            steps.append(run_step(model, step, fitting, known, threads=options.threads, progress=progress))
     provenance = Provenance.of(source, ",".join(done.step for done in steps), calibration)
     stamp(model, provenance)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxslim-") as folder:
         candidate = Path(folder) / output.name
+        batch = fixed_shape(model)[0] or BENCH_BATCH
         model.save(candidate)
         del model, fitting, held_back
         known.clear()
@@ -194,21 +187,33 @@ def quantize(
                 for path in (source, candidate)
             ]
             comparison = compare(answers[0], answers[1], evaluation, seed=options.seed)
-        latencies = bench(
+        before, after = bench(
             [source, candidate],
-            batch_sizes=[BENCH_BATCH],
-            lengths=[BENCH_LENGTH],
+            batch_sizes=[batch],
+            lengths=[min(BENCH_LENGTH, options.max_length)],
             rounds=BENCH_ROUNDS,
             threads=options.threads,
             seed=options.seed,
             footprints=False,
             progress=progress,
         ).latencies
-        sizes = [path.stat().st_size for path in (source, candidate)]
+        result = Result(
+            source=source,
+            output=output,
+            source_bytes=model_bytes(source),
+            output_bytes=model_bytes(candidate),
+            provenance=provenance,
+            steps=tuple(steps),
+            methods=methods,
+            comparison=comparison,
+            latencies=(before, replace(after, model=str(output))),
+            options=options,
+        )
+        report = report_path(candidate)
+        write_report(report, result)
+        report.replace(report_path(output))
         candidate.replace(output)
-    return Result(
-        source, output, sizes[0], sizes[1], provenance, tuple(steps), methods, comparison, tuple(latencies), options
-    )
+    return result
 
 
 def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
@@ -216,13 +221,14 @@ def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
     contrib = options.format == "contrib" and options.mode != "fp16"
     exact = ["canonicalize?", "fuse?" if contrib else "fuse{style=standard}?", "first-token?"]
     form = f"format={options.format}"
-    rest = {
-        "static": ["split-outliers?", "smooth?"] * options.smooth
-        + [f"quantize-static{{method={options.method or 'minmax'},{form}}}"],
-        "dynamic": [f"quantize-dynamic{{{form}}}"],
-        "fp16": ["float16"],
+    last = {
+        "static": f"quantize-static{{method={options.method or 'minmax'},{form}}}",
+        "dynamic": f"quantize-dynamic{{{form}}}",
+        "fp16": "float16",
     }[options.mode]
-    rest += ["unpad?"] * options.batch + ["skip-mask?"] * contrib
+    smooth = ["split-outliers?", "smooth?"] * (options.smooth and options.mode == "static")
+    # without padding before anything is quantized: ranges found at run time are then those of real tokens
+    rest = [*smooth, *["unpad?"] * options.batch, last, *["skip-mask?"] * contrib]
     return Recipe.parse(",".join(exact)), Recipe.parse(",".join(rest))
 
 
@@ -242,32 +248,57 @@ def default_output(source: Path, options: Options) -> Path:
     return source.with_suffix(".fp16.onnx" if options.mode == "fp16" else ".int8.onnx")
 
 
-def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Raise OutputError when `output` is the source, exists unasked, or lies in no folder that can be written."""
-    if output.exists() and source.exists() and output.samefile(source):
-        raise OutputError(f"{output} is the input; give another output")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; give another output or --force to overwrite it")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: no folder {output.parent}; make it first")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output}: the folder {output.parent} cannot be written; give another output")
+def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
+    """Raise OutputError when an output cannot be written, or holds the source's data and was not asked to go."""
+    files = model_files(source)
+    for output in outputs:
+        replaces = in_place and output == source
+        check_output(output, overwrite=overwrite or replaces, inputs=files[1:] if replaces else files)
+
+
+def check_calibration(options: Options, *, given: bool) -> None:
+    """Raise DataError when calibration rows are missing, or would do nothing."""
+    if options.mode == "static" and not given:
+        raise DataError(
+            "static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic"
+        )
+    if options.mode != "static" and given:
+        raise DataError(f"--calib does nothing with --mode {options.mode}; name evaluation texts with --data")
+
+
+def check_labels(source: Path, evaluation: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
+    """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
+    first = evaluate(
+        source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads
+    )
+    task_metrics(first, evaluation)
+
+
+def fit_to(model: Model, options: Options) -> Options:
+    """`options` with no more tokens a row than the graph's fixed length or its table of positions has."""
+    position = model.encoder.embeddings.position
+    most = fixed_shape(model)[1] or (len(model.array(position)) if position else options.max_length)
+    return replace(options, max_length=min(options.max_length, most))
 
 
 def fitting_batches(
     model: Model, calibration: Dataset, tokenizer: Tokenizer | None, options: Options
 ) -> tuple[Batches, Batches]:
-    """Calibration batches to fit on, and others that fitting never sees (the same ones where there are too few)."""
+    """Calibration batches to fit on, and others that fitting never sees (the same ones where none are needed, or too few there)."""
     fitting, held_back = calibration, calibration
-    if len(calibration) >= FEWEST_TO_SPLIT:
+    if options.method is None and len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
     return tuple(calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))  # type: ignore[return-value]
 
 
 def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:
     """`dataset` as the model's inputs, in the batch size and length that its graph fixes, if any."""
-    shapes = [tensor.shape for tensor in model.graph.inputs if len(tensor.shape or ()) == 2]
-    rows, length = (next((s[axis] for s in shapes if isinstance(s[axis], int)), None) for axis in (0, 1))
+    rows, length = fixed_shape(model)
+    if rows:  # no batch may be smaller
+        dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
+    if not len(dataset):
+        raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
+    word = model.encoder.embeddings.word
     return Batches(
         dataset,
         tokenizer,
@@ -275,4 +306,12 @@ def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | N
         batch_size=rows or CALIBRATION_BATCH,
         max_length=options.max_length,
         fixed_length=length,
+        vocab_rows=len(model.array(word)) if word else None,
     )
+
+
+def fixed_shape(model: Model) -> tuple[int | None, int | None]:
+    """The batch and the length that the graph's inputs fix; None where they are open."""
+    shapes = [tensor.shape for tensor in model.graph.inputs if len(tensor.shape or ()) == 2]
+    rows, length = (next((s[axis] for s in shapes if isinstance(s[axis], int)), None) for axis in (0, 1))
+    return rows, length

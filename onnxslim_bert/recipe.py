@@ -57,6 +57,11 @@ class Recipe:
     def __str__(self) -> str:
         return ",".join(map(str, self.steps))
 
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether a pass may ask for statistics of calibration rows."""
+        return any(type(step.action).wants is not Pass.wants for step in self.steps)
+
 
 def _pass(name: str, options: str) -> Pass:
     if name not in PASSES:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,24 @@ def report_path(output: Path) -> Path:
 
 
 def report_json(result: Any) -> dict[str, Any]:
-    """A result, any tree of dataclasses, as one JSON-ready document."""
+    """A result, any tree of dataclasses, as one JSON-ready document; numbers that are not finite become null."""
     document: dict[str, Any] = _plain(result)
     return {"schema": SCHEMA, "onnxslim_bert": onnxslim_bert.__version__, "host": _plain(host()), **document}
 
 
-def write_report(output: Path, result: Any, *, overwrite: bool) -> Path:
-    """Write the report of `output` beside it. Raises OutputError."""
-    path = report_path(output)
+def write_report(path: Path, result: Any, *, overwrite: bool = False) -> None:
+    """Write the report to `path`. Raises OutputError."""
     text = json.dumps(report_json(result), indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode(), overwrite=overwrite)
-    return path
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

@@ -1,6 +1,6 @@
 """ONNX Runtime sessions with the settings that every measurement states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.wire import release
 
@@ -48,6 +49,16 @@ def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threa
         raise ModelError(f"ONNX Runtime cannot load the model ({_one_line(error)})") from error
     release(weights.values())  # the session has copied them
     return session
+
+
+def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
+    """Every output for one batch. Raises ModelError when the model does not run on it."""
+    try:
+        outputs: list[Array] = session.run(None, dict(feeds))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
+        raise ModelError(f"the model does not run on {shapes} ({_one_line(error)})") from error
+    return outputs
 
 
 def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOptions:

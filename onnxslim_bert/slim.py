@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.footprint import model_bytes
 from onnxslim_bert.model import Model
 from onnxslim_bert.pipeline import Done, Progress, run_recipe
 from onnxslim_bert.provenance import Provenance, stamp
-from onnxslim_bert.quantize import Options, Sources, calibration_batches, check_output, check_vocabulary
+from onnxslim_bert.quantize import Options, calibration_batches, check_outputs, check_vocabulary, fit_to
 from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,17 @@ def slim(
     *,
     allow_noop: bool = False,
     overwrite: bool = False,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> Slimmed:
     """Write what `recipe` makes of `source` to `output`.
 
-    Raises SlimError for what the user can mend; then nothing is written.
+    overwrite: an output that exists; in_place: the source, when it is the output. Raises SlimError for what the user
+    can mend; then nothing is written.
     """
-    check_output(source, output, overwrite)
+    check_outputs(source, [output], overwrite=overwrite, in_place=in_place)
+    if sources.calibration is not None and not recipe.wants_calibration:
+        raise DataError(f"--calib does nothing: no pass of {recipe} reads calibration texts")
     model = Model.load(source)
     batches, calibration = None, None
     if sources.calibration is not None:
@@ -47,10 +54,10 @@ def slim(
         run_recipe(canonical, Recipe.parse("canonicalize?"))
         check_vocabulary(canonical, tokenizer)
         if calibration is not None:
-            batches = calibration_batches(model, calibration, tokenizer, options)
-    steps = run_recipe(model, recipe, batches, allow_noop=allow_noop, progress=progress)
+            batches = calibration_batches(canonical, calibration, tokenizer, fit_to(canonical, options))
+    steps = run_recipe(model, recipe, batches, allow_noop=allow_noop, threads=options.threads, progress=progress)
     provenance = Provenance.of(source, str(recipe), calibration)
     stamp(model, provenance)
-    model.save(output, overwrite=overwrite)
-    sizes = [path.stat().st_size for path in (source, output)]
-    return Slimmed(source, output, sizes[0], sizes[1], provenance, tuple(steps))
+    before = model_bytes(source)
+    model.save(output, overwrite=overwrite or in_place)
+    return Slimmed(source, output, before, model_bytes(output), provenance, tuple(steps))

@@ -33,7 +33,6 @@ OPERATORS = frozenset(
 
 def is_tokenwise(node: gs.Node) -> bool:
     """Whether position i of the result depends on position i of the inputs only; inputs are [..., channels]."""
-    if node.op == "MatMul":
-        return constant(node.inputs[1]) is not None
-    picks_channels = node.op == "Gather" and node.attrs.get("axis", 0) == -1 and constant(node.inputs[1]) is not None
-    return node.op in OPERATORS or picks_channels or (is_linear(node) and node.op != "Gemm")
+    by_constant = len(node.inputs) > 1 and constant(node.inputs[1]) is not None
+    on_channels = by_constant and (node.op == "MatMul" or (node.op == "Gather" and node.attrs.get("axis", 0) == -1))
+    return node.op in OPERATORS or on_channels or (is_linear(node) and node.op != "Gemm")

@@ -50,8 +50,10 @@ def _mapping(values: Array) -> mmap.mmap | None:
 def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The model without its large weights, and those weights by initializer name, read-only views of the file.
 
-    Raises ModelError when the file is empty, truncated or not ONNX.
+    Raises ModelError when the file is missing, empty, truncated or not ONNX.
     """
+    if not path.is_file():
+        raise ModelError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; an ONNX model was needed")
     try:
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

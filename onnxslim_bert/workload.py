@@ -16,7 +16,7 @@ from onnxslim_bert.signature import fixed_shape
 
 Feeds = Mapping[str, Array]
 
-SAFE_IDS = 100  # random ids stay below this: every vocabulary has as many rows
+SAFE_IDS = 16  # random ids stay below this: every vocabulary has as many rows
 
 
 @dataclass(frozen=True)

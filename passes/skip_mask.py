@@ -6,8 +6,10 @@ from typing import ClassVar
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.attention_form import token_inputs
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.model import MICROSOFT, Model
+from onnxslim_bert.regions import producer
 from onnxslim_bert.surgery import Builder
 
 MASK = 4  # position of MultiHeadAttention's key_padding_mask
@@ -26,9 +28,9 @@ class SkipMask(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         nodes = [node for node in model.graph.nodes if node.op == "MultiHeadAttention"]
-        masked = [(node, mask) for node in nodes if (mask := _mask(node)) is not None]
+        masked = [(node, mask) for node in nodes if (mask := _mask(node, model)) is not None]
         if not masked:
-            return Change(0, "no MultiHeadAttention reads a mask; `fuse` writes them")
+            return Change(0, "no MultiHeadAttention reads an input as its mask; `fuse` writes them")
         for node, mask in masked:
             build = Builder(model.graph, node.name)
             least = build.once("ReduceMin", f"{mask.name}/least", [mask], keepdims=0)
@@ -45,8 +47,14 @@ class SkipMask(Pass):
         return Change(len(masked), f"{len(masked)} attentions skip the mask when nothing is padded")
 
 
-def _mask(node: gs.Node) -> gs.Tensor | None:
-    return node.inputs[MASK] if len(node.inputs) > MASK and not node.inputs[MASK].is_empty() else None
+def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
+    """The mask of an attention when it is a [batch, seq] input, cast perhaps; others may hold numbers of tokens."""
+    if len(node.inputs) <= MASK or node.inputs[MASK].is_empty():
+        return None
+    source = node.inputs[MASK]
+    while (above := producer(source)) is not None and above.op == "Cast":
+        source = above.inputs[0]
+    return node.inputs[MASK] if any(source is tensor for tensor in token_inputs(model.graph)) else None
 
 
 def _branch(node: gs.Node, model: Model, name: str, inputs: list[gs.Tensor]) -> gs.Graph:

@@ -38,13 +38,15 @@ class Unpad(Pass):
 
 def _why_not(model: Model) -> str:
     encoder = model.encoder
+    if any(t.name.startswith("unpad/") for t in model.graph.tensors().values()):
+        return "the model is unpadded already"
+    if any(node.op == "DynamicQuantizeLinear" for node in model.graph.nodes):
+        return "activation ranges are found at run time, and without padding they are others; unpad before quantizing"
     for layer in encoder.layers:
         if layer.form is None:
             return f"layer {layer.index}'s attention is not proven: {layer.reason}"
         if layer.form.mask is None:
             return "the model reads no attention mask, so it has no padding to drop"
-    if any(t.name.startswith("unpad/") for t in model.graph.tensors().values()):
-        return "the model is unpadded already"
     if encoder.layers[-1].first_token:
         return ""
     selection = find_selection(model, encoder.layers[-1])
@@ -78,7 +80,7 @@ class _Unpadder:
         read = [t for t in node.inputs if id(t) in self.packed]
         if not read:
             return
-        rest = [t for t in node.inputs if id(t) not in self.packed and not t.is_empty() and constant(t) is None]
+        rest = [t for t in node.inputs if id(t) not in self.packed and not t.is_empty() and not _is_constant(t)]
         if is_tokenwise(node) and not rest:
             for i, tensor in enumerate(list(node.inputs)):
                 node.inputs[i] = self.packed.get(id(tensor), tensor)
@@ -120,6 +122,13 @@ class _Unpadder:
             rows = self.build.node("Gather", "padded", [packed, self.places], axis=0)
             self.padded[id(packed)] = self.build.node("Reshape", "padded", [rows, self.shape])
         return self.padded[id(packed)]
+
+
+def _is_constant(tensor: gs.Tensor) -> bool:
+    """Whether `tensor` is a constant, or one dequantized."""
+    above = producer(tensor)
+    stored = above.inputs[0] if above is not None and above.op == "DequantizeLinear" else tensor
+    return constant(stored) is not None
 
 
 def _stream_start(source: gs.Tensor) -> gs.Tensor:

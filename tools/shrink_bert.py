@@ -30,11 +30,11 @@ def shrink(wide: Any, pieces: Tensor, batches: Sequence[Tensor], size: Size) -> 
     pieces: rows of the wide word table that the narrow one keeps [vocabulary]; the first is the padding.
     batches: sample texts to measure on, in the narrow vocabulary [rows, length].
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         wide_batches = [pieces[ids] for ids in batches]
         basis = residual_basis(wide, wide_batches, size.hidden)
         narrow = build(wide, len(pieces), size)
-        for old, new in zip([wide.bert.encoder.layer[index] for index in size.layers], narrow.bert.encoder.layer):
+        for old, new in zip([wide.bert.encoder.layer[index] for index in size.layers], narrow.bert.encoder.layer, strict=True):
             copy_layer(old, new, basis, feed_forward_units(wide, old, wide_batches, size.ffn))
         copy_ends(wide, narrow, basis, pieces)
         # In the order of computation, so that each is fitted on what the ones before it give.

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from onnxslim_bert.bench import Bench
 
 PADDING = (0, 2, 0, 0)
-COUNT = click.IntRange(min=1)
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -36,9 +36,9 @@ def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json for --data  [default: the first MODEL's folder]")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a real text.")
 @click.option("--rounds", type=COUNT, default=50, show_default=True, help="Timed runs of every model.")
-@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of each session.")
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--spinning", is_flag=True, help="Let idle threads spin, which a busy host punishes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the ids, rows and order of models.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the ids, rows and order of models.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def bench(
     models: tuple[Path, ...],
@@ -67,6 +67,8 @@ def bench(
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
 
+    if data is None:
+        refuse_ignored(["text_columns", "tokenizer", "max_length"], "without --data")
     if data and lengths:
         raise click.UsageError("--data times texts at their own lengths: give it or --seq, not both")
     dataset = load_dataset(data, "evaluation", text_columns=text_columns or None) if data else None

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from onnxslim_bert.quantize import Result
 
-COUNT = click.IntRange(min=1)
 FILE = click.Path(dir_okay=False, path_type=Path)
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 
@@ -42,10 +42,11 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of each session.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals.")
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document instead of a table.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--in-place", is_flag=True, help="Replace MODEL itself.")
 def quantize(
     model: Path,
     calib: str | None,
@@ -65,6 +66,7 @@ def quantize(
     threads: int,
     as_json: bool,
     force: bool,
+    in_place: bool,
 ) -> None:
     """Write a quantized MODEL and a report of what it is worth: size, accuracy, agreement, speed.
 
@@ -74,14 +76,24 @@ def quantize(
     onnxslim quantize model.onnx --mode dynamic --data sst2
     onnxslim quantize model.onnx --calib stsb --format qdq --method mse --json
     """
-    from onnxslim_bert.quantize import Options, Sources, default_output, quantize_files
+    from onnxslim_bert.quantize import Options, default_output, quantize_files
     from onnxslim_bert.report import report_json, report_path
+    from onnxslim_bert.sources import Sources
 
+    if calib is None:
+        refuse_ignored(["rows"], "without --calib")
+    if calib is None and data is None:
+        refuse_ignored(["tokenizer", "text_columns"], "without --calib or --data")
+        refuse_ignored(["label_column"], "without --data")
+    if in_place:
+        refuse_ignored(["output"], "with --in-place")
     options = Options(mode, method, form, not no_smooth, batch, max_length, threads, seed)
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column)
-    target = output or default_output(model, options)
+    target = model if in_place else output or default_output(model, options)
     with progress_bar() as progress:
-        result = quantize_files(model, target, sources, options, overwrite=force, progress=progress)
+        result = quantize_files(
+            model, target, sources, options, overwrite=force, in_place=in_place, progress=progress
+        )
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from onnxslim_bert.intervals import Interval
     from onnxslim_bert.validate import Validation
 
-COUNT = click.IntRange(min=1)
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -28,16 +28,16 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option("--rows", type=COUNT, help="Evaluate a random sample of this many rows.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and the resampling.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sample and the resampling.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json  [default: BASE's folder]")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run; 1 runs at natural length.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@click.option("--max-drop", type=float, help="Points that the task metric may drop.")
-@click.option("--min-agreement", type=float, help="Percent of rows that must get the base's class.")
-@click.option("--min-speedup", type=float, help="Latency of BASE over that of CANDIDATE, timed on the rows.")
+@click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
+@click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must get the base's class.")
+@click.option("--min-speedup", type=Finite(min=0), help="Latency of BASE over that of CANDIDATE, timed on the rows.")
 @click.option("--max-size", metavar="SIZE", help="Bytes of CANDIDATE with its external data, like 24MB or 23.5MiB.")
 @click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
-@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of each session.")
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdicts as JUnit XML.")
 @click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
@@ -79,6 +79,8 @@ def validate(
     from onnxslim_bert.output import write_atomically
     from onnxslim_bert.validate import validate as run_validation
 
+    if junit is None:
+        refuse_ignored(["force"], "without --junit")
     budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
     dataset = load_dataset(
         data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None, label_column=label_column

@@ -1,0 +1,46 @@
+"""Where texts and their tokenizer come from, as a user names them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxslim_bert.calibration.datasets import Dataset, Purpose, is_named, load_dataset, sample
+from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What to calibrate and evaluate on.
+
+    calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
+    validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
+    folder. text_columns, label_column: of the files; of the named sets when there is no file.
+    """
+
+    calibration: str | None = None
+    evaluation: str | None = None
+    rows: int | None = None
+    tokenizer: Path | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column: str | None = None
+
+    def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
+        """The calibration and the evaluation rows, disjoint when both come from one named set."""
+        spec = self.evaluation or (self.calibration if is_named(self.calibration) else None)
+        evaluation = self._read(spec, "evaluation", self.label_column) if spec else None
+        if self.calibration is None:
+            return None, evaluation
+        calibration = self._read(self.calibration, "calibration", None)
+        if evaluation is not None and is_named(self.calibration):
+            calibration = calibration.without(evaluation)  # STS-B's own splits share rows
+        return sample(calibration, self.rows, seed), evaluation
+
+    def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
+        """The tokenizer that texts need; None when all data are ready feeds."""
+        texts = any(data is not None and data.feeds is None for data in datasets)
+        return load_tokenizer(self.tokenizer or model.parent) if texts else None
+
+    def _read(self, spec: str, purpose: Purpose, label_column: str | None) -> Dataset:
+        given = [source for source in (self.calibration, self.evaluation) if source]
+        if is_named(spec) and not all(map(is_named, given)):
+            return load_dataset(spec, purpose)
+        return load_dataset(spec, purpose, text_columns=self.text_columns or None, label_column=label_column)
