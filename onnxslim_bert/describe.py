@@ -1,5 +1,6 @@
 """An inspection as text."""
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from onnxslim_bert.wording import numbered_layers, plural, si
 
 Row = tuple[str, str]  # a label and what it says
 WIDTH = 18  # of labels
+LONGEST = 160  # characters of a note
 
 
 def describe(inspection: Inspection) -> str:
@@ -22,13 +24,12 @@ def describe(inspection: Inspection) -> str:
     if found is None:
         return _text([*rows, ("encoder", f"none: {inspection.reason}")])
     rows += [*_encoder(found.facts), ("shared", "; ".join(_shared(found.shared)) or "nothing")]
-    table = [
-        _columns("part", "parameters", "stored", "FLOPs", f"  (batch {inspection.batch}, {inspection.seq} tokens)")
-    ]
+    batch = f"  (batch {inspection.batch}, {inspection.seq} tokens)"
+    table = [_columns("part", "parameters", "stored", "FLOPs") + batch]
     for cost in _total(found.costs):
         table.append(_columns(cost.part, si(cost.parameters), si(cost.nbytes, "B"), si(cost.flops)))
-    passes = [(advice.name, f"{'yes' if advice.applies else 'no':<4}{advice.note}") for advice in found.passes]
-    problems = _aligned("problems", found.problems or ["none"])
+    passes = [(advice.name, f"{'yes' if advice.applies else 'no':<4}{_short(advice.note)}") for advice in found.passes]
+    problems = _aligned("problems", [_short(problem) for problem in found.problems] or ["none"])
     return "\n\n".join((_text(rows), "\n".join(table), _text(problems), _text(passes)))
 
 
@@ -40,8 +41,13 @@ def _aligned(label: str, texts: Sequence[str]) -> list[Row]:
     return [(label if i == 0 else "", text) for i, text in enumerate(texts)]
 
 
-def _columns(name: str, parameters: str, stored: str, flops: str, rest: str = "") -> str:
-    return f"{name:<{WIDTH}}{parameters:>10}{stored:>11}{flops:>11}{rest}"
+def _short(text: str) -> str:
+    """At most `LONGEST` characters; the JSON document has all of them."""
+    return textwrap.shorten(text, LONGEST, placeholder=" ...")
+
+
+def _columns(name: str, parameters: str, stored: str, flops: str) -> str:
+    return f"{name:<{WIDTH}}{parameters:>10}{stored:>11}{flops:>11}"
 
 
 def _total(costs: Sequence[Cost]) -> list[Cost]:

@@ -11,7 +11,7 @@ from onnxslim_bert.int8 import quantize_columns, quantize_rows
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import MICROSOFT, Model
 from onnxslim_bert.regions import constant, producer
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.surgery import Builder, is_output, redirect
 
 Format = Literal["contrib", "qdq"]
 
@@ -71,7 +71,10 @@ class Int8Writer:
             result = self.build.node("MatMul", name, [restored, columns])
             # an Add here would be fused into a float Gemm that dequantizes its weight at every run; a Sum is not
             result = result if bias is None else self.build.node("Sum", f"{linear.node}/biased", [result, bias])
-        redirect(self.graph, self.tensors[linear.result], result)
+        old = self.tensors[linear.result]
+        redirect(self.graph, old, result)
+        # a layer that reads this one directly, as ALBERT's first do, must not read its float result
+        self.tensors[linear.result] = old if is_output(self.graph, old) else result
 
     def _weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
         key = (linear.weight, linear.trans_b)

@@ -21,8 +21,8 @@ CHUNK = 1 << 20
 class Provenance:
     """What decides the bytes of a written model.
 
-    source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and number of rows, empty
-    without; calibration_sha256: of those rows.
+    source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and
+    number of rows, empty without; calibration_sha256: of those rows.
     """
 
     onnxslim_bert: str

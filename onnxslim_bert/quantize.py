@@ -268,9 +268,7 @@ def check_calibration(options: Options, *, given: bool) -> None:
 
 def check_labels(source: Path, evaluation: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
     """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
-    first = evaluate(
-        source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads
-    )
+    first = evaluate(source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads)
     task_metrics(first, evaluation)
 
 
@@ -284,7 +282,7 @@ def fit_to(model: Model, options: Options) -> Options:
 def fitting_batches(
     model: Model, calibration: Dataset, tokenizer: Tokenizer | None, options: Options
 ) -> tuple[Batches, Batches]:
-    """Calibration batches to fit on, and others that fitting never sees (the same ones where none are needed, or too few there)."""
+    """Calibration batches to fit on, and others to choose the range method on: the same ones where rows are few."""
     fitting, held_back = calibration, calibration
     if options.method is None and len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)

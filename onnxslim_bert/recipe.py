@@ -2,10 +2,11 @@
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from onnxslim_bert.contract import Pass
 from onnxslim_bert.errors import PassError
@@ -67,7 +68,7 @@ def _pass(name: str, options: str) -> Pass:
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
     kind = PASSES[name]
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {f.name: get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -76,22 +77,34 @@ def _pass(name: str, options: str) -> Pass:
             raise PassError(f"{name}: option {item!r} has no value; write {item}=VALUE")
         if key not in fields:
             raise PassError(f"{name} has no option {key!r}{nearest(key, fields)}")
-        values[key] = _value(name, key, value, type(fields[key].default))
+        if key in values:
+            raise PassError(f"{name}: {key} is given twice")
+        values[key] = _value(name, key, value, fields[key])
     return kind(**values)
 
 
-def _value(name: str, key: str, text: str, kind: type) -> Any:
+def _value(name: str, key: str, text: str, kind: Any) -> bool | float | str:
+    """`text` as the type of the option: bool, int, float or a Literal of strings."""
+    given = f"{name}: {key}={text!r}"
     if kind is bool:
         if text.lower() not in ("true", "false"):
-            raise PassError(f"{name}: {key}={text!r} is neither true nor false")
+            raise PassError(f"{given} is neither true nor false")
         return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise PassError(f"{name}: {key}={text!r} is not {'a number' if kind is float else kind.__name__}") from error
+    if kind in (int, float):
+        try:
+            number: float = kind(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise PassError(f"{given} is not a {'whole ' * (kind is int)}number")
+        return number
+    choices = get_args(kind)
+    if text not in choices:
+        raise PassError(f"{given} is not one of {', '.join(choices)}{nearest(text, choices)}")
+    return text
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """ ", did you mean ...?" for the known name most like `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), 1, 0.5)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -34,12 +34,13 @@ class Shared:
 
 def find_shared(model: Model, stored: Mapping[str, Array]) -> tuple[Shared, ...]:
     """The weights with several roles in a canonicalized model, whose file stores the arrays `stored`."""
+    arrays = {name: constant.values for name, constant in model.constants().items()}
     tables = model.encoder.embeddings.tables.values()
     twins = {
         linear.weight: table
         for linear in model.encoder.head
         for table in tables
-        if linear.weight != table and _are_equal(model.array(linear.weight), model.array(table))
+        if linear.weight != table and _are_equal(arrays[linear.weight], arrays[table])
     }
     uses: dict[str, list[Use]] = {}
     for name, use in _uses(model.encoder):
@@ -48,8 +49,8 @@ def find_shared(model: Model, stored: Mapping[str, Array]) -> tuple[Shared, ...]
         Shared(
             uses=tuple(held),
             constants=(name, *(twin for twin, table in twins.items() if table == name)),
-            nbytes=model.array(name).nbytes,
-            copies=max(1, sum(_are_equal(model.array(name), values) for values in stored.values())),
+            nbytes=arrays[name].nbytes,
+            copies=max(1, sum(_are_equal(arrays[name], values) for values in stored.values())),
         )
         for name, held in uses.items()
         if len(held) > 1

@@ -27,7 +27,7 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
-    style: str = "contrib"
+    style: Style = "contrib"
 
     def apply(self, model: Model, ctx: Context) -> Change:
         style = next((style for style in STYLES if style == self.style), None)

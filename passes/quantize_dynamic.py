@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.int8_graph import Int8Writer
+from onnxslim_bert.int8_graph import Format, Int8Writer
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import dense_layers, format_of, quantize_tables
 
@@ -20,7 +20,7 @@ class QuantizeDynamic(Pass):
     """
 
     name: ClassVar[str] = "quantize-dynamic"
-    format: str = "contrib"
+    format: Format = "contrib"
     embeddings: bool = True
 
     def apply(self, model: Model, ctx: Context) -> Change:

@@ -33,8 +33,8 @@ class QuantizeStatic(Pass):
     """
 
     name: ClassVar[str] = "quantize-static"
-    method: str = "minmax"
-    format: str = "contrib"
+    method: Method = "minmax"
+    format: Format = "contrib"
     correct_bias: bool = True
     embeddings: bool = True
 

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.int8_error import choose_scales
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
@@ -35,6 +36,10 @@ class Smooth(Pass):
     name: ClassVar[str] = "smooth"
     keeps_activations: ClassVar[bool] = True
     gain: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gain <= 1:
+            raise PassError(f"smooth: gain={self.gain} is not in (0, 1]")
 
     def wants(self, model: Model) -> Iterable[Want]:
         sources = dict.fromkeys(linear.source for linear in _unclipped(model))

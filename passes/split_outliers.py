@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.int8_error import choose_scales, product_error
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
@@ -37,6 +38,10 @@ class SplitOutliers(Pass):
     name: ClassVar[str] = "split-outliers"
     keeps_activations: ClassVar[bool] = True
     gain: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gain <= 1:
+            raise PassError(f"split-outliers: gain={self.gain} is not in (0, 1]")
 
     def wants(self, model: Model) -> Iterable[Want]:
         return [Want(linear.source, kind) for linear in _alone(model) for kind in ("sample", "channel-range")]

@@ -132,10 +132,14 @@ def _is_constant(tensor: gs.Tensor) -> bool:
 
 
 def _stream_start(source: gs.Tensor) -> gs.Tensor:
-    """The residual stream that enters the first layer: its input, or in a pre-norm encoder what that norm reads."""
+    """The residual stream that enters the first layer: above the layer's own scales and, if pre-norm, above its norm."""
     node = producer(source)
-    is_pre_norm = node is not None and node.op == "LayerNormalization" and len(node.inputs[0].outputs) > 1
-    return node.inputs[0] if is_pre_norm and node is not None else source
+    while node is not None and (
+        node.op in ("Mul", "Clip") or (node.op == "LayerNormalization" and len(node.inputs[0].outputs) > 1)
+    ):
+        source = node.inputs[0]
+        node = producer(source)
+    return source
 
 
 def _after(start: gs.Tensor, nodes: list[gs.Node]) -> list[gs.Node]:

@@ -34,7 +34,8 @@ def shrink(wide: Any, pieces: Tensor, batches: Sequence[Tensor], size: Size) -> 
         wide_batches = [pieces[ids] for ids in batches]
         basis = residual_basis(wide, wide_batches, size.hidden)
         narrow = build(wide, len(pieces), size)
-        for old, new in zip([wide.bert.encoder.layer[index] for index in size.layers], narrow.bert.encoder.layer, strict=True):
+        for index, new in zip(size.layers, narrow.bert.encoder.layer, strict=True):
+            old = wide.bert.encoder.layer[index]
             copy_layer(old, new, basis, feed_forward_units(wide, old, wide_batches, size.ffn))
         copy_ends(wide, narrow, basis, pieces)
         # In the order of computation, so that each is fitted on what the ones before it give.

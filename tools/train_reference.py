@@ -48,7 +48,7 @@ def main() -> None:
             checkpoint = options.checkpoint or Path(temporary)
             train(options.teacher, options.data / "train.tsv", checkpoint, options.epochs)
             publish(checkpoint, options.output)
-    print(write_card(options.output, options.data / "dev.tsv"))
+    print(write_card(options.output, options.data / "dev.tsv", SIZE.layers, options.epochs))
 
 
 def parse() -> argparse.Namespace:
@@ -61,13 +61,13 @@ def parse() -> argparse.Namespace:
         required=not data,
         help="folder of train.tsv and dev.tsv [default: $ONNXSLIM_DATA/sst2]",
     )
-    parser.add_argument("--teacher", type=Path, help="Hugging Face folder of a BERT fine-tuned on SST-2, tokenizer included")
+    parser.add_argument("--teacher", type=Path, help="Hugging Face folder of a BERT fine-tuned on SST-2")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write [default: models/sst2-tiny]")
-    parser.add_argument("--checkpoint", type=Path, help="keep the student's Hugging Face folder here, saved every epoch")
+    parser.add_argument("--checkpoint", type=Path, help="keep the student here as a Hugging Face folder")
     parser.add_argument("--epochs", type=int, default=5, help="[default: 5]")
     parser.add_argument("--threads", type=int, default=1, help="[default: 1]")
     parser.add_argument("--seed", type=int, default=0, help="[default: 0]")
-    parser.add_argument("--card-only", action="store_true", help="only measure the model in --output and write its card")
+    parser.add_argument("--card-only", action="store_true", help="only measure the model and write its card")
     options = parser.parse_args()
     if not (options.teacher or options.card_only):
         parser.error("--teacher is needed to train")
@@ -96,18 +96,13 @@ def train(teacher_folder: Path, rows: Path, checkpoint: Path, epochs: int) -> No
 def distil(
     teacher: Any, student: Any, basis: Tensor, pieces: Tensor, sentences: Sequence[list[int]], epochs: int
 ) -> Iterator[int]:
-    """Train the student in place; yields the number of every epoch that is done.
-
-    The loss is the squared error of the logits, plus that of the hidden states of the embeddings and of every layer,
-    each relative to its variance, after a linear map to the teacher's width that starts as the basis.
-    """
+    """Train the student in place; yields the number of every epoch that is done."""
     similar = nearest(teacher.bert.embeddings.word_embeddings.weight.detach()[pieces])
-    levels = [0, *(index + 1 for index in SIZE.layers)]
-    maps = nn.ModuleList(nn.Linear(*reversed(basis.shape)) for _ in levels)
-    for widen in maps:
-        nn.init.zeros_(widen.bias)
-        widen.weight.data.copy_(basis)
-    parameters = [*student.parameters(), *maps.parameters()]
+    widen = [nn.Linear(basis.shape[1], basis.shape[0]) for _ in levels()]
+    for linear in widen:
+        linear.weight.data.copy_(basis)
+        linear.bias.data.zero_()
+    parameters = list(nn.ModuleList([student, *widen]).parameters())
     optimizer = torch.optim.AdamW(
         [
             {"params": [values for values in parameters if values.ndim > 1]},
@@ -119,43 +114,61 @@ def distil(
     steps = epochs * math.ceil(len(sentences) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: triangle(step / steps))
 
-    start, step, mean_loss = time.monotonic(), 0, 0.0
+    start, step, recent = time.monotonic(), 0, 0.0
     for epoch in range(1, epochs + 1):
         student.train()
         for ids in batches(sentences):
-            ids = exchange(ids, similar)
-            real = ids > 0
-            with torch.autocast("cpu", torch.bfloat16):
-                with torch.no_grad():
-                    told = run(teacher, pieces[ids])
-                answer = run(student, ids)
-            loss = nn.functional.mse_loss(answer.logits.float(), told.logits.float())
-            for level, widen, states in zip(levels, maps, answer.hidden_states, strict=True):
-                wanted = told.hidden_states[level][real].float()
-                loss = loss + (widen(states[real].float()) - wanted).square().mean() / wanted.var() / len(levels)
+            loss = mismatch(teacher, student, widen, pieces, exchange(ids, similar))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
             step += 1
-            mean_loss += (loss.item() - mean_loss) / min(step, 100)
+            recent += (loss.item() - recent) / min(step, 100)
             if step % 100 == 0:
                 passed = time.monotonic() - start
                 left = passed * (steps - step) / step
-                print(f"step {step} of {steps}, loss {mean_loss:.3f}, {passed:.0f} s, {left:.0f} s left", flush=True)
+                print(f"step {step} of {steps}, loss {recent:.3f}, {passed:.0f} s, {left:.0f} s left", flush=True)
         yield epoch
+
+
+def mismatch(teacher: Any, student: Any, widen: Sequence[Any], pieces: Tensor, ids: Tensor) -> Tensor:
+    """The loss on one batch [rows, length]: squared error of the logits, and of the hidden states.
+
+    The states' error is relative to their variance, after a linear map to the teacher's width, mean over the levels.
+    """
+    real = ids > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            told = run(teacher, pieces[ids])
+        answer = run(student, ids)
+    loss = nn.functional.mse_loss(answer.logits.float(), told.logits.float())
+    for level, linear, states in zip(levels(), widen, answer.hidden_states, strict=True):
+        wanted = told.hidden_states[level][real].float()
+        loss = loss + (linear(states[real].float()) - wanted).square().mean() / wanted.var() / len(widen)
+    return loss
+
+
+def levels() -> list[int]:
+    """The teacher's hidden states that the student's own stand for: the embeddings', then those of the kept layers."""
+    return [0, *(index + 1 for index in SIZE.layers)]
 
 
 def batches(sentences: Sequence[list[int]]) -> Iterator[Tensor]:
     """All sentences once, in random order, those of a batch of about one length: padded ids [<= BATCH, length]."""
-    order = torch.randperm(len(sentences)).split(50 * BATCH)
-    groups = [
-        group for chunk in order for group in torch.tensor(sorted(chunk, key=lambda i: len(sentences[i]))).split(BATCH)
-    ]
-    for index in torch.randperm(len(groups)):
+    order = torch.randperm(len(sentences)).tolist()
+    groups = []
+    for chunk in split(order, 50 * BATCH):
+        groups += split(sorted(chunk, key=lambda row: len(sentences[row])), BATCH)
+    for index in torch.randperm(len(groups)).tolist():
         rows = [torch.tensor(sentences[row]) for row in groups[index]]
         yield nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def split(rows: list[int], size: int) -> list[list[int]]:
+    """In groups of `size`; the last may be smaller."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def exchange(ids: Tensor, similar: Tensor) -> Tensor:

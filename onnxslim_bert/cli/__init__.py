@@ -1,7 +1,9 @@
 """The command line. Each command lives in a module of its own, imported when it is called, so that help is quick."""
 
+import difflib
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -18,7 +20,7 @@ COMMANDS = {
     "bench": "Time models in interleaved rounds.",
     "export": "Write ONNX from a Hugging Face model.",
 }
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -34,6 +36,20 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"onnxslim_bert.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and near:
+            ctx.fail(f"no command {args[0]!r}, did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error  # click itself would print an empty line first
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -41,10 +57,12 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     epilog="Exit codes: 0 done; 2 bad usage, model or data; 3 accuracy; 4 latency; 5 provider; 6 size; 130 interrupt.",
 )
 @click.version_option(__version__, prog_name="onnxslim-bert")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Make BERT-family ONNX models small and fast without retraining, and prove it.
 
     \b
@@ -52,6 +70,8 @@ def cli() -> None:
     onnxslim quantize model.onnx --calib sst2
     onnxslim validate model.onnx model.int8.onnx --data sst2 --max-drop 1
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,18 +79,27 @@ def main(arguments: list[str] | None = None) -> None:
     # numpy's threads spin while they wait: a third more CPU time for no less wall time
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
-    warn_of_clash()
     try:
+        signal.signal(signal.SIGTERM, exit_cleanly)
+        warn_of_clash()
         cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
     except SlimError as error:
         fail(str(error), error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        usage = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        fail(error.format_message() + usage, SlimError.exit_code)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted; nothing was written", INTERRUPTED)
+    except MemoryError:
+        fail("out of memory; free some, or try a smaller --max-length", SlimError.exit_code)
     except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror}", SlimError.exit_code)
+        place = f"{error.filename}: " if error.filename else ""
+        fail(f"{place}{error.strerror or error}", SlimError.exit_code)
+
+
+def exit_cleanly(*_: object) -> None:
+    """Unwind the stack, so that temporary files go."""
+    sys.exit(TERMINATED)
 
 
 def fail(message: str, code: int) -> None:

@@ -25,7 +25,7 @@ class Finite(click.FloatRange):
 def refuse_ignored(names: Iterable[str], reason: str) -> None:
     """Raise UsageError when a parameter in `names` was given, which would do nothing for this `reason`."""
     ctx = click.get_current_context()
-    options = {param.name: param.opts[0] for param in ctx.command.params}
+    options = {param.name: param.opts[-1] for param in ctx.command.params}
     for name in names:
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{options[name]} does nothing {reason}", ctx)

@@ -42,7 +42,9 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
+)
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document instead of a table.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
@@ -91,9 +93,7 @@ def quantize(
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column)
     target = model if in_place else output or default_output(model, options)
     with progress_bar() as progress:
-        result = quantize_files(
-            model, target, sources, options, overwrite=force, in_place=in_place, progress=progress
-        )
+        result = quantize_files(model, target, sources, options, overwrite=force, in_place=in_place, progress=progress)
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:

@@ -12,9 +12,7 @@ from onnxslim_bert.cli.progress import progress_bar
 @click.command(epilog="`onnxslim passes` lists the passes; a `?` after one lets it find nothing to do.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-p", "--recipe", required=True, help="Passes with options: fuse,quantize-static{method=mse}")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write."
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")

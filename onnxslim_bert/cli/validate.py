@@ -76,10 +76,12 @@ def validate(
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
     from onnxslim_bert.gates import Budgets, enforce, parse_size
     from onnxslim_bert.junit import junit as junit_xml
-    from onnxslim_bert.output import write_atomically
+    from onnxslim_bert.output import check_output, write_atomically
     from onnxslim_bert.validate import validate as run_validation
 
-    if junit is None:
+    if junit:
+        check_output(junit, overwrite=force, inputs=[base, candidate])
+    else:
         refuse_ignored(["force"], "without --junit")
     budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
     dataset = load_dataset(

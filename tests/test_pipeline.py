@@ -1,0 +1,101 @@
+"""A recipe runs pass by pass: each gets the statistics that it wants, and says what it changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from graphs import batches, prepared
+
+from onnxslim_bert import pipeline
+from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.pipeline import run_recipe, run_step
+from onnxslim_bert.recipe import Recipe, Step
+
+
+@dataclass(frozen=True)
+class Look(Pass):
+    """Asks for the range of the first layer's input and reports it; changes nothing when `count` is 0."""
+
+    name: ClassVar[str] = "look"
+    count: int = 1
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        return [Want(model.encoder.layers[0].query.source, "channel-range")]
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        (want,) = self.wants(model)
+        low, high = ctx.stats[want]
+        return Change(self.count, "it looked" if self.count else "nothing to see", {"span": float(np.max(high - low))})
+
+
+@dataclass(frozen=True)
+class LookOnly(Look):
+    """A `Look` after which activations are what they were."""
+
+    name: ClassVar[str] = "look-only"
+    keeps_activations: ClassVar[bool] = True
+
+
+@pytest.fixture
+def model():
+    return prepared("bert-ts17-sdpa", Canonicalize())
+
+
+@pytest.fixture
+def sweeps(monkeypatch):
+    """How many statistics each sweep collected, and with how many threads, as it happens."""
+    seen = []
+    real = pipeline.collect
+
+    def counting(model, wants, batches, report, *, threads):
+        seen.append((len(wants), threads))
+        return real(model, wants, batches, report, threads=threads)
+
+    monkeypatch.setattr(pipeline, "collect", counting)
+    return seen
+
+
+def test_every_step_leaves_a_record(model, sweeps):
+    """What ran, what it changed, and what that took."""
+    done = run_recipe(model, Recipe((Step(Look()), Step(LookOnly(count=0), optional=True))), batches(model))
+    assert [(step.step, step.count, step.note) for step in done] == [
+        ("look", 1, "it looked"),
+        ("look-only{count=0}?", 0, "nothing to see"),
+    ]
+    assert done[0].details["span"] > 0
+    assert all(step.seconds >= 0 for step in done)
+
+
+def test_statistics_serve_until_a_pass_changes_activations(model, sweeps):
+    steps = (Step(LookOnly()), Step(LookOnly()), Step(Look()), Step(LookOnly()))
+    run_recipe(model, Recipe(steps), batches(model), threads=2)
+    assert sweeps == [(1, 2), (1, 2)]
+
+
+def test_a_pass_that_wants_nothing_needs_no_data(model):
+    done = run_recipe(model, Recipe.parse("fuse,first-token"))
+    assert [bool(step.count) for step in done] == [True, True]
+
+
+def test_a_pass_that_wants_statistics_needs_data(model):
+    with pytest.raises(DataError, match="look needs calibration data; name some with --calib"):
+        run_recipe(model, Recipe((Step(Look()),)))
+
+
+def test_a_step_that_changes_nothing_is_an_error_unless_that_is_allowed(model):
+    nothing = Look(count=0)
+    with pytest.raises(PassError, match=r"look changed nothing: nothing to see \(--allow-noop accepts that\)"):
+        run_recipe(model, Recipe((Step(nothing),)), batches(model))
+    assert not run_recipe(model, Recipe((Step(nothing),)), batches(model), allow_noop=True)[0].count
+    assert not run_recipe(model, Recipe((Step(nothing, optional=True),)), batches(model))[0].count
+
+
+def test_progress_names_the_pass_that_calibrates(model):
+    seen = []
+    run_step(model, Step(Look()), batches(model), {}, progress=lambda *now: seen.append(now))
+    assert seen == [("calibrating look", done, 3) for done in (1, 2, 3)]

@@ -1,0 +1,100 @@
+"""A recipe reads back as it was written, and what cannot be read is refused with the nearest name."""
+
+import dataclasses
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.passes import PASSES
+from onnxslim_bert.recipe import Recipe
+
+OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fuse",
+        "canonicalize?,fuse{style=standard},first-token?",
+        "smooth{gain=0.25}?,quantize-static{method=moving-average,format=qdq,embeddings=false}",
+        "unpad,unpad",
+    ],
+)
+def test_a_recipe_is_written_as_it_was_read(text):
+    assert str(Recipe.parse(text)) == text
+
+
+def test_spaces_do_not_matter():
+    assert str(Recipe.parse(" fuse { style = standard } ? ,\n first-token ")) == "fuse{style=standard}?,first-token"
+
+
+def test_defaults_are_left_out():
+    assert str(Recipe.parse("quantize-static{method=minmax,embeddings=True}")) == "quantize-static"
+
+
+def test_a_dash_is_an_underscore_in_the_name_of_an_option():
+    dashed, plain = (Recipe.parse(f"quantize-static{{correct{c}bias=false}}") for c in "-_")
+    assert dashed == plain
+    assert str(plain) == "quantize-static{correct-bias=false}"
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_pass_is_known_by_its_name(name):
+    step = Recipe.parse(name).steps[0]
+    assert (type(step.action), step.optional) == (PASSES[name], False)
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS, ids=[f"{name}-{option.name}" for name, option in OPTIONS])
+def test_every_option_is_read_with_its_type(name, option):
+    """Another value than the default comes back as itself."""
+    action = PASSES[name](**{option.name: other_value(PASSES[name], option)})
+    again = Recipe.parse(str(action)).steps[0].action
+    assert again == action
+    assert type(getattr(again, option.name)) is type(option.default)
+
+
+def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
+    """A value of the option that is not its default."""
+    hint = get_type_hints(kind)[option.name]
+    if get_origin(hint) is Literal:
+        return next(value for value in get_args(hint) if value != option.default)
+    if isinstance(option.default, bool):
+        return not option.default
+    return option.default / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quantise-static", "no pass 'quantise-static', did you mean 'quantize-static'"),
+        ("canonicalise", "no pass 'canonicalise', did you mean 'canonicalize'"),
+        ("xyzzy", "no pass 'xyzzy'; `onnxslim passes` lists them"),
+        ("quantize-static{metod=mse}", "quantize-static has no option 'metod', did you mean 'method'"),
+        ("first-token{gain=1}", "first-token has no option 'gain'"),
+        ("quantize-static{method=max}", "quantize-static: method='max' is not one of minmax, moving-average"),
+        ("quantize-dynamic{format=QDQ}", "quantize-dynamic: format='QDQ' is not one of contrib, qdq, did you mean 'qdq'"),
+        ("fuse{style=default}", "fuse: style='default' is not one of contrib, standard"),
+        ("quantize-static{embeddings=yes}", "quantize-static: embeddings='yes' is neither true nor false"),
+        ("smooth{gain=much}", "smooth: gain='much' is not a number"),
+        ("smooth{gain=nan}", "smooth: gain='nan' is not a number"),
+        ("smooth{gain=0}", "smooth: gain=0.0 is not in \\(0, 1\\]"),
+        ("split-outliers{gain=1.5}", "split-outliers: gain=1.5 is not in \\(0, 1\\]"),
+        ("smooth{gain}", "smooth: option 'gain' has no value; write gain=VALUE"),
+        ("smooth{gain=0.5,gain=0.7}", "smooth: gain is given twice"),
+        ("smooth{gain=0.5", "recipe: a comma was needed before '{gain=0.5'"),
+        ("fuse first-token", "recipe: a comma was needed before 'first-token'"),
+        ("fuse,", "recipe: cannot read ''"),
+        ("", "recipe: cannot read ''"),
+        ("fuse,,unpad", "recipe: cannot read ',unpad'"),
+        ("fuse??", "recipe: a comma was needed before '\\?'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(text, message):
+    with pytest.raises(PassError, match=message):
+        Recipe.parse(text)
+
+
+def test_a_recipe_knows_whether_it_reads_calibration_rows():
+    assert not Recipe.parse("canonicalize,fuse,first-token,quantize-dynamic,float16").wants_calibration
+    assert Recipe.parse("fuse,smooth?").wants_calibration
