@@ -26,12 +26,12 @@ class Usage:
     peak_bytes: int
 
 
-class Failed(Exception):
+class ProgramError(Exception):
     """A program ended with an error; the message is its last line."""
 
 
 def measure(module: str, arguments: Sequence[str]) -> Usage:
-    """Run the program, whose output is dropped. Raises Failed."""
+    """Run the program, whose output is dropped. Raises ProgramError."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "usage.json"
         done = subprocess.run(
@@ -47,7 +47,7 @@ def measure(module: str, arguments: Sequence[str]) -> Usage:
             check=False,
         )
         if done.returncode:
-            raise Failed((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
+            raise ProgramError((done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
         return Usage(**json.loads(report.read_text()))
 
 

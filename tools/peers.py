@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from typing import Any
 import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
-from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-from onnxruntime.transformers.optimizer import optimize_model
 
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.sources import Sources
@@ -84,6 +82,8 @@ def without_types(source: Path, copy: Path) -> Path:
 
 def fuse(source: Path, output: Path, job: Job) -> None:
     """onnxruntime.transformers, told the sizes that it fails to detect in today's exports."""
+    from onnxruntime.transformers.optimizer import optimize_model  # here: 40 MB that the other peers do not need
+
     model = optimize_model(str(source), "bert", num_heads=job.heads, hidden_size=job.hidden)
     model.save_model_to_file(str(output))
 
@@ -125,10 +125,11 @@ def static_float(source: Path, job: Job) -> None:
 
 def static(source: Path, job: Job, **options: Any) -> None:
     """Min-max ranges of the same rows as ours, one by one so that none is padded."""
+    rows: Any = Rows(calibration(source, job))
     quantization.quantize_static(
         typed(source),
         job.output,
-        Rows(calibration(source, job)),
+        rows,
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -138,11 +139,14 @@ def static(source: Path, job: Job, **options: Any) -> None:
 
 
 def typed(source: Path) -> Path:
-    """`source`, and if it is fused then with the types that ONNX cannot infer behind fused operators, and static needs."""
+    """`source`; if it is fused then with the types, which static needs and ONNX cannot infer behind fused operators."""
+    # Not from onnxruntime.tools, which imports torch where there is one: 230 MB.
+    from onnxruntime.transformers.shape_infer_helper import SymbolicShapeInferenceHelper
+
     model = onnx.load(source)
     if all(node.domain in ("", "ai.onnx") for node in model.graph.node):
         return source
-    model = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    model = SymbolicShapeInferenceHelper.infer_shapes(model, auto_merge=True)
     path = source.with_name("typed.onnx")
     onnx.save(model, path)
     return path
@@ -158,7 +162,7 @@ def calibration(source: Path, job: Job) -> Batches:
     return Batches(rows, sources.tokenizer_for(source, rows), types, batch_size=1, max_length=job.max_length)
 
 
-class Rows(quantization.CalibrationDataReader):
+class Rows:
     """Batches as onnxruntime.quantization asks for them."""
 
     def __init__(self, batches: Batches) -> None:

@@ -3,7 +3,7 @@
 Two stages: the student is cut out of the teacher (shrink_bert.py), and learns to answer as the teacher does, layer by
 layer, on sentences in which some words are exchanged for similar ones. It never sees a label, nor a row of dev.
 
-Needs the [export] extra. Half an hour on one core; the same versions on the same kind of processor give the same model.
+Needs the [export] extra. Eight minutes on one core; the same versions on the same kind of processor give the same model.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="Hugging Face folder of a BERT fine-tuned on SST-2")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write [default: models/sst2-tiny]")
     parser.add_argument("--checkpoint", type=Path, help="keep the student here as a Hugging Face folder")
-    parser.add_argument("--epochs", type=int, default=5, help="[default: 5]")
+    parser.add_argument("--epochs", type=int, default=1, help="[default: 1]")
     parser.add_argument("--threads", type=int, default=1, help="[default: 1]")
     parser.add_argument("--seed", type=int, default=0, help="[default: 0]")
     parser.add_argument("--card-only", action="store_true", help="only measure the model and write its card")
