@@ -10,6 +10,7 @@ from onnxslim_bert.errors import DataError
 
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
 DEFAULT_LENGTH = 512
+DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transformers knows no tokenizer's class
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
 
 
@@ -75,6 +76,8 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
 def _from_folder(folder: Path) -> Tokenizer:
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     needed = f"{folder} has no tokenizer.json (found {found})"
+    if not any((folder / name).exists() for name in DESCRIPTIONS):
+        raise DataError(f"{needed}: give --tokenizer FOLDER")
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

@@ -13,7 +13,7 @@ from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.wire import read_skeleton
 
 FUSED = frozenset(("LayerNormalization", "Gelu", "Attention", "RMSNormalization"))  # of the ONNX operator set
-INTEGER = ("Quant", "Integer", "QLinear", "QAttention", "QEmbed", "QGemm", "NBits")  # in names of operators
+INTEGER = ("quant", "integer", "qlinear", "qattention", "qembed", "qgemm", "nbits")  # in names, in lower case
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
     nodes = list(_nodes(proto.graph.node))
     operators = _counts(node.op_type for node in nodes)
     contrib = {node.op_type for node in nodes if node.domain == "com.microsoft"}
-    quantized = {name: count for name, count in operators.items() if any(part in name for part in INTEGER)}
+    quantized = {name: count for name, count in operators.items() if any(part in name.lower() for part in INTEGER)}
     used = {node.domain or "ai.onnx" for node in nodes}
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     return FileFacts(

@@ -15,11 +15,12 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxslim_bert import wire
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.encoder import Encoder, find_encoder
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.output import write_atomically
 
 MICROSOFT = "com.microsoft"
 LARGE = 1024  # bytes from which a constant counts as a weight
+LARGEST = 1 << 31  # bytes from which protobuf writes no message
 
 
 class Model:
@@ -126,8 +127,12 @@ class Model:
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the model to `path`: first beside it under a temporary name, then renamed.
 
-        Raises OutputError when the file exists and `overwrite` is not set, or when it cannot be written.
+        Raises OutputError when the file exists and `overwrite` is not set, when it cannot be written, or when the model
+        is too large for one file.
         """
+        nbytes = sum(constant.values.nbytes for constant in self.constants().values())
+        if nbytes >= LARGEST:
+            raise OutputError(f"{path}: {nbytes / 1e9:.1f} GB of weights, and one ONNX file holds less than 2 GiB")
         proto = self.proto()
         try:
             onnx.checker.check_model(proto)

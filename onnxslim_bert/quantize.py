@@ -17,7 +17,7 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.comparison import Comparison, compare, task_metrics
 from onnxslim_bert.contract import Want
-from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.errors import DataError, OutputError, PassError
 from onnxslim_bert.evaluation import evaluate
 from onnxslim_bert.footprint import model_bytes, model_files
 from onnxslim_bert.int8_check import check_weights_stay_int8
@@ -175,18 +175,7 @@ def quantize(
             check_weights_stay_int8(candidate)
         comparison = None
         if evaluation is not None:
-            answers = [
-                evaluate(
-                    path,
-                    evaluation,
-                    tokenizer,
-                    max_length=options.max_length,
-                    threads=options.threads,
-                    progress=progress,
-                )
-                for path in (source, candidate)
-            ]
-            comparison = compare(answers[0], answers[1], evaluation, seed=options.seed)
+            comparison = compare_answers(source, candidate, evaluation, tokenizer, options, progress)
         before, after = bench(
             [source, candidate],
             batch_sizes=[batch],
@@ -251,6 +240,8 @@ def default_output(source: Path, options: Options) -> Path:
 def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
     """Raise OutputError when an output cannot be written, or holds the source's data and was not asked to go."""
     files = model_files(source)
+    if len(set(outputs)) < len(outputs):
+        raise OutputError(f"{outputs[0]} is the name of its own report; give one that ends in .onnx")
     for output in outputs:
         replaces = in_place and output == source
         check_output(output, overwrite=overwrite or replaces, inputs=files[1:] if replaces else files)
@@ -270,6 +261,34 @@ def check_labels(source: Path, evaluation: Dataset, tokenizer: Tokenizer | None,
     """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
     first = evaluate(source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads)
     task_metrics(first, evaluation)
+
+
+def compare_answers(
+    source: Path,
+    candidate: Path,
+    evaluation: Dataset,
+    tokenizer: Tokenizer | None,
+    options: Options,
+    progress: Progress | None,
+) -> Comparison:
+    """How far the candidate's answers are from the source's. Raises PassError when one is not finite."""
+    before, after = (
+        evaluate(
+            path,
+            evaluation,
+            tokenizer,
+            max_length=options.max_length,
+            threads=options.threads,
+            progress=progress,
+        )
+        for path in (source, candidate)
+    )
+    comparison = compare(before, after, evaluation, seed=options.seed)
+    if comparison.broken:
+        raise PassError(
+            f"the result answers NaN or infinity on {comparison.broken} of {comparison.rows} rows; nothing was written"
+        )
+    return comparison
 
 
 def fit_to(model: Model, options: Options) -> Options:

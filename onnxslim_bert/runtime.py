@@ -28,7 +28,7 @@ def open_session(
     try:
         return ort.InferenceSession(str(path), options, providers=CPU)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"{path}: ONNX Runtime cannot load it ({_one_line(error)})") from error
+        raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
 
 
 def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threads: int = 1) -> ort.InferenceSession:
@@ -46,7 +46,7 @@ def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threa
     try:
         session = ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"ONNX Runtime cannot load the model ({_one_line(error)})") from error
+        raise ModelError(f"ONNX Runtime cannot load the model ({one_line(error)})") from error
     release(weights.values())  # the session has copied them
     return session
 
@@ -57,7 +57,7 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array
         outputs: list[Array] = session.run(None, dict(feeds))
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
-        raise ModelError(f"the model does not run on {shapes} ({_one_line(error)})") from error
+        raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
     return outputs
 
 
@@ -71,5 +71,6 @@ def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOpti
     return options
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of an error from ONNX Runtime, cut where it grows long."""
     return " ".join(str(error).split())[:300]

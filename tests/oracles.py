@@ -44,6 +44,17 @@ def answers(model: Model, given: Sequence[Mapping[str, Array]], *, optimize: boo
     return [dict(zip(names, session.run(names, dict(values)), strict=True)) for values in given]
 
 
+def values_of(model: Model, tensors: Sequence[str], given: Mapping[str, Array]) -> list[Array]:
+    """What these tensors hold while `model` runs as it is written."""
+    probe = model.clone()
+    found = probe.graph.tensors()
+    probe.graph.outputs = [found[name] for name in dict.fromkeys(tensors)]
+    for tensor in probe.graph.outputs:
+        tensor.dtype = tensor.dtype or np.float32
+    (held,) = answers(probe, [given], optimize=False)
+    return [held[name] for name in tensors]
+
+
 def optimized(model: Model) -> onnx.GraphProto:
     """The graph that ONNX Runtime makes of `model`."""
     with tempfile.TemporaryDirectory() as folder:

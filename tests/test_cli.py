@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy(arguments):
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_an_example_and_explains_every_option(name):
     command = cli.cli.get_command(None, name)
-    text = CliRunner().invoke(command, ["--help"], prog_name=f"onnxslim {name}", terminal_width=200).output
+    text = CliRunner().invoke(cli.cli, [name, "--help"], prog_name="onnxslim", terminal_width=200).output
     assert re.search(rf"^  onnxslim {name} \S", text, re.MULTILINE)
     for param in command.params:
         if isinstance(param, cli.click.Option):
@@ -66,19 +66,23 @@ def test_every_example_parses(name, monkeypatch):
     assert examples
     for example in examples:
         arguments = [word.strip('"') for word in example.split(" > ")[0].split()]
-        command.make_context(name, arguments)
+        command.make_context(name, arguments, parent=cli.click.Context(cli.cli, **cli.cli.context_settings))
 
 
 def test_without_a_command_the_help_is_printed():
     bare, asked = run(), run("--help")
     assert (bare.code, bare.err) == (0, "")
-    assert bare.out == asked.out
+    assert bare.out == asked.out == run("-h").out
     for name, line in cli.COMMANDS.items():
         assert re.search(rf"^  {name} +{line.split()[0]}", bare.out, re.MULTILINE)
 
 
 def test_the_version_is_the_package_s():
     assert onnxslim_bert.__version__ in run("--version").out
+
+
+def test_help_has_a_short_name_everywhere():
+    assert run("passes", "-h").out == run("passes", "--help").out
 
 
 def test_the_table_of_passes():

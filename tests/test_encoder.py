@@ -1,6 +1,7 @@
 """The encoder is found in every exporter's graph, with the roles that the source model gave its weights."""
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from graphs import EVERY, EXPORTS, FAMILIES, SOME, apply, feeds, fixture, prepared, reference, shared_graph
@@ -90,13 +91,26 @@ def test_names_mean_nothing(name):
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("size", [(1, 9), (2, 5)])
 def test_fixed_shapes_are_read_too(name, size):
-    """Batch and length written in the file, as mobile targets need them; what fixed positions look up is folded away."""
+    """Batch and length written in the file, as mobile targets need them; what fixed positions look up is folded."""
     model = Model.load(fixture(name))
     for tensor in model.graph.inputs:
         tensor.shape = list(size)
     apply(CANONICAL, model)
     assert_layers(model, reference(name))
     assert "word" in model.encoder.embeddings.tables
+    assert [layer.form for layer in model.encoder.layers] == [MASKED] * 3
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_standard_domain_may_be_spelled_out(tmp_path, name):
+    """ "ai.onnx" and "" are one domain."""
+    proto = onnx.load(fixture(name))
+    for entry in proto.opset_import:
+        entry.domain = entry.domain or "ai.onnx"
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = Model.load(tmp_path / "m.onnx")
+    apply(CANONICAL, model)
+    assert_roles(model, reference(name))
     assert [layer.form for layer in model.encoder.layers] == [MASKED] * 3
 
 

@@ -31,7 +31,9 @@ def lines(text: str) -> list[str]:
 
 def modules() -> set[str]:
     """Every python file of the package by its path once installed."""
-    own = {path.relative_to(ROOT) for path in (ROOT / "onnxslim_bert").rglob("*.py")}  # links to folders are not followed
+    own = {
+        path.relative_to(ROOT) for path in (ROOT / "onnxslim_bert").rglob("*.py")
+    }  # links to folders are not followed
     linked = {Path("onnxslim_bert", path.relative_to(ROOT)) for name in FLAT for path in (ROOT / name).glob("*.py")}
     return {path.as_posix() for path in own | linked}
 

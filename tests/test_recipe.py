@@ -73,7 +73,10 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
         ("quantize-static{metod=mse}", "quantize-static has no option 'metod', did you mean 'method'"),
         ("first-token{gain=1}", "first-token has no option 'gain'"),
         ("quantize-static{method=max}", "quantize-static: method='max' is not one of minmax, moving-average"),
-        ("quantize-dynamic{format=QDQ}", "quantize-dynamic: format='QDQ' is not one of contrib, qdq, did you mean 'qdq'"),
+        (
+            "quantize-dynamic{format=QDQ}",
+            "quantize-dynamic: format='QDQ' is not one of contrib, qdq, did you mean 'qdq'",
+        ),
         ("fuse{style=default}", "fuse: style='default' is not one of contrib, standard"),
         ("quantize-static{embeddings=yes}", "quantize-static: embeddings='yes' is neither true nor false"),
         ("smooth{gain=much}", "smooth: gain='much' is not a number"),

@@ -58,6 +58,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 2 bad usage, model or data; 3 accuracy; 4 latency; 5 provider; 6 size; 130 interrupt.",
 )
 @click.version_option(__version__, prog_name="onnxslim-bert")

@@ -21,7 +21,13 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
 @click.option("-o", "--output", type=FILE, help="The file to write  [default: MODEL.int8.onnx or MODEL.fp16.onnx]")
-@click.option("--mode", type=click.Choice(["static", "dynamic", "fp16"]), default="static", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["static", "dynamic", "fp16"]),
+    default="static",
+    show_default=True,
+    help="int8 with calibrated ranges, int8 with ranges found at run time, or half precision.",
+)
 @click.option(
     "--method", type=click.Choice(METHODS), help="How activation ranges are found  [default: the best measured]"
 )
@@ -33,7 +39,7 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     show_default=True,
     help="ONNX Runtime's own operators (fastest on CPU), or standard ones only.",
 )
-@click.option("--no-smooth", is_flag=True, help="Leave out SmoothQuant scales.")
+@click.option("--no-smooth", is_flag=True, help="Leave out smoothing and the splitting of outliers.")
 @click.option("--batch", is_flag=True, help="For ragged batches: dense layers skip padding.")
 @click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
@@ -106,11 +112,13 @@ def show(result: "Result") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from onnxslim_bert.wording import si
+
     for done in result.steps:
         click.echo(f"{done.step}: {done.note}")
     table = Table("", "before", "after", "change", box=None, padding=(0, 2, 0, 0))
-    before, after = result.source_bytes / 1e6, result.output_bytes / 1e6
-    table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x smaller")
+    before, after = result.source_bytes, result.output_bytes
+    table.add_row("size", si(before, "B"), si(after, "B"), f"{before / after:.2f}x smaller")
     seen = result.comparison
     for score in seen.scores if seen else ():
         table.add_row(

@@ -53,6 +53,7 @@ def slim(
     from onnxslim_bert.report import report_json
     from onnxslim_bert.slim import slim as run_slim
     from onnxslim_bert.sources import Sources
+    from onnxslim_bert.wording import si
 
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
@@ -79,5 +80,4 @@ def slim(
         return
     for done in result.steps:
         click.echo(f"{done.step}: {done.note}")
-    before, after = result.source_bytes / 1e6, result.output_bytes / 1e6
-    click.echo(f"{target}: {after:.1f} MB, from {before:.1f} MB")
+    click.echo(f"{target}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")

@@ -3,8 +3,7 @@
 from collections import Counter
 
 import numpy as np
-import onnx_graphsurgeon as gs
-from oracles import answers, matrix, optimized
+from oracles import matrix, optimized
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.linear import Linear
@@ -68,15 +67,3 @@ def assert_runs_in_integers(model: Model) -> None:
     assert not [node.name for node in by_matrix if node.op_type in ("DequantizeLinear", "MatMulNBits")]
     assert sum(operators[op] for op in INTEGER_PRODUCTS) == len(linears_of(model)), operators
     assert len(floats) == len(model.encoder.head), floats
-
-
-def values_of(model: Model, tensors: list[str], given: dict[str, Array]) -> list[Array]:
-    """What `tensors` hold while `model` runs as it is written."""
-    probe = model.clone()
-    found = probe.graph.tensors()
-    probe.graph.outputs = [found[name] for name in tensors]
-    for tensor in probe.graph.outputs:
-        assert isinstance(tensor, gs.Variable)
-        tensor.dtype = tensor.dtype or np.float32
-    (result,) = answers(probe, [given], optimize=False)
-    return [result[name] for name in tensors]

@@ -118,10 +118,11 @@ def test_an_unknown_style_is_refused():
 # recognising norms and activations by what they compute
 
 
-def graph_of(body: str, gamma: str = "1, 2, 3") -> Model:
+def graph_of(body: str) -> Model:
     """x [N, 3] to y by the nodes in `body`, with a gamma and a beta."""
-    text = f"""<ir_version: 8, opset_import: ["" : 17]> main (float[N, 3] x) => (float[N, 3] y)
-        <float[3] gamma = {{{gamma}}}, float[3] beta = {{4, 5, 6}}, float eps = {{1e-5}}, float two = {{2}}> {{ {body} }}"""
+    constants = "float[3] gamma = {1, 2, 3}, float[3] beta = {4, 5, 6}, float eps = {1e-5}, float two = {2}"
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N, 3] x) => (float[N, 3] y) <{constants}> {{ {body} }}"""
     return Model.from_proto(onnx.parser.parse_model(text))
 
 
@@ -133,9 +134,9 @@ NORMS = {
     "reciprocal": CENTRED
     + """p = Mul(c, c) v = ReduceMean<axes = [-1]>(p) s = Add(v, eps) r = Sqrt(s) i = Reciprocal(r)
         n = Mul(c, i) g = Mul(gamma, n) y = Add(beta, g)""",
-    "as Keras has it": """mean = ReduceMean<axes = [-1]>(x) c = Sub(x, mean) p = Mul(c, c) v = ReduceMean<axes = [-1]>(p)
-        s = Add(v, eps) r = Sqrt(s) i = Reciprocal(r) f = Mul(i, gamma) a = Mul(x, f) b = Mul(mean, f) d = Sub(beta, b)
-        y = Add(a, d)""",
+    "as Keras has it": CENTRED
+    + """p = Mul(c, c) v = ReduceMean<axes = [-1]>(p) s = Add(v, eps) r = Sqrt(s) i = Reciprocal(r)
+        f = Mul(i, gamma) a = Mul(x, f) b = Mul(mean, f) d = Sub(beta, b) y = Add(a, d)""",
 }
 NOT_NORMS = {
     "root mean square": "p = Mul(x, x) v = ReduceMean<axes = [-1]>(p) s = Add(v, eps) r = Sqrt(s) n = Div(x, r) "

@@ -10,9 +10,8 @@ from int8_oracles import (
     assert_weights_close,
     linears_of,
     stored,
-    values_of,
 )
-from oracles import answers, assert_same_outputs
+from oracles import answers, assert_same_outputs, values_of
 
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse

@@ -1,10 +1,9 @@
 """Padding reaches no dense layer, and no answer changes."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from graphs import EVERY, PADDINGS, SOME, apply, every_padding, feeds, fixture, prepared, reference, shared_graph
-from oracles import answers, assert_layers, assert_same_outputs
+from oracles import answers, assert_layers, assert_same_outputs, values_of
 
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -49,15 +48,11 @@ def test_dense_layers_see_the_real_tokens_only(name, padding):
     """As many rows as the mask has ones, and position 0 of a row that hides it."""
     model = prepared(name, CANONICAL, FUSE, UNPAD)
     given = feeds(model, 4, 9, padding)
-    proto = model.proto()
-    del proto.graph.output[:]
-    names = [linear.source for layer in model.encoder.layers for linear in layer.linears.values()]
-    proto.graph.output.extend(type(proto.graph.input[0])(name=name) for name in dict.fromkeys(names))
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    sources = [linear.source for layer in model.encoder.layers for linear in layer.linears.values()]
+    shapes = {values.shape[:-1] for values in values_of(model, sources, given)}
     kept = given["attention_mask"].copy()
     kept[:, 0] = 1
-    assert {value.shape[0] for value in session.run(None, given)} == {kept.sum()}
-    assert {value.ndim for value in session.run(None, given)} == {2}
+    assert shapes == {(kept.sum(),)}
 
 
 @pytest.mark.parametrize("name", SOME)

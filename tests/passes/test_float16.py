@@ -1,0 +1,51 @@
+"""Half precision: half the bytes, finite answers near those of the float model."""
+
+import numpy as np
+import pytest
+from graphs import SOME, apply, every_padding, prepared, reference
+from oracles import answers, matrix
+
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.float16 import Float16
+from onnxslim_bert.passes.fuse import Fuse
+
+CANONICAL, FUSE, STANDARD, HALF = Canonicalize(), Fuse(), Fuse(style="standard"), Float16()
+
+
+@pytest.mark.parametrize("steps", [(), (FUSE,), (STANDARD,), (FUSE, FirstToken())], ids=len)
+@pytest.mark.parametrize("name", SOME)
+def test_answers_are_finite_and_near(name, steps):
+    """On every padding: masks of -3.4e38 become infinite in half precision, and NaN from there, unless clamped."""
+    exact, model = prepared(name, CANONICAL, *steps), prepared(name, CANONICAL, *steps, HALF)
+    given = every_padding(exact)
+    for ours, theirs in zip(answers(model, given), answers(exact, given), strict=True):
+        assert (ours["logits"].dtype, ours["logits"].shape) == (theirs["logits"].dtype, theirs["logits"].shape)
+        assert np.isfinite(ours["logits"]).all()
+        np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=2e-2)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_encoder_is_found_in_half_precision(name):
+    """Every role rounded to float16, and the mask proven still."""
+    model, expected = prepared(name, CANONICAL, FUSE, HALF), reference(name)
+    assert model.encoder.mask == "attention_mask"
+    for layer in model.encoder.layers:
+        for role, linear in layer.linears.items():
+            weight = matrix(model, linear)
+            assert weight.dtype == np.float16
+            np.testing.assert_array_equal(weight, expected[f"layers.{layer.index}.{role}.weight"].T.astype(np.float16))
+
+
+def test_weights_take_half_the_bytes():
+    def weight_bytes(model: Model) -> int:
+        return sum(c.values.nbytes for c in model.constants().values() if c.values.ndim == 2 and c.values.size > 30)
+
+    before, after = prepared("bert-ts17-eager", CANONICAL, FUSE), prepared("bert-ts17-eager", CANONICAL, FUSE, HALF)
+    assert weight_bytes(after) <= 0.51 * weight_bytes(before)
+
+
+def test_a_second_time_changes_nothing_and_says_so():
+    change = apply(HALF, prepared("bert-ts17-eager", CANONICAL, FUSE, HALF))
+    assert not change

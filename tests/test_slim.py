@@ -1,0 +1,139 @@
+"""Any recipe over a file: what it asks for happens, and only that."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import assert_refused, contents, run, run_process, workspace
+from graphs import feeds
+from oracles import assert_same_outputs
+
+from onnxslim_bert.model import Model
+from onnxslim_bert.provenance import KEY, file_sha256
+
+EXACT = "canonicalize,fuse,first-token"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A BERT classifier with its tokenizer and its rows."""
+    return workspace(tmp_path)
+
+
+def slimmed(model: Path, recipe: str, *arguments: object) -> Path:
+    """Run `onnxslim slim model -p recipe -o out.onnx ARGUMENTS`; what it wrote."""
+    target = model.parent / "out.onnx"
+    outcome = run("slim", model, "-p", recipe, "-o", target, *arguments)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    return target
+
+
+def test_exact_passes_keep_the_outputs(model):
+    """And write one file beside the input, no report."""
+    before = contents(model.parent)
+    result, source = Model.load(slimmed(model, EXACT)), Model.load(model)
+    assert len(result.graph.nodes) < len(source.graph.nodes) / 4
+    assert_same_outputs(result, source, [feeds(source)], atol=1e-5)
+    after = contents(model.parent)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"out.onnx"}
+
+
+def test_every_pass_says_what_it_did(model):
+    outcome = run("slim", model, "-p", EXACT, "-o", model.parent / "out.onnx")
+    said = outcome.out.splitlines()
+    assert [line.split(":")[0] for line in said[:3]] == EXACT.split(",")
+    assert said[3].startswith(f"{model.parent / 'out.onnx'}: ")
+    assert said[3].endswith(" kB, from 87.1 kB")
+
+
+def test_json_is_one_document(model):
+    outcome = run("slim", model, "-p", EXACT, "-o", model.parent / "out.onnx", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    document = json.loads(outcome.out)
+    assert [step["step"] for step in document["steps"]] == EXACT.split(",")
+    assert document["source_bytes"] == model.stat().st_size
+    assert document["output_bytes"] == (model.parent / "out.onnx").stat().st_size
+    assert "host" in document
+
+
+def test_the_result_carries_its_recipe(model):
+    """As it reads back, with the rows that it was calibrated on."""
+    recipe = "canonicalize?,fuse,smooth?,quantize-static{method=mse,format=qdq}"
+    result = slimmed(model, recipe, "--calib", model.parent / "calib.tsv", "--rows", "12")
+    noted = json.loads({entry.key: entry.value for entry in onnx.load(result).metadata_props}[KEY])
+    assert (noted["recipe"], noted["calibration"]) == (recipe, "calib.tsv all, 12 rows")
+    assert noted["source_sha256"] == file_sha256(model)
+    assert {node.domain for node in onnx.load(result).graph.node} == {"", "com.microsoft"}
+
+
+def test_a_pass_that_changes_nothing_is_an_error(model):
+    """Unless it is marked with `?`, or all of them may; then the file is written."""
+    fused = slimmed(model, EXACT).rename(model.parent / "fused.onnx")
+    target = model.parent / "out.onnx"
+    assert_refused(run("slim", fused, "-p", "first-token", "-o", target), "first-token changed nothing", "--allow-noop")
+    assert not target.exists()
+    slimmed(fused, "first-token?")
+    target.unlink()
+    slimmed(fused, "first-token", "--allow-noop")
+
+
+def test_a_pass_that_reads_rows_needs_some(model):
+    arguments = ["-p", "canonicalize,quantize-static", "-o", model.parent / "out.onnx"]
+    assert_refused(run("slim", model, *arguments), "quantize-static needs calibration data; name some with --calib")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("fuze", "no pass 'fuze', did you mean 'fuse'?"),
+        ("fuse{stile=standard}", "fuse has no option 'stile', did you mean 'style'?"),
+        ("fuse,", "recipe: cannot read ''"),
+        ("smooth{gain=2}", "gain=2.0 is not in (0, 1]"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_refused(model, recipe, message):
+    """Before the model is read."""
+    model.unlink()
+    assert_refused(run("slim", model, "-p", recipe, "-o", model.parent / "out.onnx"), message)
+
+
+def test_the_same_input_gives_the_same_bytes(model):
+    recipe = f"{EXACT},smooth?,quantize-static,unpad"
+    for number in "12":
+        target = model.parent / f"{number}.onnx"
+        arguments = ["slim", model, "-p", recipe, "-o", target, "--calib", model.parent / "calib.tsv"]
+        assert run_process(*arguments, PYTHONHASHSEED=number).code == 0
+    assert (model.parent / "1.onnx").read_bytes() == (model.parent / "2.onnx").read_bytes()
+
+
+def test_nothing_is_overwritten_unasked(model):
+    target = model.parent / "out.onnx"
+    target.write_text("precious")
+    assert_refused(run("slim", model, "-p", "fuse?", "-o", target), "out.onnx exists; give another output or --force")
+    assert_refused(run("slim", model, "-p", "fuse?", "-o", model, "--force"), "model.onnx is an input")
+    assert target.read_text() == "precious"
+    slimmed(model, "canonicalize", "--force")
+
+
+def test_in_place_replaces_the_input(model):
+    """Its weights are mapped from the file that is replaced."""
+    source = Model.load(model)
+    outcome = run("slim", model, "-p", EXACT, "--in-place", "--json")
+    assert outcome.code == 0
+    document = json.loads(outcome.out)
+    assert document["source_bytes"] > document["output_bytes"] == model.stat().st_size
+    assert_same_outputs(Model.load(model), source, [feeds(source)], atol=1e-5)
+
+
+def test_external_data_are_taken_in(tmp_path):
+    model = workspace(tmp_path)
+    onnx.save_model(onnx.load(model), model, save_as_external_data=True, location="weights.bin", size_threshold=500)
+    outcome = run("slim", model, "-p", EXACT, "-o", tmp_path / "out.onnx", "--json")
+    nbytes = model.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    assert json.loads(outcome.out)["source_bytes"] == nbytes
+    (tmp_path / "weights.bin").unlink()
+    whole = Model.load(tmp_path / "out.onnx")
+    assert all(np.isfinite(constant.values).all() for constant in whole.constants().values())

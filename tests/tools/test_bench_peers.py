@@ -1,0 +1,103 @@
+"""The benchmark against peers on a tiny model, and how it judges; no time or memory is held to a limit."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command_line import ROOT, contents, environment, workspace
+from measured import ProgramError, Usage, measure
+from peer_table import Export, Row, export_table
+from peer_targets import targets_json, targets_tables
+from peer_trial import Settings, make
+from peers import PEERS
+
+from onnxslim_bert.bench import Latency
+from onnxslim_bert.intervals import Interval
+
+
+def test_the_program_measures_ours_and_a_peer(tmp_path):
+    """One line each with all figures, the same as JSON, and nothing left behind."""
+    model, scratch, report = workspace(tmp_path), tmp_path / "scratch", tmp_path / "figures.json"
+    scratch.mkdir()
+    before = contents(tmp_path)
+    names = ["ort-dynamic", "ort-static-float", "onnxslim"]
+    options = f"--data reviews --rows 16 --max-length 20 --seq 17 9 --rounds 3 --only {' '.join(names)}".split()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/bench_peers.py"), str(model), *options, "--json", str(report)],
+        capture_output=True,
+        text=True,
+        env=environment(TMPDIR=str(scratch)),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [line[0].removeprefix("| ") for line in lines[1:]] == ["fp32", *names]
+    assert all("failed" not in cell for line in lines for cell in line)
+    assert "None for encoders of this size" in done.stdout
+    rows = json.loads(report.read_text())["exports"][0]["rows"]
+    assert [row["name"] for row in rows] == ["fp32", *names]
+    assert all([latency["length"] for latency in row["latencies"]] == [17, 9] for row in rows)
+    assert all(row["usage"]["cpu_s"] > 0 and row["comparison"]["fidelity"]["rows"] > 100 for row in rows[1:])
+    report.unlink()
+    (scratch / ".ses").unlink(missing_ok=True)  # onnxruntime writes it when it is imported
+    assert contents(tmp_path) == before
+
+
+def test_a_fused_peer_runs_static_too(tmp_path):
+    """It is given the types that fused operators hide."""
+    pytest.importorskip("sympy")
+    model = workspace(tmp_path, "bert-ts17-eager")
+    job = {"source": str(model), "output": str(tmp_path / "out.onnx"), "heads": 3, "hidden": 12, "data": "reviews"}
+    job |= {"rows": 8, "seed": 0, "tokenizer": str(tmp_path), "max_length": 20}
+    usage = measure("peers", ["ort-fused-static-matmul", json.dumps(job)])
+    assert usage.peak_bytes > 0
+    assert (tmp_path / "out.onnx").stat().st_size > 0
+
+
+def test_every_form_has_every_method():
+    """Raw and fused, and the fused model in float."""
+    raw = [name for name, peer in PEERS.items() if not peer.fused]
+    assert len(PEERS) == 2 * len(raw) + 1
+
+
+def test_a_candidate_that_fails_says_why(tmp_path):
+    """In its line, with the program's last words."""
+    settings = Settings("reviews", 8, 0, None, 20, (9,), 1, (), False)
+    row = make("peer", ["no_such_module"], tmp_path / "none.onnx", settings)
+    assert "No module named no_such_module" in row.failure
+    assert "| peer | failed: " in export_table(Export("tiny", 1, 2, (row,)), (9,))
+
+
+def test_a_program_that_ends_with_an_error_is_one():
+    """A measured program may also end well."""
+    assert measure("json.tool", ["--help"]).cpu_s > 0
+    with pytest.raises(ProgramError, match="unrecognized arguments: --wrong"):
+        measure("json.tool", ["--wrong"])
+
+
+def latency(speedup: float) -> Latency:
+    """Of 128 tokens at batch 1."""
+    return Latency("", 1, 128, 1.0, 1.0, 1.0, Interval(speedup, speedup, speedup))
+
+
+def test_targets_are_judged_by_what_was_measured():
+    """At the limit is reached; nothing measured is no verdict; the best peer counts."""
+    rows = (
+        Row("fp32", 91_000_000),
+        Row("ort-dynamic", latencies=(latency(2.0),)),
+        Row("ort-static-all", latencies=(latency(3.0),)),
+        Row("onnxslim", 24_000_000, Usage(26.0, 450_000_000), None, (latency(3.6),)),
+    )
+    export = Export("m", 6, 384, rows)
+    found = {target["target"]: (target["value"], target["reached"]) for target in targets_json([export])}
+    assert found["file, MB, ≤ 24"] == (24, True)
+    assert found["its peak memory, MB, ≤ 450"] == (450, True)
+    assert found["CPU of the whole command, s, ≤ 25"] == (26, False)
+    assert found["speed over fp32 ≥ 3.4"] == (3.6, True)
+    assert found["speed over the best peer ≥ 1.25"] == (pytest.approx(1.2), False)
+    assert found["mean logit difference ≤ 0.06"] == (None, None)
+    table = targets_tables([export])
+    assert "| CPU of the whole command, s, ≤ 25 | 26 **not reached** |" in table
+    assert "| mean logit difference ≤ 0.06 | not measured |" in table
+    assert targets_tables([Export("other", 3, 12, rows)]) == ""
