@@ -92,7 +92,7 @@ class _Unpadder:
                 node.inputs[i] = self._pad(tensor)
 
     def _index(self, mask: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
-        """tokens [tokens]: flat positions kept; places [batch * seq]: each position's token; shape: [batch, seq, -1]."""
+        """tokens [tokens]: flat positions kept; places [batch * seq]: each position's token; [batch, seq, -1]."""
         build = self.build
         one, zero = build.constant("one", np.array([1], np.int64)), build.constant("zero", np.array([0], np.int64))
         end = build.constant("end", np.array([np.iinfo(np.int64).max], np.int64))
@@ -132,7 +132,7 @@ def _is_constant(tensor: gs.Tensor) -> bool:
 
 
 def _stream_start(source: gs.Tensor) -> gs.Tensor:
-    """The residual stream that enters the first layer: above the layer's own scales and, if pre-norm, above its norm."""
+    """The residual stream that enters the first layer: above the layer's own scales and, if pre-norm, its norm."""
     node = producer(source)
     while node is not None and (
         node.op in ("Mul", "Clip") or (node.op == "LayerNormalization" and len(node.inputs[0].outputs) > 1)

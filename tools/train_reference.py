@@ -3,7 +3,8 @@
 Two stages: the student is cut out of the teacher (shrink_bert.py), and learns to answer as the teacher does, layer by
 layer, on sentences in which some words are exchanged for similar ones. It never sees a label, nor a row of dev.
 
-Needs the [export] extra. Eight minutes on one core; the same versions on the same kind of processor give the same model.
+Needs the [export] extra. Eight minutes on one core; the same versions on the same kind of processor give the same
+model.
 """
 
 import argparse
