@@ -50,13 +50,9 @@ def profile(path: Path, batch: int, seq: int, runs: int) -> list[dict[str, Any]]
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ort.InferenceSession(str(path), options, providers=CPU)
-        np.arange(batch * seq).reshape(batch, seq) % 90 + 5
-        feeds = {
-            name: (np.arange(batch * seq).reshape(batch, seq) % 90 + 5 if i == 0 else np.ones((batch, seq))).astype(
-                dtype
-            )
-            for i, (name, dtype) in enumerate(input_dtypes(session).items())
-        }
+        words = np.arange(batch * seq).reshape(batch, seq) % 90 + 5
+        inputs = input_dtypes(session).items()
+        feeds = {n: (words if i == 0 else np.ones_like(words)).astype(dtype) for i, (n, dtype) in enumerate(inputs)}
         for _ in range(runs):
             session.run(None, feeds)
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
