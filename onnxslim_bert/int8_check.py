@@ -31,10 +31,11 @@ def check_weights_stay_int8(model: Path) -> None:
     graph = optimized_graph(model)
     sizes = {t.name: _count(t) for t in graph.initializer}
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and sizes.get(node.input[0], 0) > SMALL:
+        weight = {"DequantizeLinear": 0, "MatMulNBits": 1}.get(node.op_type)  # the second unpacks weights as it goes
+        if weight is not None and sizes.get(node.input[weight], 0) > SMALL:
             raise PassError(
-                f"ONNX Runtime dequantizes weight {node.input[0]!r} at every run (node {node.name!r}); "
-                "please report this graph, and use --format contrib meanwhile"
+                f"ONNX Runtime dequantizes weight {node.input[weight]!r} at every run (node {node.name!r}, "
+                f"{node.op_type}); please report this graph, and use --format contrib meanwhile"
             )
 
 

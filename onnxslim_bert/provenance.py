@@ -10,8 +10,8 @@ import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.footprint import model_files
 from onnxslim_bert.model import Model
+from onnxslim_bert.proof.footprint import model_files
 
 KEY = "onnxslim_bert.provenance"
 CHUNK = 1 << 20

@@ -10,21 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnxslim_bert.bench import Latency, bench
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.choose_method import choose_method
-from onnxslim_bert.comparison import Comparison, compare, task_metrics
 from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, OutputError, PassError
-from onnxslim_bert.evaluation import evaluate
-from onnxslim_bert.footprint import model_bytes, model_files
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
 from onnxslim_bert.output import check_output
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.pipeline import Done, run_recipe, run_step
+from onnxslim_bert.proof.bench import Latency, bench
+from onnxslim_bert.proof.comparison import Comparison, compare, task_metrics
+from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report

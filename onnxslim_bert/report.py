@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnxslim_bert
-from onnxslim_bert.host import host
 from onnxslim_bert.output import write_atomically
+from onnxslim_bert.proof.host import host
 
 SCHEMA = 1
 

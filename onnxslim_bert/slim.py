@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.footprint import model_bytes
 from onnxslim_bert.model import Model
 from onnxslim_bert.pipeline import Done, Progress, run_recipe
+from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.quantize import Options, calibration_batches, check_outputs, check_vocabulary, fit_to
 from onnxslim_bert.recipe import Recipe

@@ -18,6 +18,7 @@ from onnxslim_bert.surgery import Builder, redirect
 
 COUNTS = (1, 2, 4, 8, 16)
 FARTHEST = 1.5  # times the other channels' range that the largest must reach to be an outlier
+LARGEST_SHARE = 0.125  # of the channels that may be outliers
 CLOSE = 1.1  # the smallest count whose error is this near the least one
 
 
@@ -66,18 +67,19 @@ def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> 
     """
     largest = np.abs(spanned).max(0)
     order = np.argsort(-largest, kind="stable")
-    if len(order) <= COUNTS[-1] or largest[order[0]] < FARTHEST * largest[order[COUNTS[-1]]]:
+    counts = [count for count in COUNTS if count <= len(order) * LARGEST_SHARE]
+    if not counts or largest[order[0]] < FARTHEST * largest[order[counts[-1]]]:
         return np.zeros(0, np.int64)
 
     def without(count: int) -> float:
         kept = np.sort(order[count:])
         return product_error(rows[:, kept], spanned[:, kept], weight[kept], rows[:, kept] @ weight[kept])
 
-    least = without(COUNTS[-1])
+    least = without(counts[-1])
     # errors are squared
     if least >= gain**2 * without(0) or least >= gain**2 * choose_scales(rows, spanned, [weight], 1.0)[2]:
         return np.zeros(0, np.int64)
-    return np.sort(order[: next(count for count in COUNTS if without(count) <= CLOSE**2 * least)])
+    return np.sort(order[: next(count for count in counts if without(count) <= CLOSE**2 * least)])
 
 
 def _alone(model: Model) -> list[Linear]:

@@ -4,7 +4,7 @@ import functools
 
 from graphs import fixture
 
-from onnxslim_bert.inspection import Anatomy, inspect
+from onnxslim_bert.inspection.inspection import Anatomy, inspect
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxslim_bert.bench_child import peak_bytes
+from onnxslim_bert.proof.bench_child import peak_bytes
 
 
 @dataclass(frozen=True)

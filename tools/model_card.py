@@ -5,8 +5,8 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
-from onnxslim_bert.evaluation import evaluate
-from onnxslim_bert.intervals import wilson
+from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.intervals import wilson
 from onnxslim_bert.torch_export import OPSETS
 
 CARD = """\

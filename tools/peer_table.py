@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from measured import Usage
 
-from onnxslim_bert.bench import Latency
-from onnxslim_bert.comparison import Comparison
+from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.proof.comparison import Comparison
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from onnxslim_bert.bench import Bench
+    from onnxslim_bert.proof.bench import Bench
 
 PADDING = (0, 2, 0, 0)
 PATH = click.Path(exists=True, path_type=Path)
@@ -63,9 +63,9 @@ def bench(
     onnxslim bench model.onnx model.int8.onnx --batch 1,8 --seq 32,128
     onnxslim bench model.onnx model.int8.onnx --data sst2 --batch 16 --json
     """
-    from onnxslim_bert.bench import bench as run_bench
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.proof.bench import bench as run_bench
 
     if data is None:
         refuse_ignored(["text_columns", "tokenizer", "max_length"], "without --data")

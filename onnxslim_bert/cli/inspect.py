@@ -26,9 +26,9 @@ def inspect(model: Path, batch: int, seq: int, sha256: bool, as_json: bool) -> N
     onnxslim inspect model.onnx --batch 8 --seq 32
     onnxslim inspect model.onnx --json > model.json
     """
-    from onnxslim_bert.describe import describe
     from onnxslim_bert.errors import ModelError
-    from onnxslim_bert.inspection import inspect as run_inspection
+    from onnxslim_bert.inspection.describe import describe
+    from onnxslim_bert.inspection.inspection import inspect as run_inspection
 
     result = run_inspection(model, batch=batch, seq=seq, sha256=sha256)
     click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))

@@ -112,7 +112,7 @@ def show(result: "Result") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onnxslim_bert.wording import si
+    from onnxslim_bert.inspection.wording import si
 
     for done in result.steps:
         click.echo(f"{done.step}: {done.note}")

@@ -48,12 +48,12 @@ def slim(
     onnxslim slim model.onnx -p canonicalize,fuse,first-token -o fast.onnx
     onnxslim slim model.onnx -p "canonicalize?,fuse,smooth,quantize-static{format=qdq}" --calib sst2 -o int8.onnx
     """
+    from onnxslim_bert.inspection.wording import si
     from onnxslim_bert.quantize import Options
     from onnxslim_bert.recipe import Recipe
     from onnxslim_bert.report import report_json
     from onnxslim_bert.slim import slim as run_slim
     from onnxslim_bert.sources import Sources
-    from onnxslim_bert.wording import si
 
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")

@@ -11,9 +11,9 @@ from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignor
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from onnxslim_bert.comparison import Comparison
-    from onnxslim_bert.intervals import Interval
-    from onnxslim_bert.validate import Validation
+    from onnxslim_bert.proof.comparison import Comparison
+    from onnxslim_bert.proof.intervals import Interval
+    from onnxslim_bert.proof.validate import Validation
 
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -74,10 +74,10 @@ def validate(
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
-    from onnxslim_bert.gates import Budgets, enforce, parse_size
-    from onnxslim_bert.junit import junit as junit_xml
     from onnxslim_bert.output import check_output, write_atomically
-    from onnxslim_bert.validate import validate as run_validation
+    from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
+    from onnxslim_bert.proof.junit import junit as junit_xml
+    from onnxslim_bert.proof.validate import validate as run_validation
 
     if junit:
         check_output(junit, overwrite=force, inputs=[base, candidate])

@@ -12,8 +12,8 @@ from peer_targets import targets_json, targets_tables
 from peer_trial import Settings, make
 from peers import PEERS
 
-from onnxslim_bert.bench import Latency
-from onnxslim_bert.intervals import Interval
+from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.proof.intervals import Interval
 
 
 def test_the_program_measures_ours_and_a_peer(tmp_path):

@@ -1,0 +1,77 @@
+"""What each pass would do with a model, found by trying it where that is cheap."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.errors import SlimError
+from onnxslim_bert.inspection.wording import si
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes.quantize_static import dense_layers
+
+INT8 = ("quantize-static", "quantize-dynamic")
+TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
+SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether a pass would change a model, and how, or why not."""
+
+    name: str
+    applies: bool
+    note: str
+
+
+def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbytes: int) -> tuple[Advice, ...]:
+    """Advice on every pass, in the table's order, for a file of `nbytes`.
+
+    fused: the model after `canonicalize` and `fuse`; made: what those two changed. ran: passes in the file's own notes.
+    """
+    found: list[Advice] = []
+    for name, kind in PASSES.items():
+        if name in TAKEN_BACK and name in ran:
+            found.append(Advice(name, False, "the file has it behind it"))
+            continue
+        try:
+            change = made[name] if name in made else _try(kind(), fused, nbytes)
+            found.append(Advice(name, bool(change), change.note))
+        except SlimError as error:
+            found.append(Advice(name, False, str(error)))
+    return tuple(found)
+
+
+def _try(step: Pass, fused: Model, nbytes: int) -> Change:
+    wanted = {want.tensor for want in step.wants(fused)}
+    if step.name == "float16":
+        return _float16(fused, nbytes)
+    if step.name in INT8:
+        change = _int8(fused, nbytes)
+        return Change(change.count, change.note + "; needs calibration data") if wanted else change
+    if wanted:
+        return Change(len(wanted), f"calibration data decides, on {len(wanted)} inputs of dense layers")
+    return step.apply(fused.clone(), Context())
+
+
+def _int8(fused: Model, nbytes: int) -> Change:
+    linears = dense_layers(fused)
+    constants = fused.constants()
+    matrices = {x.weight: x.d_out for x in linears}
+    tables = {name: len(constants[name].values) for name in fused.encoder.embeddings.tables.values()}
+    tables = {name: rows for name, rows in tables.items() if constants[name].values.dtype.kind == "f"}
+    saved = sum(
+        constants[name].values.nbytes - constants[name].values.size - SCALE_BYTES * scales
+        for name, scales in (matrices | tables).items()
+    )
+    note = f"{len(linears)} dense layers and {len(tables)} tables to int8, about {si(nbytes - saved, 'B')}"
+    return Change(len(linears), note)
+
+
+def _float16(fused: Model, nbytes: int) -> Change:
+    floats = [c.values.nbytes for c in fused.constants().values() if c.values.dtype == np.float32 and c.values.size > 1]
+    if not floats:
+        return Change(0, "no float32 constants are left")
+    return Change(len(floats), f"{len(floats)} constants to float16, about {si(nbytes - sum(floats) / 2, 'B')}")

@@ -1,0 +1,75 @@
+"""Parameters, bytes and FLOPs by part of a model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.embeddings import table_of
+from onnxslim_bert.inspection.flops import flops_by_part
+from onnxslim_bert.inspection.parts import PARTS, PartName, part_of_nodes
+from onnxslim_bert.inspection.sharing import Shared
+from onnxslim_bert.linear import is_linear, read_linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import producer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One part's share of a model, or the whole of it ("total").
+
+    parameters: elements of tables, of dense matrices and their biases, and of norms; shared ones count once.
+    nbytes: of all constants that the file stores, scales of int8 weights included. flops: see `flops_by_part`.
+    """
+
+    part: str
+    parameters: int
+    nbytes: int
+    flops: int
+
+
+def measure_costs(model: Model, fused: Model, shared: Sequence[Shared], batch: int, seq: int) -> tuple[Cost, ...]:
+    """Every part of a canonicalized `model`, of which `fused` is the fused form."""
+    owners = _owners(fused)
+    learned = set(_learned(fused.graph))
+    flops = flops_by_part(fused, batch, seq)
+    repeated = {name for group in shared for name in group.constants[1:]}
+    not_stored = {name for group in shared for name in group.constants[group.copies :]}
+    parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, tensor in model.constants().items():
+        part = owners.get(name, "other")
+        parameters[part] += tensor.values.size if name in learned - repeated else 0
+        nbytes[part] += tensor.values.nbytes if name not in not_stored else 0
+    return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
+
+
+def _owners(fused: Model) -> dict[str, PartName]:
+    """The first part that reads each constant, by the constant's name."""
+    parts = part_of_nodes(fused)
+    owners: dict[str, PartName] = {}
+    for node in sorted(fused.graph.nodes, key=lambda node: PARTS.index(parts[id(node)])):
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                owners.setdefault(tensor.name, parts[id(node)])
+    return owners
+
+
+def _learned(graph: gs.Graph) -> Iterator[str]:
+    """The names of constants that training found, whatever a quantizer added to them."""
+    tensors = graph.tensors()
+    for node in graph.nodes:
+        if node.op == "LayerNormalization":
+            yield from (_stored(tensor).name for tensor in node.inputs[1:])
+        elif (table := table_of(node)) is not None:
+            yield table.name
+        elif is_linear(node):
+            linear = read_linear(node)
+            yield linear.weight
+            if linear.bias:
+                yield _stored(tensors[linear.bias]).name
+
+
+def _stored(tensor: gs.Tensor) -> gs.Tensor:
+    """The constant from which a DequantizeLinear makes `tensor`, or `tensor` itself."""
+    above = producer(tensor)
+    return above.inputs[0] if above is not None and above.op == "DequantizeLinear" else tensor

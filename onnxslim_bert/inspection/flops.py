@@ -1,0 +1,75 @@
+"""Floating-point operations of an encoder: a multiplication and an addition are two."""
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.encoder import Layer
+from onnxslim_bert.inspection.parts import PartName
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import constant, nodes_between
+from onnxslim_bert.tokenwise import is_tokenwise
+
+SELECTS = frozenset(("Gather", "GatherND", "Slice", "ReduceMean", "ReduceSum", "ReduceMax"))
+ONE_TOKEN = frozenset(("query", "output", "up", "down"))  # of a layer that `first-token` has rewritten
+
+
+def flops_by_part(model: Model, batch: int, seq: int) -> dict[PartName, int]:
+    """The work for `batch` sentences of `seq` tokens without padding.
+
+    Dense layers and the two products of attention count; lookups, norms, softmax and activations, which are a few
+    thousandths of it, do not.
+    """
+    encoder = model.encoder
+    tokens = batch * seq
+    projection = encoder.embeddings.projection
+    return {
+        "embeddings": _dense(projection, tokens) if projection else 0,
+        "attention": sum(_attention(layer, batch, seq) for layer in encoder.layers),
+        "feed-forward": sum(
+            _dense(linear, _rows(layer, role, batch, seq))
+            for layer in encoder.layers
+            for role, linear in layer.linears.items()
+            if role in ("up", "down")
+        ),
+        "head": sum(_dense(linear, batch if reads_one_token(model, linear) else tokens) for linear in encoder.head),
+    }
+
+
+def reads_one_token(model: Model, linear: Linear) -> bool:
+    """Whether a dense layer of the head works once for a sentence, on a chosen or averaged token."""
+    last = model.encoder.layers[-1]
+    final = model.graph.tensors()[(last.down or last.output).result]
+    path = _between(final, model.graph.tensors()[linear.source])
+    return last.first_token or any(_selects(node) for node in path)
+
+
+def _between(start: gs.Tensor, end: gs.Tensor) -> list[gs.Node]:
+    """The nodes above `end` that depend on `start`."""
+    reached = {id(start)}
+    path: list[gs.Node] = []
+    for node in nodes_between([start], end):
+        if any(id(tensor) in reached for tensor in node.inputs):
+            reached |= {id(tensor) for tensor in node.outputs}
+            path.append(node)
+    return path
+
+
+def _selects(node: gs.Node) -> bool:
+    """Whether `node` makes one vector of a sentence's tokens; attention pooling is a product of two activations."""
+    weighs = node.op == "MatMul" and not any(constant(tensor) is not None for tensor in node.inputs)
+    return weighs or (node.op in SELECTS and not is_tokenwise(node))
+
+
+def _attention(layer: Layer, batch: int, seq: int) -> int:
+    queries = 1 if layer.first_token else seq
+    scores_and_context = 2 * batch * queries * seq * (layer.query.d_out + layer.value.d_out)
+    dense = [(role, linear) for role, linear in layer.linears.items() if role not in ("up", "down")]
+    return scores_and_context + sum(_dense(linear, _rows(layer, role, batch, seq)) for role, linear in dense)
+
+
+def _rows(layer: Layer, role: str, batch: int, seq: int) -> int:
+    return batch if layer.first_token and role in ONE_TOKEN else batch * seq
+
+
+def _dense(linear: Linear, rows: int) -> int:
+    return 2 * rows * linear.d_in * linear.d_out

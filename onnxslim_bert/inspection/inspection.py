@@ -1,0 +1,88 @@
+"""What a model file is: where it comes from, the encoder in it, its costs, and what a pass could do with it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert import __version__
+from onnxslim_bert.contract import Context
+from onnxslim_bert.errors import ModelError, PassError
+from onnxslim_bert.inspection.advice import Advice, advise
+from onnxslim_bert.inspection.costs import Cost, measure_costs
+from onnxslim_bert.inspection.encoder_facts import EncoderFacts, encoder_facts
+from onnxslim_bert.inspection.file_facts import FileFacts, read_facts
+from onnxslim_bert.inspection.problems import find_problems
+from onnxslim_bert.inspection.sharing import Shared, find_shared
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.recipe import Recipe
+
+# What other tools write in place of an encoder's parts, and this one does not take apart.
+UNREAD = frozenset(
+    ("QAttention", "QEmbedLayerNormalization", "QLinearMatMul", "QLinearSoftmax", "MatMulNBits", "PackedAttention")
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """An encoder taken apart. problems: what stands in the way of its use or of a pass, one sentence each."""
+
+    facts: EncoderFacts
+    costs: tuple[Cost, ...]
+    shared: tuple[Shared, ...]
+    problems: tuple[str, ...]
+    passes: tuple[Advice, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model file. encoder: None when there is none that can be read, and then `reason` says why.
+
+    batch, seq: sentences and tokens of each, for which FLOPs are counted.
+    """
+
+    file: FileFacts
+    batch: int
+    seq: int
+    encoder: Anatomy | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON-ready document."""
+        return {"onnxslim_bert": __version__, **asdict(self)}
+
+
+def inspect(path: Path, *, batch: int = 1, seq: int = 128, sha256: bool = False) -> Inspection:
+    """Inspect the file at `path`. Raises ModelError when it is not ONNX."""
+    file = read_facts(path, sha256=sha256)
+    try:
+        return Inspection(file, batch, seq, _take_apart(path, file, batch, seq), "")
+    except ModelError as error:
+        return Inspection(file, batch, seq, None, str(error).removeprefix(f"{path}: ") + _hint(file))
+
+
+def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
+    model = Model.load(path)
+    stored = {name: constant.values for name, constant in model.constants().items()}
+    made = {Canonicalize.name: Canonicalize().apply(model, Context())}
+    fused = model.clone()
+    made[Fuse.name] = Fuse().apply(fused, Context())
+    shared = find_shared(model, stored)
+    costs = measure_costs(model, fused, shared, batch, seq)
+    problems = tuple(find_problems(file, model, shared, stored))
+    return Anatomy(encoder_facts(fused), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes))
+
+
+def _hint(file: FileFacts) -> str:
+    unread = [f"{count} {operator}" for operator, count in file.operators.items() if operator in UNREAD]
+    return f"; {', '.join(unread)} are not read: start from the file before them" if unread else ""
+
+
+def _ran(file: FileFacts) -> list[str]:
+    """The passes that wrote the file, from its own notes."""
+    try:
+        recipe = Recipe.parse(file.producer.slimmed.get("recipe", ""))
+    except PassError:  # none, or one of another version
+        return []
+    return [step.action.name for step in recipe.steps]

@@ -1,0 +1,63 @@
+"""Which part of a model each node belongs to."""
+
+from typing import Literal
+
+from onnxslim_bert.encoder import Encoder
+from onnxslim_bert.inspection.norm_style import pre_norms
+from onnxslim_bert.linear import is_linear, read_linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import nodes_between
+
+PartName = Literal["embeddings", "attention", "feed-forward", "head", "other"]
+PARTS: tuple[PartName, ...] = ("embeddings", "attention", "feed-forward", "head", "other")
+
+NOWHERE, EMBEDDINGS = -1, 0  # stages; layer i attends at 2 * i + 1 and feeds forward at 2 * i + 2, the head comes last
+
+
+def part_of_nodes(model: Model) -> dict[int, PartName]:
+    """The part by the id of each node of a fused model, where norms are single nodes.
+
+    A node belongs to the latest stage whose results it reads. A norm that only a layer's matrices read (pre-norm)
+    belongs to them, and so does what quantizes their inputs and restores their weights.
+    """
+    encoder, tensors = model.encoder, model.graph.tensors()
+    stages = _stages(encoder)
+    above = {id(node) for node in nodes_between([], tensors[encoder.layers[0].key.source])}
+    norms = pre_norms(model)
+    found: dict[int, int] = {}
+    reached: dict[int, int] = {}
+    for node in model.graph.nodes:
+        stage = max((reached.get(id(tensor), NOWHERE) for tensor in node.inputs), default=NOWHERE)
+        if node.name in stages:
+            stage = stages[node.name]
+        elif id(node) in norms:
+            stage = stages[norms[id(node)]]
+        elif id(node) in above:
+            stage = EMBEDDINGS
+        found[id(node)] = stage
+        reached |= {id(tensor): stage for tensor in node.outputs}
+    for node in filter(is_linear, model.graph.nodes):
+        linear = read_linear(node)
+        for helper in nodes_between([tensors[linear.source]], tensors[linear.result]):
+            found[id(helper)] = found[id(node)]
+    return {node: _part(stage, 2 * len(encoder.layers)) for node, stage in found.items()}
+
+
+def _stages(encoder: Encoder) -> dict[str, int]:
+    """The stage of each dense layer by its node."""
+    projection = encoder.embeddings.projection
+    found = {projection.node: EMBEDDINGS} if projection else {}
+    for layer in encoder.layers:
+        for role, linear in layer.linears.items():
+            found[linear.node] = 2 * layer.index + (2 if role in ("up", "down") else 1)
+    return found | {linear.node: 2 * len(encoder.layers) + 1 for linear in encoder.head}
+
+
+def _part(stage: int, last: int) -> PartName:
+    if stage == NOWHERE:
+        return "other"
+    if stage == EMBEDDINGS:
+        return "embeddings"
+    if stage > last:
+        return "head"
+    return "attention" if stage % 2 else "feed-forward"

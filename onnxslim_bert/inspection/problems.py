@@ -1,0 +1,44 @@
+"""What stands in the way of an encoder's use, or of a pass."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.inspection.file_facts import FileFacts
+from onnxslim_bert.inspection.sharing import Shared
+from onnxslim_bert.inspection.wording import numbered_layers, si
+from onnxslim_bert.model import Model
+
+WORTH_SAYING = 0.01  # share of the weights that is stored twice
+
+
+def find_problems(
+    file: FileFacts, model: Model, shared: Sequence[Shared], stored: Mapping[str, Array]
+) -> Iterator[str]:
+    """One sentence for each; `model` is canonicalized, and `stored` are the arrays in its file."""
+    encoder = model.encoder
+    unproven = [layer for layer in encoder.layers if layer.form is None]
+    if unproven:
+        reason = unproven[0].reason
+        yield f"attention of {numbered_layers(layer.index for layer in unproven)} is not proven: {reason}"
+    elif encoder.mask is None:
+        yield "no input says which tokens are real: padding changes the answers"
+    lacking = [layer.index for layer in encoder.layers if layer.up is None]
+    if lacking:
+        yield f"no feed-forward found in {numbered_layers(lacking)}"
+    if encoder.embeddings.word is None:
+        yield "no table of words found"
+    fixed = {port.axes: port.name for port in file.inputs if len(port.axes) == 2 and int in map(type, port.axes)}
+    for axes, name in fixed.items():
+        yield f"input {name!r} has the fixed shape {list(axes)}: a shorter text costs as much as the longest"
+    repeated = [group for group in shared if group.copies > 1]
+    if repeated:
+        excess = sum(group.nbytes * (group.copies - 1) for group in repeated)
+        roles = ", ".join(dict.fromkeys(use.role for group in repeated for use in group.uses))
+        yield f"equal weights are stored more than once, {si(excess, 'B')} too much: {roles}"
+    before, after = (sum(values.nbytes for values in kept) for kept in (stored.values(), _arrays(model)))
+    if not repeated and before - after > WORTH_SAYING * before:
+        yield f"{si(before - after, 'B')} of constants are stored more than once"
+
+
+def _arrays(model: Model) -> list[Array]:
+    return [constant.values for constant in model.constants().values()]

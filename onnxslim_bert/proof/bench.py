@@ -1,0 +1,149 @@
+"""Latency of several models in interleaved rounds of one process, and what each takes to load in one of its own.
+
+A host's speed drifts, so every round runs every model once on the same rows, in shuffled order, and models are compared
+within rounds only.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from onnxslim_bert import __version__
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.evaluation import Progress
+from onnxslim_bert.proof.footprint import Footprint, footprint
+from onnxslim_bert.proof.host import Host, host
+from onnxslim_bert.proof.intervals import Interval, paired_ratio
+from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds
+from onnxslim_bert.runtime import open_session
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One model's milliseconds a run on one workload.
+
+    speedup: the first model's time over this one's, median over the rounds.
+    """
+
+    model: str
+    batch: int
+    length: int | None
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    speedup: Interval
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Latencies with the settings they hold for; footprints by model, empty when they were not asked for.
+
+    data: the data set that real texts came from; None for random ids.
+    """
+
+    latencies: tuple[Latency, ...]
+    footprints: dict[str, Footprint]
+    data: str | None
+    rounds: int
+    warmup: int
+    threads: int
+    spinning: bool
+    seed: int
+    host: Host
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON-ready document."""
+        return {"onnxslim_bert": __version__, **asdict(self)}
+
+
+def bench(
+    models: Sequence[Path],
+    *,
+    batch_sizes: Sequence[int] = (1,),
+    lengths: Sequence[int] = (128,),
+    dataset: Dataset | None = None,
+    tokenizer: Tokenizer | None = None,
+    max_length: int = 128,
+    rounds: int = 50,
+    warmup: int = 5,
+    threads: int = 1,
+    spinning: bool = False,
+    seed: int = 0,
+    footprints: bool = True,
+    progress: Progress | None = None,
+) -> Bench:
+    """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
+
+    rounds: timed runs of each model and workload; warmup: untimed ones before. Raises ModelError when a model cannot
+    run on a workload, DataError when it cannot be fed.
+    """
+    if not models or min(rounds, threads, *batch_sizes, *lengths) < 1:
+        raise DataError("needed at least one model, and rounds, threads, batch sizes and lengths of 1 or more")
+    sessions = [(path, open_session(path, threads=threads, spinning=spinning)) for path in models]
+    tokens: Sequence[int | None] = lengths if dataset is None else [None]
+    workloads = [Workload(batch, length) for batch in batch_sizes for length in tokens]
+    fed = [
+        same_feeds(sessions, workload, dataset, tokenizer, max_length=max_length, rounds=rounds, seed=seed)
+        for workload in workloads
+    ]
+    latencies: list[Latency] = []
+    for done, (workload, feeds) in enumerate(zip(workloads, fed, strict=True), start=1):
+        times = interleave([session for _, session in sessions], feeds, rounds=rounds, warmup=warmup, seed=seed)
+        latencies += [_latency(path, workload, times, index, seed) for index, path in enumerate(models)]
+        if progress:
+            progress("timing", done, len(workloads))
+    busy = host()
+    taken: dict[str, Footprint] = {}
+    for index, path in enumerate(models if footprints else ()):
+        largest = max((feed for feeds in fed for feed in feeds[index]), key=_values)
+        taken[str(path)] = footprint(path, largest, threads=threads, spinning=spinning)
+        if progress:
+            progress("loading", index + 1, len(models))
+    name = dataset.name if dataset else None
+    return Bench(tuple(latencies), taken, name, rounds, warmup, threads, spinning, seed, busy)
+
+
+class Runner(Protocol):
+    """What is timed: an onnxruntime session, as far as this module needs it."""
+
+    def run(self, output_names: None, input_feed: Feeds, /) -> object:
+        """Compute all outputs."""
+
+
+def interleave(
+    sessions: Sequence[Runner],
+    feeds: Sequence[Sequence[Feeds]],
+    *,
+    rounds: int,
+    warmup: int,
+    seed: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Array:
+    """Milliseconds [rounds, models]; feeds: for every model its batches, taken in turn."""
+    rng = np.random.default_rng(seed)
+    times = np.zeros((rounds, len(sessions)))
+    for turn in range(-warmup, rounds):
+        for index in rng.permutation(len(sessions)):
+            feed = feeds[index][turn % len(feeds[index])]
+            start = clock()
+            sessions[index].run(None, feed)
+            if turn >= 0:
+                times[turn, index] = 1000 * (clock() - start)
+    return times
+
+
+def _latency(path: Path, workload: Workload, times: Array, index: int, seed: int) -> Latency:
+    median, p90, p99 = np.percentile(times[:, index], [50, 90, 99])
+    speedup = paired_ratio(times[:, 0], times[:, index], seed=seed)
+    return Latency(str(path), workload.batch, workload.length, float(median), float(p90), float(p99), speedup)
+
+
+def _values(feed: Feeds) -> int:
+    return sum(values.size for values in feed.values())

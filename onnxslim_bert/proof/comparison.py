@@ -1,0 +1,122 @@
+"""Two models' answers to the same rows, compared: the task's scores with what the rows can carry, and fidelity."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.proof.evaluation import Outputs
+from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
+from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar, paired_bootstrap, wilson, with_unseen
+from onnxslim_bert.proof.metrics import METRICS, REPORTED
+
+
+@dataclass(frozen=True)
+class Score:
+    """One task metric of both models and the drop from base to candidate, in points with 95 % intervals."""
+
+    metric: str
+    base: Interval
+    candidate: Interval
+    drop: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the rows of one data set say about a candidate.
+
+    scores: the metric that judges the data set first; empty without labels. mcnemar: None unless rows have classes.
+    broken: rows on which the candidate answers NaN or infinity; they count as wrong.
+    """
+
+    data: str
+    split: str
+    rows: int
+    fingerprint: str
+    output: str
+    kind: Kind
+    scores: tuple[Score, ...]
+    mcnemar: McNemar | None
+    fidelity: Fidelity
+    broken: int
+    resamples: int
+    seed: int
+
+
+def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: int = 2000, seed: int = 0) -> Comparison:
+    """Score both models' answers and measure how far they are apart.
+
+    Raises ModelError when the two answer different things or the base answers NaN, DataError when the labels do not
+    fit the model.
+    """
+    check_same_answers(base, candidate)
+    labels, metrics = dataset.labels, task_metrics(base, dataset)
+    scores = [] if labels is None else [_score(name, base, candidate, labels, resamples, seed) for name in metrics]
+    split = None
+    if scores and base.kind == "classes":
+        split = mcnemar(base.predictions() == labels, candidate.predictions() == labels)
+    return Comparison(
+        data=dataset.name,
+        split=dataset.split,
+        rows=len(dataset),
+        fingerprint=dataset.fingerprint(),
+        output=base.output,
+        kind=base.kind,
+        scores=tuple(scores),
+        mcnemar=split,
+        fidelity=fidelity(base.kind, base.values, candidate.values),
+        broken=int(np.sum(~candidate.finite)),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def check_same_answers(base: Outputs, candidate: Outputs) -> None:
+    """Raise ModelError unless both answer the same kind of vector, of one width, and the base's are finite."""
+    if (base.kind, base.values.shape) != (candidate.kind, candidate.values.shape):
+        raise ModelError(f"nothing to compare: {_described(base)}, but {_described(candidate)}")
+    if not base.finite.all():
+        row = int(np.flatnonzero(~base.finite)[0])
+        raise ModelError(f"{base.path}: {base.output} is NaN or infinite on row {row + 1}: needed finite outputs")
+
+
+def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
+    """The metrics to report, the one that judges first; none without labels or logits.
+
+    One score has no argmax, so it is judged by its correlation with the labels whatever they are. Raises DataError
+    when the labels are not among the model's classes.
+    """
+    labels, metric = dataset.labels, dataset.metric
+    if labels is None or metric is None or outputs.kind == "embedding":
+        return ()
+    if outputs.kind == "score":
+        return REPORTED["pearson-spearman"]
+    if metric == "pearson-spearman":
+        raise DataError(f"'{dataset.name}' holds scores, which need a model with one output, but {_described(outputs)}")
+    classes = outputs.values.shape[1]
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        row = int(outside[0])
+        place = f"row {row + 1} of '{dataset.name}'"
+        raise DataError(f"label {labels[row]} on {place}: needed one of the model's classes 0 to {classes - 1}")
+    return REPORTED[metric]
+
+
+def _score(name: str, base: Outputs, candidate: Outputs, labels: Array, resamples: int, seed: int) -> Score:
+    metric, before, after = METRICS[name], base.predictions(), candidate.predictions()
+    drop = paired_bootstrap(metric, before, after, labels, resamples, seed)
+    if base.kind == "classes":
+        drop = with_unseen(drop, len(labels))
+    if name == "accuracy":
+        hits = [int(np.sum(predictions == labels)) for predictions in (before, after)]
+        return Score(name, wilson(hits[0], len(labels)), wilson(hits[1], len(labels)), drop)
+    ends = [bootstrap(metric, predictions, labels, resamples, seed) for predictions in (before, after)]
+    return Score(name, ends[0], ends[1], drop)
+
+
+def _described(outputs: Outputs) -> str:
+    width = outputs.values.shape[1]
+    what = {"classes": f"{width} classes", "score": "one score", "embedding": f"an embedding of width {width}"}
+    return f"{outputs.path} answers {what[outputs.kind]} ({outputs.output})"

@@ -1,0 +1,77 @@
+"""What a model takes: bytes on disk, memory and time to load, the last two in a process of their own."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.wire import read_skeleton
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """nbytes: the file with its external data. load_ms: to open a session, median over the launches. peak_bytes: most
+    resident memory of a process that loads the model and runs one batch; idle_bytes of it were in use before (Python,
+    numpy and ONNX Runtime). launches: processes started.
+    """
+
+    nbytes: int
+    load_ms: float
+    peak_bytes: int
+    idle_bytes: int
+    launches: int
+
+
+def footprint(
+    path: Path, feeds: Mapping[str, Array], *, threads: int = 1, spinning: bool = False, launches: int = 3
+) -> Footprint:
+    """Load the model and run `feeds` once, in `launches` fresh processes one after the other."""
+    runs = [_launch(path, feeds, threads, spinning) for _ in range(launches)]
+    return Footprint(
+        nbytes=model_bytes(path),
+        load_ms=float(np.median([run["load_ms"] for run in runs])),
+        peak_bytes=max(int(run["peak_bytes"]) for run in runs),
+        idle_bytes=int(np.median([run["idle_bytes"] for run in runs])),
+        launches=launches,
+    )
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of the file and of every external data file that its weights name."""
+    return sum(file.stat().st_size for file in model_files(path))
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file and every external data file that its weights name. Raises ModelError when one is missing."""
+    skeleton, _ = read_skeleton(path)
+    entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
+    named: set[str] = {entry.value for entry in entries if entry.key == "location"}
+    missing = [name for name in sorted(named) if not (path.parent / name).is_file()]
+    if missing:
+        raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
+    return [path, *(path.parent / name for name in sorted(named))]
+
+
+def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool) -> dict[str, float]:
+    packed = io.BytesIO()
+    np.savez(packed, **feeds)  # type: ignore[arg-type]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "onnxslim_bert.proof.bench_child", str(path), str(threads), str(int(spinning))],
+        input=packed.getvalue(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ModelError(f"{path}: the process that measures memory ended with {done.returncode}: {''.join(reason)}")
+    result: dict[str, float] = json.loads(done.stdout)
+    return result

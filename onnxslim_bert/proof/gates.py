@@ -1,0 +1,89 @@
+"""Budgets, and whether a measured value meets them beyond what chance could explain."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxslim_bert.errors import AccuracyGateError, DataError, GateError, LatencyGateError, SizeGateError
+from onnxslim_bert.proof.intervals import Interval
+
+Gate = Literal["finite", "max-drop", "min-agreement", "min-speedup", "max-size"]
+Outcome = Literal["met", "missed", "inconclusive"]
+
+# In the order in which a miss decides the exit code.
+GATES: dict[Gate, type[GateError]] = {
+    "finite": AccuracyGateError,
+    "max-drop": AccuracyGateError,
+    "min-agreement": AccuracyGateError,
+    "min-speedup": LatencyGateError,
+    "max-size": SizeGateError,
+}
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What the candidate may cost; None is no budget.
+
+    max_drop: points of the task metric. min_agreement: percent of rows. min_speedup: latency of the base over that of
+    the candidate. max_size: bytes, external data included.
+    """
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    min_speedup: float | None = None
+    max_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One budget's outcome; `inconclusive` is a value that meets it with an interval that does not."""
+
+    gate: Gate
+    outcome: Outcome
+    note: str
+
+    def fails(self, strict: bool) -> bool:
+        """Whether this fails the build."""
+        return self.outcome == "missed" or (strict and self.outcome == "inconclusive")
+
+
+def at_most(gate: Gate, interval: Interval, budget: float, unit: str) -> Verdict:
+    """The verdict on a value that may not exceed its budget."""
+    note = f"{_spread(interval, unit)}, wanted at most {budget:g}{unit}"
+    return _verdict(gate, interval.value <= budget, interval.high <= budget, note)
+
+
+def at_least(gate: Gate, interval: Interval, budget: float, unit: str) -> Verdict:
+    """The verdict on a value that must reach its budget."""
+    note = f"{_spread(interval, unit)}, wanted at least {budget:g}{unit}"
+    return _verdict(gate, interval.value >= budget, interval.low >= budget, note)
+
+
+def enforce(verdicts: Sequence[Verdict], strict: bool = False) -> None:
+    """Raise the error of the first failed gate, in the order of GATES, naming every failed one."""
+    failed = sorted((v for v in verdicts if v.fails(strict)), key=lambda v: list(GATES).index(v.gate))
+    if failed:
+        raise GATES[failed[0].gate]("; ".join(f"{v.gate} {v.outcome}: {v.note}" for v in failed))
+
+
+def parse_size(text: str) -> int:
+    """Bytes in "24MB", "23.5 MiB" or "24000000"; MB is 10**6 and MiB is 2**20."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if match is None or (match[3] and not match[2]):
+        raise DataError(f"size '{text}' is not a number of bytes: write it like 24MB, 23.5MiB or 24000000")
+    unit = 1024 if match[3] else 1000
+    return round(float(match[1]) * float(unit ** " KMG".index(match[2].upper() or " ")))
+
+
+def _verdict(gate: Gate, value_meets: bool, end_meets: bool, note: str) -> Verdict:
+    if not value_meets:
+        return Verdict(gate, "missed", note)
+    if not end_meets:
+        return Verdict(gate, "inconclusive", f"{note}: the data cannot carry this budget")
+    return Verdict(gate, "met", note)
+
+
+def _spread(interval: Interval, unit: str) -> str:
+    ends = f" ({interval.low:.4g} to {interval.high:.4g})" if interval.low < interval.high else ""
+    return f"{interval.value:.4g}{unit}{ends}"

@@ -1,0 +1,34 @@
+"""Verdicts as JUnit XML, the format that build servers read (https://github.com/testmoapp/junitxml)."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+from onnxslim_bert.proof.gates import Verdict
+
+# What XML 1.0 cannot hold, escaped or not.
+FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(suite: str, verdicts: Sequence[Verdict], strict: bool = False) -> bytes:
+    """A test suite with one case a verdict: failed, skipped when inconclusive without `strict`, or passed."""
+    failures = sum(verdict.fails(strict) for verdict in verdicts)
+    skipped = sum(verdict.outcome == "inconclusive" and not strict for verdict in verdicts)
+    counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
+    root = ET.Element("testsuites", counts)
+    element = ET.SubElement(root, "testsuite", {"name": _clean(suite), **counts})
+    for verdict in verdicts:
+        case = ET.SubElement(element, "testcase", {"classname": _clean(suite), "name": verdict.gate})
+        note = _clean(verdict.note)
+        if verdict.fails(strict):
+            ET.SubElement(case, "failure", {"type": verdict.outcome, "message": note})
+        elif verdict.outcome == "inconclusive":
+            ET.SubElement(case, "skipped", {"message": note})
+        else:
+            ET.SubElement(case, "system-out").text = note
+    ET.indent(root)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _clean(text: str) -> str:
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
