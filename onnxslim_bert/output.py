@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxslim_bert.errors import OutputError
@@ -22,6 +22,19 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         raise OutputError(f"{path}: no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: the folder {path.parent} cannot be written; give another output")
+
+
+@contextlib.contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A folder beside `output`, gone in the end, for what is to be checked before it gets its name.
+
+    An OutputError on a file in it names the file beside `output` that it was to become.
+    """
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxslim-") as folder:
+        try:
+            yield Path(folder)
+        except OutputError as error:
+            raise OutputError(str(error).replace(folder, str(output.parent))) from error
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:

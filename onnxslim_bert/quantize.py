@@ -1,7 +1,6 @@
 """The main job: a smaller, faster model from a real export, with the proof beside it."""
 
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, OutputError, PassError
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
-from onnxslim_bert.output import check_output
+from onnxslim_bert.output import check_output, staging
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.pipeline import Done, run_recipe, run_step
 from onnxslim_bert.proof.bench import Latency, bench
@@ -164,8 +163,8 @@ def quantize(
             steps.append(run_step(model, step, fitting, known, threads=options.threads, progress=progress))
     provenance = Provenance.of(source, ",".join(done.step for done in steps), calibration)
     stamp(model, provenance)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxslim-") as folder:
-        candidate = Path(folder) / output.name
+    with staging(output) as folder:
+        candidate = folder / output.name
         batch = fixed_shape(model)[0] or BENCH_BATCH
         model.save(candidate)
         del model, fitting, held_back

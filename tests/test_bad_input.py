@@ -290,7 +290,8 @@ def test_a_full_disk(model, monkeypatch, write, exists):
 
     monkeypatch.setattr(output.os, "fsync", fsync)
     arguments = ("--calib", model.parent / "calib.tsv", "--method", "minmax", "--force")
-    refused(model, "cannot be written (No space left on device)", arguments=arguments)
+    place = f"{model.parent}/model.int8."
+    refused(model, place, "cannot be written (No space left on device)", arguments=arguments)
     assert len(writes) == write
 
 
