@@ -145,25 +145,10 @@ class Sample(Observer):
         return None if self.kept is None else self.kept[: self.seen]
 
 
-class Gram(Observer):
-    """X.T @ X over all rows, [channels, channels]: what a least-squares fit of the inputs needs."""
-
-    def __init__(self) -> None:
-        self.total: Array | None = None
-
-    def update(self, rows: Array) -> None:
-        product = rows.T @ rows
-        self.total = product.astype(np.float64) if self.total is None else self.total + product
-
-    def result(self) -> Array | None:
-        return self.total
-
-
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "minmax": MinMax,
     "moving-average": MovingAverage,
     "histogram": StreamingHistogram,
     "channel-range": ChannelRange,
     "sample": Sample,
-    "gram": Gram,
 }

@@ -36,10 +36,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Context:
-    """What the runner gives a pass besides the model: the statistics that it wanted, and the target's name."""
+    """What the runner gives a pass besides the model: the statistics that it wanted."""
 
     stats: Mapping[Want, Any] = field(default_factory=dict)
-    target: str = "cpu"
 
 
 class Pass(ABC):
@@ -57,7 +56,7 @@ class Pass(ABC):
 
     @abstractmethod
     def apply(self, model: "Model", ctx: Context) -> Change:
-        """Rewrite `model`. Raises PassError when the model or the target cannot have it."""
+        """Rewrite `model`. Raises PassError when the model cannot have it."""
 
     def __str__(self) -> str:
         options = {

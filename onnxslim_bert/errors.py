@@ -25,12 +25,6 @@ class OutputError(SlimError):
     """A result cannot be written where it was asked."""
 
 
-class ProviderError(SlimError):
-    """An execution provider is missing, or did not run what was given to it."""
-
-    exit_code = 5
-
-
 class GateError(SlimError):
     """A budget was missed."""
 
@@ -51,3 +45,8 @@ class SizeGateError(GateError):
     """The file missed its budget."""
 
     exit_code = 6
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of bearable length."""
+    return " ".join(str(error).split())[:300]

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, PassError
-from onnxslim_bert.runtime import CPU, one_line, session_options
+from onnxslim_bert.errors import ModelError, PassError, one_line
+from onnxslim_bert.runtime import CPU, session_options
 
 SMALL = 4096  # elements up to which a constant may be dequantized: biases, scales
 

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +14,11 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxslim_bert import wire
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.encoder import Encoder, find_encoder
-from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.output import write_atomically
 
 MICROSOFT = "com.microsoft"
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
 LARGE = 1024  # bytes from which a constant counts as a weight
 LARGEST = 1 << 31  # bytes from which protobuf writes no message
 
@@ -75,7 +75,7 @@ class Model:
                 elif not any(tensor is end for end in [*graph.inputs, *graph.outputs]):
                     tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
         except Exception as error:
-            raise ModelError(f"{path or 'model'}: the graph cannot be read ({_one_line(error)})") from error
+            raise ModelError(f"{path or 'model'}: the graph cannot be read ({one_line(error)})") from error
         return cls(graph, header, path)
 
     @property
@@ -137,7 +137,7 @@ class Model:
         try:
             onnx.checker.check_model(proto)
         except onnx.checker.ValidationError as error:
-            raise ModelError(f"the rewritten graph is not valid ONNX: {_one_line(error)}") from error
+            raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
         write_atomically(path, proto.SerializeToString(deterministic=True), overwrite=overwrite)
 
     def fingerprint(self) -> str:
@@ -202,7 +202,3 @@ def _check_finite(path: Path, name: str, values: Array) -> None:
     is_weight = values.dtype.kind == "f" and values.size > 1  # single values may be a mask's -inf
     if is_weight and not np.isfinite([values.min(), values.max()]).all():
         raise ModelError(f"{path}: weight {name!r} holds NaN or infinite values; export the model again")
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())[:300]

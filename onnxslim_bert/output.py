@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,12 @@ def staging(output: Path) -> Iterator[Path]:
 
     An OutputError on a file in it names the file beside `output` that it was to become.
     """
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxslim-") as folder:
+    try:
+        folder = tempfile.mkdtemp(dir=output.parent, prefix=".onnxslim-")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             yield Path(folder)
         except OutputError as error:

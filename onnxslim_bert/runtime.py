@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.wire import release
 
 if TYPE_CHECKING:
@@ -69,8 +69,3 @@ def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOpti
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error from ONNX Runtime, cut where it grows long."""
-    return " ".join(str(error).split())[:300]

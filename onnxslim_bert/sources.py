@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, Purpose, is_named, load_dataset, sample
 from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Sources:
     def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
         """The calibration and the evaluation rows, disjoint when both come from one named set."""
         spec = self.evaluation or (self.calibration if is_named(self.calibration) else None)
+        if self.label_column and (spec is None or (is_named(spec) and not self._all_named())):
+            named = f"label column '{self.label_column}'"
+            raise DataError(f"{named} does nothing: no file of evaluation rows; name one with --data")
         evaluation = self._read(spec, "evaluation", self.label_column) if spec else None
         if self.calibration is None:
             return None, evaluation
@@ -37,10 +41,14 @@ class Sources:
     def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
         """The tokenizer that texts need; None when all data are ready feeds."""
         texts = any(data is not None and data.feeds is None for data in datasets)
+        if not texts and (self.tokenizer or self.text_columns):
+            raise DataError("a tokenizer and text columns do nothing with ready inputs; leave them out")
         return load_tokenizer(self.tokenizer or model.parent) if texts else None
 
+    def _all_named(self) -> bool:
+        return all(is_named(source) for source in (self.calibration, self.evaluation) if source)
+
     def _read(self, spec: str, purpose: Purpose, label_column: str | None) -> Dataset:
-        given = [source for source in (self.calibration, self.evaluation) if source]
-        if is_named(spec) and not all(map(is_named, given)):
+        if is_named(spec) and not self._all_named():
             return load_dataset(spec, purpose)
         return load_dataset(spec, purpose, text_columns=self.text_columns or None, label_column=label_column)

@@ -137,7 +137,6 @@ def name_unnamed(skeleton: onnx.ModelProto) -> None:
 
 def fold(model: Model) -> None:
     """Compute everything that does not depend on an input's values."""
-    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
     fold_shapes(model.graph)
     model.graph.fold_constants(fold_shapes=False, size_threshold=None)
     model.changed()

@@ -11,7 +11,7 @@ from command_line import assert_refused, environment, run, run_process, run_pyth
 
 import onnxslim_bert
 from onnxslim_bert import cli
-from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, ProviderError, SizeGateError
+from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, SizeGateError
 
 HEAVY = (
     *("numpy", "onnx", "onnxruntime", "onnx_graphsurgeon", "transformers", "tokenizers", "torch", "pyarrow"),
@@ -177,7 +177,6 @@ def test_no_option_is_read_and_ignored(tmp_path, monkeypatch, arguments, message
         (DataError("rows are\n  wrong"), 2, "rows are wrong"),
         (AccuracyGateError("too far"), 3, "too far"),
         (LatencyGateError("too slow"), 4, "too slow"),
-        (ProviderError("no such provider"), 5, "no such provider"),
         (SizeGateError("too large"), 6, "too large"),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (MemoryError(), 2, "out of memory"),

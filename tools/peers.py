@@ -2,7 +2,7 @@
 
     python peers.py NAME JOB
 
-NAME: a key of PEERS. JOB: a `Job` as JSON. The fused ones need sympy.
+NAME: a key of PEERS. JOB: a `Job` as JSON. The fused ones need sympy, and those with static ranges torch.
 """
 
 import json

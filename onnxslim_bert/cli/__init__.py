@@ -59,7 +59,7 @@ class Commands(click.Group):
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 2 bad usage, model or data; 3 accuracy; 4 latency; 5 provider; 6 size; 130 interrupt.",
+    epilog="Exit codes: 0 done; 2 bad usage, model or data; 3 accuracy; 4 latency; 6 size; 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="onnxslim-bert")
 @click.pass_context
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted; nothing was written", INTERRUPTED)
     except MemoryError:
-        fail("out of memory; free some, or try a smaller --max-length", SlimError.exit_code)
+        fail("out of memory; free some and run it again", SlimError.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}", SlimError.exit_code)

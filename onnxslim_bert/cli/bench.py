@@ -72,6 +72,8 @@ def bench(
     if data and lengths:
         raise click.UsageError("--data times texts at their own lengths: give it or --seq, not both")
     dataset = load_dataset(data, "evaluation", text_columns=text_columns or None) if data else None
+    if dataset and dataset.feeds is not None:
+        refuse_ignored(["tokenizer", "text_columns", "max_length"], "with ready inputs")
     reader = load_tokenizer(tokenizer or models[0].parent) if dataset and dataset.feeds is None else None
     with progress_bar() as progress:
         result = run_bench(

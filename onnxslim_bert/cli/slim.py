@@ -45,7 +45,7 @@ def slim(
     """Run the passes of a recipe over MODEL, in order.
 
     \b
-    onnxslim slim model.onnx -p canonicalize,fuse,first-token -o fast.onnx
+    onnxslim slim model.onnx -p "canonicalize?,fuse,first-token" -o fast.onnx
     onnxslim slim model.onnx -p "canonicalize?,fuse,smooth,quantize-static{format=qdq}" --calib sst2 -o int8.onnx
     """
     from onnxslim_bert.inspection.wording import si

@@ -87,6 +87,8 @@ def validate(
     dataset = load_dataset(
         data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None, label_column=label_column
     )
+    if dataset.feeds is not None:
+        refuse_ignored(["tokenizer", "text_columns", "max_length"], "with ready inputs")
     reader = load_tokenizer(tokenizer or base.parent) if dataset.feeds is None else None
     with progress_bar() as progress:
         result = run_validation(

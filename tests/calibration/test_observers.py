@@ -34,11 +34,6 @@ def test_channel_range_is_that_of_all_rows():
     np.testing.assert_array_equal(observed("channel-range", stream()), [rows.min(0), rows.max(0)])
 
 
-def test_gram_is_that_of_all_rows():
-    rows = np.concatenate(stream()).astype(np.float64)
-    np.testing.assert_allclose(observed("gram", stream()), rows.T @ rows, rtol=1e-5)
-
-
 def test_moving_average_weighs_each_batch_s_range():
     """The first batch starts it; each later one counts 1 - MOMENTUM."""
     batches = stream()
