@@ -403,3 +403,15 @@ def test_rows_for_both_purposes_are_refused(model):
 
 def test_static_needs_calibration_texts(model):
     assert_refused(run("quantize", model, "--data", rows(model)[1]), "static quantization needs calibration texts")
+
+
+def test_options_that_would_do_nothing_are_refused(model):
+    """A label column without labelled rows, a tokenizer for ready inputs."""
+    texts = model.parent / "calib.tsv"
+    assert_refused(run("quantize", model, "--calib", texts, "--label-column", "nosuch"), "'nosuch' does nothing")
+    given = ("quantize", model, "--calib", texts, "--data", "reviews", "--label-column", "nosuch")
+    assert_refused(run(*given), "'nosuch' does nothing")
+    ready = model.parent / "calib.npz"
+    ids = np.ones((20, 7), np.int64)
+    np.savez(ready, input_ids=ids, attention_mask=ids, token_type_ids=0 * ids)
+    assert_refused(run("quantize", model, "--calib", ready, "--tokenizer", "/nosuch"), "do nothing with ready inputs")

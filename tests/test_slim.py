@@ -137,3 +137,10 @@ def test_external_data_are_taken_in(tmp_path):
     (tmp_path / "weights.bin").unlink()
     whole = Model.load(tmp_path / "out.onnx")
     assert all(np.isfinite(constant.values).all() for constant in whole.constants().values())
+
+
+def test_a_recipe_without_canonicalize_is_as_quiet(model, tmp_path):
+    """In a process of its own: the graph library writes warnings to stdout unless it is told not to."""
+    done = run_process("slim", model, "-p", "fuse", "-o", tmp_path / "fused.onnx", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["steps"][0]["step"] == "fuse"
