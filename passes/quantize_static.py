@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import PassError
@@ -76,7 +78,12 @@ def dense_layers(model: Model) -> list[Linear]:
     linears = [*projection, *(linear for layer in encoder.layers for linear in layer.linears.values()), *head]
     if all(linear.quantized for linear in linears):
         raise PassError("the encoder's dense layers are quantized already; start from the float model")
-    return [linear for linear in linears if not linear.quantized]
+    constants = model.constants()
+    found = [linear for linear in linears if not linear.quantized]
+    for linear in found:
+        if (dtype := constants[linear.weight].values.dtype) != np.float32:
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
+    return found
 
 
 def quantize_tables(model: Model, writer: Int8Writer) -> int:

@@ -18,6 +18,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -214,3 +215,11 @@ def test_the_file_shrinks(tmp_path):
     weights = [sum(c.values.nbytes for c in m.constants().values() if c.values.ndim == 2) for m in (small, model)]
     assert weights[0] < 0.4 * weights[1]
     assert matrix(small, small.encoder.layers[0].query).dtype == np.int8
+
+
+@pytest.mark.parametrize("action", [STATIC, QuantizeDynamic()], ids=["static", "dynamic"])
+def test_a_float16_model_is_refused(action):
+    """ONNX Runtime would refuse the mixture."""
+    model = prepared("bert-dynamo18-eager", CANONICAL, FUSE, Float16())
+    with pytest.raises(PassError, match="is float16; start from the float32 model"):
+        apply(action, model)
