@@ -54,7 +54,7 @@ def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threa
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
     """Every output for one batch. Raises ModelError when the model does not run on it."""
     try:
-        outputs: list[Array] = session.run(None, dict(feeds))
+        outputs = [np.asarray(output) for output in session.run(None, dict(feeds))]
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
         raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
