@@ -66,11 +66,7 @@ class Batches:
         elif tokenizer is None:
             raise DataError(f"'{dataset.name}' is text: needed the model's tokenizer: give --tokenizer FOLDER")
         else:
-            if vocab_rows is not None and tokenizer.vocab_size > vocab_rows:
-                raise DataError(
-                    f"tokenizer has {tokenizer.vocab_size} tokens, embedding has {vocab_rows} rows: "
-                    "needed the tokenizer that this model was trained with"
-                )
+            tokenizer.check_fits(vocab_rows)
             limit = min(max_length, fixed_length or max_length)
             if limit < SPECIAL_TOKENS:
                 raise DataError(

@@ -39,6 +39,14 @@ class Tokenizer:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
         return self._encode(texts, min(max_length, self.max_length))
 
+    def check_fits(self, rows: int | None) -> None:
+        """Raise DataError when there are tokens that an embedding of `rows` rows has no row for; None is not known."""
+        if rows is not None and self.vocab_size > rows:
+            raise DataError(
+                f"tokenizer has {self.vocab_size} tokens, embedding has {rows} rows: "
+                "needed the tokenizer that this model was trained with"
+            )
+
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a folder, or in a tokenizer.json. Reads local files only."""

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.regions import producer
+from onnxslim_bert.regions import MICROSOFT, producer
 from onnxslim_bert.surgery import Builder
 
 Style = Literal["contrib", "standard"]
@@ -40,9 +40,7 @@ def _contrib(
     build: Builder, roles: Sequence[gs.Tensor], _: int, heads: int, scale: float, mask: gs.Tensor | None
 ) -> gs.Tensor:
     visible = None if mask is None else build.once("Cast", f"{mask.name}/visible", [mask], to=onnx.TensorProto.INT32)
-    return build.node(
-        "MultiHeadAttention", "context", [*roles, None, visible], "com.microsoft", num_heads=heads, scale=scale
-    )
+    return build.node("MultiHeadAttention", "context", [*roles, None, visible], MICROSOFT, num_heads=heads, scale=scale)
 
 
 def _standard(

@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.int8 import quantize_columns, quantize_rows
 from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import MICROSOFT, Model
-from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import MICROSOFT, constant, producer
 from onnxslim_bert.surgery import Builder, is_output, redirect
 
 Format = Literal["contrib", "qdq"]

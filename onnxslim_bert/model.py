@@ -17,7 +17,6 @@ from onnxslim_bert.encoder import Encoder, find_encoder
 from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.output import write_atomically
 
-MICROSOFT = "com.microsoft"
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
 LARGE = 1024  # bytes from which a constant counts as a weight
 LARGEST = 1 << 31  # bytes from which protobuf writes no message

@@ -24,6 +24,7 @@ from onnxslim_bert.proof.bench import Latency, bench
 from onnxslim_bert.proof.comparison import Comparison, compare, task_metrics
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.footprint import model_bytes, model_files
+from onnxslim_bert.proof.signature import fixed_axes
 from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report
@@ -222,13 +223,14 @@ def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
 
 def check_vocabulary(model: Model, tokenizer: Tokenizer | None) -> None:
     """Raise DataError when the tokenizer has tokens that the word embedding has no row for."""
+    if tokenizer is not None:
+        tokenizer.check_fits(word_rows(model))
+
+
+def word_rows(model: Model) -> int | None:
+    """Rows of the word embedding; None when it was not found."""
     word = model.encoder.embeddings.word
-    rows = model.array(word).shape[0] if word else None
-    if tokenizer is not None and rows is not None and tokenizer.vocab_size > rows:
-        raise DataError(
-            f"tokenizer has {tokenizer.vocab_size} tokens, embedding has {rows} rows: "
-            "needed the tokenizer that this model was trained with"
-        )
+    return len(model.array(word)) if word else None
 
 
 def default_output(source: Path, options: Options) -> Path:
@@ -314,7 +316,6 @@ def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | N
         dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
     if not len(dataset):
         raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
-    word = model.encoder.embeddings.word
     return Batches(
         dataset,
         tokenizer,
@@ -322,12 +323,10 @@ def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | N
         batch_size=rows or CALIBRATION_BATCH,
         max_length=options.max_length,
         fixed_length=length,
-        vocab_rows=len(model.array(word)) if word else None,
+        vocab_rows=word_rows(model),
     )
 
 
 def fixed_shape(model: Model) -> tuple[int | None, int | None]:
     """The batch and the length that the graph's inputs fix; None where they are open."""
-    shapes = [tensor.shape for tensor in model.graph.inputs if len(tensor.shape or ()) == 2]
-    rows, length = (next((s[axis] for s in shapes if isinstance(s[axis], int)), None) for axis in (0, 1))
-    return rows, length
+    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)

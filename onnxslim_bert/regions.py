@@ -13,6 +13,8 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+
 
 def producer(tensor: gs.Tensor) -> gs.Node | None:
     """The node that writes `tensor`, None for graph inputs and constants."""
@@ -88,7 +90,7 @@ def grow(start: gs.Tensor, operators: Collection[str], largest_constant: int) ->
 def opsets_of(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
     """The operator sets that the graph's nodes are written in."""
     opsets = {entry.domain: entry.version for entry in graph.import_domains or ()}
-    opsets = {"": graph.opset, "com.microsoft": 1} | opsets
+    opsets = {"": graph.opset, MICROSOFT: 1} | opsets
     return [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
 
 

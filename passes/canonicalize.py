@@ -9,7 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.linear import is_linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.unfuse import unfuse
@@ -65,9 +65,8 @@ def raise_opset(model: Model) -> None:
     try:
         raised = onnx.version_converter.convert_version(skeleton, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own types
-        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"opset {model.graph.opset} cannot be raised to {OPSET}: {reason}; export at 17 or later"
+            f"opset {model.graph.opset} cannot be raised to {OPSET}: {one_line(error)}; export at 17 or later"
         ) from error
     for node in raised.graph.node:
         if node.domain == PARKED:

@@ -7,9 +7,9 @@ from onnxslim_bert.attention import Style, emit_attention
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.gelu_form import find_gelus
-from onnxslim_bert.model import MICROSOFT, Model
+from onnxslim_bert.model import Model
 from onnxslim_bert.norm_form import find_norms
-from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.regions import MICROSOFT, constant, producer
 from onnxslim_bert.surgery import Builder, redirect
 
 STYLES: tuple[Style, ...] = ("contrib", "standard")

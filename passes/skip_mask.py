@@ -8,8 +8,8 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.attention_form import token_inputs
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import MICROSOFT, Model
-from onnxslim_bert.regions import producer
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import MICROSOFT, producer
 from onnxslim_bert.surgery import Builder
 
 MASK = 4  # position of MultiHeadAttention's key_padding_mask

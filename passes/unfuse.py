@@ -10,10 +10,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.linear import is_linear, read_linear
-from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.regions import MICROSOFT, constant, producer
 from onnxslim_bert.surgery import Builder, redirect
-
-MICROSOFT = "com.microsoft"
 
 
 def unfuse(graph: gs.Graph) -> int:

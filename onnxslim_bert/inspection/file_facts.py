@@ -10,6 +10,7 @@ import onnx
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.inspection.producer import Producer, find_producer
 from onnxslim_bert.provenance import file_sha256
+from onnxslim_bert.regions import MICROSOFT
 from onnxslim_bert.wire import read_skeleton
 
 FUSED = frozenset(("LayerNormalization", "Gelu", "Attention", "RMSNormalization"))  # of the ONNX operator set
@@ -61,7 +62,7 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
     external = _external(proto, path.parent)
     nodes = list(_nodes(proto.graph.node))
     operators = _counts(node.op_type for node in nodes)
-    contrib = {node.op_type for node in nodes if node.domain == "com.microsoft"}
+    contrib = {node.op_type for node in nodes if node.domain == MICROSOFT}
     quantized = {name: count for name, count in operators.items() if any(part in name.lower() for part in INTEGER)}
     used = {node.domain or "ai.onnx" for node in nodes}
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}

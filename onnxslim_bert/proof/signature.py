@@ -1,6 +1,6 @@
 """What a session wants to be fed: its inputs' types, and the shapes that it fixes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ def input_dtypes(session: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
 
 def fixed_shape(session: ort.InferenceSession) -> tuple[int | None, int | None]:
     """(batch, length) of the rank-2 inputs, None where the graph leaves it open."""
-    shapes: list[list[int | str | None]] = [i.shape for i in session.get_inputs() if len(i.shape) == 2]
-    return _first_integer(s[0] for s in shapes), _first_integer(s[1] for s in shapes)
+    return fixed_axes(i.shape for i in session.get_inputs())
 
 
-def _first_integer(axes: Iterable[int | str | None]) -> int | None:
-    return next((axis for axis in axes if isinstance(axis, int)), None)
+def fixed_axes(shapes: Iterable[Sequence[Any]]) -> tuple[int | None, int | None]:
+    """(batch, length) that the rank-2 shapes fix; an open axis is a name or None."""
+    pairs = [shape for shape in shapes if len(shape) == 2]
+    batch, length = (next((pair[i] for pair in pairs if isinstance(pair[i], int)), None) for i in (0, 1))
+    return batch, length
