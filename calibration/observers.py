@@ -34,6 +34,15 @@ class Histogram:
     high: float
 
 
+@dataclass(frozen=True)
+class Gram:
+    """Second moments of rows x [channels]: products, the sum of x xᵀ [channels, channels]; sums [channels]; rows."""
+
+    products: Array
+    sums: Array
+    rows: int
+
+
 class Observer(ABC):
     """One statistic of one tensor."""
 
@@ -145,10 +154,69 @@ class Sample(Observer):
         return None if self.kept is None else self.kept[: self.seen]
 
 
+class SecondMoments(Observer):
+    """What a least-squares fit on the rows needs of them, in float64."""
+
+    def __init__(self) -> None:
+        self.products: Array | None = None
+        self.sums: Array | None = None
+        self.rows = 0
+
+    def update(self, rows: Array) -> None:
+        products, sums = rows.T @ rows, rows.sum(0, dtype=np.float64)
+        if self.products is None or self.sums is None:
+            self.products, self.sums = products.astype(np.float64), sums
+        else:
+            self.products += products
+            self.sums += sums
+        self.rows += len(rows)
+
+    def result(self) -> Gram | None:
+        return None if self.products is None or self.sums is None else Gram(self.products, self.sums, self.rows)
+
+
+class Square(Observer):
+    """The mean of the squares of each channel, [channels]."""
+
+    def __init__(self) -> None:
+        self.total: Array | float = 0.0
+        self.rows = 0
+
+    def update(self, rows: Array) -> None:
+        self.total = self.total + np.square(rows, dtype=np.float64).sum(0)
+        self.rows += len(rows)
+
+    def result(self) -> Array:
+        return np.asarray(self.total) / max(self.rows, 1)
+
+
+class Counts(Observer):
+    """How often each id occurs in rows [tokens] of ids, [the largest id seen + 1]."""
+
+    def __init__(self) -> None:
+        self.counts: Array = np.zeros(0, np.int64)
+
+    def update(self, rows: Array) -> None:
+        self.counts = add_counts(self.counts, np.bincount(rows.reshape(-1)))
+
+    def result(self) -> Array:
+        return self.counts
+
+
+def add_counts(left: Array, right: Array) -> Array:
+    """The sum of two histograms of ids, as long as the longer one."""
+    short, long = sorted((left, right), key=len)
+    total: Array = long + np.pad(short, (0, len(long) - len(short)))
+    return total
+
+
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "minmax": MinMax,
     "moving-average": MovingAverage,
     "histogram": StreamingHistogram,
     "channel-range": ChannelRange,
     "sample": Sample,
+    "gram": SecondMoments,
+    "square": Square,
+    "counts": Counts,
 }

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from onnxslim_bert.errors import DataError
+
 if TYPE_CHECKING:
     from onnxslim_bert.model import Model
+    from onnxslim_bert.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,29 @@ class Change:
 
 @dataclass(frozen=True)
 class Context:
-    """What the runner gives a pass besides the model: the statistics that it wanted."""
+    """What the runner gives a pass besides the model: the statistics that it wanted, and trials when it measures."""
 
     stats: Mapping[Want, Any] = field(default_factory=dict)
+    measured: "Trials | None" = None
+
+    @property
+    def trials(self) -> "Trials":
+        """Trials on calibration rows. Raises DataError when there are none."""
+        if self.measured is None:
+            raise DataError("this pass measures on calibration data; name some with --calib")
+        return self.measured
 
 
 class Pass(ABC):
     """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
 
     keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
+    measures: the pass tries things out on calibration rows while it works (`Context.trials`).
     """
 
     name: ClassVar[str]
     keeps_activations: ClassVar[bool] = False
+    measures: ClassVar[bool] = False
 
     def wants(self, model: "Model") -> Iterable[Want]:
         """The statistics that `apply` needs on this model."""

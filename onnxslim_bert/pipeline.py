@@ -1,19 +1,15 @@
 """Run a recipe over a model: one calibration sweep for each pass that wants statistics."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from onnxslim_bert.calibration.batches import Batches
-from onnxslim_bert.calibration.collect import collect
 from onnxslim_bert.contract import Context, Want
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.recipe import Recipe, Step
-
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+from onnxslim_bert.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -30,33 +26,26 @@ class Done:
 def run_recipe(
     model: Model,
     recipe: Recipe,
-    batches: Batches | None = None,
+    trials: Trials | None = None,
     *,
     allow_noop: bool = False,
-    threads: int = 1,
-    progress: Progress | None = None,
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; a record of each.
 
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`; DataError when a pass wants
-    calibration and there are no `batches`.
+    calibration and there are no `trials`.
     """
     known: dict[Want, Any] = {}
-    return [
-        run_step(model, step, batches, known, allow_noop=allow_noop, threads=threads, progress=progress)
-        for step in recipe.steps
-    ]
+    return [run_step(model, step, trials, known, allow_noop=allow_noop) for step in recipe.steps]
 
 
 def run_step(
     model: Model,
     step: Step,
-    batches: Batches | None,
+    trials: Trials | None,
     known: dict[Want, Any],
     *,
     allow_noop: bool = False,
-    threads: int = 1,
-    progress: Progress | None = None,
 ) -> Done:
     """Apply one step of a recipe.
 
@@ -65,12 +54,11 @@ def run_step(
     started = time.process_time()
     wants = list(step.action.wants(model))
     missing = [want for want in wants if want not in known]
-    if missing and batches is None:
+    if trials is None and (missing or step.action.measures):
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
-    if missing and batches is not None:
-        report = None if progress is None else partial(progress, f"calibrating {step.action.name}")
-        known |= collect(model, missing, batches, report, threads=threads)
-    change = step.action.apply(model, Context({want: known[want] for want in wants}))
+    if trials is not None and missing:
+        known |= trials.collect(model, missing, f"calibrating {step.action.name}")
+    change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
     if not step.action.keeps_activations:
         known.clear()
     if not change and not step.optional and not allow_noop:

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +29,14 @@ from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report
 from onnxslim_bert.sources import Sources
+from onnxslim_bert.trials import Progress, Trials
 
 Mode = Literal["static", "dynamic", "fp16"]
 Format = Literal["contrib", "qdq"]
-Progress = Callable[[str, int, int], None]
 
 CALIBRATION_BATCH = 16
-FEWEST_TO_SPLIT = 16  # rows below which the range method is chosen on the rows that it was fitted on
-HELD_BACK = 0.125  # of the calibration rows: the range method is chosen on them
+FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
+HELD_BACK = 0.125  # of the calibration rows: choices are judged on them
 BENCH_BATCH, BENCH_LENGTH, BENCH_ROUNDS = 1, 128, 30
 
 
@@ -150,25 +150,23 @@ def quantize(
     options = fit_to(model, options)
     if evaluation is not None:
         check_labels(source, evaluation, tokenizer, options)
-    fitting, held_back, known = None, None, dict[Want, Any]()
+    trials, known = None, dict[Want, Any]()
     if calibration is not None:
-        fitting, held_back = fitting_batches(model, calibration, tokenizer, options)
+        trials = make_trials(model, calibration, tokenizer, options, split=options.method is None, progress=progress)
     for step in rest.steps:
-        if isinstance(step.action, QuantizeStatic) and options.method is None and fitting and held_back:
+        if isinstance(step.action, QuantizeStatic) and options.method is None and trials is not None:
             started = time.process_time()
-            action, change, methods = choose_method(
-                model, step.action, fitting, held_back, threads=options.threads, progress=progress
-            )
+            action, change, methods = choose_method(model, step.action, trials)
             steps.append(Done(str(action), change.count, change.note, time.process_time() - started))
         else:
-            steps.append(run_step(model, step, fitting, known, threads=options.threads, progress=progress))
+            steps.append(run_step(model, step, trials, known))
     provenance = Provenance.of(source, ",".join(done.step for done in steps), calibration)
     stamp(model, provenance)
     with staging(output) as folder:
         candidate = folder / output.name
         batch = fixed_shape(model)[0] or BENCH_BATCH
         model.save(candidate)
-        del model, fitting, held_back
+        del model, trials
         known.clear()
         gc.collect()  # a graph's nodes and tensors refer to each other
         if options.mode != "fp16":
@@ -299,14 +297,21 @@ def fit_to(model: Model, options: Options) -> Options:
     return replace(options, max_length=min(options.max_length, most))
 
 
-def fitting_batches(
-    model: Model, calibration: Dataset, tokenizer: Tokenizer | None, options: Options
-) -> tuple[Batches, Batches]:
-    """Calibration batches to fit on, and others to choose the range method on: the same ones where rows are few."""
-    fitting, held_back = calibration, calibration
-    if options.method is None and len(calibration) >= FEWEST_TO_SPLIT:
+def make_trials(
+    model: Model,
+    calibration: Dataset,
+    tokenizer: Tokenizer | None,
+    options: Options,
+    *,
+    split: bool,
+    progress: Progress | None = None,
+) -> Trials:
+    """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few."""
+    fitting = held_back = calibration
+    if split and len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
-    return tuple(calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))  # type: ignore[return-value]
+    batches = (calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))
+    return Trials(model.clone(), *batches, threads=options.threads, progress=progress)
 
 
 def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:

@@ -61,7 +61,12 @@ class Recipe:
     @property
     def wants_calibration(self) -> bool:
         """Whether a pass may ask for statistics of calibration rows."""
-        return any(type(step.action).wants is not Pass.wants for step in self.steps)
+        return self.measures or any(type(step.action).wants is not Pass.wants for step in self.steps)
+
+    @property
+    def measures(self) -> bool:
+        """Whether a pass tries things out on calibration rows."""
+        return any(step.action.measures for step in self.steps)
 
 
 def _pass(name: str, options: str) -> Pass:

@@ -31,9 +31,17 @@ def open_session(
         raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
 
 
-def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session on a model in memory, its weights handed over as they are; `outputs` instead of the model's own."""
+def model_session(
+    model: "Model", outputs: Sequence[str] | None = None, *, inputs: Sequence[str] = (), threads: int = 1
+) -> ort.InferenceSession:
+    """A CPU session on a model in memory, its weights handed over as they are.
+
+    outputs: instead of the model's own. inputs: constants that are given at every run instead, besides the model's own.
+    """
     skeleton, weights = model.skeleton()
+    if inputs:
+        _open_constants(skeleton.graph, inputs)
+        weights = {name: values for name, values in weights.items() if name not in inputs}
     if outputs is not None:
         del skeleton.graph.output[:]
         skeleton.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
@@ -49,6 +57,15 @@ def model_session(model: "Model", outputs: Sequence[str] | None = None, *, threa
         raise ModelError(f"ONNX Runtime cannot load the model ({one_line(error)})") from error
     release(weights.values())  # the session has copied them
     return session
+
+
+def _open_constants(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Let the initializers called `names` be inputs of the graph."""
+    opened = {tensor.name: tensor for tensor in graph.initializer if tensor.name in names}
+    for name in names:
+        tensor = opened[name]
+        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        graph.initializer.remove(tensor)
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:

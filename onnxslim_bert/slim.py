@@ -5,12 +5,13 @@ from pathlib import Path
 
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model import Model
-from onnxslim_bert.pipeline import Done, Progress, run_recipe
+from onnxslim_bert.pipeline import Done, run_recipe
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.provenance import Provenance, stamp
-from onnxslim_bert.quantize import Options, calibration_batches, check_outputs, check_vocabulary, fit_to
+from onnxslim_bert.quantize import Options, check_outputs, check_vocabulary, fit_to, make_trials
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sources import Sources
+from onnxslim_bert.trials import Progress
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def slim(
     if sources.calibration is not None and not recipe.wants_calibration:
         raise DataError(f"--calib does nothing: no pass of {recipe} reads calibration texts")
     model = Model.load(source)
-    batches, calibration = None, None
+    trials, calibration = None, None
     if sources.calibration is not None:
         calibration, _ = sources.load(options.seed)
         tokenizer = sources.tokenizer_for(source, calibration)
@@ -54,8 +55,9 @@ def slim(
         run_recipe(canonical, Recipe.parse("canonicalize?"))
         check_vocabulary(canonical, tokenizer)
         if calibration is not None:
-            batches = calibration_batches(canonical, calibration, tokenizer, fit_to(canonical, options))
-    steps = run_recipe(model, recipe, batches, allow_noop=allow_noop, threads=options.threads, progress=progress)
+            fitted = fit_to(canonical, options)
+            trials = make_trials(canonical, calibration, tokenizer, fitted, split=recipe.measures, progress=progress)
+    steps = run_recipe(model, recipe, trials, allow_noop=allow_noop)
     provenance = Provenance.of(source, str(recipe), calibration)
     stamp(model, provenance)
     before = model_bytes(source)

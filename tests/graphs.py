@@ -10,9 +10,9 @@ import pytest
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.collect import collect
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.model import Model
+from onnxslim_bert.trials import Trials
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("ONNXSLIM_SHARED", Path(__file__).parents[2] / "shared"))
@@ -69,7 +69,14 @@ def _prepared(path: Path, steps: tuple[Pass, ...]) -> Model:
 
 def apply(step: Pass, model: Model) -> Change:
     """Let `step` rewrite `model`, calibrated on `batches`."""
-    return step.apply(model, Context(collect(model, step.wants(model), batches(model))))
+    on_rows = trials(model)
+    return step.apply(model, Context(on_rows.collect(model, step.wants(model)), on_rows))
+
+
+def trials(model: Model, protected_ids: frozenset[int] = frozenset()) -> Trials:
+    """Trials of what is made of `model`, on `batches`."""
+    held_back = batches(model, ((4, 8), (2, 5)))
+    return Trials(model.clone(), batches(model), held_back, protected_ids=protected_ids)
 
 
 def batches(model: Model, sizes: Sequence[tuple[int, int]] = ((5, 9), (3, 4), (2, 13))) -> list[Batch]:

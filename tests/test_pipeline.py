@@ -6,15 +6,16 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from graphs import batches, prepared
+from graphs import batches, prepared, trials
 
-from onnxslim_bert import pipeline
+from onnxslim_bert import trials as trials_module
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.pipeline import run_recipe, run_step
 from onnxslim_bert.recipe import Recipe, Step
+from onnxslim_bert.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,19 @@ def model():
 def sweeps(monkeypatch):
     """How many statistics each sweep collected, and with how many threads, as it happens."""
     seen = []
-    real = pipeline.collect
+    real = trials_module.collect
 
     def counting(model, wants, batches, report, *, threads):
         seen.append((len(wants), threads))
         return real(model, wants, batches, report, threads=threads)
 
-    monkeypatch.setattr(pipeline, "collect", counting)
+    monkeypatch.setattr(trials_module, "collect", counting)
     return seen
 
 
 def test_every_step_leaves_a_record(model, sweeps):
     """What ran, what it changed, and what that took."""
-    done = run_recipe(model, Recipe((Step(Look()), Step(LookOnly(count=0), optional=True))), batches(model))
+    done = run_recipe(model, Recipe((Step(Look()), Step(LookOnly(count=0), optional=True))), trials(model))
     assert [(step.step, step.count, step.note) for step in done] == [
         ("look", 1, "it looked"),
         ("look-only{count=0}?", 0, "nothing to see"),
@@ -73,7 +74,7 @@ def test_every_step_leaves_a_record(model, sweeps):
 
 def test_statistics_serve_until_a_pass_changes_activations(model, sweeps):
     steps = (Step(LookOnly()), Step(LookOnly()), Step(Look()), Step(LookOnly()))
-    run_recipe(model, Recipe(steps), batches(model), threads=2)
+    run_recipe(model, Recipe(steps), Trials(model.clone(), batches(model), batches(model), threads=2))
     assert sweeps == [(1, 2), (1, 2)]
 
 
@@ -90,12 +91,29 @@ def test_a_pass_that_wants_statistics_needs_data(model):
 def test_a_step_that_changes_nothing_is_an_error_unless_that_is_allowed(model):
     nothing = Look(count=0)
     with pytest.raises(PassError, match=r"look changed nothing: nothing to see \(--allow-noop accepts that\)"):
-        run_recipe(model, Recipe((Step(nothing),)), batches(model))
-    assert not run_recipe(model, Recipe((Step(nothing),)), batches(model), allow_noop=True)[0].count
-    assert not run_recipe(model, Recipe((Step(nothing, optional=True),)), batches(model))[0].count
+        run_recipe(model, Recipe((Step(nothing),)), trials(model))
+    assert not run_recipe(model, Recipe((Step(nothing),)), trials(model), allow_noop=True)[0].count
+    assert not run_recipe(model, Recipe((Step(nothing, optional=True),)), trials(model))[0].count
+
+
+def test_a_pass_that_measures_needs_data_and_gets_trials(model):
+    @dataclass(frozen=True)
+    class Try(Look):
+        measures: ClassVar[bool] = True
+
+        def wants(self, model: Model) -> Iterable[Want]:
+            return ()
+
+        def apply(self, model: Model, ctx: Context) -> Change:
+            return Change(1, f"damage {ctx.trials.damage(model):.1f}")
+
+    with pytest.raises(DataError, match="look needs calibration data; name some with --calib"):
+        run_recipe(model, Recipe((Step(Try()),)))
+    assert run_recipe(model, Recipe((Step(Try()),)), trials(model))[0].note == "damage 0.0"
 
 
 def test_progress_names_the_pass_that_calibrates(model):
     seen = []
-    run_step(model, Step(Look()), batches(model), {}, progress=lambda *now: seen.append(now))
+    watched = Trials(model.clone(), batches(model), batches(model), progress=lambda *now: seen.append(now))
+    run_step(model, Step(Look()), watched, {})
     assert seen == [("calibrating look", done, 3) for done in (1, 2, 3)]

@@ -122,13 +122,38 @@ def test_tensors_sampled_alike_give_the_same_rows():
     np.testing.assert_array_equal(observed("sample", [2 * rows for rows in batches]), 2 * observed("sample", batches))
 
 
+# moments and counts
+
+
+def test_second_moments_are_those_of_all_rows():
+    rows = np.concatenate(stream()).astype(np.float64)
+    gram = observed("gram", stream())
+    np.testing.assert_allclose(gram.products, rows.T @ rows, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(gram.sums, rows.sum(0), rtol=1e-5)
+    assert gram.rows == len(rows)
+    np.testing.assert_allclose(observed("square", stream()), np.square(rows).mean(0), rtol=1e-5)
+
+
+def test_ids_are_counted_over_batches_of_any_range():
+    assert observed("counts", [np.array([1, 3, 1]), np.array([5]), np.array([0])]).tolist() == [1, 2, 0, 1, 0, 1]
+    assert observed("counts", []).tolist() == []
+
+
 # state
+
+
+def rows_for(kind: str, count: int) -> np.ndarray:
+    """Rows that an observer takes: ids for the one that counts them, else activations."""
+    rng = np.random.default_rng(0)
+    if kind == "counts":
+        return rng.integers(0, 19, count)
+    return rng.normal(size=(count, CHANNELS)).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", OBSERVERS)
 def test_the_state_does_not_grow_with_the_rows(kind):
     """As many bytes after a hundred thousand rows as after a thousand, and no view of a batch among them."""
-    observer, batch = OBSERVERS[kind](), np.random.default_rng(0).normal(size=(1000, CHANNELS)).astype(np.float32)
+    observer, batch = OBSERVERS[kind](), rows_for(kind, 1000)
     sizes = []
     for _ in range(100):
         rows = batch.copy()
@@ -141,7 +166,7 @@ def test_the_state_does_not_grow_with_the_rows(kind):
 
 @pytest.mark.parametrize("kind", OBSERVERS)
 def test_rows_are_not_edited(kind):
-    rows = np.random.default_rng(0).normal(size=(700, CHANNELS)).astype(np.float32)
+    rows = rows_for(kind, 700)
     before = rows.copy()
     OBSERVERS[kind]().update(rows)
     np.testing.assert_array_equal(rows, before)

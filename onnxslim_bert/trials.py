@@ -1,0 +1,80 @@
+"""Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.calibration.collect import Rows, collect, real_rows
+from onnxslim_bert.contract import Want
+from onnxslim_bert.model import Model
+from onnxslim_bert.runtime import model_session, run
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+class Trials:
+    """Runs models on calibration rows.
+
+    original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
+    are judged on. protected_ids: tokens that a vocabulary must keep.
+    """
+
+    def __init__(
+        self,
+        original: Model,
+        fitting: Rows,
+        held_back: Rows,
+        *,
+        protected_ids: frozenset[int] = frozenset(),
+        threads: int = 1,
+        progress: Progress | None = None,
+    ) -> None:
+        self.original = original
+        self.fitting = fitting
+        self.held_back = held_back
+        self.protected_ids = protected_ids
+        self.threads = threads
+        self.progress: Progress = progress or (lambda *_: None)
+
+    def collect(self, model: Model, wants: Iterable[Want], task: str = "calibrating") -> dict[Want, Any]:
+        """The wanted statistics of `model` on the fitting rows."""
+        return collect(model, wants, self.fitting, partial(self.progress, task), threads=self.threads)
+
+    def held_back_counts(self, tensor: str) -> Array:
+        """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""
+        want = Want(tensor, "counts")
+        counts: Array = collect(self.original, [want], self.held_back)[want]
+        return counts
+
+    def damage(self, model: Model) -> float:
+        """How far the outputs of `model` on held-back rows are from the original's: |difference| / |original|."""
+        return self.damages(model, [{}])[0]
+
+    def damages(self, model: Model, variants: Sequence[Mapping[str, Array]]) -> list[float]:
+        """The damage of each variant of `model`, in one session: constants by name with other values, equal shapes."""
+        given = sorted({name for variant in variants for name in variant})
+        own = {name: np.ascontiguousarray(model.array(name)) for name in given}
+        session = model_session(model, inputs=given, threads=self.threads)
+        squares = np.zeros(len(variants))
+        for batch, exact in zip(self.held_back, self._answers, strict=True):
+            for i, variant in enumerate(variants):
+                answers = float_outputs(run(session, batch.feeds | own | dict(variant)), batch)
+                squares[i] += sum(
+                    np.square(ours - theirs).sum(dtype=np.float64) for ours, theirs in zip(answers, exact, strict=True)
+                )
+        size = sum(np.square(value).sum(dtype=np.float64) for exact in self._answers for value in exact)
+        return [float(x) for x in np.sqrt(squares / max(size, 1e-30))]
+
+    @cached_property
+    def _answers(self) -> list[list[Array]]:
+        session = model_session(self.original, threads=self.threads)
+        return [float_outputs(run(session, batch.feeds), batch) for batch in self.held_back]
+
+
+def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
+    """The float outputs that hold one row or one token each, padding left out."""
+    return [real_rows(value, batch.mask) for value in outputs if value.dtype.kind == "f" and value.ndim > 1]

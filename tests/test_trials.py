@@ -1,0 +1,72 @@
+"""What passes measure on calibration rows: statistics, and the damage that a rewrite does to the outputs."""
+
+import numpy as np
+import pytest
+from graphs import batches, prepared, trials
+from oracles import answers
+
+from onnxslim_bert.contract import Want
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.trials import Trials
+
+HELD_BACK = ((4, 7), (3, 11))
+
+
+def expected_damage(model, changed, given):
+    """The definition, from answers of both models run one after the other."""
+    pairs = list(zip(answers(model, [b.feeds for b in given]), answers(changed, [b.feeds for b in given]), strict=True))
+    difference = sum(np.square(ours[n] - theirs[n]).sum() for theirs, ours in pairs for n in theirs)
+    return np.sqrt(difference / sum(np.square(values).sum() for theirs, _ in pairs for values in theirs.values()))
+
+
+@pytest.fixture
+def model():
+    return prepared("bert-ts17-eager", Canonicalize(), Fuse())
+
+
+def test_damage_is_the_relative_error_of_the_outputs(model):
+    given = batches(model, HELD_BACK)
+    changed = model.clone()
+    weight = model.encoder.layers[0].output.weight
+    changed.replace(weight, model.array(weight) * 0.5)
+    found = Trials(model.clone(), batches(model), given).damage(changed)
+    assert found == pytest.approx(float(expected_damage(model, changed, given)), rel=1e-3)
+    assert found > 1e-4
+
+
+def test_variants_are_judged_in_one_session(model):
+    """Each as a model of its own; what a variant does not name stays as it is."""
+    down, output = (model.encoder.layers[1].linears[role].weight for role in ("down", "output"))
+    variants = [{}, {down: model.array(down) * 0}, {output: -model.array(output), down: model.array(down) * 2}]
+    on_rows = trials(model)
+    alone = []
+    for variant in variants:
+        changed = model.clone()
+        for name, values in variant.items():
+            changed.replace(name, values.astype(np.float32))
+        alone.append(on_rows.damage(changed))
+    assert on_rows.damages(model, variants) == pytest.approx(alone, abs=1e-5)
+    assert alone[0] == pytest.approx(0, abs=1e-5)
+    assert min(alone[1:]) > 1e-3
+
+
+def test_padding_is_left_out():
+    """A hidden state counts for its real tokens: what a model answers on padding is no damage."""
+    model = prepared("bert-features-pooled", Canonicalize(), Fuse())
+    given = batches(model, HELD_BACK)
+    exact = answers(model, [batch.feeds for batch in given])
+    found = Trials(model, given, given)._answers
+    for i, batch in enumerate(given):
+        np.testing.assert_allclose(found[i][0], exact[i]["last_hidden_state"][batch.mask], atol=1e-5)
+        np.testing.assert_allclose(found[i][1], exact[i]["pooler_output"], atol=1e-5)
+
+
+def test_ids_are_counted_without_padding(model):
+    name = model.graph.inputs[0].name
+    given = batches(model)
+    expected = np.bincount(np.concatenate([batch.feeds[name][batch.mask] for batch in given]))
+    want = Want(name, "counts")
+    np.testing.assert_array_equal(trials(model).collect(model, [want])[want], expected)
+    held_back = Trials(model, [], given).held_back_counts(name)
+    np.testing.assert_array_equal(held_back, expected)
