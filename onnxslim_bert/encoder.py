@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.attention_form import DECODER, AttentionForm, attention_form, is_causal, probe_shape
 from onnxslim_bert.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.linear import Linear, is_linear, read_linear
+from onnxslim_bert.linear import Linear, is_linear, read_linear, read_product
 from onnxslim_bert.regions import constant, nodes_between, producer
 
 VIEWS = frozenset(
@@ -224,7 +224,7 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
     output_node = _below(core.result, order)
     if output_node is None:
         raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
-    output = read_linear(output_node)
+    output = read_product(output_node)
     heads, head_dim = _heads(graph, index, core, query)
     up, down = _feed_forward(index, graph, output, order)
     form, reason = _form(graph, query, key, value, output, heads, first_token)
@@ -255,7 +255,7 @@ def _above(index: int, role: str, operand: gs.Tensor) -> Linear:
     node = next((node for node in _upstream(operand, VIEWS) if is_linear(node)), None)
     if node is None:
         raise ModelError(f"layer {index}: no dense {role} above tensor {operand.name!r}")
-    return read_linear(node)
+    return read_product(node)
 
 
 def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], bool] = is_linear) -> gs.Node | None:
@@ -279,10 +279,10 @@ def _feed_forward(
 ) -> tuple[Linear | None, Linear | None]:
     tensors = graph.tensors()
     up_node = _below(tensors[output.result], order)
-    if up_node is None or (up := read_linear(up_node)).d_in != output.d_out:
+    if up_node is None or (up := read_product(up_node)).d_in != output.d_out:
         return None, None
     down_node = _below(tensors[up.result], order)
-    if down_node is None or up.d_out <= up.d_in // 2 or (down := read_linear(down_node)).d_out != output.d_out:
+    if down_node is None or up.d_out <= up.d_in // 2 or (down := read_product(down_node)).d_out != output.d_out:
         return None, None
     if down.d_in != up.d_out or down.source == up.source:
         raise ModelError(f"layer {index}: a gated feed-forward at node {up.node!r}; only plain ones are supported")

@@ -1,6 +1,7 @@
 """A dense layer as a graph spells it: MatMul with Add, Gemm, or one of their quantized forms."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import onnx_graphsurgeon as gs
 
@@ -9,6 +10,9 @@ from onnxslim_bert.regions import constant, producer
 
 QUANTIZED_WEIGHT = {"MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QGemm": 3}
 QUANTIZED_BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4, "QGemm": 6}
+BETWEEN_FACTORS = frozenset(  # what smoothing, the splitting of outliers and quantization put there
+    ["Mul", "Add", "Sum", "Clip", "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Linear:
 
     node: the MatMul or Gemm. weight: [d_in, d_out], or [d_out, d_in] when trans_b. bias: [d_out].
     source: the tensor x. result: the tensor y, after the bias. quantized: the weight is stored as integers.
+    factors: the two layers that this one is stored as, x @ left @ right + bias (`low-rank` writes it); node, weight and
+    bias are then those of the right one, [rank, d_out].
     """
 
     node: str
@@ -28,6 +34,12 @@ class Linear:
     result: str
     trans_b: bool = False
     quantized: bool = False
+    factors: "tuple[Linear, ...]" = ()
+
+    @property
+    def matrices(self) -> "tuple[Linear, ...]":
+        """The layers with one stored matrix each that this one consists of: itself, or its two factors."""
+        return self.factors or (self,)
 
 
 def is_linear(node: gs.Node) -> bool:
@@ -59,6 +71,57 @@ def read_linear(node: gs.Node) -> Linear:
     if bias is None:
         result, bias = _following_bias(result, d_out)
     return Linear(node.name, weight.name, bias, d_in, d_out, source.name, result.name, trans_b, quantized)
+
+
+def read_product(node: gs.Node) -> Linear:
+    """The dense layer that the matrix at `node` belongs to: two matrices may be factors of one.
+
+    They are when nothing but dense layers reads the product of the first, which is narrower than both its ends.
+    """
+    reached = list(_next_linears(node))
+    left = node if all(end is not None for end in reached) and len(reached) == 1 else _left_factor(node)
+    if left is None:
+        return read_linear(node)
+    right = reached[0] if left is node and reached[0] is not None else node
+    first, second = read_linear(left), read_linear(right)
+    if first.d_out >= min(first.d_in, second.d_out):
+        return read_linear(node)
+    quantized = first.quantized and second.quantized
+    return replace(second, source=first.source, d_in=first.d_in, quantized=quantized, factors=(first, second))
+
+
+def _left_factor(right: gs.Node) -> gs.Node | None:
+    """The dense node above `right` whose product dense nodes alone read."""
+    front, seen = list(right.inputs), set[int]()
+    while front:
+        node = producer(front.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if is_linear(node):
+            return node if all(end is not None for end in _next_linears(node)) else None
+        if node.op in BETWEEN_FACTORS:
+            front.extend(node.inputs)
+    return None
+
+
+def _next_linears(node: gs.Node) -> Iterator[gs.Node | None]:
+    """The dense nodes that read the product of `node`; None for whatever else reads it, the graph's user included."""
+    front, seen = list(node.outputs), set[int]()
+    while front:
+        tensor = front.pop()
+        if not tensor.outputs:
+            yield None
+        for reader in tensor.outputs:
+            if id(reader) in seen:
+                continue
+            seen.add(id(reader))
+            if is_linear(reader):
+                yield reader
+            elif reader.op in BETWEEN_FACTORS:
+                front.extend(reader.outputs[:1])
+            else:
+                yield None
 
 
 def _weight(node: gs.Node) -> gs.Constant | None:

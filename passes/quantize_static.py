@@ -75,7 +75,8 @@ def dense_layers(model: Model) -> list[Linear]:
     encoder = model.encoder
     projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
     head = [linear for linear in encoder.head if linear.d_out >= NARROWEST]
-    linears = [*projection, *(linear for layer in encoder.layers for linear in layer.linears.values()), *head]
+    layers = [linear for layer in encoder.layers for linear in layer.linears.values()]
+    linears = list(dict.fromkeys(matrix for linear in (*projection, *layers, *head) for matrix in linear.matrices))
     if all(linear.quantized for linear in linears):
         raise PassError("the encoder's dense layers are quantized already; start from the float model")
     constants = model.constants()

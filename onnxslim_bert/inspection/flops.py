@@ -10,6 +10,7 @@ from onnxslim_bert.regions import constant, nodes_between
 from onnxslim_bert.tokenwise import is_tokenwise
 
 SELECTS = frozenset(("Gather", "GatherND", "Slice", "ReduceMean", "ReduceSum", "ReduceMax"))
+ATTENTION, FEED_FORWARD = frozenset(("query", "key", "value", "output")), frozenset(("up", "down"))
 ONE_TOKEN = frozenset(("query", "output", "up", "down"))  # of a layer that `first-token` has rewritten
 
 
@@ -25,12 +26,7 @@ def flops_by_part(model: Model, batch: int, seq: int) -> dict[PartName, int]:
     return {
         "embeddings": _dense(projection, tokens) if projection else 0,
         "attention": sum(_attention(layer, batch, seq) for layer in encoder.layers),
-        "feed-forward": sum(
-            _dense(linear, _rows(layer, role, batch, seq))
-            for layer in encoder.layers
-            for role, linear in layer.linears.items()
-            if role in ("up", "down")
-        ),
+        "feed-forward": sum(_products(layer, FEED_FORWARD, batch, seq) for layer in encoder.layers),
         "head": sum(_dense(linear, batch if reads_one_token(model, linear) else tokens) for linear in encoder.head),
     }
 
@@ -63,8 +59,14 @@ def _selects(node: gs.Node) -> bool:
 def _attention(layer: Layer, batch: int, seq: int) -> int:
     queries = 1 if layer.first_token else seq
     scores_and_context = 2 * batch * queries * seq * (layer.query.d_out + layer.value.d_out)
-    dense = [(role, linear) for role, linear in layer.linears.items() if role not in ("up", "down")]
-    return scores_and_context + sum(_dense(linear, _rows(layer, role, batch, seq)) for role, linear in dense)
+    return scores_and_context + _products(layer, ATTENTION, batch, seq)
+
+
+def _products(layer: Layer, roles: frozenset[str], batch: int, seq: int) -> int:
+    """The work of the layer's matrices in `roles`; a factor that several of them share is multiplied by once."""
+    linears = {role: linear for role, linear in layer.linears.items() if role in roles}
+    rows = {matrix: _rows(layer, role, batch, seq) for role, linear in linears.items() for matrix in linear.matrices}
+    return sum(_dense(matrix, number) for matrix, number in rows.items())
 
 
 def _rows(layer: Layer, role: str, batch: int, seq: int) -> int:

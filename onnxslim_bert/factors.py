@@ -1,0 +1,62 @@
+"""Matrices of low rank: the axes that hold most of what matters, and how many of them to keep."""
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+
+CHUNK = 4096  # rows taken to float64 at a time
+NEGLIGIBLE = 1e-14  # of the largest variance: what is left of rounding
+
+
+def weighted_moments(rows: Array, weights: Array) -> tuple[Array, Array]:
+    """rows [n, width], weights [n] -> their weighted mean [width] and covariance [width, width], in float64."""
+    share = weights / weights.sum(dtype=np.float64)
+    mean = share @ rows
+    covariance = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        centred = rows[part] - mean
+        covariance += (centred * share[part, None]).T @ centred
+    return mean, covariance
+
+
+def principal_axes(covariance: Array) -> tuple[Array, Array]:
+    """covariance [n, n] -> variances [n], largest first, and their axes [n, n], one a column.
+
+    Of all `rank`-dimensional projections of centred rows x, x @ axes[:, :rank] @ axes[:, :rank].T loses least: the sum
+    of the other variances (Eckart and Young 1936, https://doi.org/10.1007/BF02288367).
+    """
+    variances, axes = np.linalg.eigh(covariance)
+    return np.maximum(variances[::-1], 0), axes[:, ::-1]
+
+
+def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
+    """The principal axes of products x @ weight: variances [rank], axes [d_out, rank], rank = min(d_in, d_out).
+
+    weight [d_in, d_out]; covariance [d_in, d_in] of the inputs x, positive definite. With the Cholesky factor
+    covariance = L @ L.T they are the right singular vectors of L.T @ weight, so that weight @ axes @ axes.T is the
+    matrix of its rank nearest to `weight` on those inputs (Chen et al. 2021, https://arxiv.org/abs/2111.07567).
+    """
+    root = np.linalg.cholesky(covariance).T @ weight
+    if weight.shape[0] > weight.shape[1]:
+        return principal_axes(root.T @ root)
+    variances, left = principal_axes(root @ root.T)
+    scale = np.sqrt(variances)
+    kept = variances > NEGLIGIBLE * variances[0]
+    return variances, root.T @ np.divide(left, scale, out=np.zeros_like(left), where=kept)
+
+
+def rank_of_energy(variances: Array, energy: float) -> int:
+    """The least rank whose leading variances are at least `energy` of their sum."""
+    share = np.cumsum(variances) / max(variances.sum(), np.finfo(np.float64).tiny)
+    return int(np.searchsorted(share, energy * (1 - 1e-12))) + 1
+
+
+def rotation(rank: int) -> Array:
+    """A random orthogonal matrix [rank, rank], the same at every call.
+
+    Between two factors it changes nothing, left @ R @ R.T @ right, and spreads what a few leading axes hold over all of
+    them, so that int8 with one scale a row loses less (Ashkboos et al. 2024, https://arxiv.org/abs/2404.00456).
+    """
+    orthogonal, triangle = np.linalg.qr(np.random.default_rng(0).standard_normal((rank, rank)))
+    return orthogonal * np.sign(np.diag(triangle))

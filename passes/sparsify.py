@@ -1,0 +1,95 @@
+"""Zeros in the dense matrices."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.linear import Linear
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.quantize_static import dense_layers
+from onnxslim_bert.sparsity import importance, keep_share, keep_two_of_four
+
+Score = Literal["wanda", "magnitude"]
+Pattern = Literal["unstructured", "2:4"]
+
+
+@dataclass(frozen=True)
+class Sparsify(Pass):
+    """Set the weights that matter least to zero; biases, norms and embeddings stay.
+
+    What it buys is a smaller download: zeros compress. The file itself keeps its size and the CPU provider its speed,
+    for it has no sparse kernels; 2:4 is the pattern of accelerators that do. The note gives the size of the matrices
+    before and after, deflated as a zip or a compressed transfer would store them.
+
+    share: of each output's weights that become zero, in (0, 1). 2:4 fixes it at one half.
+    score: "wanda" is |weight| times the root mean square of its input on calibration rows, "magnitude" |weight| alone.
+    pattern: "unstructured", or "2:4": two of every four consecutive inputs of an output stay.
+
+    Han et al. 2015, https://arxiv.org/abs/1506.02626; Sun et al. 2023, https://arxiv.org/abs/2306.11695
+    """
+
+    name: ClassVar[str] = "sparsify"
+    share: float = 0.5
+    score: Score = "wanda"
+    pattern: Pattern = "unstructured"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise PassError(f"sparsify: share={self.share} is not between 0 and 1")
+        for option, kind in (("score", Score), ("pattern", Pattern)):
+            if (value := getattr(self, option)) not in get_args(kind):
+                raise PassError(f"sparsify: {option}={value!r} is not one of {', '.join(get_args(kind))}")
+        if self.pattern == "2:4" and self.share != 0.5:
+            raise PassError(f"sparsify: 2:4 leaves half of the weights, so share={self.share} does nothing; leave it out")
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        linears = [linear for sharing in matrices(model).values() for linear in sharing]
+        return [Want(linear.source, "square") for linear in linears] if self.score == "wanda" else []
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        changed, zeros, weights, before, after = 0, 0, 0, 0, 0
+        for name, sharing in matrices(model).items():
+            values = model.array(name)
+            transposed = sharing[0].trans_b
+            matrix = values.T if transposed else values
+            kept = self._kept(matrix, [self._square(ctx, linear) for linear in sharing])
+            sparse = np.where(kept, matrix, np.float32(0))
+            sparse = np.ascontiguousarray(sparse.T if transposed else sparse)
+            before, after = before + deflated(values), after + deflated(sparse)
+            zeros, weights = zeros + int((sparse == 0).sum()), weights + sparse.size
+            if (sparse != values).any():
+                model.replace(name, sparse)
+                changed += 1
+        if not changed:
+            return Change(0, "every matrix has these zeros already")
+        sizes = f"deflated {before / 1e6:.2f} -> {after / 1e6:.2f} MB (the file keeps its size, the CPU its speed)"
+        return Change(changed, f"{100 * zeros / weights:.1f} % of {changed} matrices' weights are zero; {sizes}")
+
+    def _square(self, ctx: Context, linear: Linear) -> Array | None:
+        return ctx.stats[Want(linear.source, "square")] if self.score == "wanda" else None
+
+    def _kept(self, matrix: Array, squares: list[Array | None]) -> Array:
+        """Where weights of `matrix` [d_in, d_out] stay; the layers that share it add up their scores."""
+        scores = np.sum([importance(matrix, square) for square in squares], axis=0)
+        return keep_share(scores, self.share) if self.pattern == "unstructured" else keep_two_of_four(scores)
+
+
+def matrices(model: Model) -> dict[str, list[Linear]]:
+    """The dense layers by the weight that they share; a weight that is an embedding table too is left out."""
+    found: dict[str, list[Linear]] = {}
+    tables = model.encoder.embeddings.tables.values()
+    for linear in dense_layers(model):
+        if linear.weight not in tables:
+            found.setdefault(linear.weight, []).append(linear)
+    return found
+
+
+def deflated(values: Array) -> int:
+    """Bytes of `values` after deflate (RFC 1951) at its usual level."""
+    return len(zlib.compress(np.ascontiguousarray(values).data))
