@@ -282,7 +282,7 @@ def _feed_forward(
     if up_node is None or (up := read_product(up_node)).d_in != output.d_out:
         return None, None
     down_node = _below(tensors[up.result], order)
-    if down_node is None or up.d_out <= up.d_in // 2 or (down := read_product(down_node)).d_out != output.d_out:
+    if down_node is None or (down := read_product(down_node)).d_out != output.d_out:
         return None, None
     if down.d_in != up.d_out or down.source == up.source:
         raise ModelError(f"layer {index}: a gated feed-forward at node {up.node!r}; only plain ones are supported")

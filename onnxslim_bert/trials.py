@@ -40,14 +40,17 @@ class Trials:
         self.threads = threads
         self.progress: Progress = progress or (lambda *_: None)
 
-    def collect(self, model: Model, wants: Iterable[Want], task: str = "calibrating") -> dict[Want, Any]:
-        """The wanted statistics of `model` on the fitting rows."""
-        return collect(model, wants, self.fitting, partial(self.progress, task), threads=self.threads)
+    def collect(
+        self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False
+    ) -> dict[Want, Any]:
+        """The wanted statistics of `model` on the fitting rows, or on the rows held back from fitting."""
+        rows = self.held_back if held_back else self.fitting
+        return collect(model, wants, rows, partial(self.progress, task), threads=self.threads)
 
     def held_back_counts(self, tensor: str) -> Array:
         """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""
         want = Want(tensor, "counts")
-        counts: Array = collect(self.original, [want], self.held_back)[want]
+        counts: Array = self.collect(self.original, [want], held_back=True)[want]
         return counts
 
     def damage(self, model: Model) -> float:

@@ -1,0 +1,40 @@
+"""Spend a budget where it does the least damage."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+
+BINS = 4096
+
+
+def allocate(costs: Sequence[Array], damages: Sequence[Array], budget: float) -> list[int] | None:
+    """The option of each place that together cost at most `budget` and do the least damage; None when nothing fits.
+
+    costs, damages: for each place an array over its options. Damages add up. Exact for costs in whole numbers up to
+    BINS; others are rounded up to a bin, so that the budget holds (knapsack by dynamic programming, as Frantar and
+    Alistarh 2022, https://arxiv.org/abs/2201.13096, use it for layers).
+    """
+    whole = all(np.equal(np.mod(cost, 1), 0).all() for cost in costs) and budget <= BINS
+    size = 1.0 if whole else budget / BINS
+    limit = int(budget / size + 1e-9)
+    best = np.zeros(limit + 1)  # the least damage at a cost of at most this many bins
+    choices: list[Array] = []
+    for cost, damage in zip(costs, damages, strict=True):
+        bins = np.ceil(np.asarray(cost) / size - 1e-9).astype(np.int64)
+        totals = np.full((len(bins), limit + 1), np.inf)
+        for option, taken in enumerate(bins):
+            if taken <= limit:
+                totals[option, taken:] = best[: limit + 1 - taken] + damage[option]
+        choices.append(totals.argmin(0))
+        best = totals.min(0)
+    if not np.isfinite(best[limit]):
+        return None
+    picked: list[int] = []
+    left = limit
+    for cost, choice in zip(reversed(costs), reversed(choices), strict=True):
+        option = int(choice[left])
+        picked.append(option)
+        left -= int(np.ceil(cost[option] / size - 1e-9))
+    return picked[::-1]

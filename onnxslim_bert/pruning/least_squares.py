@@ -1,0 +1,82 @@
+"""Which inputs of a matrix can go, and the matrix that makes up for them, in closed form.
+
+For rows x with second moments H, a matrix V in the place of W changes the results by tr((V - W)ᵀ H (V - W)) a row. The
+best V without the inputs in `gone` is W - H⁻¹[:, gone] (H⁻¹[gone, gone])⁻¹ W[gone], and what it costs is
+tr(W[gone]ᵀ (H⁻¹[gone, gone])⁻¹ W[gone]) (optimal brain surgeon, Hassibi and Stork 1993; for structures, Kurtic et al.
+2023, https://arxiv.org/abs/2302.04089).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.observers import Gram
+
+LARGEST_SHARE = 1 / 16  # of the units that are left go at once
+
+
+def moments(grams: Sequence[Gram]) -> tuple[Array, Array]:
+    """The covariance [n, n] and the mean [n] of the rows behind `grams`, together."""
+    rows = sum(gram.rows for gram in grams)
+    mean = np.sum([gram.sums for gram in grams], 0) / rows
+    covariance: Array = sum(gram.products for gram in grams) / rows - np.outer(mean, mean)
+    return covariance, mean
+
+
+def with_ridge(covariance: Array, ridge: float) -> Array:
+    """`covariance` [n, n] with a penalty on every change of the matrix, relative to the mean variance."""
+    mean = float(np.trace(covariance)) / len(covariance)
+    hessian: Array = covariance + np.eye(len(covariance)) * (ridge * mean or 1.0)
+    return hessian
+
+
+def elimination_order(hessian: Array, weight: Array, unit: int) -> Array:
+    """All units, the one to go first in front.
+
+    hessian [n, n], weight [n, d_out]; a unit is `unit` neighbouring inputs. Greedy: the units whose removal costs least
+    go, a few at a time, and the matrix makes up for them before the next are chosen.
+    """
+    inverse, weight = np.linalg.inv(hessian), weight.astype(np.float64)
+    alive = np.arange(len(weight) // unit)
+    order: list[Array] = []
+    while len(alive):
+        costs = _costs(inverse, weight, unit)
+        most = max(1, int(len(alive) * LARGEST_SHARE)) if unit == 1 else 1
+        ranked = np.argsort(costs, kind="stable")
+        order.append(alive[ranked[:most]])
+        gone, rest = channels(ranked[:most], unit), channels(np.sort(ranked[most:]), unit)
+        gain = np.linalg.solve(inverse[np.ix_(gone, gone)], inverse[np.ix_(gone, rest)])
+        weight = weight[rest] - gain.T @ weight[gone]
+        inverse = inverse[np.ix_(rest, rest)] - inverse[np.ix_(rest, gone)] @ gain
+        alive = alive[np.sort(ranked[most:])]
+    return np.concatenate(order)
+
+
+def refit(hessian: Array, weight: Array, kept: Array) -> Array:
+    """The matrix [n, d_out] that is zero outside the inputs `kept` and nearest to `weight` in its results."""
+    gone = np.setdiff1d(np.arange(len(weight)), kept)
+    fitted = np.zeros_like(weight)
+    made_up = np.linalg.solve(hessian[np.ix_(kept, kept)], hessian[np.ix_(kept, gone)] @ weight[gone])
+    fitted[kept] = weight[kept] + made_up
+    return fitted
+
+
+def squared_error(covariance: Array, difference: Array) -> float:
+    """The mean over rows of |x @ difference|², the mean of x aside. covariance [n, n], difference [n, d_out]."""
+    return float(np.sum((covariance @ difference) * difference))
+
+
+def channels(units: Array, unit: int) -> Array:
+    """The inputs that belong to `units`."""
+    inputs: Array = (np.asarray(units)[:, None] * unit + np.arange(unit)).reshape(-1)
+    return inputs
+
+
+def _costs(inverse: Array, weight: Array, unit: int) -> Array:
+    """What removing each unit costs, [units]."""
+    if unit == 1:
+        costs: Array = np.square(weight).sum(1) / np.diag(inverse)
+        return costs
+    blocks = [slice(start, start + unit) for start in range(0, len(weight), unit)]
+    return np.array([np.sum(weight[b] * np.linalg.solve(inverse[b, b], weight[b])) for b in blocks])

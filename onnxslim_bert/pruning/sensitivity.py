@@ -1,0 +1,95 @@
+"""What each width of each site costs the model's own answers, measured before anything is removed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.observers import Gram
+from onnxslim_bert.contract import Want
+from onnxslim_bert.model import Model
+from onnxslim_bert.pruning.least_squares import channels, elimination_order, moments, refit, with_ridge
+from onnxslim_bert.pruning.sites import Site
+from onnxslim_bert.pruning.surgery import matrix
+from onnxslim_bert.trials import Trials
+
+RIDGE = 1e-3  # with which units are chosen; what reads them is fitted with a ridge of its own later
+GRAM_BYTES = 256e6  # held at once
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One site, measured.
+
+    order: its units, the one to go first in front. damage: what keeping some numbers of units does to the model's
+    answers on held-back rows when this site alone is narrowed and refitted (`Trials.damage`).
+    """
+
+    site: Site
+    order: Array
+    damage: dict[int, float]
+
+    def kept(self, count: int) -> Array:
+        """The `count` units to keep, ascending."""
+        return np.sort(self.order[len(self.order) - count :])
+
+    def squared(self, counts: Sequence[int]) -> Array:
+        """The squared damage of each of `counts` units, interpolated; squares of independent errors add up."""
+        known = sorted(self.damage)
+        squares = np.maximum.accumulate(np.square([self.damage[count] for count in known])[::-1])[::-1]
+        return np.interp(counts, known, squares)
+
+
+def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> list[Sensitivity]:
+    """The sensitivity of every site to each of its `counts`."""
+    found: list[Sensitivity] = []
+    for group in _groups(sites):
+        grams = site_grams(model, [sites[i] for i in group], trials)
+        for i in group:
+            found.append(_measure(model, sites[i], counts[i], grams.pop(0), trials))
+            trials.progress("measuring sensitivity", len(found), len(sites))
+    return found
+
+
+def site_grams(model: Model, sites: Sequence[Site], trials: Trials, *, held_back: bool = False) -> list[list[Gram]]:
+    """For each site the second moments of the inputs of each distinct layer that reads it."""
+    wants = [list(dict.fromkeys(Want(reader.source, "gram") for reader in site.readers(model))) for site in sites]
+    stats = trials.collect(model, sum(wants, []), "collecting second moments", held_back=held_back)
+    return [[stats.pop(want) for want in of_site] for of_site in wants]
+
+
+def _measure(model: Model, site: Site, counts: Sequence[int], grams: Sequence[Gram], trials: Trials) -> Sensitivity:
+    reader = site.readers(model)[0]
+    covariance, mean = moments(grams)
+    hessian = with_ridge(covariance, RIDGE)
+    weight = matrix(model, reader).astype(np.float64)
+    found = Sensitivity(site, elimination_order(hessian, weight, site.unit), {})
+    inputs = [channels(found.kept(count), site.unit) for count in counts]
+    variants = [_variant(model, site, refit(hessian, weight, kept), mean) for kept in inputs]
+    return replace(found, damage=dict(zip(counts, trials.damages(model, variants), strict=True)))
+
+
+def _variant(model: Model, site: Site, fitted: Array, mean: Array) -> dict[str, Array]:
+    """The constants of the site's readers when their matrix is `fitted`, zero where units are gone."""
+    values: dict[str, Array] = {}
+    for linear in site.readers(model):
+        shift = mean @ (matrix(model, linear) - fitted)
+        values[linear.weight] = np.ascontiguousarray(fitted.T if linear.trans_b else fitted, np.float32)
+        if linear.bias is not None:
+            values[linear.bias] = (model.array(linear.bias) + shift).astype(np.float32)
+    return values
+
+
+def _groups(sites: Sequence[Site]) -> Iterator[list[int]]:
+    """Neighbouring sites whose second moments fit into GRAM_BYTES together."""
+    group: list[int] = []
+    held = 0.0
+    for i, site in enumerate(sites):
+        nbytes = len(site.layers) * 8.0 * (site.units * site.unit) ** 2
+        if group and held + nbytes > GRAM_BYTES:
+            yield group
+            group, held = [], 0.0
+        group.append(i)
+        held += nbytes
+    yield group

@@ -1,0 +1,39 @@
+"""Remove neurons of the feed-forward layers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.model import Model
+from onnxslim_bert.pruning.widths import check_keep, prune_to_share
+
+GRID = 32  # neurons: the widths that int8 kernels run at full speed
+
+
+@dataclass(frozen=True)
+class PruneFfn(Pass):
+    """Remove the feed-forward neurons that the encoder misses least, and refit what reads the others.
+
+    A neuron is a column of `up` and a row of `down`. Which ones go follows from the inputs of `down` on calibration
+    rows (optimal brain surgeon, a few at a time); how many go from each layer follows from what that does to the
+    model's answers on held-back rows, so that the whole encoder loses least. Then, layer by layer, `down` is refitted
+    by least squares on what the pruned layers above give. Widths are multiples of 32 where layers are that wide.
+
+    keep: share of the neurons kept over the whole encoder, in (0, 1].
+    even: the same share in every layer.
+    refit: False only cuts the rows.
+
+    Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
+    """
+
+    name: ClassVar[str] = "prune-ffn"
+    measures: ClassVar[bool] = True
+    keep: float = 0.75
+    even: bool = False
+    refit: bool = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.name, self.keep)
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        return prune_to_share(model, "neurons", self.keep, GRID, ctx.trials, even=self.even, refit=self.refit)
