@@ -89,8 +89,10 @@ def _pass(name: str, options: str) -> Pass:
 
 
 def _value(name: str, key: str, text: str, kind: Any) -> bool | float | str:
-    """`text` as the type of the option: bool, int, float or a Literal of strings."""
+    """`text` as the type of the option: bool, int, float, any string or a Literal of strings."""
     given = f"{name}: {key}={text!r}"
+    if kind is str:
+        return text
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise PassError(f"{given} is neither true nor false")

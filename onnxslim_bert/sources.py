@@ -38,6 +38,16 @@ class Sources:
             calibration = calibration.without(evaluation)  # STS-B's own splits share rows
         return sample(calibration, self.rows, seed), evaluation
 
+    def spare(self, calibration: Dataset, evaluation: Dataset | None, rows: int, seed: int) -> Dataset:
+        """`rows` of the calibration set's source that are neither in `calibration` nor evaluated on.
+
+        The calibration rows themselves when there are no others.
+        """
+        assert self.calibration is not None
+        rest = self._read(self.calibration, "calibration", None).without(calibration)
+        rest = rest if evaluation is None else rest.without(evaluation)
+        return sample(rest, rows, seed) if len(rest) else calibration
+
     def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
         """The tokenizer that texts need; None when all data are ready feeds."""
         texts = any(data is not None and data.feeds is None for data in datasets)

@@ -59,6 +59,8 @@ class Trials:
 
     def damages(self, model: Model, variants: Sequence[Mapping[str, Array]]) -> list[float]:
         """The damage of each variant of `model`, in one session: constants by name with other values, equal shapes."""
+        if not variants:
+            return []
         given = sorted({name for variant in variants for name in variant})
         own = {name: np.ascontiguousarray(model.array(name)) for name in given}
         session = model_session(model, inputs=given, threads=self.threads)

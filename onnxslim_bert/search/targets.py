@@ -1,0 +1,35 @@
+"""What a search has to reach."""
+
+from dataclasses import dataclass
+
+from onnxslim_bert.errors import PassError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """speedup: times the source's speed. nbytes: size of the file. drop: points of the task metric, at most.
+
+    At least one is given. Raises PassError for one that asks for nothing.
+    """
+
+    speedup: float | None = None
+    nbytes: float | None = None
+    drop: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.speedup is None and self.nbytes is None and self.drop is None:
+            raise PassError("a search needs a target: --target-speedup, --target-size or --max-drop")
+        if self.speedup is not None and self.speedup <= 1:
+            raise PassError(f"--target-speedup {self.speedup:g} is no speed-up; give more than 1")
+        if self.nbytes is not None and self.nbytes <= 0:
+            raise PassError(f"--target-size {self.nbytes:g} bytes is no size; give for instance 10MB")
+        if self.drop is not None and self.drop < 0:
+            raise PassError(f"--max-drop {self.drop:g} is negative; give the points that may be lost, 1.0 for instance")
+
+    def met_by(self, speedup: float, nbytes: float, drop: float) -> bool:
+        """Whether a model with these measurements reaches every target."""
+        return (
+            (self.speedup is None or speedup >= self.speedup)
+            and (self.nbytes is None or nbytes <= self.nbytes)
+            and (self.drop is None or drop <= self.drop)
+        )

@@ -1,0 +1,74 @@
+"""Narrow every layer to a given width."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.model import Model
+from onnxslim_bert.pruning.prune import prune
+from onnxslim_bert.pruning.sensitivity import measure
+from onnxslim_bert.pruning.sites import Kind, Site, find_sites
+
+
+@dataclass(frozen=True)
+class Prune(Pass):
+    """Keep given numbers of heads and of feed-forward neurons in each layer, and refit what reads them.
+
+    `prune-heads` and `prune-ffn` find the numbers; this pass is told them, by a search for instance, and refits heads
+    and neurons of one layer before it looks at the next.
+
+    heads: how many each layer keeps, first to last, as 12/9/9; a layer that shares its matrices counts once. Empty
+    keeps all. neurons: likewise.
+
+    Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
+    """
+
+    name: ClassVar[str] = "prune"
+    measures: ClassVar[bool] = True
+    heads: str = ""
+    neurons: str = ""
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        wanted = [
+            (site, count)
+            for kind, text in self._texts().items()
+            for site, count in _matched(find_sites(model, kind), read_widths(kind, text), kind)
+            if count < site.units
+        ]
+        if not wanted:
+            return Change(0, "every layer has these widths already")
+        sites, counts = [site for site, _ in wanted], [count for _, count in wanted]
+        found = measure(model, sites, [[] for _ in sites], ctx.trials)
+        kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
+        errors = prune(model, sites, kept, ctx.trials)
+        removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in ("heads", "neurons")}
+        note = ", ".join(f"{count} {kind}" for kind, count in removed.items() if count)
+        return Change(len(sites), f"{note} removed at {len(sites)} places", {"errors": errors})
+
+    def _texts(self) -> dict[Kind, str]:
+        texts: dict[Kind, str] = {"heads": self.heads, "neurons": self.neurons}
+        return {kind: text for kind, text in texts.items() if text}
+
+
+def read_widths(name: str, text: str) -> list[int]:
+    """The numbers in a text like 12/9/9. Raises PassError."""
+    try:
+        widths = [int(part) for part in text.split("/")]
+    except ValueError:
+        widths = [0]
+    if min(widths) < 1:
+        raise PassError(f"prune: {name}={text} needed whole numbers from 1, one a layer, like 12/9/9")
+    return widths
+
+
+def _matched(sites: Sequence[Site], widths: Sequence[int], kind: Kind) -> list[tuple[Site, int]]:
+    if len(sites) != len(widths):
+        raise PassError(
+            f"prune: {kind} for {len(widths)} layers; the encoder has {len(sites)} with matrices of their own"
+        )
+    for site, width in zip(sites, widths, strict=True):
+        if width > site.units:
+            raise PassError(f"prune: {width} {kind} asked for in layer {site.layers[0]}, which has {site.units}")
+    return list(zip(sites, widths, strict=True))
