@@ -9,7 +9,7 @@ from onnxslim_bert.calibration.inputs import find_roles
 from onnxslim_bert.calibration.vocabulary import keep_tokens, protected_ids, read_tokenizer
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
-from onnxslim_bert.passes.trim_vocabulary import forget_kept_tokens, kept_tokens
+from onnxslim_bert.passes.trim_vocabulary import kept_tokens
 from onnxslim_bert.proof.signature import fixed_axes
 from onnxslim_bert.regions import constant
 from onnxslim_bert.runtime import model_session, run
@@ -25,33 +25,38 @@ def rewrite_tokenizer(model: Model, tokenizer_json: str) -> str:
     what kept pieces are merged from) gets a copy of the row that the map gave it. Works before or after quantization.
 
     tokenizer_json: the content of the file that the model was trimmed with. Raises DataError when it cannot be cut,
-    PassError when the model has no map, answers over the vocabulary, or reads ids elsewhere in a way that renumbering
-    would change; the model is then as it was.
+    PassError when the model has no map, or reads ids elsewhere too and renumbered ones change its answers; the model is
+    then as it was.
     """
-    kept, rows = kept_tokens(model), model.array(str(model.encoder.embeddings.map))
-    tokenizer, old_ids = keep_tokens(read_tokenizer(tokenizer_json), protected_ids(tokenizer_json) | {*kept.tolist()})
+    mapping = model.encoder.embeddings.map
+    if mapping is None:
+        raise PassError("the word table is read without a map; run trim-vocabulary first")
+    rows = model.array(mapping)
+    kept = protected_ids(tokenizer_json) | {*kept_tokens(rows).tolist()}
+    tokenizer, old_ids = keep_tokens(read_tokenizer(tokenizer_json), kept)
     if old_ids[-1] >= len(rows):
-        raise PassError(f"the tokenizer has a token {old_ids[-1]}, the model's map {len(rows)}; give the model's own")
+        raise PassError(
+            f"the tokenizer has a token {old_ids[-1]}, the model's map {len(rows)} ids; give the model's own"
+        )
     special = [token["id"] for token in tokenizer["added_tokens"]]
     candidate = model.clone()
-    _drop_map(candidate, rows[old_ids])
+    _drop_map(candidate, mapping, rows[old_ids])
     _check_same(model, candidate, old_ids, special)
-    _drop_map(model, rows[old_ids])
+    _drop_map(model, mapping, rows[old_ids])
     return json.dumps(tokenizer, ensure_ascii=False, indent=2)
 
 
-def _drop_map(model: Model, rows: Array) -> None:
+def _drop_map(model: Model, mapping: str, rows: Array) -> None:
     """Let the word table hold `rows` of what it holds now, one for each new id, read without the map."""
-    mapping = model.constants()[str(model.encoder.embeddings.map)]
-    for step in list(mapping.outputs):
+    tables: set[str] = set()  # int8 rows and their scales are two
+    for step in list(model.constants()[mapping].outputs):
         for lookup in list(step.outputs[0].outputs):
-            table = lookup.inputs[0]  # int8 rows and their scales are looked up apart
-            values = constant(table)
-            if lookup.op != "Gather" or values is None:
+            if lookup.op != "Gather" or constant(lookup.inputs[0]) is None:
                 raise PassError(f"node {lookup.name!r} ({lookup.op}) reads the map for something else than a table")
-            lookup.inputs[0] = type(table)(f"{table.name}/rewritten", values[rows])
+            tables.add(lookup.inputs[0].name)
             lookup.inputs[1] = step.inputs[1]
-    forget_kept_tokens(model)
+    for name in tables:
+        model.replace(name, model.array(name)[rows])
     model.changed()
 
 
@@ -72,8 +77,6 @@ def _check_same(before: Model, after: Model, old_ids: Array, special: list[int])
 
     ours, theirs = answers(before, old_ids[new_ids]), answers(after, new_ids)
     for output, exact, found in zip(before.graph.outputs, ours, theirs, strict=True):
-        if exact.ndim > 2 and exact.shape[-1] == before.encoder.embeddings.vocabulary:
-            raise PassError(f"output {output.name!r} has one number for each token; the ids that it means must stay")
         if not np.array_equal(exact, found):
             raise PassError(
                 f"output {output.name!r} changes when ids do: the graph reads them besides the word table; keep the map"

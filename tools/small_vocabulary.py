@@ -1,11 +1,12 @@
 """A WordPiece tokenizer cut down to the pieces that a set of texts uses, and the commonest others."""
 
-import copy
 import json
 from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from onnxslim_bert.calibration.vocabulary import keep_tokens
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -13,8 +14,8 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def small_vocabulary(tokenizer: dict[str, Any], texts: Iterable[str], size: int) -> tuple[dict[str, Any], list[int]]:
     """The smaller tokenizer.json, and the old id of each of its pieces.
 
-    Kept: the specials (first, [PAD] = 0), every piece of `texts` (which therefore split as before), ASCII characters
-    alone and inside a word, and then the first ASCII pieces of the old vocabulary, which is in order of frequency.
+    Kept: the specials, every piece of `texts` (which therefore split as before), ASCII characters alone and inside a
+    word, and then the first ASCII pieces of the old vocabulary, which is in order of frequency.
 
     tokenizer: a tokenizer.json, parsed. ValueError when `size` has no room for what must be kept.
     """
@@ -27,14 +28,5 @@ def small_vocabulary(tokenizer: dict[str, Any], texts: Iterable[str], size: int)
         raise ValueError(f"a vocabulary of {size} has no room for the {len(kept)} pieces that the texts use")
     common = [piece for piece in sorted(old.keys() - kept, key=old.__getitem__) if piece.isascii() and piece[0] != "["]
     kept |= set(common[: size - len(kept)])
-
-    order = [*SPECIALS, *sorted(kept - set(SPECIALS), key=old.__getitem__)]
-    new = {piece: index for index, piece in enumerate(order)}
-    small = copy.deepcopy(tokenizer)
-    small["model"]["vocab"] = new
-    small["truncation"] = small["padding"] = None
-    for token in small["added_tokens"]:
-        token["id"] = new[token["content"]]
-    for special in small["post_processor"]["special_tokens"].values():
-        special["ids"] = [new[token] for token in special["tokens"]]
-    return small, [old[piece] for piece in order]
+    small, old_ids = keep_tokens(tokenizer | {"truncation": None, "padding": None}, (old[piece] for piece in kept))
+    return small, old_ids.tolist()
