@@ -28,12 +28,14 @@ class Tokenizer:
     vocab_size: tokens, added ones included; ids are below it.
     pad_id: the id that fills a batch.
     max_length: tokens in a row that the tokenizer's own configuration allows.
+    file: the tokenizer.json that it was read from; None when there is none.
     """
 
     vocab_size: int
     pad_id: int
     max_length: int
     _encode: Callable[[Sequence[tuple[str, ...]], int], list[TokenRow]]
+    file: Path | None = None
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
@@ -78,7 +80,7 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
     token = named.get("content") if isinstance(named, dict) else named
     known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if name)
     pad_id = next((number for number in known if number is not None), padding.get("pad_id", 0))
-    return Tokenizer(backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode)
+    return Tokenizer(backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode, file)
 
 
 def _from_folder(folder: Path) -> Tokenizer:

@@ -5,6 +5,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 
 CHUNK = 4096  # rows taken to float64 at a time
+RIDGE = 1e-3  # of the inputs' mean variance; on held-back rows 1e-6 to 1e-1 do equally well
 NEGLIGIBLE = 1e-14  # of the largest variance: what is left of rounding
 
 
@@ -31,19 +32,36 @@ def principal_axes(covariance: Array) -> tuple[Array, Array]:
 
 
 def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
-    """The principal axes of products x @ weight: variances [rank], axes [d_out, rank], rank = min(d_in, d_out).
+    """The principal axes of products x @ weight: variances [d_in], largest first, and axes [d_out, d_in].
 
-    weight [d_in, d_out]; covariance [d_in, d_in] of the inputs x, positive definite. With the Cholesky factor
-    covariance = L @ L.T they are the right singular vectors of L.T @ weight, so that weight @ axes @ axes.T is the
-    matrix of its rank nearest to `weight` on those inputs (Chen et al. 2021, https://arxiv.org/abs/2111.07567).
+    weight [d_in, d_out], d_in <= d_out; covariance [d_in, d_in] of the inputs x. With its Cholesky factor,
+    covariance = L @ L.T, the axes are the right singular vectors of L.T @ weight. The covariance gets a ridge, so that
+    rows that fill no space still rank every axis: of weight @ axes[:, :rank] @ axes[:, :rank].T none is nearer to
+    `weight` on those inputs (Chen et al. 2021,
+    https://proceedings.neurips.cc/paper/2021/hash/f56de5ef149cf0aedcc8f4797031e229-Abstract.html).
     """
-    root = np.linalg.cholesky(covariance).T @ weight
-    if weight.shape[0] > weight.shape[1]:
-        return principal_axes(root.T @ root)
+    ridge = RIDGE * np.trace(covariance) / len(covariance) or RIDGE
+    root = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))).T @ weight
     variances, left = principal_axes(root @ root.T)
-    scale = np.sqrt(variances)
     kept = variances > NEGLIGIBLE * variances[0]
-    return variances, root.T @ np.divide(left, scale, out=np.zeros_like(left), where=kept)
+    return variances, root.T @ np.divide(left, np.sqrt(variances), out=np.zeros_like(left), where=kept)
+
+
+def factor_product(weight: Array, mean: Array, axes: Array) -> tuple[Array, Array, Array]:
+    """weight [d_in, d_out], axes [d_out, rank] -> left [d_in, rank], right [rank, d_out] and shift [d_out].
+
+    x @ left @ right + shift are the products x @ weight, whose mean is `mean`, projected onto the axes through it.
+    """
+    kept = axes @ rotation(axes.shape[1])
+    return weight @ kept, kept.T, mean - mean @ kept @ kept.T
+
+
+def channel_shares(variances: Array, axes: Array) -> Array:
+    """variances [rank], axes [channels, rank] -> how much of a channel's variance each axis holds, the mean of all."""
+    held = axes**2 * variances
+    total = held.sum(1, keepdims=True)
+    shares: Array = np.divide(held, total, out=np.zeros_like(held), where=total > 0)
+    return shares.mean(0)
 
 
 def rank_of_energy(variances: Array, energy: float) -> int:

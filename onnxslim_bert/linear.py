@@ -76,7 +76,7 @@ def read_linear(node: gs.Node) -> Linear:
 def read_product(node: gs.Node) -> Linear:
     """The dense layer that the matrix at `node` belongs to: two matrices may be factors of one.
 
-    They are when nothing but dense layers reads the product of the first, which is narrower than both its ends.
+    They are when nothing but dense layers reads the product of the first, which is no wider than what it reads.
     """
     reached = list(_next_linears(node))
     left = node if all(end is not None for end in reached) and len(reached) == 1 else _left_factor(node)
@@ -84,7 +84,7 @@ def read_product(node: gs.Node) -> Linear:
         return read_linear(node)
     right = reached[0] if left is node and reached[0] is not None else node
     first, second = read_linear(left), read_linear(right)
-    if first.d_out >= min(first.d_in, second.d_out):
+    if first.d_out > first.d_in:
         return read_linear(node)
     quantized = first.quantized and second.quantized
     return replace(second, source=first.source, d_in=first.d_in, quantized=quantized, factors=(first, second))

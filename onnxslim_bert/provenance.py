@@ -22,7 +22,8 @@ class Provenance:
     """What decides the bytes of a written model.
 
     source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and
-    number of rows, empty without; calibration_sha256: of those rows.
+    number of rows, empty without; calibration_sha256: of those rows. corpus, corpus_sha256: likewise, of the texts in
+    which tokens were counted.
     """
 
     onnxslim_bert: str
@@ -33,11 +34,14 @@ class Provenance:
     recipe: str
     calibration: str
     calibration_sha256: str
+    corpus: str = ""
+    corpus_sha256: str = ""
 
     @classmethod
-    def of(cls, source: Path, recipe: str, calibration: Dataset | None) -> "Provenance":
+    def of(
+        cls, source: Path, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None
+    ) -> "Provenance":
         """The provenance of a model made now from the file `source`."""
-        described = f"{calibration.name} {calibration.split}, {len(calibration)} rows" if calibration else ""
         return cls(
             __version__,
             onnx.__version__,
@@ -45,9 +49,15 @@ class Provenance:
             source.name,
             file_sha256(*model_files(source)),
             recipe,
-            described,
-            calibration.fingerprint() if calibration else "",
+            *_described(calibration),
+            *_described(corpus),
         )
+
+
+def _described(dataset: Dataset | None) -> tuple[str, str]:
+    if dataset is None:
+        return "", ""
+    return f"{dataset.name} {dataset.split}, {len(dataset)} rows", dataset.fingerprint()
 
 
 def stamp(model: Model, provenance: Provenance) -> None:

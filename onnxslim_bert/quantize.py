@@ -12,6 +12,7 @@ import numpy as np
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.contract import Want
 from onnxslim_bert.errors import DataError, OutputError, PassError
@@ -226,9 +227,8 @@ def check_vocabulary(model: Model, tokenizer: Tokenizer | None) -> None:
 
 
 def word_rows(model: Model) -> int | None:
-    """Rows of the word embedding; None when it was not found."""
-    word = model.encoder.embeddings.word
-    return len(model.array(word)) if word else None
+    """Ids that the word embedding takes; None when it was not found."""
+    return model.encoder.embeddings.vocabulary
 
 
 def default_output(source: Path, options: Options) -> Path:
@@ -304,14 +304,25 @@ def make_trials(
     options: Options,
     *,
     split: bool,
+    corpus: Dataset | None = None,
     progress: Progress | None = None,
 ) -> Trials:
-    """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few."""
+    """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few.
+
+    corpus: texts whose tokens count, instead of those of the calibration rows.
+    """
     fitting = held_back = calibration
     if split and len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
     batches = (calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))
-    return Trials(model.clone(), *batches, threads=options.threads, progress=progress)
+    return Trials(
+        model.clone(),
+        *batches,
+        protected_ids=protected_ids(tokenizer.file) if tokenizer is not None and tokenizer.file else frozenset(),
+        corpus_counts=count_tokens(corpus, tokenizer) if corpus is not None and tokenizer is not None else None,
+        threads=options.threads,
+        progress=progress,
+    )
 
 
 def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:

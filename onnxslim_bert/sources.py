@@ -14,7 +14,8 @@ class Sources:
 
     calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
     validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
-    folder. text_columns, label_column: of the files; of the named sets when there is no file.
+    folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts in which
+    tokens are counted, all rows of a GLUE name's training split or of a file.
     """
 
     calibration: str | None = None
@@ -23,6 +24,7 @@ class Sources:
     tokenizer: Path | None = None
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
+    corpus: str | None = None
 
     def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
         """The calibration and the evaluation rows, disjoint when both come from one named set."""
@@ -47,6 +49,18 @@ class Sources:
         rest = self._read(self.calibration, "calibration", None).without(calibration)
         rest = rest if evaluation is None else rest.without(evaluation)
         return sample(rest, rows, seed) if len(rest) else calibration
+
+    def load_named(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
+        """The calibration rows, and evaluation rows only where the user named some."""
+        calibration, evaluation = self.load(seed)
+        return calibration, evaluation if self.evaluation is not None else None
+
+    def load_corpus(self, evaluation: Dataset | None) -> Dataset | None:
+        """The texts in which tokens are counted, without those evaluated on; None when none are named."""
+        if self.corpus is None:
+            return None
+        corpus = self._read(self.corpus, "calibration", None)
+        return corpus if evaluation is None else corpus.without(evaluation)
 
     def tokenizer_for(self, model: Path, *datasets: Dataset | None) -> Tokenizer | None:
         """The tokenizer that texts need; None when all data are ready feeds."""

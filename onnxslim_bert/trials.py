@@ -1,6 +1,6 @@
 """Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,7 +20,8 @@ class Trials:
     """Runs models on calibration rows.
 
     original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
-    are judged on. protected_ids: tokens that a vocabulary must keep.
+    are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
+    of which there are more than calibration rows; a pass that wants counts of ids gets those.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Trials:
         held_back: Rows,
         *,
         protected_ids: frozenset[int] = frozenset(),
+        corpus_counts: Array | None = None,
         threads: int = 1,
         progress: Progress | None = None,
     ) -> None:
@@ -37,15 +39,20 @@ class Trials:
         self.fitting = fitting
         self.held_back = held_back
         self.protected_ids = protected_ids
+        self.corpus_counts = corpus_counts
         self.threads = threads
         self.progress: Progress = progress or (lambda *_: None)
 
     def collect(
-        self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False
+        self, model: Model, wants: Collection[Want], task: str = "calibrating", *, held_back: bool = False
     ) -> dict[Want, Any]:
         """The wanted statistics of `model` on the fitting rows, or on the rows held back from fitting."""
         rows = self.held_back if held_back else self.fitting
-        return collect(model, wants, rows, partial(self.progress, task), threads=self.threads)
+        known: dict[Want, Any] = {}
+        if self.corpus_counts is not None and not held_back:
+            known = {want: self.corpus_counts for want in wants if want.kind == "counts"}
+        missing = [want for want in wants if want not in known]
+        return known | collect(model, missing, rows, partial(self.progress, task), threads=self.threads)
 
     def held_back_counts(self, tensor: str) -> Array:
         """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""

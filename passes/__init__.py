@@ -1,15 +1,24 @@
-"""The one table of passes."""
+"""The one table of passes, in an order in which they can run."""
 
 from onnxslim_bert.contract import Pass
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.drop_tokens import DropTokens
+from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.low_rank import LowRank
+from onnxslim_bert.passes.prune import Prune
+from onnxslim_bert.passes.prune_ffn import PruneFfn
+from onnxslim_bert.passes.prune_heads import PruneHeads
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.smooth import Smooth
+from onnxslim_bert.passes.sparsify import Sparsify
 from onnxslim_bert.passes.split_outliers import SplitOutliers
+from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
 from onnxslim_bert.passes.unpad import Unpad
 
 PASSES: dict[str, type[Pass]] = {
@@ -17,7 +26,16 @@ PASSES: dict[str, type[Pass]] = {
     for p in (
         Canonicalize,
         Fuse,
+        ShareWeights,
+        PruneHeads,
+        PruneFfn,
+        Prune,
+        TrimVocabulary,
+        FactorizeEmbedding,
+        LowRank,
+        Sparsify,
         FirstToken,
+        DropTokens,
         SplitOutliers,
         Smooth,
         QuantizeStatic,

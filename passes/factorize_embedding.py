@@ -40,7 +40,7 @@ class FactorizeEmbedding(Pass):
     rank: int = UNSET
     energy: float = UNSET
     size: float = UNSET
-    smoothing: float = 1.0
+    smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         given = {name: x for name in ("rank", "energy", "size") if (x := getattr(self, name)) != UNSET}
@@ -73,10 +73,10 @@ class FactorizeEmbedding(Pass):
         lost = float(np.sqrt(variances[rank:].sum() / max(variances.sum(), 1e-30)))
         before, after = table.nbytes, left.nbytes + kept.size * 4
         if after >= before and self.rank == UNSET:
-            return Change(0, f"rank {rank} of {table.shape[1]} would be needed, which stores more than the table itself")
+            return Change(0, f"it takes rank {rank} of {table.shape[1]}, and factors larger than the table itself")
         write_factors(model, embeddings.word, left, kept.T.astype(np.float32), mean.astype(np.float32))
-        note = f"word table of width {table.shape[1]} in factors of rank {rank}, {before / 1e6:.1f} -> {after / 1e6:.1f}"
-        return Change(1, f"{note} MB; weighted error {lost:.3f}", {"rank": rank, "error": lost})
+        note = f"rank {rank} of {table.shape[1]}, {before / 1e6:.1f} -> {after / 1e6:.1f} MB, weighted error {lost:.3f}"
+        return Change(1, note, {"rank": rank, "error": lost})
 
     def _rank(self, table: Array, variances: Array) -> int:
         rows, width = table.shape
@@ -117,7 +117,7 @@ def _why_not(model: Model) -> str:
     if table.values.dtype != np.float32:
         raise PassError(f"the word table {table.name!r} is {table.values.dtype}; start from the float32 model")
     others = [node.name for node in table.outputs if table_of(node) is not table or node.op != "Gather"]
-    others += [linear.node for linear in model.encoder.head if _is_transposed(constant(tensors[linear.weight]), table.values)]
+    others += [x.node for x in model.encoder.head if _is_transposed(constant(tensors[x.weight]), table.values)]
     return f"the word table is the matrix at node {others[0]!r} too, which needs it whole" if others else ""
 
 

@@ -46,7 +46,9 @@ class Sparsify(Pass):
             if (value := getattr(self, option)) not in get_args(kind):
                 raise PassError(f"sparsify: {option}={value!r} is not one of {', '.join(get_args(kind))}")
         if self.pattern == "2:4" and self.share != 0.5:
-            raise PassError(f"sparsify: 2:4 leaves half of the weights, so share={self.share} does nothing; leave it out")
+            raise PassError(
+                f"sparsify: 2:4 leaves half of the weights, so share={self.share} does nothing; leave it out"
+            )
 
     def wants(self, model: Model) -> Iterable[Want]:
         linears = [linear for sharing in matrices(model).values() for linear in sharing]

@@ -1,40 +1,71 @@
-"""`onnxslim slim`: any sequence of passes."""
+"""`onnxslim slim`: any sequence of passes, or the sequence that reaches a target."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from onnxslim_bert.search.run import Searched
+    from onnxslim_bert.slim import Slimmed
+
+SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
 
 
 @click.command(epilog="`onnxslim passes` lists the passes; a `?` after one lets it find nothing to do.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-p", "--recipe", required=True, help="Passes with options: fuse,quantize-static{method=mse}")
+@click.option("-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
+@click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
+@click.option(
+    "--max-drop", type=Finite(0, 100), help="Search for the fastest model that loses no more points than this."
+)
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
-@click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
+@click.option("--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself.")
+@click.option("--corpus", help="Texts whose tokens are counted: a GLUE name (its training split) or a file, every row.")
+@click.option("--rows", type=COUNT, default=512, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
+@click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run on which a search times models.")
 @click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
 )
+@click.option(
+    "--rewrite-tokenizer",
+    is_flag=True,
+    help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
+)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sample.")
-@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of the session that calibrates.")
+@click.option("--label-column", help="Name the label column of a file.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
+)
+@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--allow-noop", is_flag=True, help="Accept a pass that changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @click.option("--in-place", is_flag=True, help="Replace MODEL itself.")
 def slim(
     model: Path,
-    recipe: str,
+    recipe: str | None,
     output: Path | None,
+    target_speedup: float | None,
+    target_size: str | None,
+    max_drop: float | None,
     calib: str | None,
+    data: str | None,
+    corpus: str | None,
     rows: int,
     max_length: int,
+    batch: int,
     tokenizer: Path | None,
+    rewrite_tokenizer: bool,
     text_columns: tuple[str, ...],
+    label_column: str | None,
     seed: int,
     threads: int,
     allow_noop: bool,
@@ -42,42 +73,116 @@ def slim(
     force: bool,
     in_place: bool,
 ) -> None:
-    """Run the passes of a recipe over MODEL, in order.
+    """Run the passes of a recipe over MODEL, or search for the recipe that reaches a target at the least damage.
 
     \b
     onnxslim slim model.onnx -p "canonicalize?,fuse,first-token" -o fast.onnx
-    onnxslim slim model.onnx -p "canonicalize?,fuse,smooth,quantize-static{format=qdq}" --calib sst2 -o int8.onnx
+    onnxslim slim model.onnx -p "canonicalize?,fuse,prune-ffn{keep=0.6},quantize-static" --calib sst2 -o small.onnx
+    onnxslim slim model.onnx --target-speedup 4 --calib sst2 -o small.onnx
+    onnxslim slim model.onnx --target-size 12MB --target-speedup 6 --max-drop 1 --calib sst2 --corpus sst2 -o small.onnx
+
+    A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
+    OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
-    from onnxslim_bert.inspection.wording import si
+    from onnxslim_bert.proof.gates import parse_size
     from onnxslim_bert.quantize import Options
     from onnxslim_bert.recipe import Recipe
     from onnxslim_bert.report import report_json
+    from onnxslim_bert.search.run import search_files
+    from onnxslim_bert.search.targets import Targets
     from onnxslim_bert.slim import slim as run_slim
     from onnxslim_bert.sources import Sources
 
+    searches = target_speedup is not None or target_size is not None or max_drop is not None
+    if (recipe is None) is not searches:
+        raise click.UsageError("give either a recipe (-p) or a target (--target-speedup, --target-size, --max-drop)")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
+    refuse_ignored(
+        ["allow_noop", "rewrite_tokenizer"] if searches else ["batch"], "with" + "out" * (not searches) + " a target"
+    )
     if calib is None:
-        refuse_ignored(["rows", "max_length", "tokenizer", "text_columns", "seed", "threads"], "without --calib")
+        refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
+    if calib is None and data is None:
+        refuse_ignored(["max_length", "tokenizer", "text_columns", "seed", "threads"], "without --calib or --data")
+    if data is None:
+        refuse_ignored(["label_column"], "without --data")
     target = output or model
-    parsed = Recipe.parse(recipe)
-    sources = Sources(calibration=calib, rows=rows, tokenizer=tokenizer, text_columns=text_columns)
+    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus)
     options = Options(max_length=max_length, threads=threads, seed=seed)
+    found: Searched | Slimmed
     with progress_bar() as progress:
-        result = run_slim(
-            model,
-            target,
-            parsed,
-            sources,
-            options,
-            allow_noop=allow_noop,
-            overwrite=force,
-            in_place=in_place,
-            progress=progress,
-        )
+        if recipe is None:
+            nbytes = None if target_size is None else parse_size(target_size)
+            targets = Targets(target_speedup, nbytes, max_drop)
+            found = search_files(
+                model,
+                target,
+                targets,
+                sources,
+                options,
+                batch=batch,
+                overwrite=force,
+                in_place=in_place,
+                progress=progress,
+            )
+        else:
+            found = run_slim(
+                model,
+                target,
+                Recipe.parse(recipe),
+                sources,
+                options,
+                rewrite=rewrite_tokenizer,
+                allow_noop=allow_noop,
+                overwrite=force,
+                in_place=in_place,
+                progress=progress,
+            )
     if as_json:
-        click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
-        return
-    for done in result.steps:
-        click.echo(f"{done.step}: {done.note}")
-    click.echo(f"{target}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
+        click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
+    else:
+        show(found)
+
+
+def show(result: "Searched | Slimmed") -> None:
+    """Print what was done, or found, and what it is worth."""
+    from onnxslim_bert.cli.validate import facts, spread
+    from onnxslim_bert.inspection.wording import si
+    from onnxslim_bert.slim import Slimmed
+
+    if isinstance(result, Slimmed):
+        for done in result.steps:
+            click.echo(f"{done.step}: {done.note}")
+    else:
+        show_frontier(result)
+    seen = result.comparison
+    if seen is not None:
+        click.echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %")
+        for score in seen.scores:
+            click.echo(f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}")
+        for line in facts(seen):
+            click.echo(line)
+    click.echo(f"{result.output}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
+
+
+def show_frontier(result: "Searched") -> None:
+    """Print every model of a search, slowest first, and the recipe of the one that was written."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = result.found
+    table = Table("", "speed", "size", "damage", "predicted", "drop, points", box=None, padding=(0, 2, 0, 0))
+    for number, point in enumerate(found.frontier, start=1):
+        taken = "->" if point.recipe == found.chosen.recipe else ""
+        values = (
+            f"{point.speedup:.2f}x",
+            f"{point.nbytes / 1e6:.1f} MB",
+            f"{point.damage:.3f}",
+            f"{point.predicted:.3f}",
+        )
+        table.add_row(f"{taken} {number}", *values, f"{point.drop:.2f}")
+    Console(width=max(Console().width, 110)).print(table)
+    click.echo(f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {result.judged}")
+    for number, point in enumerate(found.frontier, start=1):
+        click.echo(f'{number}: -p "{point.recipe}"')

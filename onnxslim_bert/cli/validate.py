@@ -122,7 +122,7 @@ def show(result: "Validation") -> None:
     click.echo(f"{seen.data} {seen.split}, {seen.rows} rows")
     table = Table("", "base", "candidate", "drop", box=None, padding=(0, 2, 0, 0))
     for score in seen.scores:
-        table.add_row(score.metric, *(_spread(interval) for interval in (score.base, score.candidate, score.drop)))
+        table.add_row(score.metric, *(spread(interval) for interval in (score.base, score.candidate, score.drop)))
     table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x")
     if result.bench:
         first, second = result.bench.latencies
@@ -138,7 +138,7 @@ def facts(seen: "Comparison") -> Iterator[str]:
     """One line for each thing that needs no label, and for McNemar's test."""
     close = seen.fidelity
     if close.agreement:
-        yield f"agreement: {_spread(close.agreement)} % of rows"
+        yield f"agreement: {spread(close.agreement)} % of rows"
     yield f"{seen.output}: |difference| mean {close.mean_difference:.4g}, max {close.max_difference:.4g}"
     if close.kl is not None:
         yield f"KL(base || candidate): {close.kl:.3g} nats"
@@ -151,5 +151,6 @@ def facts(seen: "Comparison") -> Iterator[str]:
         yield f"McNemar: only base right {test.only_base}, only candidate {test.only_candidate}, p {test.p:.3g}"
 
 
-def _spread(interval: "Interval") -> str:
+def spread(interval: "Interval") -> str:
+    """A value with its interval."""
     return f"{interval.value:.2f} ({interval.low:.1f} to {interval.high:.1f})"

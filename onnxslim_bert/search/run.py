@@ -69,18 +69,19 @@ def search_files(
     calibration, evaluation = sources.load(options.seed)
     if calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
-    tokenizer = sources.tokenizer_for(source, calibration, evaluation)
+    corpus = sources.load_corpus(evaluation)
+    tokenizer = sources.tokenizer_for(source, calibration, evaluation, corpus)
     model = Model.load(source)
     canonical = model.clone()
     run_recipe(canonical, Recipe.parse("canonicalize?"))
     check_vocabulary(canonical, tokenizer)
     options = fit_to(canonical, options)
-    trials = make_trials(canonical, calibration, tokenizer, options, split=True, progress=progress)
+    trials = make_trials(canonical, calibration, tokenizer, options, split=True, corpus=corpus, progress=progress)
     workload = Workload(batch, min(128, options.max_length), options.threads, options.seed)
-    state = State(output.with_suffix(".search"), _key(source, calibration, options, workload))
+    state = State(output.with_suffix(".search"), _key(source, calibration, corpus, options, workload))
     judge = Judge(source, sources.spare(calibration, evaluation, JUDGED, options.seed), tokenizer, options)
     found = Search(source, model, trials, judge, workload, state).run(targets)
-    provenance = Provenance.of(source, found.chosen.recipe, calibration)
+    provenance = Provenance.of(source, found.chosen.recipe, calibration, corpus)
     chosen = Model.load(found.chosen.file)
     stamp(chosen, provenance)
     with staging(output) as folder:
@@ -132,6 +133,7 @@ class Judge:
         return evaluate(path, self.rows, self._tokenizer, max_length=options.max_length, threads=options.threads)
 
 
-def _key(source: Path, calibration: Dataset, options: Options, workload: Workload) -> str:
-    parts = [__version__, file_sha256(source), calibration.fingerprint(), asdict(options), asdict(workload)]
+def _key(source: Path, calibration: Dataset, corpus: Dataset | None, options: Options, workload: Workload) -> str:
+    data = [one.fingerprint() for one in (calibration, corpus) if one is not None]
+    parts = [__version__, file_sha256(source), data, asdict(options), asdict(workload)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
