@@ -111,7 +111,7 @@ def test_the_table_of_passes():
         (["quantize", "m.onnx", "--seed", "-1"], "'--seed': -1 is not in the range"),
         (["quantize", "m.onnx", "--method", "max"], "'--method': 'max' is not one of 'minmax'"),
         (["quantize", "m.onnx", "--mode", "int4"], "'--mode': 'int4' is not one of 'static'"),
-        (["slim", "m.onnx", "-o", "o.onnx"], "Missing option '-p' / '--recipe'"),
+        (["slim", "m.onnx", "-o", "o.onnx"], "give either a recipe (-p) or a target"),
         (["slim", "m.onnx", "-p", "fuse"], "give either -o OUTPUT or --in-place"),
         (["slim", "m.onnx", "-p", "fuse", "-o", "o.onnx", "--in-place"], "give either -o OUTPUT or --in-place"),
         (["bench", "gone.onnx"], "File 'gone.onnx' does not exist"),
