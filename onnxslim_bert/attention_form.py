@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.linear import Linear
-from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, producer, run
 
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
@@ -43,7 +43,7 @@ def attention_form(
     first_token: the query has position 0 only. half: query, key and value are float16.
     Raises ModelError for a causal mask: that is a decoder.
     """
-    tokens = token_inputs(graph)
+    tokens = masks(graph)
     batch, seq = probe_size(graph)
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {
@@ -55,7 +55,7 @@ def attention_form(
     q, k, v = (feeds[tensor.name].astype(np.float32) for tensor in sources)
     embedded = _embedded(graph)
     feeds = {name: rows for name, (_, rows) in embedded.items()} | feeds
-    nodes = nodes_between([*sources, hidden, *(tensor for tensor, _ in embedded.values())], target)
+    nodes = nodes_between([*sources, hidden, *(tensor for tensor, _ in embedded.values()), *tokens], target)
     read = [t.name for t in inputs_of(nodes)]
     candidates = [t for t in tokens if t.name in read]
     unknown = [name for name in read if name not in feeds and name not in {t.name for t in candidates}]
@@ -133,6 +133,27 @@ def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
 def token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
     """The graph inputs of shape [batch, seq]."""
     return [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+
+
+def masks(graph: gs.Graph) -> list[gs.Tensor]:
+    """The tensors that may be masks over keys: inputs [batch, seq], and parts of them [batch, kept].
+
+    Such a part (`drop-tokens` writes it) is what GatherND takes of a mask, times 0 for places that no token fills.
+    """
+    inputs = token_inputs(graph)
+    parts = [
+        node.outputs[0]
+        for node in graph.nodes
+        if node.op == "Mul" and (above := producer(node.inputs[0])) is not None and above.op == "GatherND"
+    ]
+    return inputs + [part for part in parts if any(_taken_from(part) is tensor for tensor in inputs)]
+
+
+def _taken_from(tensor: gs.Tensor) -> gs.Tensor:
+    """The tensor that `tensor` was taken from."""
+    while (node := producer(tensor)) is not None and node.op in ("Cast", "Mul", "GatherND"):
+        tensor = node.inputs[0]
+    return tensor
 
 
 def probe_size(graph: gs.Graph) -> tuple[int, int]:

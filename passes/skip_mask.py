@@ -6,7 +6,7 @@ from typing import ClassVar
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.attention_form import token_inputs
+from onnxslim_bert.attention_form import masks
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.model import Model
 from onnxslim_bert.regions import MICROSOFT, producer
@@ -48,13 +48,16 @@ class SkipMask(Pass):
 
 
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
-    """The mask of an attention when it is a [batch, seq] input, cast perhaps; others may hold numbers of tokens."""
+    """The mask of an attention when it is a [batch, seq] input, cast perhaps, or a part of one.
+
+    Others may hold numbers of tokens.
+    """
     if len(node.inputs) <= MASK or node.inputs[MASK].is_empty():
         return None
     source = node.inputs[MASK]
     while (above := producer(source)) is not None and above.op == "Cast":
         source = above.inputs[0]
-    return node.inputs[MASK] if any(source is tensor for tensor in token_inputs(model.graph)) else None
+    return node.inputs[MASK] if any(source is tensor for tensor in masks(model.graph)) else None
 
 
 def _branch(node: gs.Node, model: Model, name: str, inputs: list[gs.Tensor]) -> gs.Graph:

@@ -47,6 +47,8 @@ def _why_not(model: Model) -> str:
             return f"layer {layer.index}'s attention is not proven: {layer.reason}"
         if layer.form.mask is None:
             return "the model reads no attention mask, so it has no padding to drop"
+        if layer.form.mask != encoder.mask:
+            return f"layer {layer.index} has fewer tokens than those before it (`drop-tokens`), padding gone first"
     if encoder.layers[-1].first_token:
         return ""
     selection = find_selection(model, encoder.layers[-1])

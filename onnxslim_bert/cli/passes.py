@@ -23,7 +23,7 @@ def passes(name: str | None) -> None:
 
     if name is None:
         for known, kind in PASSES.items():
-            click.echo(f"{known:19} {(python.getdoc(kind) or '').splitlines()[0]}")
+            click.echo(f"{known:20} {(python.getdoc(kind) or '').splitlines()[0]}")
         return
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.errors import SlimError
+from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.inspection.wording import si
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes import PASSES
@@ -52,8 +52,18 @@ def _try(step: Pass, fused: Model, nbytes: int) -> Change:
         change = _int8(fused, nbytes)
         return Change(change.count, change.note + "; needs calibration data") if wanted else change
     if wanted:
-        return Change(len(wanted), f"calibration data decides, on {len(wanted)} inputs of dense layers")
-    return step.apply(fused.clone(), Context())
+        return Change(len(wanted), f"calibration data decides, on {' and '.join(_told(step, fused))}")
+    try:
+        return step.apply(fused.clone(), Context())
+    except DataError:  # it can be had, and measures
+        return Change(1, "calibration data decides")
+
+
+def _told(step: Pass, fused: Model) -> list[str]:
+    """What a pass asks of calibration data, in words."""
+    counts = [want.kind == "counts" for want in step.wants(fused)]
+    dense = len({want.tensor for want in step.wants(fused) if want.kind != "counts"})
+    return ["the tokens that occur"] * any(counts) + [f"{dense} inputs of dense layers"] * bool(dense)
 
 
 def _int8(fused: Model, nbytes: int) -> Change:

@@ -13,7 +13,7 @@ from onnxslim_bert.inspection.sharing import Shared, Use
 from onnxslim_bert.inspection.wording import numbered_layers, plural, si
 
 Row = tuple[str, str]  # a label and what it says
-WIDTH = 18  # of labels
+WIDTH = 20  # of labels
 LONGEST = 160  # characters of a note
 
 
