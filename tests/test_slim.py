@@ -1,12 +1,17 @@
 """Any recipe over a file: what it asks for happens, and only that."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from command_line import assert_refused, contents, run, run_process, workspace
+import tokenizers
+import tokenizers.models
+import tokenizers.pre_tokenizers
+import tokenizers.processors
+from command_line import SPECIAL, assert_refused, contents, run, run_process, workspace
 from graphs import feeds
 from oracles import assert_same_outputs
 
@@ -144,3 +149,100 @@ def test_a_recipe_without_canonicalize_is_as_quiet(model, tmp_path):
     done = run_process("slim", model, "-p", "fuse", "-o", tmp_path / "fused.onnx", "--json")
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out)["steps"][0]["step"] == "fuse"
+
+
+STRUCTURE = "canonicalize?,fuse,prune-heads{keep=0.5},prune-ffn{keep=0.5},first-token,quantize-static"
+
+
+def test_pruning_and_quantization_are_one_recipe(model):
+    """Which is smaller, says what it did, and is compared on the evaluation rows that were named."""
+    target, folder = model.parent / "out.onnx", model.parent
+    arguments = ["-p", STRUCTURE, "--calib", folder / "calib.tsv", "--data", folder / "eval.tsv", "-o", target]
+    outcome = run("slim", model, *arguments, "--label-column", "label")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.search(r"^prune-heads\{keep=0.5\}: \d+ of \d+ heads removed", outcome.out, re.MULTILINE)
+    assert re.search(r"^eval.tsv all, 24 rows; intervals hold with 95 %$", outcome.out, re.MULTILINE)
+    assert re.search(r"^accuracy: .* -> .*, drop ", outcome.out, re.MULTILINE)
+    assert target.stat().st_size < model.stat().st_size / 2
+
+
+def test_evaluation_rows_are_no_calibration_rows(model):
+    rows = model.parent / "calib.tsv"
+    arguments = ["-p", STRUCTURE, "--calib", rows, "--data", rows, "-o", model.parent / "out.onnx"]
+    assert_refused(run("slim", model, *arguments), "calibration rows are evaluation rows too")
+
+
+def with_pieces(folder: Path) -> None:
+    """A WordPiece tokenizer of as many tokens: special ones, characters, and words from w0 on."""
+    pieces = [*SPECIAL, "w", *(f"##{digit}" for digit in range(10)), *(f"w{word}" for word in range(22))]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    backend.add_special_tokens(list(SPECIAL))
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def test_a_corpus_says_which_tokens_stay(model):
+    """Its hash is noted; special tokens and characters stay besides."""
+    folder = model.parent
+    with_pieces(folder)
+    (folder / "corpus.txt").write_text("w0 w1 w2\nw3 w3\n")
+    arguments = ["-p", "canonicalize?,trim-vocabulary", "--calib", folder / "calib.tsv", "-o", folder / "out.onnx"]
+    outcome = run("slim", model, *arguments, "--corpus", folder / "corpus.txt", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    document = json.loads(outcome.out)
+    assert document["steps"][1]["details"]["tokens"] == len(SPECIAL) + 11 + 4
+    assert document["provenance"]["corpus"] == "corpus.txt all, 2 rows"
+    assert len(document["provenance"]["corpus_sha256"]) == 64
+    trimmed = Model.load(folder / "out.onnx").encoder.embeddings
+    assert (trimmed.vocabulary, trimmed.map is not None) == (37, True)
+
+
+def test_a_rewritten_tokenizer_lies_beside_the_output(model, tmp_path):
+    """Texts of kept tokens are answered as before, now without the map; the old tokenizer stays what it was."""
+    folder, other = model.parent, tmp_path / "small"
+    other.mkdir()
+    with_pieces(folder)
+    before = contents(folder)
+    (other / "kept.tsv").write_text("sentence\tlabel\n" + "".join(f"w{i} w{i + 1}\t{i % 5}\n" for i in range(9)))
+    (other / "calib.txt").write_text("w0 w1 w2 w3 w4\nw5 w6 w7\nw8 w9 w0\n")
+    arguments = ["-p", "canonicalize?,trim-vocabulary", "--calib", other / "calib.txt", "--rewrite-tokenizer"]
+    outcome = run("slim", model, *arguments, "--data", other / "kept.tsv", "-o", other / "model.onnx")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "rewrite-tokenizer: 25 tokens, from 37; calibration texts are 0.0% longer in tokens" in outcome.out
+    assert "agreement: 100.00" in outcome.out
+    small = Model.load(other / "model.onnx").encoder.embeddings
+    assert (small.vocabulary, small.map) == (25, None)
+    assert len(json.loads((other / "tokenizer.json").read_text())["model"]["vocab"]) == 25
+    assert before.items() <= contents(folder).items()
+    beside = run("slim", model, *arguments, "-o", folder / "out.onnx", "--force")
+    assert_refused(beside, "tokenizer.json is an input; give another output")
+    assert not (folder / "out.onnx").exists()
+
+
+def test_a_tokenizer_is_rewritten_only_behind_a_map(model, tmp_path):
+    (tmp_path / "small").mkdir()
+    arguments = ["-p", "canonicalize?,quantize-static", "--calib", model.parent / "calib.tsv", "--rewrite-tokenizer"]
+    outcome = run("slim", model, *arguments, "-o", tmp_path / "small" / "out.onnx")
+    assert_refused(outcome, "the word table is read without a map; run trim-vocabulary first")
+    assert not contents(tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "fuse", "--batch", "8"], "--batch does nothing without a target"),
+        (["-p", "fuse", "--max-drop", "1"], "give either a recipe (-p) or a target"),
+        (["--target-speedup", "4", "--calib", "c.tsv", "--allow-noop"], "--allow-noop does nothing with a target"),
+        (["--target-speedup", "4", "--corpus", "c.tsv"], "--corpus does nothing without --calib"),
+        (["--target-speedup", "0.5", "--calib", "c.tsv"], "--target-speedup 0.5 is no speed-up; give more than 1"),
+        (["--target-size", "many", "--calib", "c.tsv"], "many"),
+        (["--max-drop", "1"], "a search measures on calibration texts"),
+    ],
+)
+def test_what_would_be_ignored_or_cannot_be_is_refused(model, arguments, message):
+    assert_refused(run("slim", model, "-o", model.parent / "out.onnx", *arguments), message)
