@@ -1,6 +1,6 @@
 """Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -44,14 +44,14 @@ class Trials:
         self.progress: Progress = progress or (lambda *_: None)
 
     def collect(
-        self, model: Model, wants: Collection[Want], task: str = "calibrating", *, held_back: bool = False
+        self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False
     ) -> dict[Want, Any]:
         """The wanted statistics of `model` on the fitting rows, or on the rows held back from fitting."""
         rows = self.held_back if held_back else self.fitting
-        known: dict[Want, Any] = {}
+        every, known = list(wants), dict[Want, Any]()
         if self.corpus_counts is not None and not held_back:
-            known = {want: self.corpus_counts for want in wants if want.kind == "counts"}
-        missing = [want for want in wants if want not in known]
+            known = {want: self.corpus_counts for want in every if want.kind == "counts"}
+        missing = [want for want in every if want not in known]
         return known | collect(model, missing, rows, partial(self.progress, task), threads=self.threads)
 
     def held_back_counts(self, tensor: str) -> Array:
