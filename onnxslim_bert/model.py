@@ -132,12 +132,13 @@ class Model:
         nbytes = sum(constant.values.nbytes for constant in self.constants().values())
         if nbytes >= LARGEST:
             raise OutputError(f"{path}: {nbytes / 1e9:.1f} GB of weights, and one ONNX file holds less than 2 GiB")
-        proto = self.proto()
+        skeleton, weights = self.skeleton()
         try:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(_without_data(skeleton, weights))
         except onnx.checker.ValidationError as error:
             raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
-        write_atomically(path, proto.SerializeToString(deterministic=True), overwrite=overwrite)
+        write_atomically(path, wire.serialized(skeleton, weights), overwrite=overwrite)
+        wire.release(weights.values())
 
     def fingerprint(self) -> str:
         """The sha256 of everything that decides what the model computes."""
@@ -146,6 +147,20 @@ class Model:
         for name in sorted(weights):
             digest.update(np.ascontiguousarray(weights[name]).data)
         return digest.hexdigest()
+
+
+def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    """The same graph for the checker, which would look for external data: its weights are inputs."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(skeleton)
+    del checked.graph.initializer[:]
+    for tensor in skeleton.graph.initializer:
+        if tensor.name in weights:
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            checked.graph.input.append(value)
+        else:
+            checked.graph.initializer.append(tensor)
+    return checked
 
 
 @contextlib.contextmanager

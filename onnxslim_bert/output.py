@@ -43,15 +43,15 @@ def staging(output: Path) -> Iterator[Path]:
             raise OutputError(str(error).replace(folder, str(output.parent))) from error
 
 
-def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write `data` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file."""
+def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
+    """Write `pieces` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file."""
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give another output or --force to overwrite it")
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

@@ -28,7 +28,7 @@ def report_json(result: Any) -> dict[str, Any]:
 def write_report(path: Path, result: Any, *, overwrite: bool = False) -> None:
     """Write the report to `path`. Raises OutputError."""
     text = json.dumps(report_json(result), indent=2, allow_nan=False) + "\n"
-    write_atomically(path, text.encode(), overwrite=overwrite)
+    write_atomically(path, [text.encode()], overwrite=overwrite)
 
 
 def _plain(value: Any) -> Any:

@@ -108,7 +108,7 @@ def _rewritten(
     if tokenizer is None or tokenizer.file is None or texts is None:
         raise PassError("--rewrite-tokenizer needs the tokenizer.json that trim-vocabulary was run with")
     text = rewrite_tokenizer(model, tokenizer.file.read_text(encoding="utf-8"))
-    write_atomically(folder / TOKENIZER, text.encode(), overwrite=True)
+    write_atomically(folder / TOKENIZER, [text.encode()], overwrite=True)
     smaller = load_tokenizer(folder / TOKENIZER)
     growth = token_growth(texts, tokenizer, smaller)
     note = (

@@ -68,17 +68,18 @@ class Trials:
         """The damage of each variant of `model`, in one session: constants by name with other values, equal shapes."""
         if not variants:
             return []
+        exact_answers = self._answers  # before another session holds its weights
         given = sorted({name for variant in variants for name in variant})
         own = {name: np.ascontiguousarray(model.array(name)) for name in given}
         session = model_session(model, inputs=given, threads=self.threads)
         squares = np.zeros(len(variants))
-        for batch, exact in zip(self.held_back, self._answers, strict=True):
+        for batch, exact in zip(self.held_back, exact_answers, strict=True):
             for i, variant in enumerate(variants):
                 answers = float_outputs(run(session, batch.feeds | own | dict(variant)), batch)
                 squares[i] += sum(
                     np.square(ours - theirs).sum(dtype=np.float64) for ours, theirs in zip(answers, exact, strict=True)
                 )
-        size = sum(np.square(value).sum(dtype=np.float64) for exact in self._answers for value in exact)
+        size = sum(np.square(value).sum(dtype=np.float64) for exact in exact_answers for value in exact)
         return [float(x) for x in np.sqrt(squares / max(size, 1e-30))]
 
     @cached_property

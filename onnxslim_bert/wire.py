@@ -2,11 +2,12 @@
 
 Parsing a 435 MB model into protobuf objects holds the weights two or three times. Only the bytes of its large
 initializers are large, so this module walks the protobuf wire format once, leaves those bytes where they are, and lets
-protobuf parse the rest (https://protobuf.dev/programming-guides/encoding, field numbers from onnx/onnx.proto).
+protobuf parse the rest; and it writes a file the same way back, the weights going straight into it
+(https://protobuf.dev/programming-guides/encoding, field numbers from onnx/onnx.proto).
 """
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,32 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
 
 
+def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """The bytes of the model `skeleton`, piece by piece; `weights` are the data of initializers that it leaves out."""
+    model, graph = onnx.ModelProto(), onnx.GraphProto()
+    model.CopyFrom(skeleton)
+    graph.CopyFrom(skeleton.graph)
+    model.ClearField("graph")
+    del graph.initializer[:]
+    graph.initializer.extend(tensor for tensor in skeleton.graph.initializer if tensor.name not in weights)
+    rest = graph.SerializeToString(deterministic=True)
+    heads = {tensor.name: _head(tensor, weights) for tensor in skeleton.graph.initializer if tensor.name in weights}
+    size = len(rest) + sum(len(head) + weights[name].nbytes for name, head in heads.items())
+    yield model.SerializeToString(deterministic=True)
+    yield _start(MODEL_GRAPH, size) + rest
+    for name, head in heads.items():
+        yield head
+        yield np.ascontiguousarray(weights[name]).reshape(-1).view(np.uint8).data
+
+
+def _head(tensor: onnx.TensorProto, weights: Mapping[str, Array]) -> bytes:
+    """An initializer of a graph up to its data."""
+    nbytes = weights[tensor.name].nbytes
+    named = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    body: bytes = named.SerializeToString(deterministic=True) + _start(TENSOR_RAW_DATA, nbytes)
+    return _start(GRAPH_INITIALIZER, len(body) + nbytes) + body
+
+
 def _without_large_weights(data: memoryview) -> tuple[bytes, dict[int, tuple[int, int]]]:
     """The file's bytes less the large raw data, and where that data lies, by the initializer's position."""
     kept: list[bytes] = []
@@ -133,7 +160,11 @@ def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
 
 
 def _message(number: int, body: bytes) -> bytes:
-    return bytes([number << 3 | BYTES]) + _encoded(len(body)) + body
+    return _start(number, len(body)) + body
+
+
+def _start(number: int, size: int) -> bytes:
+    return bytes([number << 3 | BYTES]) + _encoded(size)
 
 
 def _encoded(value: int) -> bytes:

@@ -9,7 +9,8 @@ from graphs import fixture
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.wire import STAYS_IN_FILE, read_skeleton, release
+from onnxslim_bert.model import Model
+from onnxslim_bert.wire import STAYS_IN_FILE, read_skeleton, release, serialized
 
 
 def one_table(values: np.ndarray, path: Path) -> onnx.ModelProto:
@@ -128,3 +129,19 @@ def test_data_that_does_not_fill_its_shape_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"'table' holds 1200 bytes where shape \[7, 60\] of float32 needs 1680"):
         read_skeleton(tmp_path / "m.onnx")
+
+
+def test_what_is_written_piece_by_piece_is_what_protobuf_writes():
+    """Any parser reads the same model from it: all data, in a graph of the same nodes."""
+    model = Model.load(fixture("bert-ts17-sdpa"))
+    skeleton, weights = model.skeleton()
+    assert weights
+    written = onnx.ModelProto.FromString(b"".join(serialized(skeleton, weights)))
+    expected = model.proto()
+    held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    assert set(held) == {tensor.name for tensor in expected.graph.initializer}
+    for tensor in expected.graph.initializer:
+        np.testing.assert_array_equal(held[tensor.name], onnx.numpy_helper.to_array(tensor))
+    for proto in (written, expected):
+        del proto.graph.initializer[:]
+    assert written == expected

@@ -105,7 +105,7 @@ def validate(
         )
     if junit:
         suite = f"{candidate.name} on {dataset.name}"
-        write_atomically(junit, junit_xml(suite, result.verdicts, strict), overwrite=force)
+        write_atomically(junit, [junit_xml(suite, result.verdicts, strict)], overwrite=force)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
     else:
