@@ -2,6 +2,7 @@
 
 from onnxslim_bert.contract import Pass
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
@@ -27,6 +28,7 @@ PASSES: dict[str, type[Pass]] = {
         Canonicalize,
         Fuse,
         ShareWeights,
+        DropLayers,
         PruneHeads,
         PruneFfn,
         Prune,
