@@ -1,5 +1,8 @@
 """Matrices of low rank: the axes that hold most of what matters, and how many of them to keep."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxslim_bert.arrays import Array
@@ -9,16 +12,55 @@ RIDGE = 1e-3  # of the inputs' mean variance; on held-back rows 1e-6 to 1e-1 do 
 NEGLIGIBLE = 1e-14  # of the largest variance: what is left of rounding
 
 
+@dataclass(frozen=True)
+class Products:
+    """What weights give on calibration rows x, side by side: x @ weight, and the axes along which it varies most.
+
+    weight [d_in, d_out] and mean [d_out] are divided by scales [d_out]; variances [rank], axes [d_out, rank].
+    """
+
+    weight: Array
+    mean: Array
+    scales: Array
+    variances: Array
+    axes: Array
+
+    @classmethod
+    def of_inputs(cls, weights: Sequence[Array], mean: Array, covariance: Array) -> "Products":
+        """From the moments of the inputs, [d_in] and [d_in, d_in]; each weight counts the same, whatever its size."""
+        deviations = [np.sqrt(np.mean((covariance @ weight * weight).sum(0))) or 1.0 for weight in weights]
+        scales = np.repeat(deviations, [weight.shape[1] for weight in weights])
+        weight = np.concatenate(weights, axis=1) / scales
+        return cls(weight, mean @ weight, scales, *product_axes(weight, covariance))
+
+    @classmethod
+    def of_outputs(cls, weight: Array, mean: Array, covariance: Array) -> "Products":
+        """From the moments of the products themselves, [d_out] and [d_out, d_out]."""
+        return cls(weight, mean, np.ones(len(mean)), *principal_axes(covariance))
+
+    def factors(self, rank: int) -> tuple[Array, Array, Array]:
+        """left [d_in, rank], right [rank, d_out] and shift [d_out]: x @ left @ right + shift has the same mean."""
+        kept = self.axes[:, :rank] @ rotation(rank)
+        shift = self.mean - self.mean @ kept @ kept.T
+        return self.weight @ kept, kept.T * self.scales, shift * self.scales
+
+
 def weighted_moments(rows: Array, weights: Array) -> tuple[Array, Array]:
     """rows [n, width], weights [n] -> their weighted mean [width] and covariance [width, width], in float64."""
     share = weights / weights.sum(dtype=np.float64)
-    mean = share @ rows
+    parts = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
+    mean = np.sum([share[part] @ rows[part] for part in parts], axis=0)
     covariance = np.zeros((rows.shape[1], rows.shape[1]))
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in parts:
         centred = rows[part] - mean
         covariance += (centred * share[part, None]).T @ centred
     return mean, covariance
+
+
+def project(rows: Array, mean: Array, axes: Array) -> Array:
+    """The centred rows [n, width] along axes [width, rank], in float32."""
+    parts = range(0, len(rows), CHUNK)
+    return np.concatenate([((rows[i : i + CHUNK] - mean) @ axes).astype(np.float32) for i in parts])
 
 
 def principal_axes(covariance: Array) -> tuple[Array, Array]:
@@ -47,21 +89,12 @@ def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
     return variances, root.T @ np.divide(left, np.sqrt(variances), out=np.zeros_like(left), where=kept)
 
 
-def factor_product(weight: Array, mean: Array, axes: Array) -> tuple[Array, Array, Array]:
-    """weight [d_in, d_out], axes [d_out, rank] -> left [d_in, rank], right [rank, d_out] and shift [d_out].
-
-    x @ left @ right + shift are the products x @ weight, whose mean is `mean`, projected onto the axes through it.
-    """
-    kept = axes @ rotation(axes.shape[1])
-    return weight @ kept, kept.T, mean - mean @ kept @ kept.T
-
-
 def channel_shares(variances: Array, axes: Array) -> Array:
     """variances [rank], axes [channels, rank] -> how much of a channel's variance each axis holds, the mean of all."""
     held = axes**2 * variances
     total = held.sum(1, keepdims=True)
-    shares: Array = np.divide(held, total, out=np.zeros_like(held), where=total > 0)
-    return shares.mean(0)
+    shares: Array = np.divide(held, total, out=np.zeros_like(held), where=total > 0).mean(0)
+    return shares
 
 
 def rank_of_energy(variances: Array, energy: float) -> int:

@@ -10,7 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.embeddings import table_of
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.factors import principal_axes, rank_of_energy, rotation, weighted_moments
+from onnxslim_bert.factors import principal_axes, project, rank_of_energy, rotation, weighted_moments
 from onnxslim_bert.model import Model
 from onnxslim_bert.regions import constant
 from onnxslim_bert.surgery import Builder, redirect
@@ -69,7 +69,7 @@ class FactorizeEmbedding(Pass):
         variances, axes = principal_axes(covariance)
         rank = self._rank(table, variances)
         kept = axes[:, :rank] @ rotation(rank)
-        left = ((table - mean.astype(np.float32)) @ kept).astype(np.float32)
+        left = project(table, mean, kept)
         lost = float(np.sqrt(variances[rank:].sum() / max(variances.sum(), 1e-30)))
         before, after = table.nbytes, left.nbytes + kept.size * 4
         if after >= before and self.rank == UNSET:

@@ -10,7 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.factors import channel_shares, factor_product, principal_axes, product_axes, rank_of_energy
+from onnxslim_bert.factors import Products, channel_shares, rank_of_energy
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import dense_layers
@@ -71,8 +71,11 @@ class LowRank(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         ranks: dict[str, int] = {}
         whole: list[float] = []
-        for group in self._groups(model):
-            products = _Products(model, group, [ctx.stats[want] for want in _wants(group)])
+        groups = self._groups(model)
+        if not groups:
+            return Change(0, "every dense layer is in factors already, or sees one token only")
+        for group in groups:
+            products = find_products(model, group, [ctx.stats[want] for want in _wants(group)])
             rank = self._rank(channel_shares(products.variances, products.axes))
             d_in, d_out = products.weight.shape
             share = rank * (d_in + d_out) / (d_in * d_out)
@@ -103,56 +106,37 @@ class LowRank(Pass):
         return group_sites([*several, *(linear for linear in single if linear.weight in stored)])
 
 
-class _Products:
-    """What the layers of a group give on calibration rows, side by side: weight [d_in, d_out], mean [d_out].
-
-    Layers that share their inputs are scaled to outputs of one variance, so that each counts the same.
-    """
-
-    def __init__(self, model: Model, group: Group, grams: Sequence[Gram]) -> None:
-        linears = list({linear.weight: linear for site in group for linear in site}.values())
-        weights = [_matrix(model, linear) for linear in linears]
-        rows = sum(gram.rows for gram in grams)
-        mean = np.sum([gram.sums for gram in grams], axis=0) / rows
-        covariance = np.sum([gram.products for gram in grams], axis=0) / rows - np.outer(mean, mean)
-        self.names = [linear.weight for linear in linears]
-        self.ends = np.cumsum([weight.shape[1] for weight in weights])[:-1]
-        if _reads_inputs(group):
-            deviations = [np.sqrt(np.mean((covariance @ weight * weight).sum(0))) or 1.0 for weight in weights]
-            self.scales = np.repeat(deviations, [weight.shape[1] for weight in weights])
-            self.weight = np.concatenate(weights, axis=1) / self.scales
-            self.mean = mean @ self.weight
-            self.variances, self.axes = product_axes(self.weight, covariance)
-        else:
-            self.scales, self.weight = np.ones(len(mean)), weights[0]
-            self.mean = mean - _bias(model, linears[0])
-            self.variances, self.axes = principal_axes(covariance)
-
-    def factors(self, rank: int) -> tuple[Array, dict[str, tuple[Array, Array]]]:
-        """left [d_in, rank], and by weight its right [rank, d_out] and what is added to its bias, [d_out]."""
-        left, right, shift = factor_product(self.weight, self.mean, self.axes[:, :rank])
-        rights = np.split(right * self.scales, self.ends, axis=1)
-        shifts = np.split(shift * self.scales, self.ends)
-        return left, dict(zip(self.names, zip(rights, shifts, strict=True), strict=True))
+def find_products(model: Model, group: Group, grams: Sequence[Gram]) -> Products:
+    """What the weights of `group` give on calibration rows, of which each site has a Gram matrix."""
+    linears = _distinct(group)
+    weights = [_matrix(model, linear) for linear in linears]
+    rows = sum(gram.rows for gram in grams)
+    mean = np.sum([gram.sums for gram in grams], axis=0) / rows
+    covariance = np.sum([gram.products for gram in grams], axis=0) / rows - np.outer(mean, mean)
+    if _reads_inputs(group):
+        return Products.of_inputs(weights, mean, covariance)
+    return Products.of_outputs(weights[0], mean - _bias(model, linears[0]), covariance)
 
 
-def write_factors(model: Model, group: Group, left: Array, rights: dict[str, tuple[Array, Array]]) -> None:
-    """Let the layers of `group` multiply by left [d_in, rank] and then by their own right [rank, d_out].
+def write_factors(model: Model, group: Group, left: Array, right: Array, shift: Array) -> None:
+    """Let the layers of `group` multiply by left [d_in, rank] and then by their own columns of right [rank, d_out].
 
-    rights: by weight, right and what is added to the bias, [d_out].
+    shift [d_out] is added to their biases.
     """
     build = Builder(model.graph, "low-rank")
     tensors = model.graph.tensors()
+    linears = _distinct(group)
+    ends = np.cumsum([linear.d_out for linear in linears])
+    columns = {linear.weight: slice(end - linear.d_out, end) for linear, end in zip(linears, ends, strict=True)}
     for site in group:
         shared = build.constant(f"{site[0].weight}/left", left.astype(np.float32))
         thin = build.node("MatMul", f"{site[0].node}/left", [tensors[site[0].source], shared])
         for linear in site:
-            right, shift = rights[linear.weight]
-            bias = (_bias(model, linear) + shift).astype(np.float32)
-            matrix = build.constant(f"{linear.weight}/right", right.astype(np.float32))
+            own = columns[linear.weight]
+            matrix = build.constant(f"{linear.weight}/right", right[:, own].astype(np.float32))
+            bias = build.constant(f"{linear.node}/bias", (_bias(model, linear) + shift[own]).astype(np.float32))
             product = build.node("MatMul", f"{linear.node}/right", [thin, matrix])
-            biased = build.node("Add", linear.node, [product, build.constant(f"{linear.node}/bias", bias)])
-            redirect(model.graph, tensors[linear.result], biased)
+            redirect(model.graph, tensors[linear.result], build.node("Add", linear.node, [product, bias]))
 
 
 def _wants(group: Group) -> list[Want]:
@@ -161,8 +145,12 @@ def _wants(group: Group) -> list[Want]:
 
 
 def _reads_inputs(group: Group) -> bool:
-    outputs = {linear.weight: linear.d_out for site in group for linear in site}
-    return group[0][0].d_in <= sum(outputs.values())
+    return group[0][0].d_in <= sum(linear.d_out for linear in _distinct(group))
+
+
+def _distinct(group: Group) -> list[Linear]:
+    """One layer for each weight."""
+    return list({linear.weight: linear for site in group for linear in site}.values())
 
 
 def _matrix(model: Model, linear: Linear) -> Array:
