@@ -38,9 +38,7 @@ class Provenance:
     corpus_sha256: str = ""
 
     @classmethod
-    def of(
-        cls, source: Path, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None
-    ) -> "Provenance":
+    def of(cls, source: Path, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None) -> "Provenance":
         """The provenance of a model made now from the file `source`."""
         return cls(
             __version__,

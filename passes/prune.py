@@ -43,9 +43,9 @@ class Prune(Pass):
         found = measure(model, sites, [[] for _ in sites], ctx.trials)
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
         errors = prune(model, sites, kept, ctx.trials)
-        removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in ("heads", "neurons")}
+        removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in self._texts()}
         note = ", ".join(f"{count} {kind}" for kind, count in removed.items() if count)
-        return Change(len(sites), f"{note} removed at {len(sites)} places", {"errors": errors})
+        return Change(sum(removed.values()), f"{note} removed", {"errors": errors})
 
     def _texts(self) -> dict[Kind, str]:
         texts: dict[Kind, str] = {"heads": self.heads, "neurons": self.neurons}

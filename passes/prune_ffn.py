@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.widths import check_keep, prune_to_share
+from onnxslim_bert.pruning.widths import check_keep, check_rounds, prune_to_share
 
 GRID = 32  # neurons: the widths that int8 kernels run at full speed
 
@@ -22,6 +22,7 @@ class PruneFfn(Pass):
     keep: share of the neurons kept over the whole encoder, in (0, 1].
     even: the same share in every layer.
     refit: False only cuts the rows.
+    rounds: steps in which they go; what each layer can lose is measured anew before every one.
 
     Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
     """
@@ -31,9 +32,13 @@ class PruneFfn(Pass):
     keep: float = 0.75
     even: bool = False
     refit: bool = True
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         check_keep(self.name, self.keep)
+        check_rounds(self.name, self.rounds)
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        return prune_to_share(model, "neurons", self.keep, GRID, ctx.trials, even=self.even, refit=self.refit)
+        return prune_to_share(
+            model, "neurons", self.keep, GRID, ctx, even=self.even, refit=self.refit, rounds=self.rounds
+        )

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.widths import check_keep, prune_to_share
+from onnxslim_bert.pruning.widths import check_keep, check_rounds, prune_to_share
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class PruneHeads(Pass):
     keep: share of the heads kept over the whole encoder, in (0, 1].
     even: the same share in every layer.
     refit: False only cuts the rows.
+    rounds: steps in which they go; what each layer can lose is measured anew before every one.
 
     Michel et al. 2019, https://arxiv.org/abs/1905.10650; Kwon et al. 2022, https://arxiv.org/abs/2204.09656
     """
@@ -29,9 +30,11 @@ class PruneHeads(Pass):
     keep: float = 0.75
     even: bool = False
     refit: bool = True
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         check_keep(self.name, self.keep)
+        check_rounds(self.name, self.rounds)
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        return prune_to_share(model, "heads", self.keep, 1, ctx.trials, even=self.even, refit=self.refit)
+        return prune_to_share(model, "heads", self.keep, 1, ctx, even=self.even, refit=self.refit, rounds=self.rounds)

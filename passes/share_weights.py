@@ -1,22 +1,21 @@
 """Store equal weights once; on request, let layers use one set of matrices."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
-from onnxslim_bert.regions import producer
-from onnxslim_bert.sharing_check import check_can_share
-from onnxslim_bert.sharing_fit import Dense, align, fit_shared
+from onnxslim_bert.pruning.sites import find_sites
+from onnxslim_bert.pruning.surgery import matrix, set_dense
+from onnxslim_bert.sharing_fit import Dense, SharedFit
+from onnxslim_bert.sharing_order import align
 from onnxslim_bert.store_once import store_once
 from onnxslim_bert.surgery import Builder
 
@@ -69,23 +68,28 @@ class ShareWeights(Pass):
         layers, roles = model.encoder.layers, ROLES[self.roles]
         if self.groups > len(layers):
             raise PassError(f"share-weights: groups={self.groups} is more than there are layers, {len(layers)}")
-        parts = np.array_split(np.arange(len(layers)), self.groups)
-        parted = [[layers[i] for i in part] for part in parts]
-        parted = [group for group in parted if not _share_already(group, roles)]
-        for group in parted:
-            check_can_share(model, group, roles)
-        errors: dict[int, dict[str, float]] = {layer.index: {} for group in parted for layer in group}
-        for group in parted:
-            aligned: list[dict[str, Dense]] = []
-            for dense in _measured(model, ctx, group, roles):
-                aligned.append(align(aligned[0], dense, group[0].heads) if aligned else dense)
-            for role in roles:
-                shared, biases, lost = fit_shared([dense[role] for dense in aligned], self.ridge)
-                share(model, [layer.linears[role] for layer in group], shared, biases)
-                for layer, error in zip(group, lost, strict=True):
-                    errors[layer.index][role] = round(error, 4)
+        parts = [[layers[i] for i in part] for part in np.array_split(np.arange(len(layers)), self.groups)]
+        groups = [group for group in parts if not _share_already(group, roles)]
+        if groups:
+            check_can_share(model, groups, roles)
+        build = Builder(model.graph, "shared")
+        errors: dict[int, dict[str, float]] = {}
+        for group in groups:
+            errors |= self._share_group(model, ctx, build, group)
         model.changed()
         return Change(len(errors), self._note(errors), {"relative error": errors})
+
+    def _share_group(
+        self, model: Model, ctx: Context, build: Builder, group: Sequence[Layer]
+    ) -> dict[int, dict[str, float]]:
+        """Give the layers one set of matrices; the error of each layer's roles."""
+        errors: dict[int, dict[str, float]] = {layer.index: {} for layer in group}
+        for role, fit in _fit_group(model, ctx, group, ROLES[self.roles]).items():
+            weight, biases, lost = fit.solve(self.ridge)
+            for layer, bias, error in zip(group, biases, lost, strict=True):
+                set_dense(model, build, layer.linears[role], weight, bias)
+                errors[layer.index][role] = round(error, 4)
+        return errors
 
     def _note(self, errors: dict[int, dict[str, float]]) -> str:
         if not errors:
@@ -98,21 +102,29 @@ class ShareWeights(Pass):
         )
 
 
-def share(model: Model, linears: Sequence[Linear], weight: Array, biases: Sequence[Array | None]) -> None:
-    """Let `linears`, which are of one shape, all multiply by one `weight` [d_in, d_out], each with its own bias."""
-    tensors = model.graph.tensors()
-    nodes = {node.name: node for node in model.graph.nodes}
-    build = Builder(model.graph, "shared")
-    stored = build.constant(linears[0].weight, np.ascontiguousarray(weight.T if linears[0].trans_b else weight))
-    for linear, bias in zip(linears, biases, strict=True):
-        _swap_input(nodes[linear.node], linear.weight, stored)
-        adder = producer(tensors[linear.result])
-        if linear.bias is not None and bias is not None and adder is not None:
-            _swap_input(adder, linear.bias, build.constant(linear.bias, bias))
+def check_can_share(model: Model, groups: Sequence[Sequence[Layer]], roles: Sequence[str]) -> None:
+    """Raise PassError unless heads and neurons can change places and a group's matrices are of one shape."""
+    if "query" in roles:
+        find_sites(model, "heads")
+    if "up" in roles:
+        find_sites(model, "neurons")
+    for group in groups:
+        for layer in group:
+            if "query" in roles and layer.form is None:
+                raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}); use roles=ffn")
+            for role in roles:
+                found, needed = _shape(layer, role), _shape(group[0], role)
+                if found != needed:
+                    raise PassError(
+                        f"layer {layer.index}: {role} is {found}, and in layer {group[0].index} {needed}; "
+                        "layers that share need equal widths"
+                    )
 
 
-def _swap_input(node: gs.Node, name: str, new: gs.Tensor) -> None:
-    node.inputs[next(i for i, tensor in enumerate(node.inputs) if tensor.name == name)] = new
+def _shape(layer: Layer, role: str) -> str:
+    linear = layer.linears[role]
+    heads = f", {layer.heads} heads" * (role in ATTENTION)
+    return f"{linear.d_in}x{linear.d_out}{heads}{', stored transposed' * linear.trans_b}"
 
 
 def _share_already(group: Sequence[Layer], roles: Sequence[str]) -> bool:
@@ -120,23 +132,44 @@ def _share_already(group: Sequence[Layer], roles: Sequence[str]) -> bool:
     return len(sets) == 1
 
 
-def _measured(model: Model, ctx: Context, group: Sequence[Layer], roles: Sequence[str]) -> Iterator[dict[str, Dense]]:
-    """The matrices of each layer, with the moments of their inputs."""
+def _fit_group(model: Model, ctx: Context, group: Sequence[Layer], roles: Sequence[str]) -> dict[str, SharedFit]:
+    """The fit of each role over all layers of the group, in the order of the first one."""
+    fits = {role: SharedFit() for role in roles}
+    first: dict[str, Dense] | None = None
     for start in range(0, len(group), AT_ONCE):
-        some = [[layer.linears[role] for role in roles] for layer in group[start : start + AT_ONCE]]
-        wants = {linear.source: Want(linear.source, "gram") for linears in some for linear in linears}
-        grams = ctx.trials.collect(model, wants.values(), "calibrating share-weights")
-        for linears in some:
-            denses = (_dense(model, linear, grams[wants[linear.source]]) for linear in linears)
-            yield dict(zip(roles, denses, strict=True))
+        first = _add(fits, measured(model, ctx, group[start : start + AT_ONCE], roles), first, group[0].heads)
+    return fits
 
 
-def _dense(model: Model, linear: Linear, gram: Gram) -> Dense:
-    weight, mean = model.array(linear.weight), gram.sums / gram.rows
-    covariance = gram.products / gram.rows - (np.outer(mean, mean) if linear.bias else 0)
+def _add(
+    fits: Mapping[str, SharedFit], layers: Sequence[dict[str, Dense]], first: dict[str, Dense] | None, heads: int
+) -> dict[str, Dense] | None:
+    """Let the fits serve these layers too, in the order of the first layer, which is returned."""
+    for layer in layers:
+        first, aligned = (first, align(first, layer, heads)) if first else (layer, layer)
+        for role, dense in aligned.items():
+            fits[role].add(dense)
+    return first
+
+
+def measured(model: Model, ctx: Context, layers: Sequence[Layer], roles: Sequence[str]) -> list[dict[str, Dense]]:
+    """The matrices of each layer with what calibration rows say of their inputs."""
+    sources = dict.fromkeys(layer.linears[role].source for layer in layers for role in roles)
+    wants = [Want(source, kind) for source in sources for kind in ("gram", "sample")]
+    stats = ctx.trials.collect(model, wants, "calibrating share-weights")
+    return [{role: _dense(model, layer.linears[role], stats) for role in roles} for layer in layers]
+
+
+def _dense(model: Model, linear: Linear, stats: Mapping[Want, Any]) -> Dense:
+    gram: Gram = stats[Want(linear.source, "gram")]
+    mean = gram.sums / gram.rows
+    covariance = gram.products / gram.rows
+    if linear.bias:
+        covariance -= np.outer(mean, mean)
     return Dense(
-        weight.T if linear.trans_b else weight,
-        model.array(linear.bias) if linear.bias else None,
-        mean,
-        covariance.astype(np.float32),
+        weight=matrix(model, linear),
+        bias=model.array(linear.bias) if linear.bias else None,
+        mean=mean,
+        covariance=covariance.astype(np.float32),
+        rows=stats[Want(linear.source, "sample")],
     )

@@ -42,8 +42,11 @@ class TrimVocabulary(Pass):
                 raise PassError(f"trim-vocabulary: {option}={getattr(self, option)} is negative; give 0 or more")
 
     def wants(self, model: Model) -> Iterable[Want]:
-        ids = model.encoder.embeddings.ids
-        return [Want(ids, "counts")] if ids else []
+        embeddings = model.encoder.embeddings
+        if embeddings.ids is None or embeddings.word is None or embeddings.map is not None:
+            return []
+        _check_table(model, embeddings.word, embeddings.vocabulary or 0)
+        return [Want(embeddings.ids, "counts")]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         embeddings = model.encoder.embeddings

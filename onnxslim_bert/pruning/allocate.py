@@ -12,12 +12,12 @@ BINS = 4096
 def allocate(costs: Sequence[Array], damages: Sequence[Array], budget: float) -> list[int] | None:
     """The option of each place that together cost at most `budget` and do the least damage; None when nothing fits.
 
-    costs, damages: for each place an array over its options. Damages add up. Exact for costs in whole numbers up to
-    BINS; others are rounded up to a bin, so that the budget holds (knapsack by dynamic programming, as Frantar and
-    Alistarh 2022, https://arxiv.org/abs/2201.13096, use it for layers).
+    costs, damages: for each place an array over its options. Damages add up. Exact for costs that are multiples of a
+    whole number, up to BINS of them; others are rounded up to a bin, so that the budget holds (knapsack by dynamic
+    programming, as Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096, use it for layers).
     """
-    whole = all(np.equal(np.mod(cost, 1), 0).all() for cost in costs) and budget <= BINS
-    size = 1.0 if whole else budget / BINS
+    step = _common_step(costs)
+    size = step if step and budget <= BINS * step else budget / BINS
     limit = int(budget / size + 1e-9)
     best = np.zeros(limit + 1)  # the least damage at a cost of at most this many bins
     choices: list[Array] = []
@@ -38,3 +38,9 @@ def allocate(costs: Sequence[Array], damages: Sequence[Array], budget: float) ->
         picked.append(option)
         left -= int(np.ceil(cost[option] / size - 1e-9))
     return picked[::-1]
+
+
+def _common_step(costs: Sequence[Array]) -> float:
+    """The largest whole number that divides every cost; 0 when one is not whole."""
+    every = np.concatenate(list(costs))
+    return float(np.gcd.reduce(every.astype(np.int64))) if np.equal(np.mod(every, 1), 0).all() else 0.0

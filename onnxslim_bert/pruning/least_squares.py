@@ -20,37 +20,46 @@ def moments(grams: Sequence[Gram]) -> tuple[Array, Array]:
     """The covariance [n, n] and the mean [n] of the rows behind `grams`, together."""
     rows = sum(gram.rows for gram in grams)
     mean = np.sum([gram.sums for gram in grams], 0) / rows
-    covariance: Array = sum(gram.products for gram in grams) / rows - np.outer(mean, mean)
+    covariance = grams[0].products / rows
+    for gram in grams[1:]:
+        covariance += gram.products / rows
+    covariance -= np.outer(mean, mean)
     return covariance, mean
 
 
 def with_ridge(covariance: Array, ridge: float) -> Array:
     """`covariance` [n, n] with a penalty on every change of the matrix, relative to the mean variance."""
-    mean = float(np.trace(covariance)) / len(covariance)
-    hessian: Array = covariance + np.eye(len(covariance)) * (ridge * mean or 1.0)
+    hessian = covariance.copy()
+    hessian[np.diag_indices(len(hessian))] += ridge * float(np.trace(covariance)) / len(covariance) or 1.0
     return hessian
 
 
-def elimination_order(hessian: Array, weight: Array, unit: int) -> Array:
-    """All units, the one to go first in front.
+def eliminate(hessian: Array, weight: Array, unit: int, counts: Sequence[int] = ()) -> tuple[Array, dict[int, Array]]:
+    """All units, the one to go first in front; and the refitted matrix when `counts` of them are left.
 
     hessian [n, n], weight [n, d_out]; a unit is `unit` neighbouring inputs. Greedy: the units whose removal costs least
-    go, a few at a time, and the matrix makes up for them before the next are chosen.
+    go, a few at a time, and the matrix makes up for them before the next are chosen. -> order [units], and for each
+    count the rows [count * unit, d_out] of the units that are left, ascending: those of `refit`.
     """
     inverse, weight = np.linalg.inv(hessian), weight.astype(np.float64)
     alive = np.arange(len(weight) // unit)
     order: list[Array] = []
+    fitted: dict[int, Array] = {}
     while len(alive):
-        costs = _costs(inverse, weight, unit)
-        most = max(1, int(len(alive) * LARGEST_SHARE)) if unit == 1 else 1
-        ranked = np.argsort(costs, kind="stable")
+        if len(alive) in counts:
+            fitted[len(alive)] = weight.astype(np.float32)
+        stop = max((count for count in counts if count < len(alive)), default=0)
+        most = min(max(1, int(len(alive) * LARGEST_SHARE)) if unit == 1 else 1, len(alive) - stop)
+        ranked = np.argsort(_costs(inverse, weight, unit), kind="stable")
+        left = np.sort(ranked[most:])
         order.append(alive[ranked[:most]])
-        gone, rest = channels(ranked[:most], unit), channels(np.sort(ranked[most:]), unit)
+        gone, rest = channels(ranked[:most], unit), channels(left, unit)
         gain = np.linalg.solve(inverse[np.ix_(gone, gone)], inverse[np.ix_(gone, rest)])
         weight = weight[rest] - gain.T @ weight[gone]
-        inverse = inverse[np.ix_(rest, rest)] - inverse[np.ix_(rest, gone)] @ gain
-        alive = alive[np.sort(ranked[most:])]
-    return np.concatenate(order)
+        smaller = inverse[np.ix_(rest, rest)]
+        smaller -= inverse[np.ix_(rest, gone)] @ gain
+        inverse, alive = smaller, alive[left]
+    return np.concatenate(order), fitted
 
 
 def refit(hessian: Array, weight: Array, kept: Array) -> Array:

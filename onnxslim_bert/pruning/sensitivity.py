@@ -1,7 +1,8 @@
 """What each width of each site costs the model's own answers, measured before anything is removed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -9,13 +10,13 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.contract import Want
 from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.least_squares import channels, elimination_order, moments, refit, with_ridge
+from onnxslim_bert.pruning.least_squares import channels, eliminate, moments, with_ridge
 from onnxslim_bert.pruning.sites import Site
 from onnxslim_bert.pruning.surgery import matrix
 from onnxslim_bert.trials import Trials
 
 RIDGE = 1e-3  # with which units are chosen; what reads them is fitted with a ridge of its own later
-GRAM_BYTES = 256e6  # held at once
+GRAM_BYTES = 160e6  # held at once
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ class Sensitivity:
 
 def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> list[Sensitivity]:
     """The sensitivity of every site to each of its `counts`."""
+    has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
+    whole = trials.damage(model) if has_whole else 0.0
     found: list[Sensitivity] = []
     for group in _groups(sites):
         grams = site_grams(model, [sites[i] for i in group], trials)
         for i in group:
-            found.append(_measure(model, sites[i], counts[i], grams.pop(0), trials))
+            order, variants = _variants(model, sites[i], counts[i], grams.pop(0))
+            damages = dict(zip(variants, trials.damages(model, list(variants.values())), strict=True))
+            found.append(Sensitivity(sites[i], order, {count: damages.get(count, whole) for count in counts[i]}))
             trials.progress("measuring sensitivity", len(found), len(sites))
     return found
 
@@ -55,30 +60,29 @@ def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]]
 def site_grams(model: Model, sites: Sequence[Site], trials: Trials, *, held_back: bool = False) -> list[list[Gram]]:
     """For each site the second moments of the inputs of each distinct layer that reads it."""
     wants = [list(dict.fromkeys(Want(reader.source, "gram") for reader in site.readers(model))) for site in sites]
-    stats = trials.collect(model, sum(wants, []), "collecting second moments", held_back=held_back)
+    stats = trials.collect(model, chain(*wants), "collecting second moments", held_back=held_back)
     return [[stats.pop(want) for want in of_site] for of_site in wants]
 
 
-def _measure(model: Model, site: Site, counts: Sequence[int], grams: Sequence[Gram], trials: Trials) -> Sensitivity:
-    reader = site.readers(model)[0]
+def _variants(
+    model: Model, site: Site, counts: Sequence[int], grams: Sequence[Gram]
+) -> tuple[Array, dict[int, dict[str, Array]]]:
+    """The order in which units go; and for each narrower count the constants of the site's readers, zero for them."""
+    readers = site.readers(model)
     covariance, mean = moments(grams)
-    hessian = with_ridge(covariance, RIDGE)
-    weight = matrix(model, reader).astype(np.float64)
-    found = Sensitivity(site, elimination_order(hessian, weight, site.unit), {})
-    inputs = [channels(found.kept(count), site.unit) for count in counts]
-    variants = [_variant(model, site, refit(hessian, weight, kept), mean) for kept in inputs]
-    return replace(found, damage=dict(zip(counts, trials.damages(model, variants), strict=True)))
-
-
-def _variant(model: Model, site: Site, fitted: Array, mean: Array) -> dict[str, Array]:
-    """The constants of the site's readers when their matrix is `fitted`, zero where units are gone."""
-    values: dict[str, Array] = {}
-    for linear in site.readers(model):
-        shift = mean @ (matrix(model, linear) - fitted)
-        values[linear.weight] = np.ascontiguousarray(fitted.T if linear.trans_b else fitted, np.float32)
-        if linear.bias is not None:
-            values[linear.bias] = (model.array(linear.bias) + shift).astype(np.float32)
-    return values
+    weight = matrix(model, readers[0])
+    narrower = [count for count in counts if count < site.units]
+    order, fitted = eliminate(with_ridge(covariance, RIDGE), weight, site.unit, narrower)
+    variants: dict[int, dict[str, Array]] = {count: {} for count in narrower}
+    for count, values in variants.items():
+        narrow = np.zeros_like(weight)
+        narrow[channels(np.sort(order[len(order) - count :]), site.unit)] = fitted.pop(count)
+        shift = mean @ (weight - narrow)
+        for linear in readers:
+            values[linear.weight] = np.ascontiguousarray(narrow.T) if linear.trans_b else narrow
+            if linear.bias is not None:
+                values[linear.bias] = (model.array(linear.bias) + shift).astype(np.float32)
+    return order, variants
 
 
 def _groups(sites: Sequence[Site]) -> Iterator[list[int]]:

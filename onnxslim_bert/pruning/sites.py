@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxslim_bert.encoder import Layer
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
+from onnxslim_bert.regions import constant, nodes_between
 
 Kind = Literal["heads", "neurons"]
 READERS: dict[Kind, str] = {"heads": "output", "neurons": "down"}
@@ -27,6 +30,9 @@ class Site:
     layers: tuple[int, ...]
     units: int
     unit: int
+
+    def __str__(self) -> str:
+        return f"layer {', '.join(map(str, self.layers))}"
 
     def readers(self, model: Model) -> list[Linear]:
         """The dense layers that read the units: output, or down."""
@@ -46,8 +52,8 @@ class Site:
 def find_sites(model: Model, kind: Kind) -> list[Site]:
     """Every site of one kind, in the order of their first layers.
 
-    Raises PassError when a layer cannot be pruned: quantized, without a plain feed-forward, or sharing some matrices
-    with layers of another width.
+    Raises PassError when a layer cannot be pruned: quantized, half precision or factored, without a plain feed-forward,
+    sharing matrices with a layer of another width, or when something else depends on single units.
     """
     layers = model.encoder.layers
     groups: list[list[int]] = []
@@ -55,7 +61,7 @@ def find_sites(model: Model, kind: Kind) -> list[Site]:
         _check(model, layer, kind)
         names = _matrices(layer, kind)
         joined = [group for group in groups if any(names & _matrices(layers[i], kind) for i in group)]
-        groups = [group for group in groups if group not in joined] + [[*sum(joined, []), layer.index]]
+        groups = [group for group in groups if group not in joined] + [[*chain(*joined), layer.index]]
     sites = [_site([layers[i] for i in sorted(group)], kind) for group in groups]
     return sorted(sites, key=lambda site: site.layers)
 
@@ -76,11 +82,41 @@ def _check(model: Model, layer: Layer, kind: Kind) -> None:
         raise PassError(f"layer {layer.index} has no plain feed-forward: nothing to prune")
     for role in roles:
         linear = layer.linears[role]
-        dtype = model.constants()[linear.weight].values.dtype
+        if linear.factors:
+            raise PassError(f"the weight at node {linear.node!r} is stored as two factors; prune first, then factor")
+        dtype = model.array(linear.weight).dtype
         if dtype != np.float32:
-            raise PassError(f"the weight at node {linear.node!r} is {dtype}; prune the float32 model, then quantize")
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
     if kind == "heads" and len({layer.linears[role].d_out for role in WRITERS[kind]}) > 1:
         raise PassError(f"layer {layer.index}: heads of value are not as wide as those of query")
+    if (node := _stranger(model, layer, kind)) is not None:
+        place = f"layer {layer.index}: node {node.name!r} ({node.op})"
+        raise PassError(f"{place} depends on single {kind} too; prune before what wrote it")
+
+
+def _stranger(model: Model, layer: Layer, kind: Kind) -> gs.Node | None:
+    """A node that fewer units would break: one besides the layer's own that reads them, or has a number for each."""
+    tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
+    sources = [tensors[layer.linears[role].result] for role in WRITERS[kind]]
+    target = tensors[reader.source]
+    inside = {id(node) for node in with_inner(nodes_between(sources, target))}
+    front, seen = [*sources, target], set[int]()
+    while front:
+        for node in front.pop().outputs:
+            if id(node) in seen or node.name == reader.node or node.op == "Shape":
+                continue
+            seen.add(id(node))
+            values = [values for tensor in node.inputs if (values := constant(tensor)) is not None]
+            if id(node) not in inside or any(v.dtype.kind == "f" and v.shape == (reader.d_in,) for v in values):
+                return node
+            front.extend(node.outputs)
+    return None
+
+
+def with_inner(nodes: Sequence[gs.Node]) -> list[gs.Node]:
+    """These nodes and those of their subgraphs."""
+    inner = [graph for node in nodes for graph in node.attrs.values() if isinstance(graph, gs.Graph)]
+    return [*nodes, *(other for graph in inner for other in with_inner(graph.nodes))]
 
 
 def _matrices(layer: Layer, kind: Kind) -> set[str]:

@@ -11,7 +11,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.least_squares import channels
-from onnxslim_bert.pruning.sites import Site
+from onnxslim_bert.pruning.sites import Site, with_inner
 from onnxslim_bert.regions import nodes_between, producer
 from onnxslim_bert.surgery import Builder, redirect
 
@@ -91,6 +91,5 @@ def _narrow_attention(model: Model, layer: Layer, heads: int) -> None:
 
 def _head_counts(nodes: Sequence[gs.Node]) -> list[tuple[gs.Node, str]]:
     """The attributes that hold a number of heads, those of nodes in subgraphs included."""
-    found = [(node, name) for node in nodes if node.op in FUSED_ATTENTION for name in HEAD_COUNTS if name in node.attrs]
-    inner = [value for node in nodes for value in node.attrs.values() if isinstance(value, gs.Graph)]
-    return found + [pair for graph in inner for pair in _head_counts(graph.nodes)]
+    fused = [node for node in with_inner(nodes) if node.op in FUSED_ATTENTION]
+    return [(node, name) for node in fused for name in HEAD_COUNTS if name in node.attrs]

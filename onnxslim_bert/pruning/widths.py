@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxslim_bert.contract import Change
+from onnxslim_bert.contract import Change, Context
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.allocate import allocate
 from onnxslim_bert.pruning.prune import prune
 from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
-from onnxslim_bert.pruning.sites import Kind, Site, find_sites
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.pruning.sites import Kind, find_sites
 
 MEASURED = 8  # widths of a site that are measured; those between them are interpolated
 
@@ -22,39 +21,58 @@ def check_keep(name: str, keep: float) -> None:
         raise PassError(f"{name}: keep={keep} is not in (0, 1]; 0.75 keeps three quarters")
 
 
+def check_rounds(name: str, rounds: int) -> None:
+    """Raise PassError unless there is a round."""
+    if rounds < 1:
+        raise PassError(f"{name}: rounds={rounds} removes nothing; needed a number from 1")
+
+
 def prune_to_share(
-    model: Model, kind: Kind, keep: float, grid: int, trials: Trials, *, even: bool, refit: bool
+    model: Model, kind: Kind, keep: float, grid: int, ctx: Context, *, even: bool, refit: bool, rounds: int
 ) -> Change:
-    """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide."""
+    """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide.
+
+    rounds: steps in which units go, the same share in each. What a layer can lose is measured anew before every step,
+    on the model as it is by then; no layer loses more than half of its units in one of several steps.
+    """
     sites = find_sites(model, kind)
     total = sum(site.units for site in sites)
     budget = int(total * keep + 1e-9)
-    ladders = [ladder(site.units, grid) for site in sites]
-    if budget < (least := sum(steps[0] for steps in ladders)):
+    if budget == total:
+        return Change(0, f"all {total} {kind} are kept: keep={keep}")
+    if budget < (least := sum(ladder(site.units, grid)[0] for site in sites)):
         raise PassError(f"keep={keep} leaves {budget} of {total} {kind}; at least {least} are needed")
-    if even:
-        tried = [
-            [max(n for n in steps if n <= max(site.units * keep, steps[0]))] for site, steps in _zip(sites, ladders)
-        ]
-    else:
-        tried = [measured_widths(steps) for steps in ladders]
-    found = measure(model, sites, tried, trials)
-    counts = [steps[0] for steps in tried] if even else choose_widths(found, ladders, budget)
-    removed = total - sum(counts)
+    steps = 1 if even else rounds
+    errors: list[list[float]] = []
+    for step in range(1, steps + 1):
+        share = keep ** (step / steps)
+        sites = find_sites(model, kind)
+        ladders = [ladder(site.units, grid) for site in sites]
+        if steps > 1:
+            ladders = [[n for n in widths if 2 * n >= widths[-1]] for widths in ladders]
+        if even:
+            tried = [[max([n for n in widths if n <= keep * widths[-1]] or widths[:1])] for widths in ladders]
+        else:
+            tried = [measured_widths(widths, MEASURED // min(steps, 2)) for widths in ladders]
+        found = measure(model, sites, tried, ctx.trials)
+        counts = [widths[0] for widths in tried] if even else choose_widths(found, ladders, int(total * share + 1e-9))
+        kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
+        errors.append(prune(model, sites, kept, ctx.trials if refit else None))
+    left = [site.units for site in find_sites(model, kind)]
+    removed = total - sum(left)
     if not removed:
         return Change(0, f"all {total} {kind} are kept")
-    kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
-    errors = prune(model, sites, kept, trials if refit else None)
-    details = {"kept": dict(zip([str(site) for site in sites], counts, strict=True)), "errors": errors}
-    return Change(removed, f"{removed} of {total} {kind} removed; kept {_listed(counts)}", details)
+    details = {"kept": dict(zip(map(str, sites), left, strict=True)), "errors": errors}
+    return Change(removed, f"{removed} of {total} {kind} removed; kept {', '.join(map(str, left))}", details)
 
 
 def choose_widths(found: Sequence[Sensitivity], ladders: Sequence[Sequence[int]], budget: int) -> list[int]:
-    """The number of units for each site, at most `budget` in all, with the least damage."""
+    """The number of units for each site, at most `budget` in all where that is possible, with the least damage."""
     costs = [np.array(steps) for steps in ladders]
     damages = [one.squared(steps) for one, steps in zip(found, ladders, strict=True)]
     picked = allocate(costs, damages, budget)
-    assert picked is not None  # the first step of every ladder fits
+    if picked is None:  # half of every layer is still more
+        return [steps[0] for steps in ladders]
     return [steps[option] for steps, option in zip(ladders, picked, strict=True)]
 
 
@@ -64,15 +82,7 @@ def ladder(units: int, grid: int) -> list[int]:
     return [*range(step, units, step), units]
 
 
-def measured_widths(steps: Sequence[int]) -> list[int]:
-    """Those of a ladder that are measured: evenly spread, the ends among them."""
-    places = np.linspace(0, len(steps) - 1, min(MEASURED, len(steps))).round().astype(int)
+def measured_widths(steps: Sequence[int], most: int = MEASURED) -> list[int]:
+    """Those of a ladder that are measured, at most so many: evenly spread, the ends among them."""
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
     return [steps[place] for place in places]
-
-
-def _zip(sites: Sequence[Site], ladders: Sequence[Sequence[int]]) -> list[tuple[Site, Sequence[int]]]:
-    return list(zip(sites, ladders, strict=True))
-
-
-def _listed(counts: Sequence[int]) -> str:
-    return ", ".join(map(str, counts))

@@ -14,8 +14,7 @@ from onnxslim_bert.pruning.widths import ladder
 from onnxslim_bert.search.costs import Costs
 from onnxslim_bert.search.plan import Plan
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of bytes against milliseconds, where both are bounded
-TIGHTER = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8)  # budgets tried until both bounds hold
+BISECTIONS = 7  # of the weight of one bound against the other, and then of the budget
 GRID = {"heads": 1, "neurons": 32}
 
 
@@ -35,10 +34,9 @@ class Alternative:
     after: int | None = None
     keep: float = 1.0
 
-    def scale(self, site: Site) -> float:
-        """The share of the tokens that reach `site`: drops come between a layer's attention and its feed-forward."""
-        first = site.layers[0] + (site.kind == "neurons")
-        return self.keep if self.after is not None and first > self.after else 1.0
+    def share(self, layer: int) -> float:
+        """The share of the tokens that enter `layer`."""
+        return self.keep if self.after is not None and layer > self.after else 1.0
 
 
 @dataclass(frozen=True)
@@ -76,61 +74,50 @@ class Prediction:
 
 
 def choose(options: Options, budget: Budget) -> Prediction | None:
-    """The plan within `budget` with the least predicted damage, squares of damages adding up; None when none fits."""
-    predictions = [
-        prediction
-        for layers, embedding, tokens in itertools.product(options.layers, options.embeddings, options.tokens)
-        for prediction in _fitting(options, budget, layers, embedding, tokens)
-    ]
-    return min(predictions, key=lambda one: one.damage, default=None)
+    """The plan within `budget` with the least predicted damage, squares of damages adding up; None when none fits.
+
+    Nothing is removed when everything fits.
+    """
+    costs = options.costs
+    if budget.holds(costs.full_ms, costs.full_bytes):
+        sites = [one.site for one in options.sensitivities]
+        whole = _plan(sites, [site.units for site in sites], (Alternative(),) * 3, options.method)
+        return Prediction(whole, 0.0, costs.full_ms, costs.full_bytes)
+    best: Prediction | None = None
+    for table in sorted(_tables(options), key=lambda table: table.damage):
+        if best is not None and table.damage >= best.damage:
+            break  # and so are all that follow
+        if (found := _narrowed(table, budget, options.method)) and (best is None or found.damage < best.damage):
+            best = found
+    return best
 
 
-def _fitting(
-    options: Options, budget: Budget, layers: Alternative, embedding: Alternative, tokens: Alternative
-) -> Iterator[Prediction]:
-    """Plans with these alternatives that hold the budget."""
-    found = [one for one in options.sensitivities if not {*one.site.layers} <= {*layers.gone}]
-    ladders = [ladder(one.site.units, GRID[one.site.kind]) for one in found]
-    squares = [one.squared(steps) for one, steps in zip(found, ladders, strict=True)]
-    taken = (layers, embedding, tokens)
-    table = _Table.of(options.costs, found, ladders, taken)
-    both = budget.ms is not None and budget.nbytes is not None
-    for weight in WEIGHTS if both else (0.0 if budget.nbytes is None else 1.0,):
-        costs = table.mixed(budget, weight)
-        for tight in TIGHTER:
-            picked = allocate(costs, squares, tight)
-            if picked is not None and budget.holds(*(spent := table.spent(picked))):
-                square = sum(values[i] for values, i in zip(squares, picked, strict=True))
-                square += sum(one.damage**2 for one in taken)
-                counts = [steps[i] for steps, i in zip(ladders, picked, strict=True)]
-                yield Prediction(_plan(found, counts, taken, options.method), float(np.sqrt(square)), *spent)
-                break
+def reachable(options: Options, budget: Budget) -> bool:
+    """Whether any plan is within `budget`."""
+    return any(budget.holds(*table.spent([0] * len(table.found))) for table in _tables(options))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """What everything costs with some alternatives taken: at the narrowest, and each width beyond that."""
+    """What is left to choose with some alternatives taken.
 
-    least_ms: float
-    least_bytes: float
+    found: the sites that are left, and `ladders` what each may keep. squares: the damage of that, squared. ms, nbytes:
+    what it costs beyond the narrowest, and `least_*` what the whole model costs at its narrowest.
+    """
+
+    taken: tuple[Alternative, ...]
+    found: list[Sensitivity]
+    ladders: list[list[int]]
+    squares: list[Array]
     ms: list[Array]
     nbytes: list[Array]
+    least_ms: float
+    least_bytes: float
 
-    @classmethod
-    def of(
-        cls,
-        costs: Costs,
-        found: Sequence[Sensitivity],
-        ladders: Sequence[Sequence[int]],
-        taken: Sequence[Alternative],
-    ) -> "_Table":
-        scales = [float(np.prod([one.scale(each.site) for one in taken])) for each in found]
-        beyond = [np.array(steps, float) - steps[0] for steps in ladders]
-        ms = [costs.of(each.site).ms * units * s for each, units, s in zip(found, beyond, scales, strict=True)]
-        nbytes = [costs.of(each.site).nbytes * units for each, units in zip(found, beyond, strict=True)]
-        least_ms = costs.full_ms - sum(one.ms for one in taken) - sum(cost[-1] for cost in ms)
-        least_bytes = costs.full_bytes - sum(one.nbytes for one in taken) - sum(cost[-1] for cost in nbytes)
-        return cls(least_ms, least_bytes, ms, nbytes)
+    @property
+    def damage(self) -> float:
+        """Of the alternatives alone."""
+        return float(np.sqrt(sum(one.damage**2 for one in self.taken)))
 
     def spent(self, picked: Sequence[int]) -> tuple[float, float]:
         """Milliseconds and bytes of the widths `picked`."""
@@ -145,9 +132,100 @@ class _Table:
         return [(1 - weight) * ms / free_ms + weight * nbytes / free_bytes for ms, nbytes in parts]
 
 
-def _plan(found: Sequence[Sensitivity], counts: Sequence[int], taken: Sequence[Alternative], method: str) -> Plan:
+def _tables(options: Options) -> Iterator[_Table]:
+    """One for each combination of alternatives."""
+    costs = options.costs
+    count = 1 + max((layer for one in options.sensitivities for layer in one.site.layers), default=0)
+    every = [(one, ladder(one.site.units, GRID[one.site.kind])) for one in options.sensitivities]
+    for layers, embedding, tokens in itertools.product(options.layers, options.embeddings, options.tokens):
+        if not _go_together(layers, tokens, count):
+            continue
+        left = [(one, steps) for one, steps in every if not {*one.site.layers} <= {*layers.gone}]
+        beyond = [np.array(steps, float) - steps[0] for _, steps in left]
+        ms = [
+            costs.of(one.site).ms * _share(one.site, layers, tokens) * units
+            for (one, _), units in zip(left, beyond, strict=True)
+        ]
+        nbytes = [costs.of(one.site).nbytes * units for (one, _), units in zip(left, beyond, strict=True)]
+        left_there = np.mean([tokens.share(layer) for layer in layers.gone] or [1.0])
+        saved_ms = layers.ms * left_there + embedding.ms + tokens.ms
+        yield _Table(
+            (layers, embedding, tokens),
+            [one for one, _ in left],
+            [steps for _, steps in left],
+            [one.squared(steps) for one, steps in left],
+            ms,
+            nbytes,
+            float(costs.full_ms - saved_ms - sum(cost[-1] for cost in ms)),
+            float(costs.full_bytes - layers.nbytes - embedding.nbytes - sum(cost[-1] for cost in nbytes)),
+        )
+
+
+def _go_together(layers: Alternative, tokens: Alternative, count: int) -> bool:
+    """Whether both can be had: a drop of tokens counts its layers from the front and needs one behind it."""
+    if tokens.after is None or not layers.gone:
+        return True
+    return min(layers.gone) > tokens.after and tokens.after < count - len(layers.gone) - 1
+
+
+def _share(site: Site, layers: Alternative, tokens: Alternative) -> float:
+    """Of the time that a unit of `site` takes, what is left when layers are gone and others see fewer tokens.
+
+    Tokens are dropped between a layer's attention and its feed-forward.
+    """
+    is_later = site.kind == "neurons"
+    return float(np.mean([0.0 if i in layers.gone else tokens.share(i + is_later) for i in site.layers]))
+
+
+def _narrowed(table: _Table, budget: Budget, method: str) -> Prediction | None:
+    """The best widths with the alternatives of `table`; None when even the narrowest are beyond the budget."""
+
+    def square(picked: Sequence[int]) -> float:
+        return float(sum(values[i] for values, i in zip(table.squares, picked, strict=True)))
+
+    picked = min(_fitting(table, budget), key=square, default=None)
+    if picked is None:
+        return None
+    counts = [steps[i] for steps, i in zip(table.ladders, picked, strict=True)]
+    plan = _plan([one.site for one in table.found], counts, table.taken, method)
+    return Prediction(plan, float(np.sqrt(square(picked) + table.damage**2)), *table.spent(picked))
+
+
+def _fitting(table: _Table, budget: Budget) -> Iterator[list[int]]:
+    """Widths within the budget, the best ones among them.
+
+    One bound is a knapsack. Of two, a mixture is one: its best widths are the best of all if they hold both bounds
+    (Glover 1975, https://doi.org/10.1287/opre.23.3.434), so its weight moves towards the bound that they break; when
+    none holds both, the budget shrinks until both do.
+    """
+    if not budget.holds(*table.spent(narrowest := [0] * len(table.found))):
+        return
+    yield narrowest
+    if not narrowest:
+        return
+    low, high = float(budget.ms is None), float(budget.nbytes is not None)
+    weight = (low + high) / 2
+    for _ in range(BISECTIONS):
+        picked = allocate(table.mixed(budget, weight), table.squares, 1.0) or narrowest
+        ms, nbytes = table.spent(picked)
+        if budget.holds(ms, nbytes):
+            yield picked
+            return
+        low, high = (weight, high) if Budget(budget.ms).holds(ms, nbytes) else (low, weight)
+        weight = (low + high) / 2
+    for end in {low, weight, high}:
+        none, whole = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            tight = (none + whole) / 2
+            picked = allocate(table.mixed(budget, end), table.squares, tight) or narrowest
+            none, whole = (tight, whole) if budget.holds(*table.spent(picked)) else (none, tight)
+            if none == tight:
+                yield picked
+
+
+def _plan(sites: Sequence[Site], counts: Sequence[int], taken: Sequence[Alternative], method: str) -> Plan:
     heads, neurons = (
-        tuple(count for one, count in zip(found, counts, strict=True) if one.site.kind == kind)
+        tuple(count for site, count in zip(sites, counts, strict=True) if site.kind == kind)
         for kind in ("heads", "neurons")
     )
     layers, embedding, tokens = (one.step for one in taken)

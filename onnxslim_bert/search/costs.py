@@ -1,5 +1,7 @@
 """What each width costs in milliseconds and bytes, measured on this machine with the graph that will run."""
 
+import contextlib
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +10,12 @@ import numpy as np
 
 from onnxslim_bert.calibration.observers import Range
 from onnxslim_bert.contract import Context
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
-from onnxslim_bert.proof.bench import bench
+from onnxslim_bert.proof.bench import Latency, bench
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.pruning.sites import Kind, Site, find_sites
 from onnxslim_bert.pruning.surgery import keep_units
@@ -64,34 +67,41 @@ def site_key(site: Site) -> str:
     return f"{site.kind} {site.layers[0]}"
 
 
+def prunable_sites(model: Model) -> list[Site]:
+    """Every site of the kinds that can be pruned: an encoder without plain feed-forwards has heads only."""
+    sites: list[Site] = []
+    for kind in KINDS:
+        with contextlib.suppress(PassError):
+            sites += find_sites(model, kind)
+    return sites
+
+
 def measure_costs(source: Path, model: Model, folder: Path, workload: Workload, progress: Progress) -> Costs:
     """Time int8 models of `model` (canonicalized and fused) in which some sites are narrowed; files go to `folder`.
 
-    Sites of one kind whose layers compute the same are narrowed together; what that saves is linear in the units, as
-    dense layers and attention are. Units are left out as they come and ranges are made up: neither changes how long a
-    model takes.
+    Sites whose layers compute the same are narrowed together; what that saves is linear in the units, as dense layers
+    and attention are. Units are left out as they come and ranges are made up: neither changes how long a model takes.
     """
-    groups = [group for kind in KINDS for group in alike(model, find_sites(model, kind))]
-    files = [write_int8(model, [], 0.0, folder / "full.onnx")]
-    for number, group in enumerate(groups):
-        for share in SHARES:
-            files.append(write_int8(model, group, share, folder / f"narrow-{number}-{share}.onnx"))
-            progress("building models to time", len(files), 1 + len(groups) * len(SHARES))
-    source_ms, full_ms, *times = time_models([source, *files], workload, progress)
-    full_bytes, *sizes = (model_bytes(file) for file in files)
+    full = write_int8(model, [], 0.0, folder / "full.onnx")
+    full_ms, source_ms = time_models([full, source], workload)
+    full_bytes = model_bytes(full)
+    groups = alike(model, prunable_sites(model))
     savings: dict[str, Saving] = {}
-    for number, group in enumerate(groups):
-        mine = slice(number * len(SHARES), (number + 1) * len(SHARES))
+    for done, group in enumerate(groups, start=1):
+        files = [write_int8(model, group, share, folder / f"narrow-{share}.onnx") for share in SHARES]
+        by_now, *times = time_models([full, *files], workload)
         removed = np.array([sum(site.units - _left(site, share) for site in group) for share in SHARES])
-        per_unit = [
-            max(float(removed @ (full - np.array(narrowed[mine])) / (removed @ removed)), 0.0)  # least squares
-            for full, narrowed in ((full_ms, times), (full_bytes, sizes))
-        ]
-        savings |= {site_key(site): Saving(*per_unit) for site in group}
+        saved_ms = full_ms * (1 - np.array(times) / by_now)
+        saved_bytes = full_bytes - np.array([model_bytes(file) for file in files])
+        per_unit = [max(float(removed @ saved / (removed @ removed)), 0.0) for saved in (saved_ms, saved_bytes)]
+        savings |= {site_key(site): Saving(*per_unit) for site in group}  # least squares
+        progress("timing widths", done, len(groups))
+        for file in files:
+            file.unlink()
     return Costs(source_ms, full_ms, full_bytes, savings)
 
 
-def time_models(paths: Sequence[Path], workload: Workload, progress: Progress | None = None) -> list[float]:
+def time_models(paths: Sequence[Path], workload: Workload) -> list[float]:
     """Milliseconds a run of each model, from rounds in which all of them run; the first one's median sets the scale."""
     latencies = bench(
         paths,
@@ -101,19 +111,25 @@ def time_models(paths: Sequence[Path], workload: Workload, progress: Progress | 
         threads=workload.threads,
         seed=workload.seed,
         footprints=False,
-        progress=progress,
     ).latencies
-    return [latencies[0].median_ms / latency.speedup.value for latency in latencies]
+    return [latencies[0].median_ms * _share(latency) for latency in latencies]
+
+
+def _share(latency: Latency) -> float:
+    """Of the first one's time; a difference that the rounds cannot tell from none is none."""
+    speedup = latency.speedup
+    return 1.0 if speedup.low <= 1 <= speedup.high else 1 / speedup.value
 
 
 def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
-    """Sites in groups that compute the same: of one width, for all tokens or for the first alone."""
+    """Sites in groups that compute the same: of one kind and width, for all tokens or for the first alone."""
     probe = model.clone()
     FirstToken().apply(probe, Context())
     single = {layer.index for layer in probe.encoder.layers if layer.first_token}
-    groups: dict[tuple[int, int, bool], list[Site]] = {}
+    groups: dict[tuple[str, int, int, bool], list[Site]] = {}
     for site in sites:
-        groups.setdefault((site.units, len(site.layers), bool(single & {*site.layers})), []).append(site)
+        key = site.kind, site.units, len(site.layers), bool(single & {*site.layers})
+        groups.setdefault(key, []).append(site)
     return list(groups.values())
 
 
@@ -127,6 +143,8 @@ def write_int8(model: Model, sites: Sequence[Site], share: float, path: Path) ->
     quantize.apply(made, Context({want: Range(-4.0, 4.0) for want in quantize.wants(made)}))
     SkipMask().apply(made, Context())
     made.save(path, overwrite=True)
+    del made
+    gc.collect()  # a graph's nodes and tensors refer to each other
     return path
 
 

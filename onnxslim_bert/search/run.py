@@ -2,24 +2,36 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, GateError
 from onnxslim_bert.model import Model
 from onnxslim_bert.output import staging
+from onnxslim_bert.passes.quantize_static import dense_layers
 from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import Outputs, evaluate
-from onnxslim_bert.proof.footprint import model_bytes
+from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import Provenance, file_sha256, stamp
-from onnxslim_bert.quantize import Options, check_outputs, check_vocabulary, compare_answers, fit_to, make_trials
+from onnxslim_bert.quantize import (
+    Options,
+    check_outputs,
+    check_vocabulary,
+    compare_answers,
+    fit_to,
+    fixed_shape,
+    make_trials,
+)
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report
 from onnxslim_bert.search.costs import Workload
+from onnxslim_bert.search.judge import Judge
 from onnxslim_bert.search.search import Found, Search
 from onnxslim_bert.search.state import State
 from onnxslim_bert.search.targets import Targets
@@ -62,8 +74,9 @@ def search_files(
 ) -> Searched:
     """Write the model that reaches `targets` with the least damage to `output`, and a report beside it.
 
-    What was measured lies in a folder beside the output until the search has ended, so that a search that was stopped
-    goes on where it was. Raises SlimError for what the user can mend, a GateError when the targets are out of reach.
+    What was measured lies in a folder beside the output until the model is written, so that a search that was stopped,
+    or asked for too much, goes on where it was. Raises SlimError for what the user can mend, a GateError when the
+    targets are out of reach.
     """
     check_outputs(source, [output, report_path(output)], overwrite=overwrite, in_place=in_place)
     calibration, evaluation = sources.load(options.seed)
@@ -74,13 +87,19 @@ def search_files(
     model = Model.load(source)
     canonical = model.clone()
     run_recipe(canonical, Recipe.parse("canonicalize?"))
+    dense_layers(canonical)  # float32, or a PassError
     check_vocabulary(canonical, tokenizer)
     options = fit_to(canonical, options)
     trials = make_trials(canonical, calibration, tokenizer, options, split=True, corpus=corpus, progress=progress)
-    workload = Workload(batch, min(128, options.max_length), options.threads, options.seed)
-    state = State(output.with_suffix(".search"), _key(source, calibration, corpus, options, workload))
+    workload = Workload(fixed_shape(canonical)[0] or batch, min(128, options.max_length), options.threads, options.seed)
     judge = Judge(source, sources.spare(calibration, evaluation, JUDGED, options.seed), tokenizer, options)
-    found = Search(source, model, trials, judge, workload, state).run(targets)
+    key = _key(source, tokenizer, [calibration, corpus, judge.rows], options, workload)
+    state = State(output.with_suffix(".search"), key)
+    try:
+        found = Search(source, model, trials, judge, workload, state).run(targets)
+    except GateError as error:
+        kept = f"what was measured is kept in {state.folder}: ask for less, or delete it"
+        raise type(error)(f"{error}; {kept}") from error
     provenance = Provenance.of(source, found.chosen.recipe, calibration, corpus)
     chosen = Model.load(found.chosen.file)
     stamp(chosen, provenance)
@@ -97,7 +116,8 @@ def search_files(
             model_bytes(candidate),
             targets,
             provenance,
-            judge.rows.name,
+            f"{judge.rows.name} {judge.rows.split}, {len(judge.rows)} rows"
+            + ", those of calibration" * (judge.rows is calibration),
             replace(found, chosen=replace(found.chosen, file=output)),
             comparison,
         )
@@ -109,31 +129,10 @@ def search_files(
     return result
 
 
-class Judge:
-    """What a candidate loses on rows that are in no calibration, in points of the task metric.
-
-    Without labels, the percentage of rows on which it does not answer as the source does: accuracy drops by no more.
-    """
-
-    def __init__(self, source: Path, rows: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
-        self.rows = rows
-        self._tokenizer = tokenizer
-        self._options = options
-        self._source = self._answers(source)
-
-    def __call__(self, candidate: Path) -> float:
-        comparison = compare(self._source, self._answers(candidate), self.rows, seed=self._options.seed)
-        if comparison.scores:
-            return comparison.scores[0].drop.value
-        close = comparison.fidelity
-        return 100 - close.agreement.value if close.agreement else 100 * (1 - (close.cosine or 0.0))
-
-    def _answers(self, path: Path) -> Outputs:
-        options = self._options
-        return evaluate(path, self.rows, self._tokenizer, max_length=options.max_length, threads=options.threads)
-
-
-def _key(source: Path, calibration: Dataset, corpus: Dataset | None, options: Options, workload: Workload) -> str:
-    data = [one.fingerprint() for one in (calibration, corpus) if one is not None]
-    parts = [__version__, file_sha256(source), data, asdict(options), asdict(workload)]
+def _key(
+    source: Path, tokenizer: Tokenizer | None, datasets: Sequence[Dataset | None], options: Options, workload: Workload
+) -> str:
+    files = [*model_files(source), *([tokenizer.file] if tokenizer is not None and tokenizer.file is not None else [])]
+    data = [one.fingerprint() for one in datasets if one is not None]
+    parts = [__version__, onnxruntime.__version__, file_sha256(*files), data, asdict(options), asdict(workload)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

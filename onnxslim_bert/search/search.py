@@ -3,48 +3,39 @@
 import gc
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
 from onnxslim_bert.pipeline import run_recipe
 from onnxslim_bert.proof.footprint import model_bytes
+from onnxslim_bert.quantize import fixed_shape
 from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.choose import Budget, Options, Prediction, choose
-from onnxslim_bert.search.costs import Workload, measure_costs, time_models
+from onnxslim_bert.search.choose import Alternative, Budget, Options, Prediction, choose, reachable
+from onnxslim_bert.search.costs import Costs, Workload, measure_costs, time_models
 from onnxslim_bert.search.plan import EXACT
-from onnxslim_bert.search.state import Candidate, State
+from onnxslim_bert.search.points import Point, frontier, pick
+from onnxslim_bert.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
 from onnxslim_bert.search.tables import (
     choose_int8_method,
     embedding_steps,
     layer_steps,
     measure_alternatives,
     measure_sensitivities,
+    showing,
+    spliced_trials,
     token_steps,
 )
 from onnxslim_bert.search.targets import Targets
 from onnxslim_bert.trials import Trials
 
-DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the target
-DEEPEST = 0.2  # share of the int8 model's time that is left at depth 1 when no speed is asked for
+DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the targets
+DEEPEST = 0.2  # share of the int8 model's time that is left at depth 1 when only a drop is given
 CORRECTIONS = 3  # times that a target is aimed at again, when what was built misses what the tables said
+MARGIN = 1.02  # by which targets are then aimed beyond
 BISECTIONS = 3  # steps between the deepest model within the drop and the first beyond it
-
-
-@dataclass(frozen=True)
-class Point:
-    """One model of the frontier, measured. speedup: over the source. drop: points of the task metric on judged rows."""
-
-    recipe: str
-    file: Path
-    nbytes: int
-    ms: float
-    speedup: float
-    damage: float
-    predicted: float
-    drop: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,7 @@ class Found:
 
 
 Judge = Callable[[Path], float]  # the points of the task metric that a file loses
+Steps = Callable[[Model], Sequence[Alternative]]
 
 
 class Search:
@@ -75,87 +67,95 @@ class Search:
         self.judge = judge
         self.workload = workload
         self.state = state
-        self.drops: dict[str, float] = {}
+        self.points: dict[str, Point] = {}
 
     def run(self, targets: Targets) -> Found:
         """The frontier towards `targets` and its point that meets them with the least damage.
 
         Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came, when none does.
         """
-        options = self.state.options or self._measure()
-        built = self._deepen(options, targets) if targets.speedup or targets.nbytes else self._until(options, targets)
-        points = self._points(list({candidate.recipe: candidate for candidate in built}.values()))
-        meeting = [point for point in points if targets.met_by(point.speedup, point.nbytes, point.drop)]
-        if not meeting:
-            raise _missed(points, targets)
+        options = self._measured()
         only_drop = targets.speedup is None and targets.nbytes is None
-        best = (
-            max(meeting, key=lambda p: p.speedup) if only_drop else min(meeting, key=lambda p: (p.damage, -p.speedup))
-        )
-        return Found(points[0].ms * points[0].speedup, tuple(points), best)
+        points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
+        best = frontier(list(dict.fromkeys(points)))
+        return Found(best[0].ms * best[0].speedup, tuple(best), pick(best, targets))
 
-    def _measure(self) -> Options:
+    def _measured(self) -> Options:
+        """Every table, each on disk as soon as it is there."""
+        once, trials = self.state.once, self.trials
+
+        def alternatives(name: str, steps: Steps, trials: Trials) -> list[Alternative]:
+            return measure_alternatives(
+                self._fused, steps(self._fused), costs, self.workload, self.state.folder, trials, f"measuring {name}"
+            )
+
+        sensitivities = once("widths", lambda: measure_sensitivities(self._fused, trials), read_sensitivities)
+        costs = once("costs", self._costs, read_costs)
+        layers = once("layers", lambda: alternatives("layers", layer_steps, trials), read_alternatives)
+        tables = once("tables", lambda: alternatives("word tables", embedding_steps, trials), read_alternatives)
+        tokens = once("tokens", lambda: alternatives("tokens", token_steps, self._long), read_alternatives)
+        method = once("method", lambda: choose_int8_method(self._fused, trials), str)
+        return Options(sensitivities, costs, layers, tables, tokens, method)
+
+    def _costs(self) -> Costs:
+        return measure_costs(self.source, self._fused, self.state.folder, self.workload, self.trials.progress)
+
+    @cached_property
+    def _fused(self) -> Model:
         model = self.model.clone()
         run_recipe(model, Recipe.parse(EXACT))
-        sensitivities = measure_sensitivities(model, self.trials)
-        costs = measure_costs(self.source, model, self.state.folder, self.workload, self.trials.progress)
-        layers, embeddings, tokens = (
-            measure_alternatives(model, steps(model), costs, self.workload, self.state.folder, self.trials)
-            for steps in (layer_steps, embedding_steps, token_steps)
-        )
-        method = choose_int8_method(model, self.trials)
-        options = Options(sensitivities, costs, layers, embeddings, tokens, method)
-        self.state.keep_options(options)
-        return options
+        return model
 
-    def _deepen(self, options: Options, targets: Targets) -> list[Candidate]:
-        """Models on the way to the targets of speed and size, and the one that reaches them."""
+    @cached_property
+    def _long(self) -> Trials:
+        return spliced_trials(self.trials, fixed_shape(self.model)[1] or self.workload.length)
+
+    def _towards(self, options: Options, targets: Targets) -> list[Point]:
+        """Models on the way to the targets of speed and size, as far as it goes, and the one that reaches them."""
+        reach = _reach(options, targets)
+        points: list[Point] = []
+        for done, depth in enumerate(DEPTHS, start=1):
+            points += self._at(options, targets, reach * depth)
+            self.trials.progress("building models", done, len(DEPTHS))
         aim = targets
-        built: list[Candidate] = []
-        for depth in DEPTHS:
-            built += self._at(options, aim, depth)
-        for _ in range(CORRECTIONS):
-            last = self._points([built[-1]])[0]
-            if Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
+        for done in range(1, 1 + CORRECTIONS):
+            last = points[-1]
+            if reach < 1 or Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
                 break
-            speedup = aim.speedup and targets.speedup and aim.speedup * max(1.0, 1.01 * targets.speedup / last.speedup)
-            nbytes = aim.nbytes and targets.nbytes and aim.nbytes * min(1.0, 0.995 * targets.nbytes / last.nbytes)
+            speedup = aim.speedup and targets.speedup and aim.speedup * max(1, MARGIN * targets.speedup / last.speedup)
+            nbytes = aim.nbytes and targets.nbytes and aim.nbytes * min(1, targets.nbytes / MARGIN / last.nbytes)
             aim = Targets(speedup, nbytes, targets.drop)
-            further = self._at(options, aim, 1.0)
-            if not further:
-                break
-            built += further
-        return built
+            reach = _reach(options, aim)
+            points += self._at(options, aim, reach)
+            self.trials.progress("correcting the aim", done, CORRECTIONS)
+        return points
 
-    def _until(self, options: Options, targets: Targets) -> list[Candidate]:
-        """Ever deeper models until one loses more than is allowed, and those between the last two."""
-        built: list[Candidate] = []
-        within, beyond = 0.0, 1.0
-        for depth in DEPTHS:
-            built += (made := self._at(options, targets, depth))
-            if made and self._drop(made[-1]) > (targets.drop or 0.0):
-                beyond = depth
+    def _until(self, options: Options, drop: float) -> list[Point]:
+        """Ever deeper models until one loses more than `drop`, and those between the last two."""
+        targets = Targets(drop=drop)
+        reach = _reach(options, targets)
+        points: list[Point] = []
+        within, beyond = 0.0, reach
+        for done, depth in enumerate(DEPTHS, start=1):
+            points += self._at(options, targets, reach * depth)
+            self.trials.progress("building models", done, len(DEPTHS))
+            if points[-1].drop > drop:
+                beyond = reach * depth
                 break
-            within = depth
-        for _ in range(BISECTIONS):
+            within = reach * depth
+        for done in range(1, 1 + BISECTIONS):
+            if within == beyond:
+                break
             middle = (within + beyond) / 2
-            built += (made := self._at(options, targets, middle))
-            if made and self._drop(made[-1]) <= (targets.drop or 0.0):
-                within = middle
-            else:
-                beyond = middle
-        return built
+            points += self._at(options, targets, middle)
+            within, beyond = (middle, beyond) if points[-1].drop <= drop else (within, middle)
+            self.trials.progress("closing in on the drop", done, BISECTIONS)
+        return points
 
-    def _at(self, options: Options, targets: Targets, depth: float) -> list[Candidate]:
+    def _at(self, options: Options, targets: Targets, depth: float) -> list[Point]:
         """The best model at `depth` between the int8 model and the targets; none when no plan goes that far."""
-        costs = options.costs
-        goal = costs.source_ms / targets.speedup if targets.speedup else costs.full_ms * DEEPEST
-        ms = costs.full_ms + depth * (min(goal, costs.full_ms) - costs.full_ms)
-        nbytes = None
-        if targets.nbytes:
-            nbytes = costs.full_bytes + depth * (min(targets.nbytes, costs.full_bytes) - costs.full_bytes)
-        chosen = choose(options, Budget(ms if targets.speedup or not targets.nbytes else None, nbytes))
-        return [] if chosen is None else [self._build(chosen)]
+        chosen = choose(options, _budget(options.costs, targets, depth))
+        return [] if chosen is None else [self._measure(self._build(chosen))]
 
     def _build(self, prediction: Prediction) -> Candidate:
         recipe = str(prediction.plan.recipe)
@@ -163,8 +163,10 @@ class Search:
         if held is not None:
             return held
         model = self.model.clone()
-        run_recipe(model, prediction.plan.recipe, self.trials)
+        run_recipe(model, prediction.plan.recipe, showing(self.trials))
         damage = self.trials.damage(model)
+        if prediction.plan.tokens:
+            damage = max(damage, self._long.damage(model))
         file = self.state.folder / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.onnx"
         model.save(file, overwrite=True)
         check_weights_stay_int8(file)
@@ -174,32 +176,41 @@ class Search:
         self.state.keep_candidate(candidate)
         return candidate
 
-    def _drop(self, candidate: Candidate) -> float:
-        if candidate.recipe not in self.drops:
-            self.drops[candidate.recipe] = self.judge(candidate.file)
-        return self.drops[candidate.recipe]
+    def _measure(self, candidate: Candidate) -> Point:
+        """A candidate timed together with the source, and judged."""
+        if candidate.recipe not in self.points:
+            source, ms = time_models([self.source, candidate.file], self.workload)
+            drop = candidate.drop
+            if drop is None:
+                drop = self.judge(candidate.file)
+                self.state.keep_candidate(replace(candidate, drop=drop))
+            measured = candidate.damage, candidate.predicted, drop
+            self.points[candidate.recipe] = Point(
+                candidate.recipe, candidate.file, candidate.nbytes, ms, source / ms, *measured
+            )
+        return self.points[candidate.recipe]
 
-    def _points(self, candidates: Sequence[Candidate]) -> list[Point]:
-        """The candidates, slowest first, timed with the source in one interleaved run."""
-        source, *times = time_models([self.source, *(one.file for one in candidates)], self.workload)
-        points = [
-            Point(one.recipe, one.file, one.nbytes, ms, source / ms, one.damage, one.predicted, self._drop(one))
-            for one, ms in zip(candidates, times, strict=True)
-        ]
-        return sorted(points, key=lambda point: point.speedup)
+
+def _budget(costs: Costs, targets: Targets, depth: float) -> Budget:
+    """The budget at `depth` between the int8 model and the targets."""
+
+    def between(full: float, goal: float) -> float:
+        return full + depth * (min(goal, full) - full)
+
+    nbytes = None if targets.nbytes is None else between(costs.full_bytes, targets.nbytes)
+    if targets.speedup is not None:
+        return Budget(between(costs.full_ms, costs.source_ms / targets.speedup), nbytes)
+    return Budget(between(costs.full_ms, costs.full_ms * DEEPEST) if nbytes is None else None, nbytes)
 
 
-def _missed(points: Sequence[Point], targets: Targets) -> Exception:
-    """The error that says which target was out of reach, and how far the search came."""
-    fastest, smallest = max(points, key=lambda p: p.speedup), min(points, key=lambda p: p.nbytes)
-    if targets.speedup and fastest.speedup < targets.speedup:
-        return LatencyGateError(
-            f"--target-speedup {targets.speedup:g} was not reached: the fastest is {fastest.speedup:.2f}x"
+def _reach(options: Options, targets: Targets) -> float:
+    """The greatest depth at which there is a plan; 1 when the targets can be reached, by the tables."""
+    if reachable(options, _budget(options.costs, targets, 1.0)):
+        return 1.0
+    within, beyond = 0.0, 1.0
+    for _ in range(10):
+        middle = (within + beyond) / 2
+        within, beyond = (
+            (middle, beyond) if reachable(options, _budget(options.costs, targets, middle)) else (within, middle)
         )
-    if targets.nbytes and smallest.nbytes > targets.nbytes:
-        asked, reached = (f"{nbytes / 1e6:.1f} MB" for nbytes in (targets.nbytes, smallest.nbytes))
-        return SizeGateError(f"--target-size {asked} was not reached: the smallest is {reached}")
-    within = [point for point in points if targets.drop is None or point.drop <= targets.drop]
-    best = max(within, key=lambda p: p.speedup, default=None)
-    far = f"the fastest within it is {best.speedup:.2f}x at {best.nbytes / 1e6:.1f} MB" if best else "no model keeps it"
-    return AccuracyGateError(f"--max-drop {targets.drop:g} does not hold at the targets: {far}")
+    return within

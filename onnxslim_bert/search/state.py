@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,10 +100,8 @@ class State:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a dataclass or an array."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value.tolist()
+    """What JSON can hold of an array or a dataclass."""
+    return value.tolist() if isinstance(value, np.ndarray) else asdict(value)
 
 
 def read_sensitivities(held: Any) -> list[Sensitivity]:

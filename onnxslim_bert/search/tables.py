@@ -1,23 +1,26 @@
 """Measure what the search chooses from: sensitivities, costs, and the steps besides narrowing."""
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+from onnxslim_bert.calibration.spliced import spliced
 from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.pipeline import Done, run_recipe
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
-from onnxslim_bert.pruning.sites import find_sites
 from onnxslim_bert.pruning.widths import ladder, measured_widths
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.search.choose import GRID, Alternative
-from onnxslim_bert.search.costs import KINDS, Costs, Workload, time_models, write_int8
+from onnxslim_bert.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
 from onnxslim_bert.trials import Trials
 
+LAYERS = (1, 2)  # that go
 RANKS = (2, 3, 4, 6)  # of these parts of the width, for the factors of the word table
 VOCABULARIES = (2, 3, 4)  # parts of the vocabulary that stay
 TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on
@@ -25,39 +28,55 @@ TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on
 
 def measure_sensitivities(model: Model, trials: Trials) -> list[Sensitivity]:
     """What each width of each site does to the answers."""
-    sites = [site for kind in KINDS for site in find_sites(model, kind)]
-    return measure(model, sites, [measured_widths(ladder(site.units, GRID[site.kind])) for site in sites], trials)
+    sites = prunable_sites(model)
+    widths = [measured_widths(ladder(site.units, GRID[site.kind])) for site in sites]
+    return measure(model, sites, widths, showing(trials, "measuring sensitivity")) if sites else []
 
 
 def choose_int8_method(model: Model, trials: Trials) -> str:
     """The range method with which the int8 form of the whole model is nearest to it."""
     probe = model.clone()
-    run_recipe(probe, Recipe.parse("first-token?,split-outliers?,smooth?"), trials)
-    return choose_method(probe, QuantizeStatic(), trials)[0].method
+    run_recipe(probe, Recipe.parse("first-token?,split-outliers?,smooth?"), showing(trials))
+    return choose_method(probe, QuantizeStatic(), showing(trials, "choosing the range method"))[0].method
 
 
 def measure_alternatives(
-    model: Model, steps: Iterable[Alternative], costs: Costs, workload: Workload, folder: Path, trials: Trials
+    model: Model,
+    steps: Sequence[Alternative],
+    costs: Costs,
+    workload: Workload,
+    folder: Path,
+    trials: Trials,
+    stage: str,
 ) -> list[Alternative]:
-    """Those of `steps` that the model can have, with their damage and what they save, as int8; the empty one first."""
+    """Those of `steps` that the model can have, with their damage and what they save, as int8; the empty one first.
+
+    trials: judge the damage. stage: what the progress is called.
+    """
     found = [Alternative()]
-    wanted = list(steps)
-    full = write_int8(model, [], 0.0, folder / "full.onnx")
-    for done, one in enumerate(wanted, start=1):
+    full = folder / "full.onnx"
+    if steps and not full.exists():
+        write_int8(model, [], 0.0, full)
+    for done, one in enumerate(steps, start=1):
         made = model.clone()
-        before = "first-token?," if one.after is not None else ""
-        try:
-            changes = run_recipe(made, Recipe.parse(before + one.step), trials, allow_noop=True)
-        except PassError:
-            continue  # not for this model
-        if changes[-1].count:
+        change = _take(made, one, trials)
+        if change is not None and change.count:
             damage = trials.damage(made)
             file = write_int8(made, [], 0.0, folder / "alternative.onnx")
             slow, fast = time_models([full, file], workload)
             ms, nbytes = costs.full_ms * (1 - fast / slow), float(model_bytes(full) - model_bytes(file))
-            found.append(replace(one, damage=damage, ms=ms, nbytes=nbytes))
-        trials.progress("measuring alternatives", done, len(wanted))
+            gone = tuple(change.details.get("removed", ()))
+            found.append(replace(one, damage=damage, ms=ms, nbytes=nbytes, gone=gone))
+            file.unlink()
+        del made
+        gc.collect()  # a graph's nodes and tensors refer to each other
+        trials.progress(stage, done, len(steps))
     return found
+
+
+def layer_steps(model: Model) -> list[Alternative]:
+    """Fewer layers; the pass finds which ones."""
+    return [Alternative(f"drop-layers{{drop={drop}}}") for drop in LAYERS if drop < len(model.encoder.layers)]
 
 
 def embedding_steps(model: Model) -> list[Alternative]:
@@ -81,7 +100,34 @@ def token_steps(model: Model) -> list[Alternative]:
     ]
 
 
-def layer_steps(model: Model) -> list[Alternative]:
-    """One layer less: each layer in turn."""
-    layers = range(len(model.encoder.layers))
-    return [Alternative(f"drop-layers{{layers={i}}}", gone=(i,)) for i in layers if len(layers) > 1]
+def spliced_trials(trials: Trials, length: int) -> Trials:
+    """`trials` judged on their held-back rows spliced to `length` tokens.
+
+    Texts shorter than the workload on which time is measured lose few tokens or none: on them, drops of tokens would
+    look free.
+    """
+    return Trials(
+        trials.original,
+        trials.fitting,
+        spliced(trials.held_back, length),
+        protected_ids=trials.protected_ids,
+        corpus_counts=trials.corpus_counts,
+        threads=trials.threads,
+        progress=trials.progress,
+    )
+
+
+def showing(trials: Trials, stage: str = "") -> Trials:
+    """`trials` whose progress is that of `stage` alone: what runs within it would start its bars again and again."""
+    shown = copy(trials)
+    shown.progress = lambda task, done, total: trials.progress(task, done, total) if task == stage else None
+    return shown
+
+
+def _take(model: Model, one: Alternative, trials: Trials) -> Done | None:
+    """What the step did to `model`; None when such a model cannot have it."""
+    before = "first-token?," if one.after is not None else ""
+    try:
+        return run_recipe(model, Recipe.parse(before + one.step), showing(trials), allow_noop=True)[-1]
+    except PassError:
+        return None

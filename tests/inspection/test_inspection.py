@@ -66,7 +66,7 @@ def test_uneven_layers_are_told_apart(tmp_path):
     found = inspect(tmp_path / "m.onnx")
     assert found.encoder is not None
     assert found.encoder.facts.feed_forward == (20, 13, 20)
-    assert "feed-forward      20 | 13 | 20" in describe(found)
+    assert "feed-forward        20 | 13 | 20" in describe(found)
 
 
 def test_albert_shares_every_matrix_across_its_layers():
@@ -166,7 +166,7 @@ def test_options_reach_the_counts_and_the_hash(capsys):
     assert run(path, "--batch", "3", "--seq", "7", "--sha256") == 0
     out = capsys.readouterr().out
     assert "(batch 3, 7 tokens)" in out
-    assert f"sha256            {inspect(path, sha256=True).file.sha256}\n" in out
+    assert f"sha256              {inspect(path, sha256=True).file.sha256}\n" in out
 
 
 def test_json_is_one_document_of_everything(capsys):
@@ -200,7 +200,7 @@ def test_what_is_no_encoder_is_described_and_refused(name, options, capsys):
         assert (document["encoder"], document["file"]["producer"]["name"]) == (None, "pytorch")
         assert document["reason"] in err
     else:
-        assert "made by           pytorch" in out
+        assert "made by             pytorch" in out
         assert "encoder           none: " in out
 
 

@@ -1,0 +1,122 @@
+"""Closed forms against what they are the closed form of: least squares solved whole, and every subset tried."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from onnxslim_bert.calibration.observers import Gram
+from onnxslim_bert.pruning.least_squares import (
+    channels,
+    elimination_order,
+    moments,
+    refit,
+    squared_error,
+    with_ridge,
+)
+
+RIDGE = 0.03
+
+
+def gram(rows):
+    return Gram(rows.T @ rows, rows.sum(0), len(rows))
+
+
+@pytest.fixture
+def rows():
+    """[40, 6], correlated, with a mean."""
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((40, 6)) @ rng.standard_normal((6, 6)) + rng.standard_normal(6)
+
+
+@pytest.fixture
+def weight():
+    return np.random.default_rng(4).standard_normal((6, 5))
+
+
+def lost(hessian, weight, kept):
+    """What keeping these inputs costs after a refit."""
+    return squared_error(hessian, refit(hessian, weight, np.array(kept, np.int64)) - weight)
+
+
+def test_moments_are_those_of_all_rows(rows):
+    """However the rows come in."""
+    covariance, mean = moments([gram(rows[:13]), gram(rows[13:])])
+    np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True))
+    np.testing.assert_allclose(mean, rows.mean(0))
+
+
+def test_a_refit_is_ridge_regression(rows, weight):
+    """numpy's lstsq on centred rows, with the ridge as further rows that hold the matrix to what it was."""
+    kept, gone = np.array([0, 2, 5]), [1, 3, 4]
+    covariance, mean = moments([gram(rows)])
+    centred = (rows - mean) / np.sqrt(len(rows))
+    pull = np.sqrt(RIDGE * np.trace(covariance) / 6) * np.eye(6)
+    stacked = np.concatenate([centred, pull])
+    expected = np.linalg.lstsq(stacked[:, kept], stacked @ weight)[0]
+    fitted = refit(with_ridge(covariance, RIDGE), weight, kept)
+    np.testing.assert_allclose(fitted[kept], expected)
+    assert not fitted[gone].any()
+
+
+def test_the_error_of_a_matrix_is_that_of_its_results(rows, weight):
+    """The mean aside, which goes into the bias."""
+    covariance, mean = moments([gram(rows)])
+    expected = np.square((rows - mean) @ weight).sum(1).mean()
+    assert squared_error(covariance, weight) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_each_unit_that_goes_is_the_cheapest_of_those_left(rows, weight, unit):
+    """By enumeration: every unit that is left is tried, refitted from scratch."""
+    hessian = with_ridge(moments([gram(rows)])[0], RIDGE)
+    left, expected = list(range(6 // unit)), []
+    while left:
+        trials = [channels([other for other in left if other != one], unit) for one in left]
+        costs = [lost(hessian, weight, kept) for kept in trials]
+        expected.append(left.pop(int(np.argmin(costs))))
+    assert elimination_order(hessian, weight, unit).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_greedy_is_near_the_best_subset(rows, weight, count):
+    """By enumeration of all subsets; with independent inputs greedy is the best."""
+    for hessian, most in ((with_ridge(moments([gram(rows)])[0], RIDGE), 1.5), (np.diag(np.arange(1.0, 7)), 1.0)):
+        kept = np.sort(elimination_order(hessian, weight, 1)[6 - count :])
+        least = min(lost(hessian, weight, subset) for subset in combinations(range(6), count))
+        assert lost(hessian, weight, kept) <= least * most + 1e-12
+
+
+def test_a_copy_of_another_input_goes_first_and_costs_nothing(rows, weight):
+    """Its row of the matrix joins that of the other."""
+    doubled = np.concatenate([rows, rows[:, 2:3]], 1)
+    weight = np.concatenate([weight, [np.arange(5.0)]])
+    hessian = with_ridge(moments([gram(doubled)])[0], 1e-9)
+    first = elimination_order(hessian, weight, 1)[0]
+    assert first in (2, 6)
+    kept = np.setdiff1d(np.arange(7), first)
+    assert lost(hessian, weight, kept) < 1e-6
+    np.testing.assert_allclose(refit(hessian, weight, kept)[8 - first], weight[2] + weight[6], atol=1e-5)
+
+
+def test_many_units_go_a_few_at_a_time():
+    """Every unit once, and near as good as one at a time."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 64)) @ rng.standard_normal((64, 64))
+    hessian, weight = with_ridge(moments([gram(rows)])[0], RIDGE), rng.standard_normal((64, 7))
+    order = elimination_order(hessian, weight, 1)
+    assert sorted(order) == list(range(64))
+    chance = np.mean([lost(hessian, weight, np.sort(rng.permutation(64)[:32])) for _ in range(20)])
+    assert lost(hessian, weight, np.sort(order[32:])) < 0.5 * chance
+
+
+def test_inputs_that_never_move_can_go():
+    """A covariance of zeros leaves no system singular."""
+    hessian, weight = with_ridge(np.zeros((6, 6)), RIDGE), np.ones((6, 5))
+    assert sorted(elimination_order(hessian, weight, 2)) == [0, 1, 2]
+    np.testing.assert_array_equal(refit(hessian, weight, np.array([0, 1])), [[1] * 5] * 2 + [[0] * 5] * 4)
+
+
+def test_channels_of_units_lie_side_by_side():
+    assert channels([2, 0], 3).tolist() == [6, 7, 8, 0, 1, 2]
+    assert channels([], 3).tolist() == []

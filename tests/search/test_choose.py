@@ -1,0 +1,170 @@
+"""What is chosen holds its budget, is nearly the best there is, and saves nothing twice."""
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up import options
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.pruning.sensitivity import Sensitivity
+from onnxslim_bert.pruning.sites import Site
+from onnxslim_bert.search.choose import Alternative, Budget, Options, choose, reachable
+from onnxslim_bert.search.costs import Costs, Saving
+from onnxslim_bert.search.plan import Plan
+
+
+def every_plan(found: Options) -> tuple[Array, Array, Array]:
+    """Squared damage, milliseconds and bytes of every combination of widths, an axis for each site.
+
+    By the definition: what the whole model takes less what each unit saves.
+    """
+    squares, ms, nbytes = [], [], []
+    for one in found.sensitivities:
+        counts, saving = np.array(list(one.damage)), found.costs.of(one.site)
+        squares.append(np.square(list(one.damage.values())))
+        ms.append(-saving.ms * (one.site.units - counts))
+        nbytes.append(-saving.nbytes * (one.site.units - counts))
+    sums = [functools.reduce(np.add.outer, parts) for parts in (squares, ms, nbytes)]
+    return sums[0], found.costs.full_ms + sums[1], found.costs.full_bytes + sums[2]
+
+
+def index_of(found: Options, plan: Plan) -> tuple[int, ...]:
+    """Where `every_plan` holds `plan`."""
+    counts = plan.heads + plan.neurons
+    return tuple(list(one.damage).index(count) for one, count in zip(found.sensitivities, counts, strict=True))
+
+
+@pytest.mark.parametrize("nbytes", [None, 9000, 8000, 6500])
+@pytest.mark.parametrize("ms", [None, 9.0, 8.0, 6.5])
+def test_no_choice_is_much_better(ms, nbytes):
+    """Within the budget, and near the best of all 1,728 combinations of widths; None only when there is none."""
+    excess = []
+    for seed in range(20):
+        found, budget = options(3, seed), Budget(ms, nbytes)
+        squares, all_ms, all_bytes = every_plan(found)
+        within = (all_ms <= (ms or np.inf)) & (all_bytes <= (nbytes or np.inf))
+        chosen = choose(found, budget)
+        assert (chosen is not None) == reachable(found, budget) == within.any()
+        if chosen is not None:
+            place = index_of(found, chosen.plan)
+            assert within[place]
+            assert (chosen.ms, chosen.nbytes) == pytest.approx((all_ms[place], all_bytes[place]))
+            assert chosen.damage == pytest.approx(np.sqrt(squares[place]))
+            excess.append(chosen.damage - np.sqrt(squares[within].min()))
+    assert max(excess) < 0.05  # where the damages themselves are about 1
+    assert np.mean(excess) < 0.005
+
+
+def test_nothing_is_removed_when_everything_fits():
+    """Not even what the tables take for free, and however the costs round."""
+    for seed in range(5):
+        found = options(seed=seed, embeddings=[Alternative(), Alternative("free", ms=1.0, nbytes=10.0)])
+        for budget in (Budget(), Budget(10.0), Budget(10.0, 10_000)):
+            chosen = choose(found, budget)
+            assert chosen is not None
+            assert (chosen.plan, chosen.damage) == (Plan((4, 4), (96, 96)), 0.0)
+            assert (chosen.ms, chosen.nbytes) == (10.0, 10_000)
+
+
+@pytest.mark.parametrize("budget", [Budget(ms=1.0), Budget(nbytes=100.0), Budget(9.0, 100.0)], ids=str)
+def test_a_budget_out_of_reach_has_no_plan(budget):
+    assert not reachable(options(), budget)
+    assert choose(options(), budget) is None
+
+
+def test_a_step_is_taken_where_it_does_less_than_narrowing():
+    """And only then; squares of damages add up."""
+    step = Alternative("factorize-embedding{rank=8}", damage=0.3, nbytes=1000.0)
+    found, budget = options(embeddings=[Alternative(), step]), Budget(nbytes=8500.0)
+    with_step, without = choose(found, budget), choose(options(), budget)
+    assert with_step is not None
+    assert without is not None
+    assert with_step.plan.embedding == step.step
+    rest = choose(options(), Budget(nbytes=9500.0))
+    assert rest is not None
+    assert with_step.damage == pytest.approx(np.hypot(rest.damage, 0.3))
+    assert with_step.damage < without.damage
+    chosen = choose(options(embeddings=[Alternative(), replace(step, damage=9.0)]), budget)
+    assert chosen is not None
+    assert chosen == without
+
+
+FLAT = {4: 0.0, 3: 1.0, 2: 2.0, 1: 3.0}  # a head's worth of damage each
+
+
+def encoder(count: int, shared: bool = False, **alternatives) -> Options:
+    """Heads alone: each of the 4 of a layer takes 1 ms and 100 bytes, those of shared layers are stored once."""
+    sites = [Site("heads", tuple(range(count)), 4, 8)] if shared else [Site("heads", (i,), 4, 8) for i in range(count)]
+    savings = {f"heads {i}": Saving(1.0 * (count if shared else 1), 100.0) for i in range(count)}
+    found = [Sensitivity(site, np.arange(4), FLAT) for site in sites]
+    return Options(found, Costs(100.0, 50.0, 5000, savings), **alternatives)
+
+
+def only(ms: float, found: Options):
+    """The plan for `ms` milliseconds."""
+    chosen = choose(found, Budget(ms=ms))
+    assert chosen is not None
+    return chosen
+
+
+def test_a_layer_that_is_gone_is_not_narrowed_too():
+    """It saves what it was measured to save; its heads are in no plan."""
+    gone = Alternative("drop-layers", damage=1.0, ms=6.0, nbytes=600.0, gone=(1,))
+    chosen = only(43.01, encoder(3, layers=[gone]))
+    assert chosen.plan.layers == gone.step
+    assert len(chosen.plan.heads) == 2
+    assert sum(chosen.plan.heads) == 7
+    assert (chosen.ms, chosen.nbytes) == (pytest.approx(50 - 6 - 1), pytest.approx(5000 - 600 - 100))
+    assert chosen.damage == pytest.approx(np.hypot(1.0, 1.0))
+
+
+def test_shared_layers_are_narrowed_where_they_are_left():
+    """Of three layers with one set of matrices one is gone: a head less saves two thirds of the time, and all bytes."""
+    gone = Alternative("drop-layers", ms=6.0, gone=(1,))
+    chosen = only(42.01, encoder(3, shared=True, layers=[gone]))
+    assert chosen.plan.heads == (3,)
+    assert (chosen.ms, chosen.nbytes) == (pytest.approx(50 - 6 - 2), pytest.approx(5000 - 100))
+
+
+def test_narrowing_saves_less_where_tokens_were_dropped():
+    """Heads of layers behind the drop see half of the tokens."""
+    half = Alternative("drop-tokens{keep=0.5,after=0}", ms=9.0, after=0, keep=0.5)
+    found = encoder(3, tokens=[half])
+    assert only(41.0, found).ms == pytest.approx(50 - 9)
+    least = only(50 - 9 - 3 - 0.5 * 3 - 0.5 * 3, found)
+    assert least.plan.heads == (1, 1, 1)
+    assert not reachable(found, Budget(ms=50 - 9 - 6 - 0.01))
+
+
+def test_tokens_are_dropped_between_attention_and_feed_forward():
+    """So the feed-forward of the layer itself sees fewer."""
+    half = Alternative("drop-tokens{keep=0.5,after=0}", after=0, keep=0.5)
+    neurons = [Site("neurons", (i,), 64, 1) for i in range(2)]
+    found = [Sensitivity(site, np.arange(64), {64: 0.0, 32: 1.0}) for site in neurons]
+    costs = Costs(100.0, 50.0, 5000, {f"neurons {i}": Saving(0.1, 1.0) for i in range(2)})
+    assert only(50 - 2 * 0.5 * 3.2, Options(found, costs, tokens=[half])).plan.neurons == (32, 32)
+    assert not reachable(Options(found, costs, tokens=[half]), Budget(ms=50 - 2 * 0.5 * 3.2 - 0.01))
+
+
+def test_a_layer_behind_a_drop_of_tokens_saves_its_share():
+    half = Alternative("drop-tokens{keep=0.5,after=0}", ms=9.0, after=0, keep=0.5)
+    gone = Alternative("drop-layers", ms=6.0, gone=(3,))
+    assert only(50 - 9 - 3, encoder(4, layers=[gone], tokens=[half])).ms == pytest.approx(50 - 9 - 3)
+
+
+@pytest.mark.parametrize(("layers", "gone"), [(4, 0), (4, 1), (3, 2)])
+def test_steps_that_do_not_go_together_are_not_combined(layers, gone):
+    """A drop of tokens counts layers from the front, and is refused behind the last layer but one."""
+    fewer = Alternative("drop-tokens{keep=0.5,after=1}", ms=9.0, after=1, keep=0.5)
+    less = Alternative("drop-layers", ms=6.0, gone=(gone,))
+    assert choose(encoder(layers, layers=[less], tokens=[fewer]), Budget(ms=49.0)) is None
+
+
+def test_a_plan_without_sites_takes_steps_alone():
+    costs = Costs(100.0, 50.0, 5000, {})
+    step = Alternative("trim-vocabulary{tokens=9}", damage=0.1, nbytes=1000.0)
+    chosen = choose(Options([], costs, embeddings=[Alternative(), step]), Budget(nbytes=4500.0))
+    assert chosen is not None
+    assert (chosen.plan, chosen.nbytes) == (Plan((), (), embedding=step.step), 4000.0)

@@ -1,0 +1,33 @@
+"""A plan is a recipe that reads back."""
+
+import pytest
+
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.search.plan import Plan
+
+INT8 = "split-outliers?,smooth?,quantize-static,skip-mask?"
+
+
+def test_every_step_has_its_place():
+    """What is smaller comes before what is refitted, tokens go when the last layer computes one alone, int8 is last."""
+    plan = Plan(
+        (4, 3), (96, 64), "prune-heads{even=true}", "factorize-embedding{rank=8}", "drop-tokens{after=0}", "mse"
+    )
+    assert str(plan.recipe) == (
+        "canonicalize?,fuse?,factorize-embedding{rank=8},prune-heads{even=true},prune{heads=4/3,neurons=96/64}?,"
+        "first-token?,drop-tokens{after=0},split-outliers?,smooth?,quantize-static{method=mse},skip-mask?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "pruned"),
+    [
+        (Plan((4, 3), (96, 64)), "prune{heads=4/3,neurons=96/64}?"),
+        (Plan((4, 3), ()), "prune{heads=4/3}?"),
+        (Plan((), ()), "prune?"),
+    ],
+)
+def test_a_plan_without_other_steps_leaves_them_out(plan, pruned):
+    """And so does one without widths of a kind."""
+    assert str(plan.recipe) == f"canonicalize?,fuse?,{pruned},first-token?,{INT8}"
+    assert Recipe.parse(str(plan.recipe)) == plan.recipe

@@ -1,0 +1,204 @@
+"""A search over a file: what it writes, what it leaves, and what it says."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from command_line import WORDS, contents, environment, workspace, write_tokenizer
+from graphs import prepared
+from weighing_clock import fake_bench
+
+from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.float16 import Float16
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.provenance import KEY
+from onnxslim_bert.quantize import Options
+from onnxslim_bert.search import costs
+from onnxslim_bert.search.run import Searched, search_files
+from onnxslim_bert.search.search import Search
+from onnxslim_bert.search.state import State
+from onnxslim_bert.search.targets import Targets
+from onnxslim_bert.sources import Sources
+
+TOO_FAST = Targets(speedup=1000.0)
+
+
+def sources(folder: Path) -> Sources:
+    return Sources(calibration=str(folder / "calib.tsv"), evaluation=str(folder / "eval.tsv"))
+
+
+def searched(folder: Path, targets: Targets, **options) -> Searched:
+    """Search for small.onnx in `folder`."""
+    return search_files(folder / "model.onnx", folder / "small.onnx", targets, sources(folder), Options(), **options)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A folder in which a search has measured everything, and reached nothing."""
+    folder = tmp_path_factory.mktemp("search")
+    workspace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "bench", fake_bench)
+        with pytest.raises(LatencyGateError) as caught:
+            searched(folder, TOO_FAST)
+    return folder, caught.value
+
+
+@pytest.fixture
+def folder(measured, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(measured[0], tmp_path / "work"))
+
+
+def test_a_missed_target_writes_nothing(measured):
+    """It says how far it came and where its tables are: asking for less takes them up."""
+    folder, error = measured
+    assert error.exit_code == 4
+    assert str(error).startswith("--target-speedup 1000 was not reached: the fastest is ")
+    assert str(error).endswith(f"what was measured is kept in {folder}/small.search: ask for less, or delete it")
+    assert "\n" not in str(error)
+    names = {"model.onnx", "calib.tsv", "eval.tsv", "tokenizer.json", "small.search"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [Targets(speedup=5.0), Targets(nbytes=36_000.0), Targets(5.0, 37_000.0), Targets(drop=5.0)],
+    ids=str,
+)
+def test_a_target_is_reached_and_the_folder_goes(folder, targets):
+    """One model and its report are written; the recipe of the model is the chosen one's."""
+    found = searched(folder, targets)
+    output, chosen = folder / "small.onnx", found.found.chosen
+    assert targets.met_by(chosen.speedup, chosen.nbytes, chosen.drop)
+    assert chosen.file == found.output == output
+    assert found.output_bytes == output.stat().st_size
+    assert not (folder / "small.search").exists()
+    noted = json.loads({entry.key: entry.value for entry in onnx.load(output).metadata_props}[KEY])
+    assert noted["recipe"] == chosen.recipe == found.provenance.recipe
+    report = json.loads((folder / "small.json").read_text())
+    assert [point["recipe"] for point in report["found"]["frontier"]] == [p.recipe for p in found.found.frontier]
+    assert found.comparison is not None
+    assert found.judged == "calib.tsv all, 40 rows, those of calibration"
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "said"),
+    [
+        (Targets(nbytes=10.0), SizeGateError, "--target-size 1e-05MB was not reached: the smallest is"),
+        (Targets(speedup=8.0, drop=0.0), AccuracyGateError, "--max-drop 0 does not hold at the targets: the fastest"),
+    ],
+    ids=str,
+)
+def test_other_targets_out_of_reach(folder, targets, error, said, monkeypatch):
+    """Each with the exit code of its gate, and no file."""
+    monkeypatch.setattr(
+        "onnxslim_bert.search.run.Judge.__call__", lambda judge, path: float(path.stat().st_size < 36_600)
+    )
+    with pytest.raises(error, match=said) as caught:
+        searched(folder, targets)
+    assert caught.value.exit_code == {SizeGateError: 6, AccuracyGateError: 3}[error]
+    assert not (folder / "small.onnx").exists()
+
+
+def test_the_same_search_gives_the_same_bytes(folder, tmp_path):
+    """From tables that were measured anew, or taken up."""
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    workspace(fresh)
+    found = [searched(one, Targets(speedup=5.0)) for one in (folder, fresh)]
+    first, second = ([replace(p, file=Path()) for p in one.found.frontier] for one in found)
+    assert first == second
+    digests = {hashlib.sha256((one / "small.onnx").read_bytes()).hexdigest() for one in (folder, fresh)}
+    assert len(digests) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from weighing_clock import fake_bench
+import test_run
+from onnxslim_bert.search import costs
+from onnxslim_bert.search.search import Search
+costs.bench = fake_bench
+Search._costs = lambda search: os.kill(os.getpid(), signal.SIGKILL)
+test_run.searched(Path(sys.argv[1]), test_run.TOO_FAST)
+"""
+
+
+def test_a_killed_process_leaves_what_it_measured(tmp_path, monkeypatch):
+    """The next one measures the rest, and nothing else."""
+    workspace(tmp_path)
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, tmp_path, here, here.parent]
+    assert subprocess.run(command, env=environment(), check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "small.search" / "state.json").exists()
+    assert not (tmp_path / "small.onnx").exists()
+
+    def reached(search):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnxslim_bert.search.search.measure_sensitivities", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Search, "_costs", reached)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path, TOO_FAST)
+
+
+@pytest.mark.parametrize("changed", ["model", "rows", "tokenizer", "options"])
+def test_another_model_data_or_setting_is_another_search(folder, changed, monkeypatch):
+    """Nothing that was measured is taken for it."""
+    keys = []
+    monkeypatch.setattr(State, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
+
+    def key(options: Options) -> str:
+        with pytest.raises(pytest.exit.Exception):
+            search_files(folder / "model.onnx", folder / "small.onnx", TOO_FAST, sources(folder), options)
+        return keys[-1]
+
+    before = key(Options())
+    assert key(Options()) == before
+    if changed == "model":
+        model = onnx.load(folder / "model.onnx")
+        model.doc_string = "another"
+        onnx.save(model, folder / "model.onnx")
+    elif changed == "rows":
+        rows = (folder / "calib.tsv").read_text().splitlines()
+        (folder / "calib.tsv").write_text("\n".join([*rows[:-1], "w1 w2\t1"]) + "\n")
+    elif changed == "tokenizer":
+        write_tokenizer(folder, WORDS[::-1])
+    assert key(Options(max_length=16) if changed == "options" else Options()) != before
+
+
+@pytest.mark.parametrize("step", [QuantizeStatic(), Float16()], ids=["int8", "float16"])
+def test_only_float32_models_are_searched(step, tmp_path):
+    """Said before anything is measured."""
+    workspace(tmp_path)
+    prepared("bert-ts17-sdpa", Canonicalize(), Fuse(), step).save(tmp_path / "model.onnx", overwrite=True)
+    before = contents(tmp_path)
+    with pytest.raises(PassError, match="start from the float"):
+        searched(tmp_path, TOO_FAST)
+    assert contents(tmp_path) == before
+
+
+def test_a_search_needs_texts(tmp_path):
+    workspace(tmp_path)
+    with pytest.raises(DataError, match="a search measures on calibration texts: --calib sst2, reviews or a file"):
+        search_files(tmp_path / "model.onnx", tmp_path / "small.onnx", TOO_FAST, Sources(), Options())
+
+
+def test_an_output_that_exists_is_refused_first(folder):
+    (folder / "small.onnx").write_text("mine")
+    with pytest.raises(OutputError, match="exists; give another output or --force"):
+        searched(folder, TOO_FAST)
+    assert (folder / "small.onnx").read_text() == "mine"
+    assert (folder / "small.search").is_dir()

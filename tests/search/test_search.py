@@ -1,0 +1,249 @@
+"""The way to a target, in a world in which time, size and damage follow from the recipe alone."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import options
+
+from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
+from onnxslim_bert.passes.prune import Prune, read_widths
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.search import search
+from onnxslim_bert.search.choose import Options
+from onnxslim_bert.search.costs import Workload
+from onnxslim_bert.search.state import State
+from onnxslim_bert.search.targets import Targets
+
+SOURCE = Path("source.onnx")
+
+
+class Killed(BaseException):
+    """What stops a process at once."""
+
+
+class World:
+    """Models are files that hold their recipe. slower: how much slower they are than the tables say."""
+
+    def __init__(self, slower: float = 1.0) -> None:
+        self.options = options(3)
+        self.slower = slower
+        self.done: list[str] = []  # what was measured, built and judged
+        self.shown: list[tuple[str, int, int]] = []
+
+    def note(self, what: str, result):
+        self.done.append(what)
+        return result
+
+    def removed(self, recipe: str) -> list[tuple]:
+        """For each site what was measured of it, and the units that are gone."""
+        prune = next(step.action for step in Recipe.parse(recipe).steps if isinstance(step.action, Prune))
+        counts = [*read_widths("heads", prune.heads), *read_widths("neurons", prune.neurons)]
+        return [(one, one.site.units - n) for one, n in zip(self.options.sensitivities, counts, strict=True)]
+
+    def ms(self, recipe: str) -> float:
+        costs = self.options.costs
+        return self.slower * (costs.full_ms - sum(costs.of(one.site).ms * n for one, n in self.removed(recipe)))
+
+    def nbytes(self, recipe: str) -> int:
+        costs = self.options.costs
+        return round(costs.full_bytes - sum(costs.of(one.site).nbytes * n for one, n in self.removed(recipe)))
+
+    def damage(self, recipe: str) -> float:
+        squares = [one.squared([one.site.units - n])[0] for one, n in self.removed(recipe)]
+        return float(np.sqrt(sum(squares)))
+
+
+class FakeModel:
+    """Does nothing but remember its recipe."""
+
+    recipe = ""
+
+    def clone(self):
+        return FakeModel()
+
+    def save(self, path: Path, *, overwrite: bool) -> None:
+        assert overwrite
+        path.write_text(self.recipe)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return enter(World(), monkeypatch)
+
+
+def enter(world: World, monkeypatch) -> World:
+    def run_recipe(model, recipe, *_):
+        model.recipe = str(recipe)
+        if model.recipe != search.EXACT:
+            world.done.append(f"built {model.recipe}")
+
+    def time_models(paths, _):
+        return [world.options.costs.source_ms if path == SOURCE else world.ms(path.read_text()) for path in paths]
+
+    found: Options = world.options
+    fakes = {
+        "measure_sensitivities": lambda *_: world.note("widths", found.sensitivities),
+        "measure_costs": lambda *_: world.note("costs", found.costs),
+        "measure_alternatives": lambda *given: world.note(given[-1], found.layers),
+        "choose_int8_method": lambda *_: world.note("method", "mse"),
+        **{name: lambda _: [] for name in ("layer_steps", "embedding_steps", "token_steps")},
+        "run_recipe": run_recipe,
+        "check_weights_stay_int8": lambda _: None,
+        "fixed_shape": lambda _: (None, None),
+        "spliced_trials": lambda trials, _: trials,
+        "showing": lambda trials: trials,
+        "model_bytes": lambda path: world.nbytes(path.read_text()),
+        "time_models": time_models,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(search, name, fake)
+    return world
+
+
+def searcher(world: World, folder: Path) -> search.Search:
+    """A search in `world`; a model loses ten points for a damage of one."""
+
+    class Trials:
+        def damage(self, model):
+            return world.damage(model.recipe)
+
+        def progress(self, *shown):
+            world.shown.append(shown)
+
+    def judge(path: Path) -> float:
+        return world.note(f"judged {path.read_text()}", 10 * world.damage(path.read_text()))
+
+    return search.Search(SOURCE, FakeModel(), Trials(), judge, Workload(), State(folder, "key"))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        Targets(speedup=5.0),
+        Targets(nbytes=7500.0),
+        Targets(5.0, 8000.0),
+        Targets(5.0, drop=15.0),
+        Targets(drop=5.0),
+        Targets(drop=0.0),
+    ],
+    ids=str,
+)
+def test_a_target_is_reached(world, targets, tmp_path):
+    """With measurements that the tables foretold; the way there begins at the model with nothing removed."""
+    found = searcher(world, tmp_path / "small.search").run(targets)
+    chosen = found.chosen
+    assert targets.met_by(chosen.speedup, chosen.nbytes, chosen.drop)
+    assert found.source_ms == pytest.approx(40.0)
+    assert chosen in found.frontier
+    whole = found.frontier[0]
+    assert "heads=4/4/4,neurons=96/96/96}" in whole.recipe
+    assert (whole.speedup, whole.nbytes, whole.damage) == (pytest.approx(4.0), 10_000, 0.0)
+    for point in found.frontier:
+        assert point.predicted == pytest.approx(point.damage)
+        assert point.file.read_text() == point.recipe
+    assert [point.speedup for point in found.frontier] == sorted(point.speedup for point in found.frontier)
+
+
+def test_a_drop_alone_takes_the_fastest_within_it(world, tmp_path):
+    """Faster ones lose too much."""
+    found = searcher(world, tmp_path / "small.search").run(Targets(drop=5.0))
+    assert 0 < found.chosen.drop <= 5.0
+    for point in found.frontier:
+        assert point.speedup <= found.chosen.speedup or point.drop > 5.0
+
+
+def test_what_the_tables_missed_is_aimed_at_again(monkeypatch, tmp_path):
+    """Every model is 3 % slower than foretold."""
+    found = searcher(enter(World(slower=1.03), monkeypatch), tmp_path / "small.search").run(Targets(speedup=5.0))
+    assert found.chosen.speedup >= 5.0
+    assert max(p.speedup for p in found.frontier if p != found.chosen) < 5.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "said"),
+    [
+        (Targets(speedup=50.0), LatencyGateError, r"--target-speedup 50 was not reached: the fastest is (\S+)x at"),
+        (Targets(nbytes=10.0), SizeGateError, r"--target-size 1e-05MB was not reached: the smallest is (\S+)x at"),
+        (Targets(50.0, 10.0), LatencyGateError, r"--target-speedup 50 was not reached: the fastest is (\S+)x at"),
+    ],
+    ids=str,
+)
+def test_a_target_out_of_reach_says_how_far_it_came(world, targets, error, said, tmp_path):
+    """Which is as far as there is a plan: everything at its narrowest."""
+    with pytest.raises(error) as caught:
+        searcher(world, tmp_path / "small.search").run(targets)
+    reached = re.match(said, str(caught.value))
+    assert reached is not None
+    narrowest = 40.0 / world.ms("prune{heads=1/1/1,neurons=32/32/32}")
+    assert float(reached[1]) == pytest.approx(narrowest, rel=0.01)
+
+
+def test_a_drop_that_the_speed_does_not_allow_says_what_it_allows(world, tmp_path):
+    with pytest.raises(AccuracyGateError) as caught:
+        searcher(world, tmp_path / "small.search").run(Targets(speedup=5.0, drop=0.5))
+    assert str(caught.value).startswith("--max-drop 0.5 does not hold at the targets: the fastest within it is 4.")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before writing", "after writing"])
+@pytest.mark.parametrize("targets", [Targets(5.0, 8000.0), Targets(drop=5.0)], ids=str)
+def test_a_search_that_is_killed_again_and_again_goes_on(monkeypatch, targets, before, tmp_path):
+    """At every writing of its state in turn. What was written is not done again, and the end is the same."""
+    expected = searcher(calm := enter(World(), monkeypatch), tmp_path / "calm.search").run(targets)
+    world, folder, lives = enter(World(), monkeypatch), tmp_path / "small.search", 0
+    write = State._write
+    found = None
+    while found is None:
+        lives += 1
+        writes = 0
+
+        def dying(state):
+            nonlocal writes
+            writes += 1
+            dies = writes == (3 if before else 2)  # the first one opens the state
+            if dies and before:
+                raise Killed
+            write(state)
+            if dies:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(State, "_write", dying)
+            try:
+                found = searcher(world, folder).run(targets)
+            except Killed:
+                continue
+    assert [replace(point, file=SOURCE) for point in found.frontier] == [
+        replace(point, file=SOURCE) for point in expected.frontier
+    ]
+    assert found.chosen.recipe == expected.chosen.recipe
+    assert lives > len(calm.done) / 2
+    if before:  # what was under way is lost, and only that
+        assert set(world.done) == set(calm.done)
+        assert len(world.done) <= len(calm.done) + lives
+    else:
+        assert sorted(world.done) == sorted(calm.done)
+
+
+def test_a_second_target_measures_nothing_again(world, tmp_path):
+    """Tables and models are those of the first."""
+    folder = tmp_path / "small.search"
+    searcher(world, folder).run(Targets(speedup=5.0))
+    before = len(world.done)
+    searcher(world, folder).run(Targets(speedup=5.0))
+    assert len(world.done) == before
+    searcher(world, folder).run(Targets(speedup=4.5))
+    assert all(what.startswith(("built", "judged")) for what in world.done[before:])
+
+
+@pytest.mark.parametrize("targets", [Targets(5.0, 8000.0), Targets(drop=5.0)], ids=str)
+def test_no_stage_goes_backwards(world, targets, tmp_path):
+    """Nor does its end move."""
+    searcher(world, tmp_path / "small.search").run(targets)
+    for stage in {shown[0] for shown in world.shown}:
+        done = [shown[1] for shown in world.shown if shown[0] == stage]
+        assert done == sorted(set(done))
+        assert len({shown[2] for shown in world.shown if shown[0] == stage}) == 1
+    assert "building models" in {shown[0] for shown in world.shown}

@@ -1,0 +1,132 @@
+"""What a search remembers, and what it does not trust."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up import options
+
+from onnxslim_bert.errors import OutputError
+from onnxslim_bert.search.choose import Alternative
+from onnxslim_bert.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
+
+STEPS = [Alternative(), Alternative("drop-layers", 0.1 + 0.2, 1 / 3, 7.0, (1, 2)), Alternative("t", after=1, keep=0.35)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "small.search"
+
+
+def never():
+    raise AssertionError("measured again")
+
+
+def kept(folder, name="model.onnx"):
+    """A candidate whose file is in the folder."""
+    (folder / name).write_bytes(b"weights")
+    return Candidate("canonicalize?,fuse?", folder / name, 7, 0.1, 1 / 3)
+
+
+def test_tables_come_back_exactly(folder):
+    """From another state on the same folder, without being measured again."""
+    found = options()
+    first = State(folder, "key")
+    first.once("widths", lambda: found.sensitivities, read_sensitivities)
+    first.once("costs", lambda: found.costs, read_costs)
+    first.once("layers", lambda: STEPS, read_alternatives)
+    first.once("method", lambda: "mse", str)
+    again = State(folder, "key")
+    assert again.once("costs", never, read_costs) == found.costs
+    assert again.once("layers", never, read_alternatives) == STEPS
+    assert again.once("method", never, str) == "mse"
+    sensitivities = again.once("widths", never, read_sensitivities)
+    for one, other in zip(sensitivities, found.sensitivities, strict=True):
+        assert (one.site, one.damage) == (other.site, other.damage)
+        np.testing.assert_array_equal(one.order, other.order)
+        assert one.order.dtype == other.order.dtype
+
+
+def test_a_table_is_on_disk_as_soon_as_it_is_measured(folder):
+    """A process that is killed right after loses nothing, and one that is killed within it loses that table alone."""
+    state = State(folder, "key")
+    state.once("method", lambda: "mse", str)
+    with pytest.raises(KeyboardInterrupt):
+        state.once("costs", lambda: (_ for _ in ()).throw(KeyboardInterrupt), read_costs)
+    again = State(folder, "key")
+    assert again.once("method", never, str) == "mse"
+    assert again.once("costs", lambda: options().costs, read_costs) == options().costs
+
+
+def test_candidates_come_back_while_their_file_is_there(folder):
+    """With what they were judged."""
+    state = State(folder, "key")
+    candidate = kept(folder)
+    state.keep_candidate(candidate)
+    assert State(folder, "key").candidate(candidate.recipe) == candidate
+    state.keep_candidate(replace(candidate, drop=0.5))
+    again = State(folder, "key")
+    assert again.candidate(candidate.recipe) == replace(candidate, drop=0.5)
+    assert again.candidate("fuse?") is None
+    candidate.file.unlink()
+    assert again.candidate(candidate.recipe) is None
+
+
+@pytest.mark.parametrize(
+    "held", ['{"key": "key", "tab', "", "[]", "\x00"], ids=["truncated", "empty", "list", "binary"]
+)
+def test_a_broken_state_starts_anew(folder, held):
+    """Nothing of it is believed, and its models go."""
+    state = State(folder, "key")
+    state.once("method", lambda: "mse", str)
+    file = kept(folder).file
+    (folder / "state.json").write_text(held)
+    assert State(folder, "key").once("method", lambda: "entropy", str) == "entropy"
+    assert not file.exists()
+
+
+def test_another_key_starts_anew(folder):
+    state = State(folder, "key")
+    state.once("method", lambda: "mse", str)
+    state.keep_candidate(kept(folder))
+    again = State(folder, "another")
+    assert again.candidate("canonicalize?,fuse?") is None
+    assert again.once("method", lambda: "entropy", str) == "entropy"
+    assert [path.name for path in folder.iterdir()] == ["state.json"]
+    assert json.loads((folder / "state.json").read_text())["key"] == "another"
+
+
+def test_an_interrupted_first_writing_is_no_obstacle(folder):
+    folder.mkdir()
+    (folder / ".state.json.k3j4h5").write_text('{"ke')
+    State(folder, "key")
+    assert [path.name for path in folder.iterdir() if path.suffix == ".json"] == ["state.json"]
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "folder"])
+def test_what_is_no_state_is_left_alone(folder, is_file):
+    """A search deletes its own folder in the end, so it takes no other."""
+    if is_file:
+        folder.write_text("mine")
+    else:
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"small\.search is in the way: a search keeps its state there; move it or"):
+        State(folder, "key")
+    assert (folder if is_file else folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot be made \(No such file or directory\); give another output"):
+        State(tmp_path / "missing" / "small.search", "key")
+
+
+def test_nothing_is_left_in_the_end(folder):
+    state = State(folder, "key")
+    state.keep_candidate(kept(folder))
+    state.remove()
+    assert not folder.exists()
+    state.remove()
+    shutil.rmtree(folder, ignore_errors=True)
