@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-from graphs import EVERY, SOME, apply, every_padding, prepared, trials
+from graphs import SOME, apply, every_padding, prepared
 from oracles import answers, assert_same_outputs, matrix
 
-from onnxslim_bert.contract import Context
-from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.prune_heads import PruneHeads
-from onnxslim_bert.passes.quantize_static import QuantizeStatic
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 OTHERS = ("bert-features", "bert-mlm-tied", "bert-nomask", "bert-dynamo23-sdpa", "fused-mha")
@@ -25,7 +21,7 @@ def heads(model):
 def test_a_share_of_the_heads_is_left(name):
     """Over the whole encoder, one in each layer at least; layers that share matrices have one number."""
     model = prepared(name, CANONICAL)
-    shared, total = len(set(model.encoder.layers[i].query.weight for i in (0, 1))) == 1, len(model.encoder.layers) * 3
+    shared, total = len({model.encoder.layers[i].query.weight for i in (0, 1)}) == 1, len(model.encoder.layers) * 3
     change = apply(PruneHeads(keep=0.67), model)
     counts = heads(model)
     assert min(counts) >= 1

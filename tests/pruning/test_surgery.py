@@ -181,7 +181,7 @@ def test_attention_that_is_not_proven_is_refused():
     softmax.attrs["axis"] = 1
     model.changed()
     assert model.encoder.layers[0].form is None
-    with pytest.raises(PassError, match="layer 0: its attention is not proven .*, so its heads cannot go"):
+    with pytest.raises(PassError, match=r"layer 0: its attention is not proven .*, so its heads cannot go"):
         keep_units(model, find_sites(model, "heads")[0], np.array([0, 1]))
 
 
