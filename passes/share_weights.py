@@ -169,7 +169,7 @@ def _dense(model: Model, linear: Linear, stats: Mapping[Want, Any]) -> Dense:
     return Dense(
         weight=matrix(model, linear),
         bias=model.array(linear.bias) if linear.bias else None,
-        mean=mean,
+        mean=mean.astype(np.float32),
         covariance=covariance.astype(np.float32),
         rows=stats[Want(linear.source, "sample")],
     )

@@ -13,6 +13,8 @@ from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.pruning.sites import Kind, find_sites
 
 MEASURED = 8  # widths of a site that are measured; those between them are interpolated
+LEAST_LEFT = 0.5  # of a layer's units, after one of several steps
+ROUNDING = 1e-9
 
 
 def check_keep(name: str, keep: float) -> None:
@@ -33,11 +35,12 @@ def prune_to_share(
     """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide.
 
     rounds: steps in which units go, the same share in each. What a layer can lose is measured anew before every step,
-    on the model as it is by then; no layer loses more than half of its units in one of several steps.
+    on the model as it is by then, and holds while the other layers are near that: of several steps none takes more than
+    half of a layer's units, or than a share of 1 - keep where that is more.
     """
     sites = find_sites(model, kind)
     total = sum(site.units for site in sites)
-    budget = int(total * keep + 1e-9)
+    budget = int(total * keep + ROUNDING)
     if budget == total:
         return Change(0, f"all {total} {kind} are kept: keep={keep}")
     if budget < (least := sum(ladder(site.units, grid)[0] for site in sites)):
@@ -45,17 +48,12 @@ def prune_to_share(
     steps = 1 if even else rounds
     errors: list[list[float]] = []
     for step in range(1, steps + 1):
-        share = keep ** (step / steps)
+        now = int(total * keep ** (step / steps) + ROUNDING)
         sites = find_sites(model, kind)
-        ladders = [ladder(site.units, grid) for site in sites]
-        if steps > 1:
-            ladders = [[n for n in widths if 2 * n >= widths[-1]] for widths in ladders]
-        if even:
-            tried = [[max([n for n in widths if n <= keep * widths[-1]] or widths[:1])] for widths in ladders]
-        else:
-            tried = [measured_widths(widths, MEASURED // min(steps, 2)) for widths in ladders]
+        ladders = _ladders([site.units for site in sites], grid, keep, now, even=even, careful=steps > 1)
+        tried = [[] if even else measured_widths(widths, MEASURED // min(steps, 2)) for widths in ladders]
         found = measure(model, sites, tried, ctx.trials)
-        counts = [widths[0] for widths in tried] if even else choose_widths(found, ladders, int(total * share + 1e-9))
+        counts = [widths[0] for widths in ladders] if even else choose_widths(found, ladders, now)
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
         errors.append(prune(model, sites, kept, ctx.trials if refit else None))
     left = [site.units for site in find_sites(model, kind)]
@@ -66,20 +64,35 @@ def prune_to_share(
     return Change(removed, f"{removed} of {total} {kind} removed; kept {', '.join(map(str, left))}", details)
 
 
+def _ladders(
+    units: Sequence[int], grid: int, keep: float, budget: int, *, even: bool, careful: bool
+) -> list[list[int]]:
+    """The numbers to choose from for sites of `units`; careful: near what there is, where that fits the budget."""
+    if even:
+        return [ladder(count, grid, count * keep)[:1] for count in units]
+    near = [ladder(count, grid, count * min(keep, LEAST_LEFT)) for count in units]
+    if careful and sum(steps[0] for steps in near) <= budget:
+        return near
+    return [ladder(count, grid) for count in units]
+
+
 def choose_widths(found: Sequence[Sensitivity], ladders: Sequence[Sequence[int]], budget: int) -> list[int]:
-    """The number of units for each site, at most `budget` in all where that is possible, with the least damage."""
-    costs = [np.array(steps) for steps in ladders]
-    damages = [one.squared(steps) for one, steps in zip(found, ladders, strict=True)]
-    picked = allocate(costs, damages, budget)
-    if picked is None:  # half of every layer is still more
-        return [steps[0] for steps in ladders]
-    return [steps[option] for steps, option in zip(ladders, picked, strict=True)]
+    """The number of units for each site, at most `budget` in all, with the least damage; the larger one of equals."""
+    falling = [list(reversed(steps)) for steps in ladders]
+    damages = [one.squared(steps) for one, steps in zip(found, falling, strict=True)]
+    picked = allocate([np.array(steps) for steps in falling], damages, budget)
+    assert picked is not None  # the first step of every ladder fits
+    return [steps[option] for steps, option in zip(falling, picked, strict=True)]
 
 
-def ladder(units: int, grid: int) -> list[int]:
-    """The numbers of units that a site may keep, ascending: multiples of `grid`, and all."""
+def ladder(units: int, grid: int, least: float = 0) -> list[int]:
+    """The numbers of units that a site may keep, ascending: multiples of `grid`, and all.
+
+    least: where the numbers start; at the next one below, when it is none of them.
+    """
     step = grid if units >= 2 * grid else 1
-    return [*range(step, units, step), units]
+    steps = [*range(step, units, step), units]
+    return steps[max(0, sum(count <= least + ROUNDING for count in steps) - 1) :]
 
 
 def measured_widths(steps: Sequence[int], most: int = MEASURED) -> list[int]:

@@ -115,7 +115,7 @@ def test_our_int8_files_are_read_again(tmp_path, form, mode):
     assert (facts.mask, facts.first_token, facts.activation) == ("attention_mask", True, "gelu")
     left = {advice.name for advice in found.encoder.passes if advice.applies}
     assert left <= {"canonicalize", "unpad", "float16"}
-    assert "slimmed by        onnxslim-bert" in describe(found)
+    assert "slimmed by          onnxslim-bert" in describe(found)
     assert found.file.producer.exporter == "torch.export"
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_encoder_is_described_and_refused(name, options, capsys):
         assert document["reason"] in err
     else:
         assert "made by             pytorch" in out
-        assert "encoder           none: " in out
+        assert "encoder             none: " in out
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\x07 not a model", None], ids=["empty", "random", "truncated"])

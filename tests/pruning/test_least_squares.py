@@ -8,7 +8,7 @@ import pytest
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.pruning.least_squares import (
     channels,
-    elimination_order,
+    eliminate,
     moments,
     refit,
     squared_error,
@@ -75,16 +75,27 @@ def test_each_unit_that_goes_is_the_cheapest_of_those_left(rows, weight, unit):
         trials = [channels([other for other in left if other != one], unit) for one in left]
         costs = [lost(hessian, weight, kept) for kept in trials]
         expected.append(left.pop(int(np.argmin(costs))))
-    assert elimination_order(hessian, weight, unit).tolist() == expected
+    assert eliminate(hessian, weight, unit)[0].tolist() == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_greedy_is_near_the_best_subset(rows, weight, count):
     """By enumeration of all subsets; with independent inputs greedy is the best."""
     for hessian, most in ((with_ridge(moments([gram(rows)])[0], RIDGE), 1.5), (np.diag(np.arange(1.0, 7)), 1.0)):
-        kept = np.sort(elimination_order(hessian, weight, 1)[6 - count :])
+        kept = np.sort(eliminate(hessian, weight, 1)[0][6 - count :])
         least = min(lost(hessian, weight, subset) for subset in combinations(range(6), count))
         assert lost(hessian, weight, kept) <= least * most + 1e-12
+
+
+@pytest.mark.parametrize(("unit", "counts"), [(1, [5, 2, 1]), (2, [2]), (3, [1, 2])])
+def test_what_is_left_on_the_way_is_the_refit(rows, weight, unit, counts):
+    """The matrix makes up for every unit that goes; solved from scratch it is the same."""
+    hessian = with_ridge(moments([gram(rows)])[0], RIDGE)
+    order, fitted = eliminate(hessian, weight, unit, counts)
+    assert sorted(fitted) == sorted(counts)
+    for count, left in fitted.items():
+        kept = channels(np.sort(order[len(order) - count :]), unit)
+        np.testing.assert_allclose(left, refit(hessian, weight, kept)[kept], rtol=1e-5)
 
 
 def test_a_copy_of_another_input_goes_first_and_costs_nothing(rows, weight):
@@ -92,7 +103,7 @@ def test_a_copy_of_another_input_goes_first_and_costs_nothing(rows, weight):
     doubled = np.concatenate([rows, rows[:, 2:3]], 1)
     weight = np.concatenate([weight, [np.arange(5.0)]])
     hessian = with_ridge(moments([gram(doubled)])[0], 1e-9)
-    first = elimination_order(hessian, weight, 1)[0]
+    first = eliminate(hessian, weight, 1)[0][0]
     assert first in (2, 6)
     kept = np.setdiff1d(np.arange(7), first)
     assert lost(hessian, weight, kept) < 1e-6
@@ -104,8 +115,9 @@ def test_many_units_go_a_few_at_a_time():
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((300, 64)) @ rng.standard_normal((64, 64))
     hessian, weight = with_ridge(moments([gram(rows)])[0], RIDGE), rng.standard_normal((64, 7))
-    order = elimination_order(hessian, weight, 1)
+    order, fitted = eliminate(hessian, weight, 1, [33])
     assert sorted(order) == list(range(64))
+    assert fitted[33].shape == (33, 7)
     chance = np.mean([lost(hessian, weight, np.sort(rng.permutation(64)[:32])) for _ in range(20)])
     assert lost(hessian, weight, np.sort(order[32:])) < 0.5 * chance
 
@@ -113,7 +125,7 @@ def test_many_units_go_a_few_at_a_time():
 def test_inputs_that_never_move_can_go():
     """A covariance of zeros leaves no system singular."""
     hessian, weight = with_ridge(np.zeros((6, 6)), RIDGE), np.ones((6, 5))
-    assert sorted(elimination_order(hessian, weight, 2)) == [0, 1, 2]
+    assert sorted(eliminate(hessian, weight, 2)[0]) == [0, 1, 2]
     np.testing.assert_array_equal(refit(hessian, weight, np.array([0, 1])), [[1] * 5] * 2 + [[0] * 5] * 4)
 
 
