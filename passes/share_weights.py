@@ -21,7 +21,7 @@ from onnxslim_bert.surgery import Builder
 
 ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("up", "down")
 ROLES = {"all": ATTENTION + FEED_FORWARD, "attention": ATTENTION, "ffn": FEED_FORWARD}
-AT_ONCE = 3  # layers measured in one sweep: second moments may be larger than the weights
+AT_ONCE = 2  # layers measured in one sweep: second moments may be larger than the weights
 
 
 @dataclass(frozen=True)
