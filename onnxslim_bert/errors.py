@@ -25,6 +25,12 @@ class OutputError(SlimError):
     """A result cannot be written where it was asked."""
 
 
+class ProviderError(SlimError):
+    """A provider is missing, refuses the model, or leaves nodes to another one."""
+
+    exit_code = 5
+
+
 class GateError(SlimError):
     """A budget was missed."""
 
