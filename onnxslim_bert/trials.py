@@ -1,6 +1,7 @@
 """Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -42,6 +43,13 @@ class Trials:
         self.corpus_counts = corpus_counts
         self.threads = threads
         self.progress: Progress = progress or (lambda *_: None)
+
+    def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
+        """The same trials with rows that have come some way through a model, for the rest of it."""
+        there = copy(self)
+        there.__dict__["_answers"] = self._answers
+        there.fitting, there.held_back = fitting, held_back
+        return there
 
     def collect(
         self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False

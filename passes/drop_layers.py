@@ -1,5 +1,6 @@
 """Remove whole layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,8 @@ class DropLayers(Pass):
     computes one token, so run this before `first-token`.
 
     drop: how many layers go, at least 1.
+    layers: which ones, as 4/1, in the order in which they go; numbers from 0 in the encoder as it is given. Empty
+        measures which.
     refit: False takes layers out and changes no weight.
 
     Sajjad et al. 2023, https://arxiv.org/abs/2004.03844
@@ -32,20 +35,29 @@ class DropLayers(Pass):
     name: ClassVar[str] = "drop-layers"
     measures: ClassVar[bool] = True
     drop: int = 1
+    layers: str = ""
     refit: bool = True
 
     def __post_init__(self) -> None:
         if self.drop < 1:
             raise PassError(f"drop-layers: drop={self.drop} removes nothing; needed a number from 1")
+        if self.layers and self.drop != 1:
+            raise PassError(f"drop-layers: layers={self.layers} says how many layers go; leave drop={self.drop} out")
+        if len({*self._named}) < len(self._named):
+            raise PassError(f"drop-layers: layers={self.layers} names a layer twice")
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        numbers = list(range(len(model.encoder.layers)))
-        if self.drop >= len(numbers):
-            raise PassError(f"drop-layers: drop={self.drop} leaves no layer: the encoder has {len(numbers)}")
+        numbers, named = list(range(len(model.encoder.layers))), self._named
+        drop = len(named) or self.drop
+        if drop >= len(numbers):
+            raise PassError(f"drop-layers: {drop} layers less leave none: the encoder has {len(numbers)}")
+        if missing := [str(layer) for layer in named if layer not in numbers]:
+            raise PassError(f"drop-layers: no layer {', '.join(missing)}: the encoder has 0 to {len(numbers) - 1}")
         check_float32(model)
         total, removed, errors, rounds = len(numbers), list[int](), dict[int, float](), list[dict[int, float]]()
-        for _ in range(self.drop):
-            found = try_each(model, ctx.trials, refit=self.refit)
+        for done in range(drop):
+            gaps = [numbers.index(named[done])] if named else range(len(numbers))
+            found = try_each(model, gaps, ctx.trials, refit=self.refit)
             best = min(found, key=lambda trial: trial.damage)
             model.graph = best.model.graph
             model.changed()
@@ -56,6 +68,13 @@ class DropLayers(Pass):
         which = ", ".join(map(str, removed))
         note = f"layer{'s' * (len(removed) > 1)} {which} of {total} removed; the answers change by {best.damage:.1%}"
         return Change(len(removed), note, {"removed": removed, "damages": rounds, "errors": errors})
+
+    @property
+    def _named(self) -> list[int]:
+        try:
+            return [int(part) for part in self.layers.split("/")] if self.layers else []
+        except ValueError:
+            raise PassError(f"drop-layers: layers={self.layers} needed whole numbers, like 4/1") from None
 
 
 @dataclass(frozen=True)
@@ -68,13 +87,12 @@ class Trial:
     error: float | None
 
 
-def try_each(model: Model, trials: Trials, *, refit: bool) -> list[Trial]:
-    """A trial of each layer; `model` stays as it is."""
+def try_each(model: Model, gaps: Sequence[int], trials: Trials, *, refit: bool) -> list[Trial]:
+    """A trial without each of the layers `gaps`; `model` stays as it is."""
     spans = find_spans(model)
-    gaps = [span.index for span in spans if refit and can_bridge(model, span.index)]
-    bridges = fit_bridges(model, spans, gaps, trials)
+    bridges = fit_bridges(model, spans, [gap for gap in gaps if refit and can_bridge(model, gap)], trials)
     found: list[Trial] = []
-    for span in spans:
+    for span in (spans[gap] for gap in gaps):
         candidate, bridge = model.clone(), bridges.get(span.index)
         if bridge is None:
             remove_layer(candidate, span)
@@ -82,7 +100,7 @@ def try_each(model: Model, trials: Trials, *, refit: bool) -> list[Trial]:
             bridge_gap(candidate, spans[span.index - 1], span, bridge)
         error = None if bridge is None else bridge.error
         found.append(Trial(span.index, candidate, trials.damage(candidate), error))
-        trials.progress("dropping layers", len(found), len(spans))
+        trials.progress("dropping layers", len(found), len(gaps))
     return found
 
 

@@ -38,7 +38,7 @@ class Prune(Pass):
             if count < site.units
         ]
         if not wanted:
-            return Change(0, "every layer has these widths already")
+            return Change(0, "every layer has these widths already" if self._texts() else "no widths given")
         sites, counts = [site for site, _ in wanted], [count for _, count in wanted]
         found = measure(model, sites, [[] for _ in sites], ctx.trials)
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]

@@ -3,8 +3,16 @@
 `pytest --regen` rewrites tests/golden.
 """
 
+import gc
+
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen", action="store_true", help="rewrite tests/golden, for the diff to be reviewed")
+
+
+def pytest_collection_finish() -> None:
+    # the library collects garbage to give a graph's memory back; what pytest holds need not be looked at every time
+    gc.collect()
+    gc.freeze()

@@ -11,10 +11,11 @@ from onnxslim_bert.contract import Want
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.layers import Span
 from onnxslim_bert.pruning.prune import RIDGES
-from onnxslim_bert.pruning.sensitivity import GRAM_BYTES
 from onnxslim_bert.pruning.surgery import matrix, set_dense
 from onnxslim_bert.surgery import Builder, redirect
 from onnxslim_bert.trials import Trials
+
+GRAM_BYTES = 160e6  # held at once
 
 
 @dataclass(frozen=True)

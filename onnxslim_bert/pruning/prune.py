@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxslim_bert.ahead import Ahead
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.least_squares import channels, moments, refit, squared_error, with_ridge
-from onnxslim_bert.pruning.sensitivity import site_grams
-from onnxslim_bert.pruning.sites import Site
+from onnxslim_bert.pruning.sensitivity import gram_wants
+from onnxslim_bert.pruning.sites import Site, constants, downwards
 from onnxslim_bert.pruning.surgery import keep_units, matrix, set_reader
 from onnxslim_bert.trials import Trials
 
@@ -25,22 +26,28 @@ def prune(model: Model, sites: Sequence[Site], kept: Sequence[Array], trials: Tr
     alone competes. Without `trials` the rows are only cut; errors are then empty.
     """
     errors: list[float] = []
-    order = sorted(range(len(sites)), key=lambda i: (sites[i].layers, sites[i].kind))  # heads before neurons
+    order = downwards(sites)
+    ahead = Ahead(model, trials) if trials else None
     for done, i in enumerate(order, start=1):
         site, units = sites[i], kept[i]
         if len(units) == site.units:
             continue
-        if trials is None:
+        if ahead is None:
             keep_units(model, site, units)
             continue
-        (grams,), (unseen,) = (site_grams(model, [site], trials, held_back=other) for other in (False, True))
+        part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
+        wants = gram_wants(model, site)
+        seen, unseen = (
+            here.collect(part, wants, "collecting second moments", held_back=other) for other in (False, True)
+        )
+        grams = [seen[want] for want in wants]
         weight = matrix(model, site.readers(model)[0]).astype(np.float64)
-        fitted, error = best_refit(grams, unseen, weight, channels(units, site.unit))
+        fitted, error = best_refit(grams, [unseen[want] for want in wants], weight, channels(units, site.unit))
         shift = moments(grams)[1] @ (weight - fitted)
         keep_units(model, site, units)
         set_reader(model, site, fitted[channels(units, site.unit)], shift)
         errors.append(error)
-        trials.progress("pruning", done, len(order))
+        here.progress("pruning", done, len(order))
     return errors
 
 

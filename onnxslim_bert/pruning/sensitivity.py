@@ -1,22 +1,21 @@
 """What each width of each site costs the model's own answers, measured before anything is removed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
+from onnxslim_bert.ahead import Ahead
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.contract import Want
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.least_squares import channels, eliminate, moments, with_ridge
-from onnxslim_bert.pruning.sites import Site
+from onnxslim_bert.pruning.sites import Site, constants, downwards
 from onnxslim_bert.pruning.surgery import matrix
 from onnxslim_bert.trials import Trials
 
 RIDGE = 1e-3  # with which units are chosen; what reads them is fitted with a ridge of its own later
-GRAM_BYTES = 160e6  # held at once
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,22 @@ def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]]
     """The sensitivity of every site to each of its `counts`."""
     has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
     whole = trials.damage(model) if has_whole else 0.0
-    found: list[Sensitivity] = []
-    for group in _groups(sites):
-        grams = site_grams(model, [sites[i] for i in group], trials)
-        for i in group:
-            order, variants = _variants(model, sites[i], counts[i], grams.pop(0))
-            damages = dict(zip(variants, trials.damages(model, list(variants.values())), strict=True))
-            found.append(Sensitivity(sites[i], order, {count: damages.get(count, whole) for count in counts[i]}))
-            trials.progress("measuring sensitivity", len(found), len(sites))
-    return found
+    ahead, found = Ahead(model, trials), dict[int, Sensitivity]()
+    order = downwards(sites)
+    for done, i in enumerate(order, start=1):
+        part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
+        wants = gram_wants(model, sites[i])
+        stats = here.collect(part, wants, "collecting second moments")
+        units, variants = _variants(model, sites[i], counts[i], [stats[want] for want in wants])
+        damages = dict(zip(variants, here.damages(part, list(variants.values())), strict=True))
+        found[i] = Sensitivity(sites[i], units, {count: damages.get(count, whole) for count in counts[i]})
+        trials.progress("measuring sensitivity", done, len(order))
+    return [found[i] for i in range(len(sites))]
 
 
-def site_grams(model: Model, sites: Sequence[Site], trials: Trials, *, held_back: bool = False) -> list[list[Gram]]:
-    """For each site the second moments of the inputs of each distinct layer that reads it."""
-    wants = [list(dict.fromkeys(Want(reader.source, "gram") for reader in site.readers(model))) for site in sites]
-    stats = trials.collect(model, chain(*wants), "collecting second moments", held_back=held_back)
-    return [[stats.pop(want) for want in of_site] for of_site in wants]
+def gram_wants(model: Model, site: Site) -> list[Want]:
+    """The second moments of the inputs of each distinct layer that reads a site."""
+    return list(dict.fromkeys(Want(reader.source, "gram") for reader in site.readers(model)))
 
 
 def _variants(
@@ -83,17 +82,3 @@ def _variants(
             if linear.bias is not None:
                 values[linear.bias] = (model.array(linear.bias) + shift).astype(np.float32)
     return order, variants
-
-
-def _groups(sites: Sequence[Site]) -> Iterator[list[int]]:
-    """Neighbouring sites whose second moments fit into GRAM_BYTES together."""
-    group: list[int] = []
-    held = 0.0
-    for i, site in enumerate(sites):
-        nbytes = len(site.layers) * 8.0 * (site.units * site.unit) ** 2
-        if group and held + nbytes > GRAM_BYTES:
-            yield group
-            group, held = [], 0.0
-        group.append(i)
-        held += nbytes
-    yield group

@@ -49,6 +49,17 @@ class Site:
         return layer.linears[role]
 
 
+def constants(model: Model, sites: Sequence[Site]) -> set[str]:
+    """Names of the matrices and biases that change when these sites are narrowed."""
+    dense = [linear for site in sites for linear in (*site.writers(model), *site.readers(model))]
+    return {name for linear in dense for name in (linear.weight, linear.bias) if name is not None}
+
+
+def downwards(sites: Sequence[Site]) -> list[int]:
+    """The order in which a text passes sites: heads before neurons, layer by layer."""
+    return sorted(range(len(sites)), key=lambda i: (sites[i].layers, sites[i].kind))
+
+
 def find_sites(model: Model, kind: Kind) -> list[Site]:
     """Every site of one kind, in the order of their first layers.
 

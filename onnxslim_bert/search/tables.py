@@ -66,7 +66,8 @@ def measure_alternatives(
             slow, fast = time_models([full, file], workload)
             ms, nbytes = costs.full_ms * (1 - fast / slow), float(model_bytes(full) - model_bytes(file))
             gone = tuple(change.details.get("removed", ()))
-            found.append(replace(one, damage=damage, ms=ms, nbytes=nbytes, gone=gone))
+            step = f"drop-layers{{layers={'/'.join(map(str, gone))}}}" if gone else one.step  # not measured again
+            found.append(replace(one, step=step, damage=damage, ms=ms, nbytes=nbytes, gone=gone))
             file.unlink()
         del made
         gc.collect()  # a graph's nodes and tensors refer to each other

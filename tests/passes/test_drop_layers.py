@@ -291,7 +291,7 @@ def test_progress_counts_the_layers_tried():
 @pytest.mark.parametrize(
     ("name", "steps", "drop", "message"),
     [
-        ("bert-ts17-eager", (), 3, "drop=3 leaves no layer: the encoder has 3"),
+        ("bert-ts17-eager", (), 3, "3 layers less leave none: the encoder has 3"),
         ("bert-ts17-eager", (QuantizeStatic(),), 1, "layer 0: the query matrix is int8; start from the float32 model"),
         ("bert-ts17-eager", (Float16(),), 1, "layer 0: the query matrix is float16; start from the float32 model"),
     ],
@@ -307,6 +307,31 @@ def test_what_cannot_be_is_refused(name, steps, drop, message):
 def test_no_layers_to_drop_is_refused():
     with pytest.raises(PassError, match="drop=0 removes nothing; needed a number from 1"):
         DropLayers(drop=0)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_named_layers_go_without_being_looked_for(name):
+    """In the order given, numbered as in the whole encoder: the file that measuring them gives."""
+    found, told = prepared(name, CANONICAL, FUSE), prepared(name, CANONICAL, FUSE)
+    removed = apply(DropLayers(drop=2), found).details["removed"]
+    change = apply(DropLayers(layers="/".join(map(str, removed))), told)
+    assert change.details["removed"] == removed
+    assert [len(tried) for tried in change.details["damages"]] == [1, 1]
+    assert told.fingerprint() == found.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "1/x"}, "layers=1/x needed whole numbers, like 4/1"),
+        ({"layers": "1/1"}, "layers=1/1 names a layer twice"),
+        ({"layers": "1", "drop": 2}, "layers=1 says how many layers go; leave drop=2 out"),
+        ({"layers": "7"}, "no layer 7: the encoder has 0 to 2"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(options, message):
+    with pytest.raises(PassError, match=message):
+        apply(DropLayers(**options), prepared("bert-ts17-eager", CANONICAL, FUSE))
 
 
 @pytest.mark.parametrize("role", ["exit", "attention_sum"])

@@ -87,7 +87,7 @@ def test_nothing_to_do_says_so(empty):
     before = len(model.graph.nodes)
     asked = [] if empty else ["/".join(map(str, widths(model, kind))) for kind in ("heads", "neurons")]
     change = apply(Prune(*asked), model)
-    assert (change.count, change.note) == (0, "every layer has these widths already")
+    assert (change.count, change.note) == (0, "no widths given" if empty else "every layer has these widths already")
     assert len(model.graph.nodes) == before
 
 

@@ -7,7 +7,7 @@ from graphs import SOME, prepared, trials
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.pruning.least_squares import channels, moments, refit, with_ridge
-from onnxslim_bert.pruning.sensitivity import RIDGE, Sensitivity, measure, site_grams
+from onnxslim_bert.pruning.sensitivity import RIDGE, Sensitivity, gram_wants, measure
 from onnxslim_bert.pruning.sites import Site, find_sites
 from onnxslim_bert.pruning.surgery import keep_units, matrix, set_reader
 
@@ -23,7 +23,7 @@ def test_damage_is_that_of_the_narrowed_model(name, kind, count):
     on_rows, site = trials(model), find_sites(model, kind)[-1]
     (found,) = measure(model, [site], [[count, site.units]], on_rows)
     kept = found.kept(count)
-    (grams,) = site_grams(model, [site], on_rows)
+    grams = list(on_rows.collect(model, gram_wants(model, site)).values())
     covariance, mean = moments(grams)
     weight = matrix(model, site.readers(model)[0]).astype(np.float64)
     fitted = refit(with_ridge(covariance, RIDGE), weight, channels(kept, site.unit))
@@ -45,7 +45,8 @@ def test_measuring_leaves_the_model():
 def test_moments_of_layers_that_share_come_together():
     """One Gram a layer: what each of them reads."""
     model = prepared("albert-ts14-sdpa", CANONICAL, FUSE)
-    (grams,) = site_grams(model, find_sites(model, "neurons"), trials(model))
+    (site,) = find_sites(model, "neurons")
+    grams = trials(model).collect(model, gram_wants(model, site)).values()
     assert [gram.products.shape for gram in grams] == [(20, 20)] * 3
     assert len({gram.products.trace() for gram in grams}) == 3
 

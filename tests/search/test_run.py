@@ -22,7 +22,7 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.provenance import KEY
 from onnxslim_bert.quantize import Options
-from onnxslim_bert.search import costs
+from onnxslim_bert.search import costs, search, tables
 from onnxslim_bert.search.run import Searched, search_files
 from onnxslim_bert.search.search import Search
 from onnxslim_bert.search.state import State
@@ -41,6 +41,20 @@ def searched(folder: Path, targets: Targets, **options) -> Searched:
     return search_files(folder / "model.onnx", folder / "small.onnx", targets, sources(folder), Options(), **options)
 
 
+def few_steps(patch: pytest.MonkeyPatch) -> None:
+    """One or two of each kind are enough to choose from."""
+    patch.setattr(tables, "LAYERS", (1,))
+    patch.setattr(tables, "RANKS", (2, 4))
+    patch.setattr(tables, "VOCABULARIES", (2,))
+    patch.setattr(tables, "TOKENS", (0.5,))
+    patch.setattr(search, "DEPTHS", (0.0, 0.6, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch):
+    few_steps(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A folder in which a search has measured everything, and reached nothing."""
@@ -48,6 +62,7 @@ def measured(tmp_path_factory):
     workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "bench", fake_bench)
+        few_steps(patch)
         with pytest.raises(LatencyGateError) as caught:
             searched(folder, TOO_FAST)
     return folder, caught.value

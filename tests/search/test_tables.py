@@ -60,6 +60,7 @@ def test_layers_that_go_are_those_that_the_pass_found(tmp_path):
     _, *found = measured(model, layer_steps(model), tmp_path)
     assert [len(one.gone) for one in found] == [1, 2]
     assert {*found[0].gone} < {*found[1].gone} < {0, 1, 2}
+    assert [one.step for one in found] == [f"drop-layers{{layers={'/'.join(map(str, one.gone))}}}" for one in found]
     assert 0 < found[0].ms < found[1].ms
     assert 0 < found[0].nbytes < found[1].nbytes
 
