@@ -169,7 +169,10 @@ def _embedded(graph: gs.Graph) -> dict[str, tuple[gs.Tensor, Array]]:
     return {
         node.outputs[0].name: (node.outputs[0], np.zeros((*probe_size(graph), *table.shape[1:]), table.dtype))
         for node in graph.nodes
-        if node.op == "Gather" and node.inputs[1].name in tokens and (table := constant(node.inputs[0])) is not None
+        if node.op == "Gather"
+        and node.inputs[1].name in tokens
+        and (table := constant(node.inputs[0])) is not None
+        and table.ndim > 1
     }
 
 

@@ -17,11 +17,15 @@ Format = Literal["contrib", "qdq"]
 
 
 class Int8Writer:
-    """Replaces float layers by int8 ones. A weight that several layers share is quantized and stored once."""
+    """Replaces float layers by int8 ones. A weight that several layers share is quantized and stored once.
 
-    def __init__(self, model: Model, form: Format) -> None:
+    reduce_range: of the weights, as far as products need it on CPUs that add them in 16 bits.
+    """
+
+    def __init__(self, model: Model, form: Format, *, reduce_range: bool = False) -> None:
         self.graph = model.graph
         self.form = form
+        self.reduce_range = reduce_range
         self.tensors = model.graph.tensors()
         self.build = Builder(model.graph, "int8")
         self.weights: dict[tuple[str, bool], tuple[gs.Constant, gs.Constant]] = {}
@@ -80,7 +84,7 @@ class Int8Writer:
         key = (linear.weight, linear.trans_b)
         if key not in self.weights:
             values = self.tensors[linear.weight].values
-            quantized, scales = quantize_columns(values.T if linear.trans_b else values)
+            quantized, scales = quantize_columns(values.T if linear.trans_b else values, reduce_range=self.reduce_range)
             self.weights[key] = (
                 self.build.constant(f"{linear.weight}/int8", np.ascontiguousarray(quantized)),
                 self.build.constant(f"{linear.weight}/scales", scales),

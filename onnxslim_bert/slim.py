@@ -8,13 +8,14 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
 from onnxslim_bert.calibration.vocabulary import token_growth
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
 from onnxslim_bert.output import check_output, staging, write_atomically
 from onnxslim_bert.pipeline import Done, run_recipe
+from onnxslim_bert.preparation import check_outputs, check_vocabulary, fit_to, make_trials
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.provenance import Provenance, stamp
-from onnxslim_bert.quantize import Options, check_outputs, check_vocabulary, fit_to, make_trials
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.rewrite_tokenizer import rewrite_tokenizer
 from onnxslim_bert.sources import Sources

@@ -2,24 +2,35 @@
 
 from onnxslim_bert.contract import Pass
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.dense_2d import Dense2d
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.gelu_tanh import GeluTanh
+from onnxslim_bert.passes.int32_inputs import Int32Inputs
+from onnxslim_bert.passes.lookup_positions import LookupPositions
 from onnxslim_bert.passes.low_rank import LowRank
+from onnxslim_bert.passes.lower_opset import LowerOpset
+from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
+from onnxslim_bert.passes.quantize_qdq import QuantizeQdq
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.passes.quantize_weights import QuantizeWeights
 from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.sparsify import Sparsify
 from onnxslim_bert.passes.split_outliers import SplitOutliers
+from onnxslim_bert.passes.split_sums import SplitSums
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
+from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
 from onnxslim_bert.passes.unpad import Unpad
 
 PASSES: dict[str, type[Pass]] = {
@@ -38,10 +49,21 @@ PASSES: dict[str, type[Pass]] = {
         Sparsify,
         FirstToken,
         DropTokens,
+        FixShapes,
+        MaskBias,
+        SplitSums,
+        LookupPositions,
+        Int32Inputs,
+        GeluTanh,
+        UnfuseNorms,
+        Dense2d,
+        LowerOpset,
         SplitOutliers,
         Smooth,
         QuantizeStatic,
         QuantizeDynamic,
+        QuantizeWeights,
+        QuantizeQdq,
         Float16,
         Unpad,
         SkipMask,

@@ -30,6 +30,8 @@ class QuantizeStatic(Pass):
     correct_bias: take the mean error that rounding leaves on calibration rows off each bias (Nagel et al. 2019,
     https://arxiv.org/abs/1906.04721).
     embeddings: quantize the embedding tables too.
+    reduce_range: give up as much of the weights' range as it takes that no two neighbouring products leave 16 bits,
+    for CPUs with AVX2 or AVX-512 but no VNNI, which add them there (`onnxslim_bert/saturation.py`).
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
     """
@@ -39,6 +41,7 @@ class QuantizeStatic(Pass):
     format: Format = "contrib"
     correct_bias: bool = True
     embeddings: bool = True
+    reduce_range: bool = False
 
     def wants(self, model: Model) -> Iterable[Want]:
         kinds = [observer_of(self._method()), *(["sample"] if self.correct_bias else [])]
@@ -46,7 +49,7 @@ class QuantizeStatic(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         method = self._method()
-        writer = Int8Writer(model, format_of(self.format))
+        writer = Int8Writer(model, format_of(self.format), reduce_range=self.reduce_range)
         linears = dense_layers(model)
         for linear in linears:
             spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
@@ -55,7 +58,8 @@ class QuantizeStatic(Pass):
             if self.correct_bias:
                 rows = ctx.stats[Want(linear.source, "sample")]
                 weight = model.array(linear.weight)
-                correction = mean_rounding(rows, weight.T if linear.trans_b else weight, scale, zero_point)
+                matrix = weight.T if linear.trans_b else weight
+                correction = mean_rounding(rows, matrix, scale, zero_point, reduce_range=self.reduce_range)
             writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()

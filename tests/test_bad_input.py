@@ -27,7 +27,7 @@ from graphs import fixture
 from onnx import external_data_helper, numpy_helper
 
 from onnxslim_bert import model as model_module
-from onnxslim_bert import output, quantize
+from onnxslim_bert import output, placing
 from onnxslim_bert.calibration import collect
 
 WORD_TABLE = "bert.embeddings.word_embeddings.weight"
@@ -251,7 +251,7 @@ def test_fewer_rows_than_the_model_s_batch(model):
     [
         ("gone/o.onnx", "no folder"),
         ("calib.tsv/o.onnx", "no folder"),
-        (".", "is a directory"),
+        (".", "is no regular file"),
         ("pipe", "is no regular file"),
     ],
 )
@@ -391,8 +391,8 @@ def test_the_shortest_rows_and_the_longest(model):
 
 def test_a_result_that_answers_infinity_is_not_written(model, monkeypatch):
     """Whatever the passes did to it."""
-    real = quantize.compare
-    monkeypatch.setattr(quantize, "compare", lambda *given, **named: replace(real(*given, **named), broken=7))
+    real = placing.compare
+    monkeypatch.setattr(placing, "compare", lambda *given, **named: replace(real(*given, **named), broken=7))
     refused(model, "the result answers NaN or infinity on 7 of 24 rows; nothing was written")
 
 

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.int8 import activation_quantizer, mean_rounding, quantize_columns, quantize_rows
+from onnxslim_bert.int8 import (
+    activation_quantizer,
+    mean_rounding,
+    quantize_columns,
+    quantize_columns_affine,
+    quantize_rows,
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -18,6 +24,19 @@ def test_columns_and_rows_are_within_half_a_step(seed):
         assert (np.abs(integers * scales - values) <= scales / 2 * (1 + 1e-5)).all()
         np.testing.assert_allclose(scales * 127, largest, rtol=1e-6)
         assert integers.min() >= -127
+
+
+@pytest.mark.parametrize("shift", [-3, -0.5, 0, 2])
+def test_affine_columns_are_within_half_a_step_and_keep_zero(shift):
+    """Of steps no wider than symmetric ones: the levels span what the column holds, and zero."""
+    values = (np.random.default_rng(0).standard_t(3, (13, 7)) + shift).astype(np.float32)
+    values[:, 5], values[3] = 0, 0
+    levels, scales, zero_points = quantize_columns_affine(values)
+    assert (levels.dtype, scales.dtype, zero_points.dtype) == (np.uint8, np.float32, np.uint8)
+    restored = (levels - zero_points.astype(np.float32)) * scales
+    assert (np.abs(restored - values) <= scales / 2 * (1 + 1e-4)).all()
+    assert not restored[3].any()
+    assert (scales <= quantize_columns(values)[1] * (1 + 1e-6)).all()
 
 
 def test_a_column_of_zeros_stays_zero():

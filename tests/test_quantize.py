@@ -17,7 +17,7 @@ from onnxslim_bert.provenance import KEY, file_sha256
 
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
-    *("methods", "comparison", "latencies", "options"),
+    *("methods", "comparison", "latencies", "options", "saturating", "placement", "unproven", "proven_on", "buckets"),
 }
 
 

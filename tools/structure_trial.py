@@ -16,12 +16,12 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, ModelError, SlimError
 from onnxslim_bert.inspection.flops import flops_by_part
 from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
 from onnxslim_bert.pipeline import run_recipe
 from onnxslim_bert.proof.bench import bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs, evaluate
 from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.quantize import Options
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.slim import slim
 from onnxslim_bert.sources import Sources

@@ -18,6 +18,11 @@ COMMANDS = {
     "passes": "List the passes with their options.",
     "validate": "Compare a candidate with its base and hold it to budgets.",
     "bench": "Time models in interleaved rounds.",
+    "doctor": "Say what is installed, which providers work here, and what this CPU is good at.",
+    "explain": "Say which nodes run on a target, and why the others do not.",
+    "compile": "Compile a model for a chip ahead of time.",
+    "mobile": "Write a model in ORT format for a phone.",
+    "device": "Run a model on a phone or a board, and compare its answers here.",
     "export": "Write ONNX from a Hugging Face model.",
 }
 INTERRUPTED, TERMINATED = 130, 143
@@ -59,7 +64,7 @@ class Commands(click.Group):
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 2 bad usage, model or data; 3 accuracy; 4 latency; 6 size; 130 interrupted.",
+    epilog="Exit codes: 0 done; 2 usage, model or data; 3 accuracy; 4 latency; 5 provider; 6 size; 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="onnxslim-bert")
 @click.pass_context

@@ -6,23 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.tables import console, plain_table
+from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
     from onnxslim_bert.proof.bench import Bench
+    from onnxslim_bert.targets.target import Target
 
-PADDING = (0, 2, 0, 0)
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
-    """Positive integers with commas between them."""
-    parts = value.split(",") if value is not None else None
-    if parts and not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise click.BadParameter(f"'{value}' is no list of positive integers like 1,8", ctx, param)
-    return [int(part) for part in parts] if parts else None
 
 
 @click.command()
@@ -35,6 +29,7 @@ def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json for --data  [default: the first MODEL's folder]")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a real text.")
+@runs_on
 @click.option("--rounds", type=COUNT, default=50, show_default=True, help="Timed runs of every model.")
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--spinning", is_flag=True, help="Let idle threads spin, which a busy host punishes.")
@@ -48,20 +43,25 @@ def bench(
     text_columns: tuple[str, ...],
     tokenizer: Path | None,
     max_length: int,
+    targets: "tuple[Target, ...]",
+    allow_fallback: bool,
+    options: dict[str, dict[str, str]],
     rounds: int,
     threads: int,
     spinning: bool,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Time every MODEL in interleaved rounds, and its memory and loading in a process of its own.
+    """Time every MODEL on every provider in interleaved rounds, and its memory and loading in a process of its own.
 
-    Speed-ups are against the first MODEL, paired by round, with 95 % intervals.
+    Speed-ups are against the first MODEL on the first provider, paired by round, with 95 % intervals. QNN is emulated,
+    so it cannot be timed.
 
     \b
     onnxslim bench model.onnx model.int8.onnx
     onnxslim bench model.onnx model.int8.onnx --batch 1,8 --seq 32,128
     onnxslim bench model.onnx model.int8.onnx --data sst2 --batch 16 --json
+    onnxslim bench model.onnx model.int8.onnx --ep cpu,openvino
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
@@ -87,6 +87,7 @@ def bench(
             threads=threads,
             spinning=spinning,
             seed=seed,
+            places=places(targets, allow_fallback, options),
             progress=progress,
         )
     if as_json:
@@ -97,25 +98,22 @@ def bench(
 
 def show(result: "Bench") -> None:
     """Print the times, the footprints and the conditions."""
-    from rich.console import Console
-    from rich.table import Table
-
-    times = Table("model", "batch", "tokens", "median ms", "p90", "p99", "speed-up", box=None, padding=PADDING)
+    times = plain_table("model", "provider", "batch", "tokens", "median ms", "p90", "p99", "speed-up")
     for row in result.latencies:
         tokens = "text" if row.length is None else str(row.length)
         ratio = f"{row.speedup.value:.2f}x ({row.speedup.low:.2f}-{row.speedup.high:.2f})"
         spread = f"{row.median_ms:.2f}", f"{row.p90_ms:.2f}", f"{row.p99_ms:.2f}"
-        times.add_row(Path(row.model).name, str(row.batch), tokens, *spread, ratio)
-    taken = Table("model", "file MB", "peak memory MB", "load ms", box=None, padding=PADDING)
+        times.add_row(Path(row.model).name, row.target, str(row.batch), tokens, *spread, ratio)
+    taken = plain_table("model", "nodes", "file MB", "peak memory MB", "load ms")
     for model, took in result.footprints.items():
         sizes = f"{took.nbytes / 1e6:.1f}", f"{took.peak_bytes / 1e6:.0f} ({took.idle_bytes / 1e6:.0f} before)"
-        taken.add_row(Path(model).name, *sizes, f"{took.load_ms:.0f}")
-    console = Console()
-    console.print(times, "", taken, "", sep="\n")
+        place = result.placements[model]
+        taken.add_row(Path(model).name, f"{place.taken}/{place.total}", *sizes, f"{took.load_ms:.0f}")
+    screen = console()
+    screen.print(times, "", taken, "", sep="\n")
     spinning = "on" if result.spinning else "off"
-    console.print(
+    screen.print(
         f"{result.rounds} interleaved rounds, {result.threads} thread(s), spinning {spinning}; {result.host.cpu}, "
         f"{result.host.cpus} CPUs, load {result.host.load}; onnxruntime {result.host.onnxruntime}",
-        highlight=False,
         soft_wrap=True,
     )

@@ -12,6 +12,9 @@ SEED = click.IntRange(min=0)
 THREADS = click.IntRange(min=1, max=1024)
 
 
+TARGETS = ["cpu", "openvino", "qnn", "coreml", "nnapi"]  # those of `targets.table`, which is slow to import
+
+
 class Finite(click.FloatRange):
     """A number in a range; NaN, which is in every range, is refused."""
 
@@ -29,3 +32,11 @@ def refuse_ignored(names: Iterable[str], reason: str) -> None:
     for name in names:
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{options[name]} does nothing {reason}", ctx)
+
+
+def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
+    """Positive integers with commas between them."""
+    parts = value.split(",") if value is not None else None
+    if parts and not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"'{value}' is no list of positive integers like 1,8", ctx, param)
+    return [int(part) for part in parts] if parts else None

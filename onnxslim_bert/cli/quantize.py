@@ -1,18 +1,22 @@
 """`onnxslim quantize`: the main job."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from onnxslim_bert.calibration.ranges import Method
+    from onnxslim_bert.lowering import Mode
+    from onnxslim_bert.making import Saturating
     from onnxslim_bert.quantize import Result
+    from onnxslim_bert.targets.placement import Placement
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
@@ -20,13 +24,27 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
-@click.option("-o", "--output", type=FILE, help="The file to write  [default: MODEL.int8.onnx or MODEL.fp16.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write, or the folder for several lengths  [default: MODEL.int8.onnx, MODEL.qnn.onnx, ...]",
+)
+@click.option(
+    "--target", type=click.Choice(TARGETS), default="cpu", show_default=True, help="On what the model is to run."
+)
+@click.option(
+    "--seq",
+    "lengths",
+    callback=counts,
+    metavar="N,...",
+    help="Tokens in a row, for qnn, coreml and nnapi; several write a folder with a file for each.",
+)
 @click.option(
     "--mode",
-    type=click.Choice(["static", "dynamic", "fp16"]),
-    default="static",
-    show_default=True,
-    help="int8 with calibrated ranges, int8 with ranges found at run time, or half precision.",
+    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "fp32"]),
+    help="Calibrated int8, int8 with ranges found at run time, int8 weights alone, half precision, or the target's "
+    "graph form alone  [default: the target's best measured; static for cpu]",
 )
 @click.option(
     "--method", type=click.Choice(METHODS), help="How activation ranges are found  [default: the best measured]"
@@ -40,6 +58,13 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     help="ONNX Runtime's own operators (fastest on CPU), or standard ones only.",
 )
 @click.option("--no-smooth", is_flag=True, help="Leave out smoothing and the splitting of outliers.")
+@click.option(
+    "--reduce-range/--full-range",
+    "reduce_range",
+    default=None,
+    help="Keep int8 products within 16 bits, for CPUs with AVX2 but no VNNI  [default: as this machine needs]",
+)
+@click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
 @click.option("--batch", is_flag=True, help="For ragged batches: dense layers skip padding.")
 @click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
@@ -60,10 +85,14 @@ def quantize(
     calib: str | None,
     data: str | None,
     output: Path | None,
-    mode: Literal["static", "dynamic", "fp16"],
-    method: str | None,
+    target: str,
+    lengths: list[int] | None,
+    mode: "Mode | None",
+    method: "Method | None",
     form: Literal["contrib", "qdq"],
     no_smooth: bool,
+    reduce_range: bool | None,
+    allow_fallback: bool,
     batch: bool,
     rows: int,
     max_length: int,
@@ -83,8 +112,11 @@ def quantize(
     onnxslim quantize model.onnx --calib texts.txt --data labelled.tsv -o small.onnx
     onnxslim quantize model.onnx --mode dynamic --data sst2
     onnxslim quantize model.onnx --calib stsb --format qdq --method mse --json
+    onnxslim quantize model.onnx --target qnn --seq 32,64,128 --calib sst2
+    onnxslim quantize model.onnx --target openvino --data sst2
     """
-    from onnxslim_bert.quantize import Options, default_output, quantize_files
+    from onnxslim_bert.options import Options
+    from onnxslim_bert.quantize import default_output, quantize_files
     from onnxslim_bert.report import report_json, report_path
     from onnxslim_bert.sources import Sources
 
@@ -95,16 +127,29 @@ def quantize(
         refuse_ignored(["label_column"], "without --data")
     if in_place:
         refuse_ignored(["output"], "with --in-place")
-    options = Options(mode, method, form, not no_smooth, batch, max_length, threads, seed)
+    options = Options(
+        mode=mode,
+        method=method,
+        format=form,
+        smooth=not no_smooth,
+        batch=batch,
+        max_length=max_length,
+        threads=threads,
+        seed=seed,
+        target=target,
+        seq=tuple(lengths or ()),
+        reduce_range=reduce_range,
+        allow_fallback=allow_fallback,
+    )
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column)
-    target = model if in_place else output or default_output(model, options)
+    written = model if in_place else output or default_output(model, options)
     with progress_bar() as progress:
-        result = quantize_files(model, target, sources, options, overwrite=force, in_place=in_place, progress=progress)
+        result = quantize_files(model, written, sources, options, overwrite=force, in_place=in_place, progress=progress)
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:
         show(result)
-        click.echo(f"{target} and {report_path(target)} written")
+        click.echo(f"{written} and {report_path(written)} written")
 
 
 def show(result: "Result") -> None:
@@ -135,6 +180,8 @@ def show(result: "Result") -> None:
             f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})",
         )
     Console(width=max(Console().width, 110)).print(table)
+    for line in notes(result):
+        click.echo(line)
     if seen is None:
         click.echo("accuracy: not measured; name evaluation texts with --data")
         return
@@ -142,5 +189,35 @@ def show(result: "Result") -> None:
     agreement = f"agreement {close.agreement.value:.2f} %, " if close.agreement else ""
     cosine = f", cosine {close.cosine:.5f}" if close.cosine is not None else ""
     click.echo(
-        f"{seen.data} {seen.split}, {seen.rows} rows: {agreement}mean |difference| {close.mean_difference:.4f}{cosine}"
+        f"{seen.data} {seen.split}, {seen.rows} rows on {result.proven_on}: {agreement}"
+        f"mean |difference| {close.mean_difference:.4f}{cosine}"
+    )
+
+
+def notes(result: "Result") -> Iterator[str]:
+    """Where it runs, which file holds which length, and what other CPUs would make of it."""
+    if result.buckets:
+        yield "lengths: " + ", ".join(f"{length} in {file}" for length, file in result.buckets.items())
+    if result.placement:
+        yield placed(result.placement) + f" ({result.unproven})" * bool(result.unproven)
+    elif result.unproven:
+        yield f"not run: {result.unproven}"
+    if not result.latencies:
+        yield "latency: not measured, as nothing on this machine runs it at the speed of the target"
+    if result.saturating and result.saturating.layers:
+        yield saturation(result.saturating)
+
+
+def placed(placement: "Placement") -> str:
+    """How much of a model a provider takes, or is predicted to take."""
+    pieces = f"{placement.partitions} piece{'s' * (placement.partitions != 1)}"
+    verb = "would take" if placement.predicted else "takes"
+    return f"{placement.provider} {verb} {placement.taken} of {placement.total} nodes in {pieces}"
+
+
+def saturation(found: "Saturating") -> str:
+    """What CPUs without VNNI lose."""
+    return (
+        f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
+        f"{found.loss:.1%} ({found.worst}); --reduce-range avoids it"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@click.option(
+    "--target",
+    "place",
+    type=click.Choice(TARGETS),
+    default="cpu",
+    show_default=True,
+    help="On what the model is to run: after the recipe come the passes that `quantize --target` runs.",
+)
+@click.option("--seq", type=COUNT, help="Tokens in a row, for qnn, coreml and nnapi.")
 @click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
 @click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
 @click.option(
@@ -52,6 +61,8 @@ SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
 def slim(
     model: Path,
     recipe: str | None,
+    place: str,
+    seq: int | None,
     output: Path | None,
     target_speedup: float | None,
     target_size: str | None,
@@ -78,14 +89,16 @@ def slim(
     \b
     onnxslim slim model.onnx -p "canonicalize?,fuse,first-token" -o fast.onnx
     onnxslim slim model.onnx -p "canonicalize?,fuse,prune-ffn{keep=0.6},quantize-static" --calib sst2 -o small.onnx
+    onnxslim slim model.onnx -p "canonicalize?,fuse,prune-ffn" --target qnn --seq 64 --calib sst2 -o small.qnn.onnx
     onnxslim slim model.onnx --target-speedup 4 --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-size 12MB --target-speedup 6 --max-drop 1 --calib sst2 --corpus sst2 -o small.onnx
 
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
+    from onnxslim_bert.lowering import lowered
+    from onnxslim_bert.options import Options
     from onnxslim_bert.proof.gates import parse_size
-    from onnxslim_bert.quantize import Options
     from onnxslim_bert.recipe import Recipe
     from onnxslim_bert.report import report_json
     from onnxslim_bert.search.run import search_files
@@ -99,7 +112,8 @@ def slim(
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
     refuse_ignored(
-        ["allow_noop", "rewrite_tokenizer"] if searches else ["batch"], "with" + "out" * (not searches) + " a target"
+        ["allow_noop", "rewrite_tokenizer", "place", "seq"] if searches else ["batch"],
+        "with" + "out" * (not searches) + " a target",
     )
     if calib is None:
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
@@ -130,7 +144,7 @@ def slim(
             found = run_slim(
                 model,
                 target,
-                Recipe.parse(recipe),
+                lowered(Recipe.parse(recipe), place, seq),
                 sources,
                 options,
                 rewrite=rewrite_tokenizer,

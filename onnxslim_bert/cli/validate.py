@@ -9,21 +9,23 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
     from onnxslim_bert.proof.comparison import Comparison
     from onnxslim_bert.proof.intervals import Interval
-    from onnxslim_bert.proof.validate import Validation
+    from onnxslim_bert.targets.target import Target
 
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
-    epilog="Exit code: 0 every budget met; 3 accuracy, agreement or NaN; 4 latency; 6 size; 2 bad usage, model or data."
+    epilog="Exit code: 0 every budget met; 3 accuracy, agreement or NaN; 4 latency; 5 provider missing or fell back; "
+    "6 size; 2 bad usage, model or data."
 )
 @click.argument("base", type=FILE)
-@click.argument("candidate", type=FILE)
+@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=FILE)
 @click.option("--data", required=True, help="A GLUE name (its validation split), `reviews`, or a file.")
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
@@ -37,13 +39,16 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--min-speedup", type=Finite(min=0), help="Latency of BASE over that of CANDIDATE, timed on the rows.")
 @click.option("--max-size", metavar="SIZE", help="Bytes of CANDIDATE with its external data, like 24MB or 23.5MiB.")
 @click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
+@runs_on
+@click.option("--seq", type=COUNT, help="Tokens to which providers of fixed shapes get open dimensions.")
+@click.option("--latency", is_flag=True, help="Time the models and their memory, too.")
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdicts as JUnit XML.")
 @click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
 def validate(
     base: Path,
-    candidate: Path,
+    candidates: tuple[Path, ...],
     data: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
@@ -57,32 +62,45 @@ def validate(
     min_speedup: float | None,
     max_size: str | None,
     strict: bool,
+    targets: "tuple[Target, ...]",
+    allow_fallback: bool,
+    options: dict[str, dict[str, str]],
+    seq: int | None,
+    latency: bool,
     threads: int,
     as_json: bool,
     junit: Path | None,
     force: bool,
 ) -> None:
-    """Compare CANDIDATE with BASE on the same rows and hold it to budgets.
+    """Compare every CANDIDATE with BASE on the same rows and hold it to budgets, on every provider.
 
     With labels: the task metric, its drop with a paired bootstrap interval, McNemar's test. Always: agreement and
     distance of the outputs. A budget inside the interval is inconclusive, which fails only with --strict.
+    BASE runs on the CPU provider, whatever CANDIDATE runs on. QNN is emulated: its answers count, its times do not.
 
     \b
     onnxslim validate model.onnx model.int8.onnx --data sst2
     onnxslim validate model.onnx model.int8.onnx --data sst2 --max-drop 1 --min-speedup 1.5 --max-size 24MB
     onnxslim validate model.onnx model.int8.onnx --data texts.txt --min-agreement 99 --json --junit gates.xml
+    onnxslim validate model.onnx model.qnn.onnx --data sst2 --rows 200 --ep cpu,qnn --min-agreement 99
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.cli.validation_tables import show, show_all
     from onnxslim_bert.output import check_output, write_atomically
     from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
     from onnxslim_bert.proof.junit import junit as junit_xml
-    from onnxslim_bert.proof.validate import validate as run_validation
+    from onnxslim_bert.proof.validate import validate_all
+    from onnxslim_bert.proof.validation import document
+    from onnxslim_bert.targets.table import CPU
 
     if junit:
-        check_output(junit, overwrite=force, inputs=[base, candidate])
+        check_output(junit, overwrite=force, inputs=[base, *candidates])
     else:
         refuse_ignored(["force"], "without --junit")
+    if not any(target.fixed_shapes for target in targets):
+        refuse_ignored(["seq"], "on providers that take open shapes")
+    where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
     budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
     dataset = load_dataset(
         data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None, label_column=label_column
@@ -91,47 +109,31 @@ def validate(
         refuse_ignored(["tokenizer", "text_columns", "max_length"], "with ready inputs")
     reader = load_tokenizer(tokenizer or base.parent) if dataset.feeds is None else None
     with progress_bar() as progress:
-        result = run_validation(
+        results = validate_all(
             base,
-            candidate,
+            candidates,
             dataset,
             reader,
             budgets,
+            places=where,
+            latency=latency,
             batch_size=batch,
             max_length=max_length,
             threads=threads,
             seed=seed,
             progress=progress,
         )
+    verdicts = [verdict for result in results for verdict in result.verdicts]
     if junit:
-        suite = f"{candidate.name} on {dataset.name}"
-        write_atomically(junit, [junit_xml(suite, result.verdicts, strict)], overwrite=force)
+        suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
+        write_atomically(junit, [junit_xml(suite, verdicts, strict)], overwrite=force)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+        click.echo(json.dumps(document(results), indent=2, allow_nan=False))
+    elif len(results) == 1 and targets == (CPU,):
+        show(results[0])
     else:
-        show(result)
-    enforce(result.verdicts, strict)
-
-
-def show(result: "Validation") -> None:
-    """Print the evidence and the verdicts."""
-    from rich.console import Console
-    from rich.table import Table
-
-    seen, before, after = result.comparison, result.base_bytes / 1e6, result.candidate_bytes / 1e6
-    click.echo(f"{seen.data} {seen.split}, {seen.rows} rows")
-    table = Table("", "base", "candidate", "drop", box=None, padding=(0, 2, 0, 0))
-    for score in seen.scores:
-        table.add_row(score.metric, *(spread(interval) for interval in (score.base, score.candidate, score.drop)))
-    table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x")
-    if result.bench:
-        first, second = result.bench.latencies
-        gain = second.speedup
-        faster = f"{gain.value:.2f}x ({gain.low:.2f} to {gain.high:.2f})"
-        table.add_row("latency", f"{first.median_ms:.2f} ms", f"{second.median_ms:.2f} ms", faster)
-    Console().print(table)
-    for line in (*facts(seen), *(f"{verdict.gate} {verdict.outcome}: {verdict.note}" for verdict in result.verdicts)):
-        click.echo(line)
+        show_all(results)
+    enforce(verdicts, strict)
 
 
 def facts(seen: "Comparison") -> Iterator[str]:

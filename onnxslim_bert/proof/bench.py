@@ -1,12 +1,12 @@
 """Latency of several models in interleaved rounds of one process, and what each takes to load in one of its own.
 
-A host's speed drifts, so every round runs every model once on the same rows, in shuffled order, and models are compared
-within rounds only.
+A host's speed drifts, so every round runs every model on every provider once on the same rows, in shuffled order, and
+they are compared within rounds only.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,20 +16,23 @@ from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, ProviderError
 from onnxslim_bert.proof.evaluation import Progress
 from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.host import Host, host
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds
-from onnxslim_bert.runtime import open_session
+from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.places import CPU_ONLY, Places
+from onnxslim_bert.targets.table import CPU
+from onnxslim_bert.targets.target import Target
 
 
 @dataclass(frozen=True)
 class Latency:
     """One model's milliseconds a run on one workload.
 
-    speedup: the first model's time over this one's, median over the rounds.
+    speedup: the first one's time over this one's, median over the rounds. target: on what it ran.
     """
 
     model: str
@@ -39,13 +42,14 @@ class Latency:
     p90_ms: float
     p99_ms: float
     speedup: Interval
+    target: str = CPU.name
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Latencies with the settings they hold for; footprints by model, empty when they were not asked for.
+    """Latencies with the settings they hold for; footprints by `entry_name`, empty when they were not asked for.
 
-    data: the data set that real texts came from; None for random ids.
+    data: the data set that real texts came from; None for random ids. placements: by `entry_name`, too.
     """
 
     latencies: tuple[Latency, ...]
@@ -57,14 +61,23 @@ class Bench:
     spinning: bool
     seed: int
     host: Host
+    placements: dict[str, Placement] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One JSON-ready document."""
         return {"onnxslim_bert": __version__, **asdict(self)}
 
 
+Entry = tuple[Path, Target]  # a model and on what it runs
+
+
+def entry_name(path: Path, target: Target) -> str:
+    """The path, and on what it runs unless that is the CPU provider."""
+    return str(path) if target is CPU else f"{path} on {target.name}"
+
+
 def bench(
-    models: Sequence[Path],
+    models: Sequence[Path | Entry],
     *,
     batch_sizes: Sequence[int] = (1,),
     lengths: Sequence[int] = (128,),
@@ -77,16 +90,23 @@ def bench(
     spinning: bool = False,
     seed: int = 0,
     footprints: bool = True,
+    places: Places = CPU_ONLY,
     progress: Progress | None = None,
 ) -> Bench:
     """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
 
+    models: paths to run on every target of `places`, or entries; the first is the measure of the others.
     rounds: timed runs of each model and workload; warmup: untimed ones before. Raises ModelError when a model cannot
-    run on a workload, DataError when it cannot be fed.
+    run on a workload, DataError when it cannot be fed, ProviderError when it does not run on a target or the target
+    is emulated.
     """
-    if not models or min(rounds, threads, *batch_sizes, *lengths) < 1:
+    entries = [entry for model in models for entry in _entries(model, places)]
+    if not entries or min(rounds, threads, *batch_sizes, *lengths) < 1:
         raise DataError("needed at least one model, and rounds, threads, batch sizes and lengths of 1 or more")
-    sessions = [(path, open_session(path, threads=threads, spinning=spinning)) for path in models]
+    for _, target in entries:
+        check_timeable(target)
+    placed = [places.open(target, path, threads=threads, spinning=spinning) for path, target in entries]
+    sessions = [(path, each.session) for (path, _), each in zip(entries, placed, strict=True)]
     tokens: Sequence[int | None] = lengths if dataset is None else [None]
     workloads = [Workload(batch, length) for batch in batch_sizes for length in tokens]
     fed = [
@@ -96,18 +116,33 @@ def bench(
     latencies: list[Latency] = []
     for done, (workload, feeds) in enumerate(zip(workloads, fed, strict=True), start=1):
         times = interleave([session for _, session in sessions], feeds, rounds=rounds, warmup=warmup, seed=seed)
-        latencies += [_latency(path, workload, times, index, seed) for index, path in enumerate(models)]
+        latencies += [_latency(entry, workload, times, index, seed) for index, entry in enumerate(entries)]
         if progress:
             progress("timing", done, len(workloads))
     busy = host()
     taken: dict[str, Footprint] = {}
-    for index, path in enumerate(models if footprints else ()):
+    for index, (path, target) in enumerate(entries if footprints else ()):
         largest = max((feed for feeds in fed for feed in feeds[index]), key=_values)
-        taken[str(path)] = footprint(path, largest, threads=threads, spinning=spinning)
+        setup = target.setup(places.options_of(target), threads)
+        taken[entry_name(path, target)] = footprint(path, largest, threads=threads, spinning=spinning, setup=setup)
         if progress:
-            progress("loading", index + 1, len(models))
+            progress("loading", index + 1, len(entries))
     name = dataset.name if dataset else None
-    return Bench(tuple(latencies), taken, name, rounds, warmup, threads, spinning, seed, busy)
+    where = {entry_name(*entry): each.placement for entry, each in zip(entries, placed, strict=True)}
+    return Bench(tuple(latencies), taken, name, rounds, warmup, threads, spinning, seed, busy, where)
+
+
+def _entries(model: Path | Entry, places: Places) -> list[Entry]:
+    return [model] if isinstance(model, tuple) else [(model, target) for target in places.targets]
+
+
+def check_timeable(target: Target) -> None:
+    """Raise ProviderError for a target of which only an emulator executes here."""
+    if target.emulated:
+        raise ProviderError(
+            f"{target.name} runs on an emulator here, whose times say nothing of a device: `onnxslim validate --ep "
+            f"{target.name}` gives accuracy and partitions"
+        )
 
 
 class Runner(Protocol):
@@ -139,10 +174,11 @@ def interleave(
     return times
 
 
-def _latency(path: Path, workload: Workload, times: Array, index: int, seed: int) -> Latency:
-    median, p90, p99 = np.percentile(times[:, index], [50, 90, 99])
+def _latency(entry: Entry, workload: Workload, times: Array, index: int, seed: int) -> Latency:
+    (path, target), (batch, length) = entry, (workload.batch, workload.length)
+    median, p90, p99 = (float(value) for value in np.percentile(times[:, index], [50, 90, 99]))
     speedup = paired_ratio(times[:, 0], times[:, index], seed=seed)
-    return Latency(str(path), workload.batch, workload.length, float(median), float(p90), float(p99), speedup)
+    return Latency(str(path), batch, length, median, p90, p99, speedup, target.name)
 
 
 def _values(feed: Feeds) -> int:

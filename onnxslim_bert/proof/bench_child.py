@@ -1,9 +1,9 @@
 """A fresh process that loads one model, runs it once and prints what that took, as JSON.
 
-    python -m onnxslim_bert.proof.bench_child MODEL THREADS SPINNING < feeds.npz
+    python -m onnxslim_bert.proof.bench_child MODEL THREADS SPINNING SETUP < feeds.npz
 
-It imports numpy and ONNX Runtime only, so that its memory is the runtime's; hence its own session options, equal to
-those of runtime.py.
+SETUP: the fields of a `targets.setup.Setup`, as JSON. It imports numpy and ONNX Runtime only, so that its memory is the
+runtime's; hence its own session options, equal to those of runtime.py.
 """
 
 import io
@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from onnxslim_bert.targets.setup import Setup, attach
+
 
 def main() -> None:
     """Print {"load_ms", "peak_bytes", "idle_bytes"}."""
-    path, threads, spinning = sys.argv[1:]
+    path, threads, spinning, setup = sys.argv[1:]
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(threads)
     options.inter_op_num_threads = 1
@@ -29,7 +31,8 @@ def main() -> None:
         feeds = {name: packed[name] for name in packed.files}
     idle = peak_bytes()
     start = time.perf_counter()
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    attach(options, Setup(**json.loads(setup)))
+    session = ort.InferenceSession(path, options)
     load_ms = 1000 * (time.perf_counter() - start)
     session.run(None, feeds)
     print(json.dumps({"load_ms": load_ms, "peak_bytes": peak_bytes(), "idle_bytes": idle}))

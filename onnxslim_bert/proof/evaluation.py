@@ -15,6 +15,8 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.fidelity import Kind, mean_pooled
 from onnxslim_bert.proof.signature import fixed_shape, input_dtypes
 from onnxslim_bert.runtime import open_session
+from onnxslim_bert.targets.table import CPU
+from onnxslim_bert.targets.target import Target
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -64,6 +66,21 @@ def evaluate(
     than one vector a row.
     """
     session = open_session(path, threads=threads)
+    return answer(session, path, dataset, tokenizer, batch_size=batch_size, max_length=max_length, progress=progress)
+
+
+def answer(
+    session: ort.InferenceSession,
+    path: Path,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    *,
+    batch_size: int = 1,
+    max_length: int = 128,
+    target: Target = CPU,
+    progress: Progress | None = None,
+) -> Outputs:
+    """The same for a session that is open on `target`."""
     batches = feed_batches(session, dataset, tokenizer, batch_size=batch_size, max_length=max_length)
     rows: list[Array] = []
     answers: list[Array] = []
@@ -75,7 +92,7 @@ def evaluate(
         rows.append(batch.rows)
         answers.append(one_per_row(path, name, outputs[name], batch.mask))
         if progress:
-            progress(f"running {path.name}", done, len(batches))
+            progress(f"running {path.name} on {target.name}", done, len(batches))
     widths = sorted({answer.shape[1] for answer in answers})
     if len(widths) > 1:
         spread = f"{widths[0]} to {widths[-1]}"

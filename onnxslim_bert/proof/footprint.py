@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.targets.setup import CPU_SETUP, Setup
 from onnxslim_bert.wire import read_skeleton
 
 
@@ -31,10 +32,19 @@ class Footprint:
 
 
 def footprint(
-    path: Path, feeds: Mapping[str, Array], *, threads: int = 1, spinning: bool = False, launches: int = 3
+    path: Path,
+    feeds: Mapping[str, Array],
+    *,
+    threads: int = 1,
+    spinning: bool = False,
+    launches: int = 3,
+    setup: Setup = CPU_SETUP,
 ) -> Footprint:
-    """Load the model and run `feeds` once, in `launches` fresh processes one after the other."""
-    runs = [_launch(path, feeds, threads, spinning) for _ in range(launches)]
+    """Load the model and run `feeds` once, in `launches` fresh processes one after the other.
+
+    setup: of the provider. Raises ModelError when a process fails.
+    """
+    runs = [_launch(path, feeds, threads, spinning, setup) for _ in range(launches)]
     return Footprint(
         nbytes=model_bytes(path),
         load_ms=float(np.median([run["load_ms"] for run in runs])),
@@ -60,11 +70,12 @@ def model_files(path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in sorted(named))]
 
 
-def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool) -> dict[str, float]:
+def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool, setup: Setup) -> dict[str, float]:
     packed = io.BytesIO()
     np.savez(packed, **feeds)  # type: ignore[arg-type]
+    arguments = [str(path), str(threads), str(int(spinning)), json.dumps(asdict(setup))]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "onnxslim_bert.proof.bench_child", str(path), str(threads), str(int(spinning))],
+        [sys.executable, "-P", "-m", "onnxslim_bert.proof.bench_child", *arguments],
         input=packed.getvalue(),
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},

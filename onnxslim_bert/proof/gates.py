@@ -37,11 +37,23 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One budget's outcome; `inconclusive` is a value that meets it with an interval that does not."""
+    """One budget's outcome; `inconclusive` is a value that meets it with an interval that does not.
+
+    where: the model and the provider, when there are several.
+    """
 
     gate: Gate
     outcome: Outcome
     note: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.outcome}: {self.note}"
+
+    @property
+    def name(self) -> str:
+        """The gate, and where it was held."""
+        return f"{self.gate} on {self.where}" if self.where else self.gate
 
     def fails(self, strict: bool) -> bool:
         """Whether this fails the build."""
@@ -64,7 +76,7 @@ def enforce(verdicts: Sequence[Verdict], strict: bool = False) -> None:
     """Raise the error of the first failed gate, in the order of GATES, naming every failed one."""
     failed = sorted((v for v in verdicts if v.fails(strict)), key=lambda v: list(GATES).index(v.gate))
     if failed:
-        raise GATES[failed[0].gate]("; ".join(f"{v.gate} {v.outcome}: {v.note}" for v in failed))
+        raise GATES[failed[0].gate]("; ".join(map(str, failed)))
 
 
 def parse_size(text: str) -> int:

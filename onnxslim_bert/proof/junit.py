@@ -18,7 +18,7 @@ def junit(suite: str, verdicts: Sequence[Verdict], strict: bool = False) -> byte
     root = ET.Element("testsuites", counts)
     element = ET.SubElement(root, "testsuite", {"name": _clean(suite), **counts})
     for verdict in verdicts:
-        case = ET.SubElement(element, "testcase", {"classname": _clean(suite), "name": verdict.gate})
+        case = ET.SubElement(element, "testcase", {"classname": _clean(suite), "name": _clean(verdict.name)})
         note = _clean(verdict.note)
         if verdict.fails(strict):
             ET.SubElement(case, "failure", {"type": verdict.outcome, "message": note})

@@ -1,47 +1,26 @@
 """Proof that a candidate still does the base's task, on the same rows."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.proof.bench import Bench, bench
+from onnxslim_bert.proof.bench import Bench, Entry, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import Progress, evaluate
+from onnxslim_bert.proof.evaluation import Progress, answer, evaluate
 from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.proof.gates import Budgets, Verdict, at_least, at_most
-from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.proof.validation import Validation
+from onnxslim_bert.proof.verdicts import judge
+from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.places import CPU_ONLY, Places
+from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.wire import read_skeleton
 
 ROUNDS = 100  # timed runs for a speed-up's interval
 NO_BUDGETS = Budgets()
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The evidence about one candidate, the budgets it was held to, and a verdict on each.
-
-    base_bytes, candidate_bytes: the files with their external data. bench: None unless a speed-up was asked for.
-    """
-
-    base: str
-    candidate: str
-    base_bytes: int
-    candidate_bytes: int
-    comparison: Comparison
-    bench: Bench | None
-    batch_size: int
-    max_length: int
-    threads: int
-    budgets: Budgets
-    verdicts: tuple[Verdict, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """One JSON-ready document."""
-        return {"onnxslim_bert": __version__, **asdict(self)}
 
 
 def validate(
@@ -58,30 +37,68 @@ def validate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Validation:
-    """Run both models over the set and judge the candidate; `gates.enforce` turns its verdicts into an error.
+    """Run both models over the set on the CPU provider and judge the candidate.
 
-    Raises ModelError when the two cannot be compared, DataError when the data cannot judge what the budgets ask.
+    `gates.enforce` turns the verdicts into an error. Raises as `validate_all` does.
+    """
+    (result,) = validate_all(
+        base,
+        [candidate],
+        evaluation,
+        tokenizer,
+        budgets,
+        batch_size=batch_size,
+        max_length=max_length,
+        threads=threads,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+    )
+    return result
+
+
+def validate_all(
+    base: Path,
+    candidates: Sequence[Path],
+    evaluation: Dataset,
+    tokenizer: Tokenizer | None,
+    budgets: Budgets = NO_BUDGETS,
+    *,
+    places: Places = CPU_ONLY,
+    latency: bool = False,
+    batch_size: int = 1,
+    max_length: int = 128,
+    threads: int = 1,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Validation, ...]:
+    """Run the base on the CPU provider and every candidate on every target, over the same rows, and judge each.
+
+    latency: time them too, with their memory. Raises ModelError when two cannot be compared, DataError when the data
+    cannot judge what the budgets ask, ProviderError when a candidate does not run on a target.
     """
     if budgets.max_drop is not None and evaluation.labels is None:
         raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
-    check_same_inputs(base, candidate)
-    before, after = (
-        evaluate(
-            path,
-            evaluation,
-            tokenizer,
-            batch_size=batch_size,
-            max_length=max_length,
-            threads=threads,
-            progress=progress,
-        )
-        for path in (base, candidate)
-    )
-    comparison = compare(before, after, evaluation, resamples=resamples, seed=seed)
-    speed = None
-    if budgets.min_speedup is not None:
+    for candidate in candidates:
+        check_same_inputs(base, candidate)
+    max_length = min(max_length, places.shape[1]) if places.shape else max_length
+    sizes = {"batch_size": batch_size, "max_length": max_length}
+    for target in places.targets:
+        target.setup(places.options_of(target), threads)  # fails now rather than after the base has run
+    sizes = {"batch_size": batch_size, "max_length": max_length}
+    before = evaluate(base, evaluation, tokenizer, **sizes, threads=threads, progress=progress)
+    entries: list[Entry] = [(path, target) for path in candidates for target in places.targets]
+    seen: list[tuple[Comparison, Placement]] = []
+    for path, target in entries:
+        session, placement = places.open(target, path, threads=threads)
+        after = answer(session, path, evaluation, tokenizer, **sizes, target=target, progress=progress)
+        seen.append((compare(before, after, evaluation, resamples=resamples, seed=seed), placement))
+    times: dict[Entry, Bench] = {}
+    timed = [entry for entry in entries if not entry[1].emulated]
+    if timed and (latency or budgets.min_speedup is not None):
         speed = bench(
-            [base, candidate],
+            [(base, CPU), *timed],
             batch_sizes=[batch_size],
             dataset=evaluation,
             tokenizer=tokenizer,
@@ -89,44 +106,37 @@ def validate(
             rounds=ROUNDS,
             threads=threads,
             seed=seed,
-            footprints=False,
+            footprints=latency,
+            places=places,
             progress=progress,
         )
-    nbytes = [model_bytes(path) for path in (base, candidate)]
-    return Validation(
-        base=str(base),
-        candidate=str(candidate),
-        base_bytes=nbytes[0],
-        candidate_bytes=nbytes[1],
-        comparison=comparison,
-        bench=speed,
-        batch_size=batch_size,
-        max_length=max_length,
-        threads=threads,
-        budgets=budgets,
-        verdicts=judge(comparison, budgets, speedup=speed.latencies[1].speedup if speed else None, nbytes=nbytes[1]),
-    )
+        first, *others = speed.latencies
+        times = {entry: replace(speed, latencies=(first, own)) for entry, own in zip(timed, others, strict=True)}
 
+    def result(entry: Entry, comparison: Comparison, placement: Placement) -> Validation:
+        (path, target), own = entry, times.get(entry)
+        where = (
+            "" if entries == [(path, CPU)] else target.name if len(candidates) == 1 else f"{target.name}, {path.name}"
+        )
+        speedup = own.latencies[1].speedup if own else None
+        verdicts = judge(comparison, budgets, speedup=speedup, nbytes=model_bytes(path), emulated=target.emulated)
+        return Validation(
+            base=str(base),
+            candidate=str(path),
+            base_bytes=model_bytes(base),
+            candidate_bytes=model_bytes(path),
+            comparison=comparison,
+            bench=own,
+            batch_size=batch_size,
+            max_length=max_length,
+            threads=threads,
+            budgets=budgets,
+            verdicts=tuple(replace(verdict, where=where) for verdict in verdicts),
+            target=target.name,
+            placement=placement,
+        )
 
-def judge(
-    comparison: Comparison, budgets: Budgets, *, speedup: Interval | None = None, nbytes: int | None = None
-) -> tuple[Verdict, ...]:
-    """A verdict on every budget that is set and measured, after the one that needs no budget: finite outputs."""
-    verdicts = [_finite(comparison)]
-    if budgets.max_drop is not None:
-        if not comparison.scores:
-            raise DataError(f"a budget for the drop needs logits and labels: {comparison.output} is an embedding")
-        verdicts.append(at_most("max-drop", comparison.scores[0].drop, budgets.max_drop, " points"))
-    if budgets.min_agreement is not None:
-        if comparison.fidelity.agreement is None:
-            raise DataError(f"a budget for the agreement needs classes: {comparison.output} has no argmax")
-        verdicts.append(at_least("min-agreement", comparison.fidelity.agreement, budgets.min_agreement, " %"))
-    if budgets.min_speedup is not None and speedup is not None:
-        verdicts.append(at_least("min-speedup", speedup, budgets.min_speedup, "x"))
-    if budgets.max_size is not None and nbytes is not None:
-        size, budget = nbytes / 1e6, budgets.max_size / 1e6
-        verdicts.append(at_most("max-size", Interval(size, size, size), budget, " MB"))
-    return tuple(verdicts)
+    return tuple(result(entry, *found) for entry, found in zip(entries, seen, strict=True))
 
 
 def check_same_inputs(base: Path, candidate: Path) -> None:
@@ -142,9 +152,3 @@ def _input_ranks(path: Path) -> dict[str, int]:
     graph = read_skeleton(path)[0].graph
     weights = {weight.name for weight in graph.initializer}
     return {i.name: len(i.type.tensor_type.shape.dim) for i in graph.input if i.name not in weights}
-
-
-def _finite(comparison: Comparison) -> Verdict:
-    if comparison.broken:
-        return Verdict("finite", "missed", f"NaN or infinite outputs on {comparison.broken} of {comparison.rows} rows")
-    return Verdict("finite", "met", f"finite outputs on all {comparison.rows} rows")

@@ -12,7 +12,8 @@ from onnxslim_bert.pruning.prune import prune
 from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.pruning.sites import Kind, find_sites
 
-MEASURED = 8  # widths of a site that are measured; those between them are interpolated
+MEASURED, FEWEST = 8, 4  # widths of a site that are measured; those between them are interpolated
+IN_ALL = 60  # widths that are measured of all sites together: what a measurement costs grows with the layers, too
 LEAST_LEFT = 0.5  # of a layer's units, after one of several steps
 ROUNDING = 1e-9
 
@@ -51,7 +52,8 @@ def prune_to_share(
         now = int(total * keep ** (step / steps) + ROUNDING)
         sites = find_sites(model, kind)
         ladders = _ladders([site.units for site in sites], grid, keep, now, even=even, careful=steps > 1)
-        tried = [[] if even else measured_widths(widths, MEASURED // min(steps, 2)) for widths in ladders]
+        most = min(MEASURED // min(steps, 2), max(FEWEST, IN_ALL // len(sites)))
+        tried = [[] if even else measured_widths(widths, most) for widths in ladders]
         found = measure(model, sites, tried, ctx.trials)
         counts = [widths[0] for widths in ladders] if even else choose_widths(found, ladders, now)
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.options import Options
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs, evaluate
-from onnxslim_bert.quantize import Options
 
 
 class Judge:

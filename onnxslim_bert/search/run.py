@@ -13,21 +13,15 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, GateError
 from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
 from onnxslim_bert.output import staging
 from onnxslim_bert.passes.quantize_static import dense_layers
 from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.placing import compare_answers
+from onnxslim_bert.preparation import check_outputs, check_vocabulary, fit_to, fixed_shape, make_trials
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import Provenance, file_sha256, stamp
-from onnxslim_bert.quantize import (
-    Options,
-    check_outputs,
-    check_vocabulary,
-    compare_answers,
-    fit_to,
-    fixed_shape,
-    make_trials,
-)
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path, write_report
 from onnxslim_bert.search.costs import Workload

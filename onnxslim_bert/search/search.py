@@ -10,8 +10,8 @@ from pathlib import Path
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
 from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.preparation import fixed_shape
 from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.quantize import fixed_shape
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.search.choose import Alternative, Budget, Options, Prediction, choose, reachable
 from onnxslim_bert.search.costs import Costs, Workload, measure_costs, time_models

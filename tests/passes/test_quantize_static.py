@@ -163,6 +163,22 @@ def test_every_method_gives_a_model_that_runs(method):
     assert_runs_in_integers(model)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SOME)
+def test_a_reduced_range_costs_little(name, form):
+    """It runs in integers as before, each weight within half of a step that is at most twice as wide."""
+    *before, step = FORMATS[form]
+    original, full = prepared(name, *before), prepared(name, *before, step)
+    model = prepared(name, *before, QuantizeStatic(format=form, reduce_range=True))
+    assert_runs_in_integers(model)
+    for linear, wide, exact in zip(*map(linears_of, (model, full, original)), strict=True):
+        (integers, scales), (_, finest) = stored(model, linear), stored(full, wide)
+        assert (np.abs(integers * scales - matrix(original, exact)) <= scales / 2 * (1 + 1e-5)).all(), linear.node
+        assert ((finest <= scales) & (scales <= 127 / 63 * finest)).all(), linear.node
+    ours, theirs = answers(model, [feeds(model)])[0], answers(original, [feeds(original)])[0]
+    assert 0 < np.abs(ours["logits"] - theirs["logits"]).max() < 0.5
+
+
 def test_tables_stay_float_when_asked():
     model = prepared("bert-ts17-eager", CANONICAL, FUSE, QuantizeStatic(embeddings=False))
     expected = reference("bert")

@@ -24,7 +24,8 @@ from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.intervals import Interval
-from onnxslim_bert.proof.validate import judge, validate
+from onnxslim_bert.proof.validate import validate
+from onnxslim_bert.proof.verdicts import judge
 
 # w0 to w2 mean class 0, w3 to w6 class 1.
 TABLE = np.array([[0, 0], [3, 0], [2, 0], [1, 0], [0, 1.1], [0, 2.2], [0, 3.3], [0, 4.4]], np.float32)

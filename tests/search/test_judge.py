@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from answering_models import WORDS, classifier, embedder, texts, tokenizer
 
-from onnxslim_bert.quantize import Options
+from onnxslim_bert.options import Options
 from onnxslim_bert.search.judge import Judge
 
 ROWS = ["w0", "w1", "w2", "w3"]

@@ -16,12 +16,12 @@ from graphs import prepared
 from weighing_clock import fake_bench
 
 from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
+from onnxslim_bert.options import Options
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.provenance import KEY
-from onnxslim_bert.quantize import Options
 from onnxslim_bert.search import costs, search, tables
 from onnxslim_bert.search.run import Searched, search_files
 from onnxslim_bert.search.search import Search

@@ -1,0 +1,58 @@
+"""`onnxslim doctor`: what works on this machine."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxslim_bert.cli.tables import console, plain_table
+from onnxslim_bert.cli.targets_option import targets_of
+
+if TYPE_CHECKING:
+    from onnxslim_bert.targets.doctor import Checkup
+    from onnxslim_bert.targets.target import Target
+
+
+@click.command(epilog="Exit code: 0; 5 when a provider that --ep names does not work.")
+@click.option("--ep", "targets", callback=targets_of, metavar="EP,...", default="cpu", help="Fail unless these work.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def doctor(targets: "tuple[Target, ...]", as_json: bool) -> None:
+    """Print what is installed, which providers work here by a run of each, and what this CPU's int8 is worth.
+
+    \b
+    onnxslim doctor
+    onnxslim doctor --ep qnn,openvino
+    """
+    from onnxslim_bert.errors import ProviderError
+    from onnxslim_bert.targets.doctor import examine
+
+    result = examine()
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+    else:
+        show(result)
+    asked = {target.name for target in targets}
+    for check in result.checks:
+        if check.target in asked and not check.works:
+            raise ProviderError(check.note)
+
+
+def show(result: "Checkup") -> None:
+    """Print the tables and what is to be mended."""
+    providers = plain_table("provider", "works here", "")
+    for check in result.checks:
+        providers.add_row(check.target, "yes" if check.works else "no", f"{check.note} ({check.seconds:.1f} s)")
+    packages = plain_table("package", "version")
+    for name, version in result.packages.items():
+        packages.add_row(name, version or "not installed")
+    speed = plain_table("product", "thousand million operations a second")
+    for pairing, gops in result.kernels.gops.items():
+        speed.add_row(pairing, f"{gops:.0f}")
+    host = result.host
+    screen = console()
+    screen.print(providers, "", packages, "", sep="\n")
+    sets = " ".join(result.instruction_sets) or "instruction sets unknown"
+    screen.print(f"{host.system}, {host.cpu}, {host.cpus} CPUs, load {host.load}; {sets}", soft_wrap=True)
+    screen.print(result.int8.note, "", speed, "", sep="\n", soft_wrap=True)
+    for problem in result.problems:
+        screen.print(f"! {problem}", soft_wrap=True)

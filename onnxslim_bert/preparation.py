@@ -1,0 +1,120 @@
+"""What is checked and made ready before a model is rewritten: files, data, trials."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.datasets import Dataset, holdout
+from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
+from onnxslim_bert.errors import DataError, OutputError
+from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
+from onnxslim_bert.output import check_output
+from onnxslim_bert.proof.comparison import task_metrics
+from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.footprint import model_files
+from onnxslim_bert.proof.signature import fixed_axes
+from onnxslim_bert.trials import Progress, Trials
+
+CALIBRATION_BATCH = 16
+FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
+HELD_BACK = 0.125  # of the calibration rows: choices are judged on them
+
+
+def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
+    """Raise OutputError when an output cannot be written, or holds the source's data and was not asked to go."""
+    files = model_files(source)
+    if len(set(outputs)) < len(outputs):
+        raise OutputError(f"{outputs[0]} is the name of its own report; give one that ends in .onnx")
+    for output in outputs:
+        replaces = in_place and output == source
+        check_output(output, overwrite=overwrite or replaces, inputs=files[1:] if replaces else files)
+
+
+def check_calibration(options: Options, *, given: bool) -> None:
+    """Raise DataError when calibration rows are missing, or would do nothing."""
+    if options.mode == "static" and not given:
+        raise DataError(
+            "static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic"
+        )
+    if options.mode != "static" and given:
+        raise DataError(f"--calib does nothing with --mode {options.mode}; name evaluation texts with --data")
+
+
+def check_labels(source: Path, evaluation: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
+    """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
+    first = evaluate(source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads)
+    task_metrics(first, evaluation)
+
+
+def check_vocabulary(model: Model, tokenizer: Tokenizer | None) -> None:
+    """Raise DataError when the tokenizer has tokens that the word embedding has no row for."""
+    if tokenizer is not None:
+        tokenizer.check_fits(word_rows(model))
+
+
+def word_rows(model: Model) -> int | None:
+    """Ids that the word embedding takes; None when it was not found."""
+    return model.encoder.embeddings.vocabulary
+
+
+def fit_to(model: Model, options: Options) -> Options:
+    """`options` with no more tokens a row than the graph's fixed length or its table of positions has."""
+    position = model.encoder.embeddings.position
+    most = fixed_shape(model)[1] or (len(model.array(position)) if position else options.max_length)
+    return replace(options, max_length=min(options.max_length, most))
+
+
+def make_trials(
+    model: Model,
+    calibration: Dataset,
+    tokenizer: Tokenizer | None,
+    options: Options,
+    *,
+    split: bool,
+    corpus: Dataset | None = None,
+    progress: Progress | None = None,
+) -> Trials:
+    """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few.
+
+    corpus: texts whose tokens count, instead of those of the calibration rows.
+    """
+    fitting = held_back = calibration
+    if split and len(calibration) >= FEWEST_TO_SPLIT:
+        fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
+    batches = (calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))
+    return Trials(
+        model.clone(),
+        *batches,
+        protected_ids=protected_ids(tokenizer.file) if tokenizer is not None and tokenizer.file else frozenset(),
+        corpus_counts=count_tokens(corpus, tokenizer) if corpus is not None and tokenizer is not None else None,
+        threads=options.threads,
+        progress=progress,
+    )
+
+
+def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:
+    """`dataset` as the model's inputs, in the batch size and length that its graph fixes, if any."""
+    rows, length = fixed_shape(model)
+    if rows:  # no batch may be smaller
+        dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
+    if not len(dataset):
+        raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
+    return Batches(
+        dataset,
+        tokenizer,
+        {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
+        batch_size=rows or CALIBRATION_BATCH,
+        max_length=options.max_length,
+        fixed_length=length,
+        vocab_rows=word_rows(model),
+    )
+
+
+def fixed_shape(model: Model) -> tuple[int | None, int | None]:
+    """The batch and the length that the graph's inputs fix; None where they are open."""
+    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)

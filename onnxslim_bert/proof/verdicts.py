@@ -1,0 +1,45 @@
+"""The verdicts on a candidate: what was measured of it, held to the budgets that are set."""
+
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.gates import Budgets, Verdict, at_least, at_most
+from onnxslim_bert.proof.intervals import Interval
+
+EMULATED = "an emulator ran it, whose times say nothing of a device"
+
+
+def judge(
+    comparison: Comparison,
+    budgets: Budgets,
+    *,
+    speedup: Interval | None = None,
+    nbytes: int | None = None,
+    emulated: bool = False,
+) -> tuple[Verdict, ...]:
+    """A verdict on every budget that is set and measured, after the one that needs no budget: finite outputs.
+
+    emulated: a speed-up cannot be measured, so a budget for it stays open.
+    """
+    verdicts = [_finite(comparison)]
+    if budgets.max_drop is not None:
+        if not comparison.scores:
+            raise DataError(f"a budget for the drop needs logits and labels: {comparison.output} is an embedding")
+        verdicts.append(at_most("max-drop", comparison.scores[0].drop, budgets.max_drop, " points"))
+    if budgets.min_agreement is not None:
+        if comparison.fidelity.agreement is None:
+            raise DataError(f"a budget for the agreement needs classes: {comparison.output} has no argmax")
+        verdicts.append(at_least("min-agreement", comparison.fidelity.agreement, budgets.min_agreement, " %"))
+    if budgets.min_speedup is not None and speedup is not None:
+        verdicts.append(at_least("min-speedup", speedup, budgets.min_speedup, "x"))
+    elif budgets.min_speedup is not None and emulated:
+        verdicts.append(Verdict("min-speedup", "inconclusive", EMULATED))
+    if budgets.max_size is not None and nbytes is not None:
+        size, budget = nbytes / 1e6, budgets.max_size / 1e6
+        verdicts.append(at_most("max-size", Interval(size, size, size), budget, " MB"))
+    return tuple(verdicts)
+
+
+def _finite(comparison: Comparison) -> Verdict:
+    if comparison.broken:
+        return Verdict("finite", "missed", f"NaN or infinite outputs on {comparison.broken} of {comparison.rows} rows")
+    return Verdict("finite", "met", f"finite outputs on all {comparison.rows} rows")

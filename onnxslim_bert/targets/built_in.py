@@ -1,0 +1,40 @@
+"""Providers that are part of ONNX Runtime itself, where a build has them."""
+
+from collections.abc import Mapping
+
+import onnxruntime as ort
+
+from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.targets.setup import CPU_PROVIDER, Setup
+
+# session.x64quantprecision "1" runs u8 x s8 products as u8 x u8, which cannot saturate on AVX2
+# (https://github.com/microsoft/onnxruntime/blob/main/include/onnxruntime/core/session/onnxruntime_session_options_config_keys.h).
+CPU_OPTIONS = ("session.x64quantprecision",)
+
+
+def cpu(options: Mapping[str, str], threads: int) -> Setup:
+    """The CPU provider. options: entries of the session's configuration that change results. Raises ProviderError."""
+    unknown = [name for name in options if name not in CPU_OPTIONS]
+    if unknown:
+        raise ProviderError(f"cpu has no option '{unknown[0]}': it takes {', '.join(CPU_OPTIONS)}")
+    return Setup(CPU_PROVIDER, session=dict(options))
+
+
+def coreml(options: Mapping[str, str], threads: int) -> Setup:
+    """CoreML's newer format, which takes the operators of an encoder. Raises ProviderError elsewhere."""
+    return _part_of_this_build(
+        "coreml", "CoreMLExecutionProvider", "macOS and iOS", {"ModelFormat": "MLProgram", **options}
+    )
+
+
+def nnapi(options: Mapping[str, str], threads: int) -> Setup:
+    """Android's neural networks API, deprecated since Android 15. Raises ProviderError elsewhere."""
+    return _part_of_this_build("nnapi", "NnapiExecutionProvider", "Android", options)
+
+
+def _part_of_this_build(name: str, provider: str, home: str, options: Mapping[str, str]) -> Setup:
+    if provider not in ort.get_available_providers():
+        raise ProviderError(
+            f"{name} runs on {home}, not here: `onnxslim explain MODEL --target {name}` predicts what it takes"
+        )
+    return Setup(provider, options=dict(options))

@@ -1,0 +1,69 @@
+"""What the CPU provider's int8 products give and cost on this machine: run, not read off the CPU's name."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.runtime import CPU, session_options
+
+ROWS, INNER, COLUMNS = 128, 768, 768
+REPEATS = 5
+PAIRINGS = {"u8 x s8": (np.uint8, np.int8), "u8 x u8": (np.uint8, np.uint8), "s8 x s8": (np.int8, np.int8)}
+
+
+@dataclass(frozen=True)
+class Int8Kernels:
+    """gops: thousand million multiplications and additions a second on one thread, for float32 and every pairing of
+    activations and weights; [128, 768] x [768, 768], best of 5.
+    saturates: u8 x s8 came out smaller than it is.
+    """
+
+    gops: dict[str, float]
+    saturates: bool
+
+
+def int8_kernels() -> Int8Kernels:
+    """Measure; about a tenth of a second, seconds where a pairing has no kernel of its own."""
+    gops = {"float32": _gops(np.float32, np.float32)}
+    gops |= {name: _gops(activations, weights) for name, (activations, weights) in PAIRINGS.items()}
+    return Int8Kernels(gops, u8s8_saturates())
+
+
+def u8s8_saturates() -> bool:
+    """Whether sums of the largest products come out wrong: two of them do not fit 16 bits."""
+    activations, weights = np.full((4, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
+    (product,) = _session(activations.dtype, weights).run(None, {"x": activations})
+    return bool((np.asarray(product) != 64 * 255 * 127).any())
+
+
+def _gops(activations: type, weights: type) -> float:
+    rng = np.random.default_rng(0)
+    feed: dict[str, Array] = {"x": rng.integers(0, 100, (ROWS, INNER)).astype(activations)}
+    session = _session(np.dtype(activations), rng.integers(0, 100, (INNER, COLUMNS)).astype(weights))
+    session.run(None, feed)
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        session.run(None, feed)
+        times.append(time.perf_counter() - start)
+    return 2 * ROWS * INNER * COLUMNS / min(times) / 1e9
+
+
+def _session(activations: np.dtype[Any], weights: Array) -> ort.InferenceSession:
+    """y = x @ weights, in int32 for integers."""
+    whole = weights.dtype.kind in "iu"
+    kind = helper.np_dtype_to_tensor_dtype(activations)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger" if whole else "MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", kind, ["rows", weights.shape[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32 if whole else kind, ["rows", weights.shape[1]])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return ort.InferenceSession(model.SerializeToString(), session_options(), providers=CPU)

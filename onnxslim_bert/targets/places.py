@@ -1,0 +1,41 @@
+"""On what models are run, as it was asked for together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnxslim_bert.targets.session import Placed, open_on
+from onnxslim_bert.targets.setup import NO_OPTIONS
+from onnxslim_bert.targets.table import CPU
+from onnxslim_bert.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Places:
+    """options: of the providers themselves, by target. shape: (batch, tokens) in place of a model's open dimensions,
+    for targets that take fixed shapes only.
+    """
+
+    targets: tuple[Target, ...] = (CPU,)
+    allow_fallback: bool = False
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    shape: tuple[int, int] | None = None
+
+    def open(self, target: Target, path: Path, *, threads: int = 1, spinning: bool = False) -> Placed:
+        """A session on one of the targets. Raises ProviderError and ModelError as `open_on` does."""
+        return open_on(
+            target,
+            path,
+            threads=threads,
+            spinning=spinning,
+            allow_fallback=self.allow_fallback,
+            options=self.options_of(target),
+            shape=self.shape if target.fixed_shapes else None,
+        )
+
+    def options_of(self, target: Target) -> Mapping[str, str]:
+        """The options of the provider itself."""
+        return self.options.get(target.name, NO_OPTIONS)
+
+
+CPU_ONLY = Places()

@@ -1,0 +1,56 @@
+"""The one table of targets. A new provider is one row here and one lowering."""
+
+import difflib
+
+from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.targets.built_in import coreml, cpu, nnapi
+from onnxslim_bert.targets.openvino import openvino
+from onnxslim_bert.targets.qnn import qnn, qnn_reasons
+from onnxslim_bert.targets.setup import CPU_PROVIDER
+from onnxslim_bert.targets.target import Target
+
+CPU = Target("cpu", CPU_PROVIDER, cpu, ("int8", "float32"), "any CPU")
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        CPU,
+        Target(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            openvino,
+            ("bfloat16", "int8", "float32"),
+            "Intel CPUs",
+            extra="openvino",
+        ),
+        Target(
+            "qnn",
+            "QNNExecutionProvider",
+            qnn,
+            ("int16", "int8", "float16"),
+            "Qualcomm Hexagon, here its emulator",
+            fixed_shapes=True,
+            extra="qnn",
+            emulated=True,
+            reasons=qnn_reasons,
+        ),
+        Target("coreml", "CoreMLExecutionProvider", coreml, ("float16", "float32"), "macOS and iOS", fixed_shapes=True),
+        Target(
+            "nnapi",
+            "NnapiExecutionProvider",
+            nnapi,
+            ("float32", "uint8"),
+            "Android, deprecated since 15",
+            fixed_shapes=True,
+        ),
+    )
+}
+
+
+def target_named(name: str) -> Target:
+    """The row of that name. Raises ProviderError for any other, naming the nearest."""
+    if name not in TARGETS:
+        near = difflib.get_close_matches(name, TARGETS, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TARGETS)}"
+        raise ProviderError(f"no target {name!r}: {meant}")
+    return TARGETS[name]

@@ -1,0 +1,142 @@
+"""Fix batch and length, and fold what follows from them."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.embeddings import table_of
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
+from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.static_shapes import has_fixed_shape, infer_shapes
+from onnxslim_bert.surgery import redirect
+
+REAL = 2  # a token id that these models do not pad with
+PICKING = ("Gather", "GatherElements", "GatherND")
+RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
+
+
+@dataclass(frozen=True)
+class FixShapes(Pass):
+    """Give every input the shape [batch, seq], and compute ahead what depends on shapes alone.
+
+    Providers for phones and DSPs take graphs with fixed shapes only. Shape arithmetic becomes constants, what leaves a
+    shape as it is goes, rows of positions (and of token types that are no input) become constants that are added. The
+    type and the shape of every tensor are written into the file. Exact.
+
+    batch: rows. seq: tokens in a row, padding included; no more than the model has positions.
+    """
+
+    name: ClassVar[str] = "fix-shapes"
+    batch: int = 1
+    seq: int = 64
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        fixed = [self.batch, self.seq]
+        if min(fixed) < 1:
+            raise PassError(f"fix-shapes: batch={self.batch}, seq={self.seq}; both are at least 1")
+        for tensor in model.graph.inputs:
+            check_input(tensor, fixed)
+        check_positions(model, self.seq)
+        opened = [tensor for tensor in model.graph.inputs if list(tensor.shape) != fixed]
+        for tensor in opened:
+            tensor.shape = list(fixed)
+        before = len(model.graph.nodes)
+        unknown = fold_static(model)
+        after = len(model.graph.nodes)
+        if not opened and before == after:
+            return Change(0, f"inputs are {fixed} already and nothing is left to fold")
+        note = f"inputs are {fixed}; {before} nodes became {after}"
+        if unknown:
+            note += f"; shapes of {len(unknown)} tensors stay unknown, of {unknown[0]!r} first"
+        return Change(len(opened) + before - after, note)
+
+
+def check_input(tensor: gs.Tensor, fixed: list[int]) -> None:
+    """Raise PassError when the graph input `tensor` cannot have the shape `fixed`."""
+    shape = None if tensor.shape is None else list(tensor.shape)
+    if shape is None or len(shape) != len(fixed):
+        raise PassError(f"fix-shapes: input {tensor.name!r} has shape {shape}; [batch, seq] was needed")
+    if any(isinstance(size, int) and size != wanted for size, wanted in zip(shape, fixed, strict=True)):
+        raise PassError(
+            f"fix-shapes: input {tensor.name!r} has the fixed shape {shape}, not {fixed}; export with dynamic axes"
+        )
+
+
+def check_positions(model: Model, seq: int) -> None:
+    """Raise PassError when the model has no position for each of `seq` tokens."""
+    table = model.encoder.embeddings.position
+    for node in model.graph.nodes if table is not None else ():
+        read = table_of(node)
+        if read is None or read.name != table:
+            continue
+        places = np.arange(seq) if node.op == "Slice" else positions(model, node.inputs[1], seq)
+        rows = len(read.values)
+        if places.shape[-1] != seq or places.max() >= rows:
+            raise PassError(f"fix-shapes: seq={seq} is too long for the position table {table!r} of {rows} rows")
+
+
+def positions(model: Model, indices: gs.Tensor, seq: int) -> Array:
+    """The positions [..., seq] of a row of real tokens; as many as there are when there are fewer."""
+    nodes = nodes_between([], indices)
+    if not nodes:  # constants, or the caller's own
+        values = constant(indices)
+        return np.arange(seq) if values is None else values
+    feeds = {t.name: np.full((1, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
+    try:
+        return run(nodes, feeds, indices, opsets_of(model.graph))
+    except ValueError:
+        return np.zeros(0)
+
+
+def fold_static(model: Model) -> list[str]:
+    """Fold until the shapes that this makes known let nothing more fold; the tensors without a fixed shape."""
+    while True:
+        unknown = infer_shapes(model)
+        before = len(model.graph.nodes)
+        bypass_same_shape(model.graph)
+        fold_uniform(model.graph)
+        fold(model)
+        tidy(model)
+        if len(model.graph.nodes) == before:
+            return unknown
+
+
+def fold_uniform(graph: gs.Graph) -> None:
+    """Write what is picked from equal integers as constants: token types that are 0 at whatever position."""
+    for node in graph.nodes:
+        values = constant(node.inputs[0]) if node.op in PICKING and has_fixed_shape(node.outputs[0]) else None
+        if values is not None and values.dtype.kind == "i" and values.size and (values == values.flat[0]).all():
+            same = np.full(node.outputs[0].shape, values.flat[0])
+            redirect(graph, node.outputs[0], gs.Constant(f"{node.outputs[0].name}/same", same))
+
+
+def bypass_same_shape(graph: gs.Graph) -> None:
+    """Make identities of the nodes that only reshape, cut or repeat, and give the shape that they read."""
+    for node in graph.nodes:
+        if node.op in RESHAPING and _is_same_shape(node.inputs[0], node.outputs[0]) and not _may_reverse(node):
+            node.op, node.attrs = "Identity", {}
+            while len(node.inputs) > 1:
+                node.inputs.pop()
+
+
+def _is_same_shape(source: gs.Tensor, result: gs.Tensor) -> bool:
+    return has_fixed_shape(source) and has_fixed_shape(result) and list(source.shape) == list(result.shape)
+
+
+def _may_reverse(node: gs.Node) -> bool:
+    """Whether `node` is a Slice whose steps are not known to go forwards."""
+    steps = constant(node.inputs[4]) if node.op == "Slice" and len(node.inputs) > 4 else np.ones(1)
+    return steps is None or bool((steps < 0).any())
+
+
+def tidy(model: Model) -> None:
+    """Drop identities and what is there twice."""
+    while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
+        model.changed()
+    model.changed()

@@ -1,0 +1,73 @@
+"""Write the graph for an older operator set, where every operator means the same there."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import constant
+
+AXES_INPUT = 18  # from here on reductions read their axes as an input
+
+
+@dataclass(frozen=True)
+class LowerOpset(Pass):
+    """Declare an older opset. Exact: refused where a node has no equal there.
+
+    Each node must exist at `opset` with the attributes and inputs that it has; axes of reductions move to where that
+    opset has them. ONNX's schemas say so (onnx.defs), and its checker reads the result.
+
+    opset: 16 is the last without LayerNormalization, so that ONNX Runtime cannot put norms together again before it
+    asks a provider.
+    """
+
+    name: ClassVar[str] = "lower-opset"
+    opset: int = 16
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        before = model.graph.opset
+        if before <= self.opset:
+            return Change(0, f"the opset is {before} already")
+        standard = [node for node in model.graph.nodes if not node.domain]
+        for node in standard:
+            if reason := why_not(node, self.opset):
+                raise PassError(f"lower-opset: node {node.name!r} ({node.op}) {reason} opset {self.opset}")
+        for node in standard:
+            _lower_axes(node, self.opset)
+        model.graph.opset = self.opset
+        for entry in model.graph.import_domains or ():
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = self.opset
+        model.changed()
+        return Change(1, f"opset {before} became {self.opset}")
+
+
+def why_not(node: gs.Node, opset: int) -> str:
+    """What keeps `node` from being written at `opset`, as in "is not in"; empty when nothing does."""
+    try:
+        schema = onnx.defs.get_schema(node.op, opset)
+    except onnx.defs.SchemaError:
+        return "is not in"
+    moved = _has_axes_input(node, opset)
+    unknown = [name for name in node.attrs if name not in schema.attributes]
+    if unknown:
+        return f"has the attribute {unknown[0]!r}, unknown at"
+    if moved and constant(node.inputs[1]) is None:
+        return "computes the axes that are fixed at"
+    if len(node.inputs) - moved > schema.max_input:
+        return f"has {len(node.inputs)} inputs, more than at"
+    return ""
+
+
+def _has_axes_input(node: gs.Node, opset: int) -> bool:
+    return opset < AXES_INPUT and node.op.startswith("Reduce") and node.op != "ReduceSum" and len(node.inputs) > 1
+
+
+def _lower_axes(node: gs.Node, opset: int) -> None:
+    if _has_axes_input(node, opset) and (axes := constant(node.inputs[1])) is not None:
+        node.attrs["axes"] = axes.tolist()
+        node.inputs.pop()

@@ -1,0 +1,95 @@
+"""One additive attention mask, looked up from the token mask."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.attention import emit_attention
+from onnxslim_bert.contract import Change, Context, Pass
+from onnxslim_bert.encoder import Layer
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.model import Model
+from onnxslim_bert.regions import constant, nodes_between, producer
+from onnxslim_bert.static_shapes import renew_shapes
+from onnxslim_bert.surgery import Builder, redirect
+
+PLAIN = frozenset(["Reshape", "Transpose", "Mul", "MatMul", "Add", "Softmax", "Gather", "Unsqueeze"])
+
+
+@dataclass(frozen=True)
+class MaskBias(Pass):
+    """Add one bias [batch, 1, 1, seq] to the scores of every layer: 0 for real tokens, `value` for padding.
+
+    It is looked up, Gather([value, 0], mask), so that nothing is cast, compared or infinite: providers that take
+    neither booleans nor a Cast of an input (CoreML, NNAPI) take the mask as they take token ids. Attention becomes
+    MatMul, Add, Softmax, MatMul, without branches or guards. Within 1e-5 for rows with at least one real token, scores
+    being small beside `value`; the mask holds 0 and 1 only.
+
+    value: below 0. -10000 is finite in float16; where scores are quantized, a smaller one leaves them more of the
+    range.
+    """
+
+    name: ClassVar[str] = "mask-bias"
+    value: float = -1e4
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        if self.value >= 0:
+            raise PassError(f"mask-bias: value={self.value:g}; a value below 0 was needed to hide a key")
+        layers = model.encoder.layers
+        reasons = [f"; layer {layer.index} stays as it is: {layer.reason}" for layer in layers if layer.form is None]
+        masked = [layer for layer in layers if layer.form is not None and layer.form.mask]
+        todo = [layer for layer in masked if not is_looked_up(model, layer, self.value)]
+        if not todo:
+            done = "every layer's mask is looked up already" if masked else "no layer is proven to read a mask"
+            return Change(0, done + "".join(reasons))
+        for layer in todo:
+            look_up_mask(model, layer, self.value)
+        model.changed()
+        renew_shapes(model)
+        return Change(len(todo), f"{len(todo)} layers add {self.value:g} at padding, looked up once{''.join(reasons)}")
+
+
+def is_looked_up(model: Model, layer: Layer, value: float) -> bool:
+    """Whether the scores of `layer` get the looked-up bias and the attention is plain otherwise."""
+    roles, mask = _sources(model, layer)
+    region = nodes_between([*roles, mask], model.graph.tensors()[layer.context])
+    tables = [values for node in region if node.op == "Gather" and (values := constant(node.inputs[0])) is not None]
+    return {node.op for node in region} <= PLAIN and any(np.array_equal(table, _table(value)) for table in tables)
+
+
+def look_up_mask(model: Model, layer: Layer, value: float) -> None:
+    """Write the attention of `layer` with standard operators and the looked-up bias."""
+    assert layer.form is not None
+    roles, mask = _sources(model, layer)
+    if mask.dtype is not None and np.dtype(mask.dtype).kind != "i":
+        raise PassError(f"mask-bias: mask {mask.name!r} is {np.dtype(mask.dtype)}; int32 or int64 was needed")
+    build = Builder(model.graph, f"layer.{layer.index}/attention")
+    context = emit_attention(build, "standard", roles, layer.query.d_out, layer.heads, layer.form.scale, mask)
+    softmax = next(node for node in nodes_between([*roles, mask], context) if node.op == "Softmax")
+    masked = producer(softmax.inputs[0])
+    assert masked is not None
+    masked.inputs[1] = emit_bias(build, mask, value)
+    redirect(model.graph, model.graph.tensors()[layer.context], context)
+
+
+def emit_bias(build: Builder, mask: gs.Tensor, value: float) -> gs.Tensor:
+    """[batch, seq] mask of 0 and 1 -> [batch, 1, 1, seq]; one for all layers."""
+    table = build.constant("mask", _table(value))
+    bias = build.once("Gather", f"{mask.name}/{value:g}", [table, mask], axis=0)
+    axes = build.constant("axes", np.array([1, 2], np.int64))
+    return build.once("Unsqueeze", f"{mask.name}/{value:g}/bias", [bias, axes])
+
+
+def _sources(model: Model, layer: Layer) -> tuple[list[gs.Tensor], gs.Tensor]:
+    """Query, key and value of a layer that is proven to read a mask, and that mask."""
+    assert layer.form is not None
+    assert layer.form.mask is not None
+    tensors = model.graph.tensors()
+    return [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)], tensors[layer.form.mask]
+
+
+def _table(value: float) -> Array:
+    return np.array([value, 0], np.float32)

@@ -1,0 +1,178 @@
+"""Length buckets: the same models from fewer bytes, all of them or none, and the right one for a text."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from graphs import SOME, feeds, prepared
+from oracles import answers
+
+from onnxslim_bert.buckets import Buckets, read_buckets, write_buckets
+from onnxslim_bert.errors import DataError, ModelError, OutputError
+from onnxslim_bert.model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fix_shapes import FixShapes
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.quantize_weights import QuantizeWeights
+
+LENGTHS = (5, 9, 13)
+FORM = (Canonicalize(), Fuse(style="standard"))
+
+
+def models(name="bert-ts17-eager", *steps, lengths=LENGTHS):
+    """The fixture with its shapes fixed to each length."""
+    return [(n, prepared(name, *FORM, FixShapes(batch=1, seq=n), *steps)) for n in lengths]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("steps", [(), (QuantizeWeights(),)], ids=["float", "int8"])
+@pytest.mark.parametrize("name", SOME)
+def test_every_bucket_answers_as_its_model(tmp_path, name, steps):
+    """Bit for bit, from the files, read by ONNX Runtime and by this project."""
+    made = models(name, *steps)
+    buckets = write_buckets(tmp_path / "out", made)
+    for length, model in made:
+        file = tmp_path / "out" / buckets.lengths[length]
+        given = feeds(model, 1, length, "holes")
+        (expected,) = answers(model, [given])
+        session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for values, ours in zip(expected.values(), session.run(None, given), strict=True):
+            np.testing.assert_array_equal(ours, values)
+        assert Model.load(file).fingerprint() == model.fingerprint()
+
+
+def test_weights_are_stored_once(tmp_path):
+    """Three buckets take little more than one, and no weight lies in a graph file."""
+    buckets = write_buckets(tmp_path / "out", models())
+    write_buckets(tmp_path / "one", models(lengths=(9,)))
+    data, alone = (tmp_path / folder / "model.data" for folder in ("out", "one"))
+    assert data.stat().st_size < 1.2 * alone.stat().st_size
+    for file in buckets.lengths.values():
+        graph = onnx.load(tmp_path / "out" / file, load_external_data=False).graph
+        assert max(len(tensor.raw_data) for tensor in graph.initializer) < 1024
+        named = [{e.key: e.value for e in t.external_data} for t in graph.initializer if t.external_data]
+        assert {entry["location"] for entry in named} == {"model.data"}
+        assert all(int(e["offset"]) % (4096 if int(e["length"]) >= 4096 else 64) == 0 for e in named)
+
+
+def test_the_manifest_tells_all(tmp_path):
+    """Lengths, files and their hashes; reading it gives what writing gave."""
+    written = write_buckets(tmp_path / "out", reversed(models()))
+    held = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert held["schema"] == 1
+    assert list(held["lengths"]) == ["5", "9", "13"]
+    files = contents(tmp_path / "out")
+    assert {n: hashlib.sha256(b).hexdigest() for n, b in files.items() if n != "manifest.json"} == held["files"]
+    assert read_buckets(tmp_path / "out") == written
+
+
+def test_the_same_models_give_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        write_buckets(tmp_path / folder, models())
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("tokens", "length"), [(1, 32), (32, 32), (33, 64), (128, 128)])
+def test_the_smallest_bucket_that_holds_a_text_is_picked(tokens, length):
+    buckets = Buckets(1, "", {32: "a", 64: "b", 128: "c"}, {})
+    assert buckets.pick(tokens)[0] == length
+
+
+def test_a_text_that_no_bucket_holds_is_refused():
+    with pytest.raises(DataError, match="129 tokens, and the longest bucket holds 128; cut the text"):
+        Buckets(1, "", {32: "a", 128: "c"}, {}).pick(129)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    write_buckets(tmp_path / "out", models())
+    before = contents(tmp_path / "out")
+    with pytest.raises(OutputError, match="out exists; give another output or --force"):
+        write_buckets(tmp_path / "out", models(lengths=(7,)))
+    assert contents(tmp_path / "out") == before
+    write_buckets(tmp_path / "out", models(lengths=(7,)), overwrite=True)
+    assert list(read_buckets(tmp_path / "out").lengths) == [7]
+    assert sorted(contents(tmp_path / "out")) == ["manifest.json", "model.7.onnx", "model.data"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [("notes.txt", "holds 'notes.txt' besides length buckets"), (None, "is no folder of length buckets")],
+)
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, extra, message):
+    """Not even when asked to overwrite."""
+    if extra:
+        write_buckets(tmp_path / "out", models())
+        (tmp_path / "out" / extra).write_text("mine")
+    else:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "model.onnx").write_text("mine")
+    before = contents(tmp_path / "out")
+    with pytest.raises(OutputError, match=message):
+        write_buckets(tmp_path / "out", models(), overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+def one_by_one_until_it_breaks():
+    yield from models(lengths=(5, 9))
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_interrupt_leaves_what_was_there(tmp_path, exists):
+    """No new file, no partial one, and the old buckets whole."""
+    if exists:
+        write_buckets(tmp_path / "out", models(lengths=(7,)))
+    before = contents(tmp_path / "out") if exists else None
+    with pytest.raises(KeyboardInterrupt):
+        write_buckets(tmp_path / "out", one_by_one_until_it_breaks(), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] * exists
+    assert before is None or contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (list, OutputError, "no lengths were given"),
+        (lambda: models(lengths=(5, 5)), OutputError, "length 5 is given twice"),
+        (
+            lambda: [(9, models(lengths=(5,))[0][1])],
+            ModelError,
+            "the model for 9 tokens takes 5 tokens; fix its shapes",
+        ),
+        (lambda: [(9, prepared("bert-ts17-eager", *FORM))], ModelError, "the model for 9 tokens takes any length"),
+    ],
+    ids=["none", "twice", "other", "open"],
+)
+def test_models_of_other_lengths_are_refused(tmp_path, given, error, message):
+    with pytest.raises(error, match=message):
+        write_buckets(tmp_path / "out", given())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_parent_is_named(tmp_path):
+    with pytest.raises(OutputError, match="make it first"):
+        write_buckets(tmp_path / "no" / "out", models())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.data").write_bytes(b"other"), "not the file that the manifest names"),
+        (lambda folder: (folder / "model.9.onnx").unlink(), "'model.9.onnx' is missing"),
+        (lambda folder: (folder / "manifest.json").unlink(), "not a manifest of length buckets"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "not a manifest of length buckets"),
+        (lambda folder: (folder / "manifest.json").write_text('{"schema": 2}'), "schema 2, and this version reads 1"),
+    ],
+    ids=["changed", "missing", "no manifest", "garbage", "newer"],
+)
+def test_damaged_folders_are_refused(tmp_path, damage, message):
+    write_buckets(tmp_path / "out", models())
+    damage(tmp_path / "out")
+    with pytest.raises(ModelError, match=message):
+        read_buckets(tmp_path / "out")

@@ -1,0 +1,200 @@
+"""Models lowered for execution providers: how much of each runs there, and how well it still answers.
+
+    python tools/bench_targets.py MODEL... [--only CASE...] [--evaluate 200]
+
+Every MODEL is an export in fp32. A line says how many nodes the provider took, in how many partitions, how often the
+lowered model gives the class that MODEL gives on the CPU, and what its file and its context binaries weigh. Latency is
+left out: QNN runs on an emulator.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peer_table import markdown
+
+from onnxslim_bert import __version__
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.compile_context import compile_contexts, default_outputs
+from onnxslim_bert.errors import DataError, SlimError
+from onnxslim_bert.lowering import LOWERINGS, Mode, lowering
+from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
+from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.preparation import make_trials
+from onnxslim_bert.proof.comparison import Comparison, compare
+from onnxslim_bert.proof.evaluation import Outputs, answer, evaluate
+from onnxslim_bert.proof.host import host
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.sources import Sources
+from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.session import open_on
+from onnxslim_bert.targets.table import TARGETS
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to lower a model for a target.
+
+    mode: a mode of the target's lowering, None for its default. then: passes instead of those of the mode.
+    socs: chips that context binaries are made for.
+    """
+
+    name: str
+    target: str
+    mode: Mode | None = None
+    then: str = ""
+    socs: tuple[str, ...] = ()
+
+
+CASES = (
+    Case("qnn", "qnn", socs=("43", "57", "69", "87")),
+    Case("qnn u8 in attention", "qnn", then="quantize-qdq{activations=mixed}"),
+    Case("qnn u8", "qnn", then="quantize-qdq{activations=u8}"),
+    Case("qnn fp16", "qnn", mode="fp32"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One lowered model. contexts: bytes of the context binary by chip. failure: why there is nothing else."""
+
+    model: str
+    case: str
+    placement: Placement | None = None
+    comparison: Comparison | None = None
+    nbytes: int = 0
+    contexts: dict[str, int] = field(default_factory=dict)
+    failure: str = ""
+
+
+def main() -> None:
+    options = parse()
+    try:
+        rows = measure(options)
+    except SlimError as error:
+        sys.exit(f"bench_targets: {error}")
+    here = host()
+    print(f"\n{targets_table(rows)}\n")
+    print(
+        f"{here.cpu}, onnxruntime {here.onnxruntime}, onnxslim-bert {__version__}; {options.rows} calibration rows of "
+        f"{options.calib}, {options.seq} tokens, seed {options.seed}"
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [case.name for case in CASES]
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="an export in fp32")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CASE", help=", ".join(names))
+    parser.add_argument("--calib", default="sst2", help="a GLUE name or `reviews` (default sst2)")
+    parser.add_argument("--rows", type=int, default=256, help="calibration rows (default 256)")
+    parser.add_argument("--evaluate", type=int, metavar="ROWS", help="evaluate on the first ROWS only (default: all)")
+    parser.add_argument("--seq", type=int, default=64, help="tokens of a row (default 64)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokenizer", type=Path, help="folder or tokenizer.json (default: the model's folder)")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """A row for each model and case; each is printed to stderr once it is there. Raises SlimError."""
+    calibration, evaluation = Sources(calibration=options.calib, rows=options.rows).load(options.seed)
+    if calibration is None or evaluation is None:
+        raise DataError(f"{options.calib} has no evaluation rows of its own: needed a GLUE name or `reviews`")
+    evaluation = evaluation.take(range(min(options.evaluate or len(evaluation), len(evaluation))))
+    rows = []
+    for model in options.models:
+        bench = Workbench(model, options.tokenizer or model.parent, calibration, evaluation, options.seq, options.seed)
+        for case in CASES:
+            if case.name in options.only:
+                rows.append(bench.row(case))
+                print(targets_table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+class Workbench:
+    """Lowers one model by every case and compares it with itself."""
+
+    def __init__(
+        self, path: Path, tokenizer: Path, calibration: Dataset, evaluation: Dataset, seq: int, seed: int
+    ) -> None:
+        self.path, self.calibration, self.evaluation, self.seq = path, calibration, evaluation, seq
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.options = Options(max_length=seq, seed=seed)
+        self.exact: Outputs = evaluate(path, evaluation, self.tokenizer, max_length=seq)
+
+    def row(self, case: Case) -> Row:
+        """What comes of a case, or why nothing does."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            try:
+                self.lower(case, file)
+                return self.judged(case, file)
+            except SlimError as error:
+                return Row(self.path.stem, case.name, failure=str(error).replace(str(file), case.name))
+
+    def lower(self, case: Case, file: Path) -> None:
+        """Write the lowered model to `file`."""
+        form, mode = lowering(case.target, case.mode, self.seq if LOWERINGS[case.target].is_fixed else None)
+        recipe = Recipe.parse(case.then) if case.then else mode
+        model = Model.load(self.path)
+        run_recipe(model, form)
+        trials = None
+        if recipe.wants_calibration:
+            split = recipe.measures
+            trials = make_trials(model, self.calibration, self.tokenizer, self.options, split=split)
+        run_recipe(model, recipe, trials)
+        model.save(file)
+
+    def judged(self, case: Case, file: Path) -> Row:
+        """Run the file on its target, strictly."""
+        target = TARGETS[case.target]
+        contexts = compile_contexts(file, default_outputs(file, case.socs), target) if case.socs else []
+        session, placement = open_on(target, file)
+        with progress_bar() as progress:
+            found = answer(
+                session, file, self.evaluation, self.tokenizer, max_length=self.seq, target=target, progress=progress
+            )
+        return Row(
+            self.path.stem,
+            case.name,
+            placement,
+            compare(self.exact, found, self.evaluation),
+            file.stat().st_size,
+            {done.soc: done.nbytes for done in contexts},
+        )
+
+
+def targets_table(rows: Sequence[Row]) -> str:
+    """One line a row, in Markdown."""
+    head = ["model", "case", "nodes", "partitions", "rows", "agreement %", "mean difference", "accuracy", "drop", "MB"]
+    return markdown([*head, "contexts, MB by soc"], [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    if row.placement is None or row.comparison is None:
+        return [row.model, row.case, f"failed: {row.failure.replace('|', '/')}", *[""] * 8]
+    seen, placed = row.comparison, row.placement
+    near, score = seen.fidelity, seen.scores[0] if seen.scores else None
+    return [
+        row.model,
+        row.case,
+        f"{placed.taken}/{placed.total}",
+        str(placed.partitions),
+        str(seen.rows),
+        "" if near.agreement is None else f"{near.agreement.value:.2f}",
+        f"{near.mean_difference:.3f}",
+        "" if score is None else f"{score.candidate.value:.2f}",
+        "" if score is None else f"{score.drop.value:.2f}",
+        f"{row.nbytes / 1e6:.1f}",
+        ", ".join(f"{soc}: {nbytes / 1e6:.1f}" for soc, nbytes in row.contexts.items()),
+    ]
+
+
+if __name__ == "__main__":
+    main()
