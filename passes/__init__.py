@@ -33,6 +33,18 @@ from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
 from onnxslim_bert.passes.unpad import Unpad
 
+# what providers other than the CPU's want (`lowering`), and nobody else
+FORMS: tuple[type[Pass], ...] = (
+    FixShapes,
+    MaskBias,
+    LookupPositions,
+    SplitSums,
+    Dense2d,
+    GeluTanh,
+    UnfuseNorms,
+    LowerOpset,
+    Int32Inputs,
+)
 PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
@@ -49,15 +61,7 @@ PASSES: dict[str, type[Pass]] = {
         Sparsify,
         FirstToken,
         DropTokens,
-        FixShapes,
-        MaskBias,
-        SplitSums,
-        LookupPositions,
-        Int32Inputs,
-        GeluTanh,
-        UnfuseNorms,
-        Dense2d,
-        LowerOpset,
+        *FORMS,
         SplitOutliers,
         Smooth,
         QuantizeStatic,

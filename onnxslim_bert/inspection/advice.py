@@ -9,10 +9,11 @@ from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.inspection.wording import si
 from onnxslim_bert.model import Model
-from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes import FORMS, PASSES
 from onnxslim_bert.passes.quantize_static import dense_layers
 
 INT8 = ("quantize-static", "quantize-dynamic")
+FOR_TARGETS = {*(kind.name for kind in FORMS), "quantize-qdq"}  # `explain` says what those are good for
 TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
 SCALE_BYTES = 4
 
@@ -27,12 +28,14 @@ class Advice:
 
 
 def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbytes: int) -> tuple[Advice, ...]:
-    """Advice on every pass, in the table's order, for a file of `nbytes`.
+    """Advice on every pass for the CPU, in the table's order, for a file of `nbytes`.
 
     fused: the model after `canonicalize` and `fuse`; made: what those two changed. ran: passes in the file's own notes.
     """
     found: list[Advice] = []
     for name, kind in PASSES.items():
+        if name in FOR_TARGETS:
+            continue
         if name in TAKEN_BACK and name in ran:
             found.append(Advice(name, False, "the file has it behind it"))
             continue
