@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.device.runner import PROVIDERS
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -40,7 +39,7 @@ def device() -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the rows drawn.")
 @click.option("--tokenizer", type=ANY, help="Folder or tokenizer.json  [default: BASE's folder]")
 @click.option("--base", type=FILE, help="Model whose answers on the CPU are expected  [default: MODEL]")
-@click.option("--target", type=click.Choice(list(PROVIDERS)), required=True, help="Provider that runs it.")
+@click.option("--target", type=click.Choice(TARGETS), required=True, help="Provider that runs it.")
 @click.option("--batch", type=COUNT, help="Rows a run  [default: what MODEL fixes, else 1]")
 @click.option("--seq", "length", type=COUNT, help="Tokens a row, padded  [default: what MODEL fixes, else the text's]")
 @click.option(

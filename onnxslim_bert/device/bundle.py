@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.documents import read_document
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, Manifest
-from onnxslim_bert.device.runner import PROVIDERS
 from onnxslim_bert.device.vectors import unpack
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.targets.table import TARGETS
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def open_bundle(folder: Path) -> Bundle:
     text = path.read_bytes()
     manifest = read_document(Manifest, text, path)
     plan = manifest.plan
-    if plan.target not in PROVIDERS:
-        raise DataError(f"{path}: target {plan.target!r}: needed one of {', '.join(PROVIDERS)}")
+    if plan.target not in TARGETS:
+        raise DataError(f"{path}: target {plan.target!r}: needed one of {', '.join(TARGETS)}")
     if plan.warmup < 0 or min(plan.runs, plan.threads, manifest.batch, manifest.vectors) < 1:
         raise DataError(f"{path}: needed runs, threads, batch and vectors of 1 or more, and no negative warmup")
     if manifest.vectors > len(manifest.files):

@@ -17,7 +17,7 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.device.bundle import sha256_of
 from onnxslim_bert.device.documents import write_document
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, Plan, vector_file
-from onnxslim_bert.device.runner import PROVIDERS
+from onnxslim_bert.device.runner import OPTIONS
 from onnxslim_bert.device.vectors import pack
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.output import check_output, staging
@@ -25,6 +25,7 @@ from onnxslim_bert.proof.evaluation import Progress, choose_output, run
 from onnxslim_bert.proof.footprint import model_files
 from onnxslim_bert.proof.signature import fixed_shape, input_dtypes
 from onnxslim_bert.runtime import open_session
+from onnxslim_bert.targets.table import TARGETS
 
 LONGEST = 128  # tokens kept of a text where no length is asked for
 
@@ -70,7 +71,7 @@ def make_bundle(
             schema=Manifest.SCHEMA,
             onnxslim_bert=__version__,
             model=model.name,
-            plan=replace(plan, options={**PROVIDERS[plan.target].options, **plan.options}),
+            plan=replace(plan, options={**OPTIONS.get(plan.target, {}), **plan.options}),
             batch=batch,
             length=length,
             dimensions=open_axes(session, vectors[0].feeds) if length else {},
@@ -101,7 +102,7 @@ def settle_shape(
         if asked and fixed and asked != fixed:
             raise ModelError(f"{model} fixes {option} to {fixed}: it cannot run with {asked}")
     length = length or fixed_length
-    if length is None and PROVIDERS[target].fixed_shapes:
+    if length is None and TARGETS[target].fixed_shapes:
         raise DataError(f"{target} takes fixed shapes only, and {model} leaves the length open: needed --seq")
     return batch or fixed_batch or 1, length
 

@@ -18,7 +18,6 @@ performance_runner.cc for the rows, ort_test_session.cc for the draw; test/onnx/
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from onnxslim_bert.device.manifest import MODEL, Manifest
 from onnxslim_bert.errors import DataError
@@ -27,20 +26,8 @@ LATENCIES, OUTPUTS = "latencies.csv", "outputs"
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
 
-@dataclass(frozen=True)
-class Provider:
-    """options: of the provider, where its own defaults do not do. fixed_shapes: whether it takes no others."""
-
-    options: Mapping[str, str] = field(default_factory=dict)
-    fixed_shapes: bool = True
-
-
-PROVIDERS = {
-    "cpu": Provider(fixed_shapes=False),
-    "nnapi": Provider(),
-    "coreml": Provider({"ModelFormat": "MLProgram"}),  # its default, NeuralNetwork, is for older systems
-    "qnn": Provider(),
-}
+# of providers whose own defaults do not do: CoreML's, NeuralNetwork, is for older systems
+OPTIONS: Mapping[str, Mapping[str, str]] = {"coreml": {"ModelFormat": "MLProgram"}}
 
 
 def arguments(manifest: Manifest) -> list[str]:
