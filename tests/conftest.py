@@ -12,7 +12,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen", action="store_true", help="rewrite tests/golden, for the diff to be reviewed")
 
 
-def pytest_collection_finish() -> None:
-    # the library collects garbage to give a graph's memory back; what pytest holds need not be looked at every time
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects_rest() -> None:
+    # the library collects garbage to give a graph's memory back; what other tests hold need not be looked at each time
     gc.collect()
     gc.freeze()
