@@ -9,6 +9,7 @@ import numpy as np
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.float_layers import read_float_layers
 from onnxslim_bert.int8 import activation_quantizer, mean_rounding
 from onnxslim_bert.int8_graph import Format, Int8Writer
 from onnxslim_bert.linear import Linear
@@ -32,6 +33,7 @@ class QuantizeStatic(Pass):
     embeddings: quantize the embedding tables too.
     reduce_range: give up as much of the weights' range as it takes that no two neighbouring products leave 16 bits,
     for CPUs with AVX2 or AVX-512 but no VNNI, which add them there (`onnxslim_bert/saturation.py`).
+    float_layers: encoder layers whose dense layers stay float32, as 0/5; numbers from 0 in the encoder as it is given.
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
     """
@@ -42,15 +44,17 @@ class QuantizeStatic(Pass):
     correct_bias: bool = True
     embeddings: bool = True
     reduce_range: bool = False
+    float_layers: str = ""
 
     def wants(self, model: Model) -> Iterable[Want]:
         kinds = [observer_of(self._method()), *(["sample"] if self.correct_bias else [])]
-        return [Want(source, kind) for source in dict.fromkeys(x.source for x in dense_layers(model)) for kind in kinds]
+        sources = dict.fromkeys(linear.source for linear in self._linears(model))
+        return [Want(source, kind) for source in sources for kind in kinds]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         method = self._method()
         writer = Int8Writer(model, format_of(self.format), reduce_range=self.reduce_range)
-        linears = dense_layers(model)
+        linears = self._linears(model)
         for linear in linears:
             spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
             scale, zero_point = activation_quantizer(spanned.low, spanned.high)
@@ -63,9 +67,18 @@ class QuantizeStatic(Pass):
             writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
-        return Change(
-            len(linears) + tables, f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
-        )
+        note = f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
+        left = f"; float32: layers {self.float_layers}" if self.float_layers else ""
+        return Change(len(linears) + tables, note + left)
+
+    def _linears(self, model: Model) -> list[Linear]:
+        """What is quantized."""
+        layers = [model.encoder.layers[index] for index in read_float_layers(model, self.float_layers)]
+        left = {matrix.node for layer in layers for linear in layer.linears.values() for matrix in linear.matrices}
+        linears = [linear for linear in dense_layers(model) if linear.node not in left]
+        if not linears:
+            raise PassError(f"quantize-static: float-layers={self.float_layers} leaves nothing to quantize")
+        return linears
 
     def _method(self) -> Method:
         found = next((method for method in METHODS if method == self.method), None)

@@ -34,7 +34,6 @@ class Smooth(Pass):
     """
 
     name: ClassVar[str] = "smooth"
-    keeps_activations: ClassVar[bool] = True
     gain: float = 0.6
 
     def __post_init__(self) -> None:

@@ -133,13 +133,16 @@ def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
     return list(groups.values())
 
 
-def write_int8(model: Model, sites: Sequence[Site], share: float, path: Path) -> Path:
-    """The int8 form of `model` with `share` of the units of `sites` left out, fit to be timed and nothing else."""
+def write_int8(model: Model, sites: Sequence[Site], share: float, path: Path, float_layers: str = "") -> Path:
+    """The int8 form of `model` with `share` of the units of `sites` left out, fit to be timed and nothing else.
+
+    float_layers: those that stay float32, as 0/5.
+    """
     made = model.clone()
     for site in sites:
         keep_units(made, site, np.arange(_left(site, share)))
     FirstToken().apply(made, Context())
-    quantize = QuantizeStatic(correct_bias=False)
+    quantize = QuantizeStatic(correct_bias=False, float_layers=float_layers)
     quantize.apply(made, Context({want: Range(-4.0, 4.0) for want in quantize.wants(made)}))
     SkipMask().apply(made, Context())
     made.save(path, overwrite=True)

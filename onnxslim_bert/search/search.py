@@ -2,10 +2,11 @@
 
 import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from onnxslim_bert.int8_check import check_weights_stay_int8
 from onnxslim_bert.model import Model
@@ -13,10 +14,13 @@ from onnxslim_bert.pipeline import run_recipe
 from onnxslim_bert.preparation import fixed_shape
 from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.choose import Alternative, Budget, Options, Prediction, choose, reachable
+from onnxslim_bert.search.aim import budget_at, reach
+from onnxslim_bert.search.alternatives import Alternative, Options
+from onnxslim_bert.search.choose import Prediction, choose, whole
 from onnxslim_bert.search.costs import Costs, Workload, measure_costs, time_models
 from onnxslim_bert.search.plan import EXACT
 from onnxslim_bert.search.points import Point, frontier, pick
+from onnxslim_bert.search.precisions import measure_precisions
 from onnxslim_bert.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
 from onnxslim_bert.search.tables import (
     choose_int8_method,
@@ -32,7 +36,6 @@ from onnxslim_bert.search.targets import Targets
 from onnxslim_bert.trials import Trials
 
 DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the targets
-DEEPEST = 0.2  # share of the int8 model's time that is left at depth 1 when only a drop is given
 CORRECTIONS = 3  # times that a target is aimed at again, when what was built misses what the tables said
 MARGIN = 1.02  # by which targets are then aimed beyond
 BISECTIONS = 3  # steps between the deepest model within the drop and the first beyond it
@@ -40,11 +43,12 @@ BISECTIONS = 3  # steps between the deepest model within the drop and the first 
 
 @dataclass(frozen=True)
 class Found:
-    """The frontier, slowest first, and the point that meets the targets."""
+    """The frontier, slowest first, and the point that meets the targets. tables: what decided (`Options.shown`)."""
 
     source_ms: float
     frontier: tuple[Point, ...]
     chosen: Point
+    tables: Mapping[str, Any]
 
 
 Judge = Callable[[Path], float]  # the points of the task metric that a file loses
@@ -78,7 +82,7 @@ class Search:
         only_drop = targets.speedup is None and targets.nbytes is None
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
         best = frontier(list(dict.fromkeys(points)))
-        return Found(best[0].ms * best[0].speedup, tuple(best), pick(best, targets))
+        return Found(best[0].ms * best[0].speedup, tuple(best), pick(best, targets), options.shown())
 
     def _measured(self) -> Options:
         """Every table, each on disk as soon as it is there."""
@@ -95,10 +99,14 @@ class Search:
         tables = once("tables", lambda: alternatives("word tables", embedding_steps, trials), read_alternatives)
         tokens = once("tokens", lambda: alternatives("tokens", token_steps, self._long), read_alternatives)
         method = once("method", lambda: choose_int8_method(self._fused, trials), str)
-        return Options(sensitivities, costs, layers, tables, tokens, method)
+        precisions = once("precisions", lambda: self._precisions(method, costs), read_alternatives)
+        return Options(sensitivities, costs, layers, tables, tokens, method, precisions)
 
     def _costs(self) -> Costs:
         return measure_costs(self.source, self._fused, self.state.folder, self.workload, self.trials.progress)
+
+    def _precisions(self, method: str, costs: Costs) -> list[Alternative]:
+        return measure_precisions(self._fused, method, costs, self.workload, self.state.folder, self.trials)
 
     @cached_property
     def _fused(self) -> Model:
@@ -112,37 +120,43 @@ class Search:
 
     def _towards(self, options: Options, targets: Targets) -> list[Point]:
         """Models on the way to the targets of speed and size, as far as it goes, and the one that reaches them."""
-        reach = _reach(options, targets)
-        points: list[Point] = []
+        deepest = reach(options, targets)
+        points = [self._made(whole(options))]
         for done, depth in enumerate(DEPTHS, start=1):
-            points += self._at(options, targets, reach * depth)
+            points += self._at(options, targets, deepest * depth)
             self.trials.progress("building models", done, len(DEPTHS))
         aim = targets
         for done in range(1, 1 + CORRECTIONS):
             last = points[-1]
-            if reach < 1 or Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
+            if deepest < 1 or Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
                 break
             speedup = aim.speedup and targets.speedup and aim.speedup * max(1, MARGIN * targets.speedup / last.speedup)
             nbytes = aim.nbytes and targets.nbytes and aim.nbytes * min(1, targets.nbytes / MARGIN / last.nbytes)
             aim = Targets(speedup, nbytes, targets.drop)
-            reach = _reach(options, aim)
-            points += self._at(options, aim, reach)
+            deepest = reach(options, aim)
+            points += self._at(options, aim, deepest)
             self.trials.progress("correcting the aim", done, CORRECTIONS)
         return points
 
     def _until(self, options: Options, drop: float) -> list[Point]:
-        """Ever deeper models until one loses more than `drop`, and those between the last two."""
+        """Ever deeper models until one loses more than `drop`, and those between the last two.
+
+        When int8 alone loses more, the first one with layers in float32 that does not is among them, however slow.
+        """
         targets = Targets(drop=drop)
-        reach = _reach(options, targets)
-        points: list[Point] = []
-        within, beyond = 0.0, reach
+        deepest = reach(options, targets)
+        points = [self._made(whole(options))]
+        for precision in options.precisions[1:]:
+            if points[-1].drop > drop:
+                points.append(self._made(whole(options, precision)))
+        within, beyond = 0.0, deepest
         for done, depth in enumerate(DEPTHS, start=1):
-            points += self._at(options, targets, reach * depth)
+            points += self._at(options, targets, deepest * depth)
             self.trials.progress("building models", done, len(DEPTHS))
             if points[-1].drop > drop:
-                beyond = reach * depth
+                beyond = deepest * depth
                 break
-            within = reach * depth
+            within = deepest * depth
         for done in range(1, 1 + BISECTIONS):
             if within == beyond:
                 break
@@ -154,8 +168,11 @@ class Search:
 
     def _at(self, options: Options, targets: Targets, depth: float) -> list[Point]:
         """The best model at `depth` between the int8 model and the targets; none when no plan goes that far."""
-        chosen = choose(options, _budget(options.costs, targets, depth))
-        return [] if chosen is None else [self._measure(self._build(chosen))]
+        chosen = choose(options, budget_at(options.costs, targets, depth))
+        return [] if chosen is None else [self._made(chosen)]
+
+    def _made(self, prediction: Prediction) -> Point:
+        return self._measure(self._build(prediction))
 
     def _build(self, prediction: Prediction) -> Candidate:
         recipe = str(prediction.plan.recipe)
@@ -189,28 +206,3 @@ class Search:
                 candidate.recipe, candidate.file, candidate.nbytes, ms, source / ms, *measured
             )
         return self.points[candidate.recipe]
-
-
-def _budget(costs: Costs, targets: Targets, depth: float) -> Budget:
-    """The budget at `depth` between the int8 model and the targets."""
-
-    def between(full: float, goal: float) -> float:
-        return full + depth * (min(goal, full) - full)
-
-    nbytes = None if targets.nbytes is None else between(costs.full_bytes, targets.nbytes)
-    if targets.speedup is not None:
-        return Budget(between(costs.full_ms, costs.source_ms / targets.speedup), nbytes)
-    return Budget(between(costs.full_ms, costs.full_ms * DEEPEST) if nbytes is None else None, nbytes)
-
-
-def _reach(options: Options, targets: Targets) -> float:
-    """The greatest depth at which there is a plan; 1 when the targets can be reached, by the tables."""
-    if reachable(options, _budget(options.costs, targets, 1.0)):
-        return 1.0
-    within, beyond = 0.0, 1.0
-    for _ in range(10):
-        middle = (within + beyond) / 2
-        within, beyond = (
-            (middle, beyond) if reachable(options, _budget(options.costs, targets, middle)) else (within, middle)
-        )
-    return within

@@ -13,7 +13,7 @@ from onnxslim_bert.errors import OutputError
 from onnxslim_bert.output import write_atomically
 from onnxslim_bert.pruning.sensitivity import Sensitivity
 from onnxslim_bert.pruning.sites import Site
-from onnxslim_bert.search.choose import Alternative
+from onnxslim_bert.search.alternatives import Alternative
 from onnxslim_bert.search.costs import Costs, Saving
 
 FILE = "state.json"
@@ -123,4 +123,4 @@ def read_costs(held: Any) -> Costs:
 
 def read_alternatives(held: Any) -> list[Alternative]:
     """Alternatives of what JSON holds."""
-    return [Alternative(**one | {"gone": tuple(one["gone"])}) for one in held]
+    return [Alternative(**one | {name: tuple(one[name]) for name in ("gone", "floats")}) for one in held]

@@ -16,10 +16,12 @@ from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.pruning.widths import ladder, measured_widths
 from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.choose import GRID, Alternative
+from onnxslim_bert.search.alternatives import Alternative
+from onnxslim_bert.search.combined import GRID
 from onnxslim_bert.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
 from onnxslim_bert.trials import Trials
 
+BEFORE_INT8 = "first-token?,split-outliers?,smooth?"
 LAYERS = (1, 2)  # that go
 RANKS = (2, 3, 4, 6)  # of these parts of the width, for the factors of the word table
 VOCABULARIES = (2, 3, 4)  # parts of the vocabulary that stay
@@ -35,9 +37,15 @@ def measure_sensitivities(model: Model, trials: Trials) -> list[Sensitivity]:
 
 def choose_int8_method(model: Model, trials: Trials) -> str:
     """The range method with which the int8 form of the whole model is nearest to it."""
-    probe = model.clone()
-    run_recipe(probe, Recipe.parse("first-token?,split-outliers?,smooth?"), showing(trials))
+    probe = before_int8(model, trials)
     return choose_method(probe, QuantizeStatic(), showing(trials, "choosing the range method"))[0].method
+
+
+def before_int8(model: Model, trials: Trials) -> Model:
+    """`model`, canonicalized and fused, as it is before it is quantized; a copy."""
+    made = model.clone()
+    run_recipe(made, Recipe.parse(BEFORE_INT8), showing(trials))
+    return made
 
 
 def measure_alternatives(

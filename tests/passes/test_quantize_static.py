@@ -13,8 +13,10 @@ from int8_oracles import (
 )
 from oracles import answers, assert_same_outputs, matrix, values_of
 
+from onnxslim_bert import int8_check
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.float_layers import layer_groups
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
@@ -22,6 +24,7 @@ from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.unpad import Unpad
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
@@ -239,3 +242,81 @@ def test_a_float16_model_is_refused(action):
     model = prepared("bert-dynamo18-eager", CANONICAL, FUSE, Float16())
     with pytest.raises(PassError, match="is float16; start from the float32 model"):
         apply(action, model)
+
+
+SEPARATE = [name for name in SOME if "albert" not in name]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SEPARATE)
+def test_named_layers_stay_float(name, form, tmp_path, monkeypatch):
+    """Their weights are equal, all others are int8, and ONNX Runtime turns none back."""
+    *before, _ = FORMATS[form]
+    original = prepared(name, *before)
+    model = prepared(name, *before, QuantizeStatic(format=form, float_layers="2/0"))
+    for layer, exact in zip(model.encoder.layers, original.encoder.layers, strict=True):
+        for role, linear in layer.linears.items():
+            weight = matrix(model, linear)
+            assert linear.quantized is (layer.index == 1)
+            assert weight.dtype == (np.int8 if layer.index == 1 else np.float32)
+            if layer.index != 1:
+                np.testing.assert_array_equal(weight, matrix(original, exact.linears[role]))
+    assert_tables_close(model, original)
+    file = tmp_path / "mixed.onnx"
+    model.save(file)
+    monkeypatch.setattr(int8_check, "SMALL", 100)  # the weights here are small
+    int8_check.check_weights_stay_int8(file)
+    given, every = [feeds(model)], prepared(name, *FORMATS[form])
+    errors = [
+        np.abs(answers(one, given)[0]["logits"] - answers(original, given)[0]["logits"]).mean()
+        for one in (model, every)
+    ]
+    assert 0 < errors[0] < errors[1]
+
+
+def test_float_layers_want_no_statistics():
+    """Inputs of the other layers alone are asked for."""
+    model = prepared("bert-ts17-eager", CANONICAL, FUSE)
+    sources = [{linear.source for linear in layer.linears.values()} for layer in model.encoder.layers]
+    wanted = {want.tensor for want in QuantizeStatic(float_layers="1").wants(model)}
+    assert wanted == sources[0] | sources[2]
+
+
+def test_what_is_in_no_layer_is_quantized_all_the_same():
+    """The vocabulary's matrix, and the projection of ALBERT's tables."""
+    model = prepared("bert-mlm", CANONICAL, FUSE, QuantizeStatic(float_layers="0/1"))
+    assert [linear.quantized for linear in model.encoder.head if linear.d_out == 37] == [True]
+    model = prepared("albert-ts14-sdpa", CANONICAL, FUSE, QuantizeStatic(float_layers="0/1/2"))
+    assert model.encoder.embeddings.projection.quantized
+    assert not any(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "message"),
+    [
+        ("bert-ts17-eager", "0/x", "quantize-static: float-layers=0/x needed whole numbers, like 0/5"),
+        ("bert-ts17-eager", "1.5", "quantize-static: float-layers=1.5 needed whole numbers, like 0/5"),
+        ("bert-ts17-eager", "1/0/1", "quantize-static: float-layers=1/0/1 names a layer twice"),
+        ("bert-ts17-eager", "0/3", "quantize-static: float-layers=0/3: no layer 3: the encoder has 0 to 2"),
+        ("bert-ts17-eager", "-1", "quantize-static: float-layers=-1: no layer -1: the encoder has 0 to 2"),
+        ("bert-ts17-eager", "0/1/2", "quantize-static: float-layers=0/1/2 leaves nothing to quantize"),
+        (
+            "albert-ts14-sdpa",
+            "0/2",
+            "quantize-static: float-layers=0/2: layers 0, 1, 2 share their matrices; name all of them or none",
+        ),
+    ],
+)
+def test_float_layers_that_cannot_be_are_refused(name, layers, message):
+    model = prepared(name, CANONICAL, FUSE)
+    with pytest.raises(PassError) as caught:
+        apply(QuantizeStatic(float_layers=layers), model)
+    assert str(caught.value) == message
+
+
+def test_layers_that_share_a_matrix_belong_together():
+    """All of ALBERT's, and those that were given one set of feed-forwards."""
+    assert layer_groups(prepared("bert-ts17-eager", CANONICAL, FUSE)) == [(0,), (1,), (2,)]
+    assert layer_groups(prepared("albert-ts14-sdpa", CANONICAL, FUSE)) == [(0, 1, 2)]
+    shared = prepared("bert-ts17-eager", CANONICAL, FUSE, ShareWeights(groups=2, roles="ffn"))
+    assert sorted(map(len, layer_groups(shared))) == [1, 2]

@@ -10,7 +10,10 @@ from made_up import options
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.pruning.sensitivity import Sensitivity
 from onnxslim_bert.pruning.sites import Site
-from onnxslim_bert.search.choose import Alternative, Budget, Options, choose, reachable
+from onnxslim_bert.search.alternatives import Alternative, Options
+from onnxslim_bert.search.bound import least_damage
+from onnxslim_bert.search.choose import choose, reachable, whole
+from onnxslim_bert.search.combined import Budget, combinations
 from onnxslim_bert.search.costs import Costs, Saving
 from onnxslim_bert.search.plan import Plan
 
@@ -52,6 +55,8 @@ def test_no_choice_is_much_better(ms, nbytes):
             assert within[place]
             assert (chosen.ms, chosen.nbytes) == pytest.approx((all_ms[place], all_bytes[place]))
             assert chosen.damage == pytest.approx(np.sqrt(squares[place]))
+            (table,) = combinations(found)
+            assert least_damage(table, budget) <= np.sqrt(squares[within].min()) + 1e-9
             excess.append(chosen.damage - np.sqrt(squares[within].min()))
     assert max(excess) < 0.05  # where the damages themselves are about 1
     assert np.mean(excess) < 0.005
@@ -168,3 +173,60 @@ def test_a_plan_without_sites_takes_steps_alone():
     chosen = choose(Options([], costs, embeddings=[Alternative(), step]), Budget(nbytes=4500.0))
     assert chosen is not None
     assert (chosen.plan, chosen.nbytes) == (Plan((), (), embedding=step.step), 4000.0)
+
+
+INT8 = Alternative(damage=0.9)
+FLOAT = Alternative(damage=0.1, ms=-4.0, nbytes=-1200.0, floats=(1,))
+
+
+def test_the_whole_model_is_predicted_with_the_damage_of_int8():
+    """And so are plans that take nothing else."""
+    found = options(precisions=[INT8])
+    assert whole(found) == choose(found, Budget(10.0))
+    assert whole(found).damage == 0.9
+    less, alone = choose(found, Budget(9.0)), choose(options(), Budget(9.0))
+    assert less is not None
+    assert alone is not None
+    assert less.plan == alone.plan
+    assert less.damage == pytest.approx(np.hypot(0.9, alone.damage))
+
+
+@pytest.mark.parametrize(("damage", "floats"), [(0.9, (1,)), (0.11, ())])
+def test_a_layer_stays_float_where_its_int8_does_more_than_narrowing(damage, floats):
+    """At the time and size of the whole int8 model, which then are found elsewhere."""
+    found = encoder(8, precisions=[replace(INT8, damage=damage), FLOAT])
+    flat = {4: 0.0, 3: 0.1, 2: 0.2, 1: 0.3}
+    cheap = [replace(one, damage=flat) for one in found.sensitivities]
+    chosen = only(50.0, replace(found, sensitivities=cheap))
+    assert chosen.plan.float_layers == floats
+    assert chosen.ms <= 50.0
+    if floats:
+        assert chosen.damage < damage
+        assert sum(chosen.plan.heads) < 32
+
+
+def test_more_than_int8_takes_is_spent_on_float_layers():
+    """When a budget leaves it, and nothing is narrowed then."""
+    chosen = only(54.01, encoder(3, precisions=[INT8, FLOAT]))
+    assert (chosen.plan.heads, chosen.plan.float_layers) == ((4, 4, 4), (1,))
+    assert (chosen.damage, chosen.ms, chosen.nbytes) == (pytest.approx(0.1), pytest.approx(54), pytest.approx(6200))
+
+
+def test_a_narrow_float_layer_costs_its_share():
+    """Twice the time of int8 and four times its bytes, for every head that is left."""
+    found = encoder(2, precisions=[replace(FLOAT, damage=0.0)])
+    assert only(54.0 - 3 * 2 - 3 * 1, found).nbytes == pytest.approx(6200 - 3 * 400 - 3 * 100)
+    assert not reachable(found, Budget(ms=54.0 - 3 * 2 - 3 * 1 - 0.01))
+
+
+def test_float_layers_are_numbered_as_they_are_left():
+    """Those that are gone are counted out, and none of them is float."""
+    gone = Alternative("drop-layers{layers=2/0}", ms=8.0, gone=(2, 0))
+    late = replace(FLOAT, floats=(1, 4))
+    assert only(46.0, encoder(5, layers=[gone], precisions=[late])).plan.float_layers == (0, 2)
+    assert choose(encoder(5, layers=[gone], precisions=[replace(late, floats=(0, 4))]), Budget(ms=49.0)) is None
+
+
+def test_a_float_layer_behind_a_drop_of_tokens_costs_its_share():
+    half = Alternative("drop-tokens{keep=0.5,after=0}", ms=9.0, after=0, keep=0.5)
+    assert only(50 - 9 + 2.01, encoder(3, tokens=[half], precisions=[FLOAT])).ms == pytest.approx(50 - 9 + 2)

@@ -31,3 +31,10 @@ def test_a_plan_without_other_steps_leaves_them_out(plan, pruned):
     """And so does one without widths of a kind."""
     assert str(plan.recipe) == f"canonicalize?,fuse?,{pruned},first-token?,{INT8}"
     assert Recipe.parse(str(plan.recipe)) == plan.recipe
+
+
+def test_layers_in_float32_are_named():
+    """As `quantize-static` reads them."""
+    plan = Plan((4,), (96,), method="mse", float_layers=(0, 5))
+    assert "quantize-static{method=mse,float-layers=0/5}," in str(plan.recipe)
+    assert Recipe.parse(str(plan.recipe)) == plan.recipe

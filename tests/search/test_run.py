@@ -30,6 +30,7 @@ from onnxslim_bert.search.targets import Targets
 from onnxslim_bert.sources import Sources
 
 TOO_FAST = Targets(speedup=1000.0)
+WHOLE = "canonicalize?,fuse?,prune{heads=3/3/3,neurons=20/20/20}?,first-token?,split-outliers?"
 
 
 def sources(folder: Path) -> Sources:
@@ -102,6 +103,14 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
     assert noted["recipe"] == chosen.recipe == found.provenance.recipe
     report = json.loads((folder / "small.json").read_text())
     assert [point["recipe"] for point in report["found"]["frontier"]] == [p.recipe for p in found.found.frontier]
+    held = report["found"]["tables"]
+    whole = next(point for point in found.found.frontier if point.recipe.startswith(WHOLE))
+    precision = next(one for one in held["precisions"] if ("float-layers" in whole.recipe) == bool(one["floats"]))
+    assert [whole.predicted, precision["damage"]] == pytest.approx([whole.damage] * 2, rel=1e-4)
+    widths = {one["site"]["kind"]: one["damage"] for one in held["sensitivities"]}
+    assert list(widths["heads"]) == ["1", "2", "3"]
+    assert held["costs"]["savings"]["heads 0"]["ms"] > 0
+    assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 4, 2]
     assert found.comparison is not None
     assert found.judged == "calib.tsv all, 40 rows, those of calibration"
 

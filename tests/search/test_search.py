@@ -1,6 +1,7 @@
 """The way to a target, in a world in which time, size and damage follow from the recipe alone."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,20 @@ from made_up import options
 
 from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
 from onnxslim_bert.passes.prune import Prune, read_widths
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.search import search
-from onnxslim_bert.search.choose import Options
-from onnxslim_bert.search.costs import Workload
+from onnxslim_bert.search.alternatives import Alternative, Options
+from onnxslim_bert.search.costs import Saving, Workload
 from onnxslim_bert.search.state import State
+from onnxslim_bert.search.taken import Taken
 from onnxslim_bert.search.targets import Targets
 
 SOURCE = Path("source.onnx")
+STATIC = QuantizeStatic()
+FLOAT = Alternative(damage=0.05, ms=-1.2, nbytes=-900.0, floats=(1,))
+HUGE = (Alternative(damage=0.9), FLOAT)  # what int8 does to layer 1
+CHEAP = (Alternative(damage=0.06), FLOAT)
 
 
 class Killed(BaseException):
@@ -27,8 +34,8 @@ class Killed(BaseException):
 class World:
     """Models are files that hold their recipe. slower: how much slower they are than the tables say."""
 
-    def __init__(self, slower: float = 1.0) -> None:
-        self.options = options(3)
+    def __init__(self, slower: float = 1.0, precisions: Sequence[Alternative] = (Alternative(),)) -> None:
+        self.options = options(3, precisions=precisions)
         self.slower = slower
         self.done: list[str] = []  # what was measured, built and judged
         self.shown: list[tuple[str, int, int]] = []
@@ -43,17 +50,30 @@ class World:
         counts = [*read_widths("heads", prune.heads), *read_widths("neurons", prune.neurons)]
         return [(one, one.site.units - n) for one, n in zip(self.options.sensitivities, counts, strict=True)]
 
+    def precision(self, recipe: str) -> Alternative:
+        """That of the layers that `recipe` leaves in float32."""
+        int8 = next((s.action for s in Recipe.parse(recipe).steps if isinstance(s.action, QuantizeStatic)), STATIC)
+        return next(one for one in self.options.precisions if "/".join(map(str, one.floats)) == int8.float_layers)
+
+    def saved(self, recipe: str) -> Saving:
+        """Narrowing a float layer saves in proportion to what it costs, as the tables have it."""
+        gone, precision = self.removed(recipe), self.precision(recipe)
+        taken = Taken(Alternative(), Alternative(), Alternative(), precision)
+        savings = taken.savings([one.site for one, _ in gone], self.options.costs)
+        ms, nbytes = (
+            sum(getattr(one, of) * n for one, (_, n) in zip(savings, gone, strict=True)) for of in ("ms", "nbytes")
+        )
+        return Saving(precision.ms + ms, precision.nbytes + nbytes)
+
     def ms(self, recipe: str) -> float:
-        costs = self.options.costs
-        return self.slower * (costs.full_ms - sum(costs.of(one.site).ms * n for one, n in self.removed(recipe)))
+        return self.slower * (self.options.costs.full_ms - self.saved(recipe).ms)
 
     def nbytes(self, recipe: str) -> int:
-        costs = self.options.costs
-        return round(costs.full_bytes - sum(costs.of(one.site).nbytes * n for one, n in self.removed(recipe)))
+        return round(self.options.costs.full_bytes - self.saved(recipe).nbytes)
 
     def damage(self, recipe: str) -> float:
         squares = [one.squared([one.site.units - n])[0] for one, n in self.removed(recipe)]
-        return float(np.sqrt(sum(squares)))
+        return float(np.sqrt(sum(squares) + self.precision(recipe).damage ** 2))
 
 
 class FakeModel:
@@ -89,6 +109,7 @@ def enter(world: World, monkeypatch) -> World:
         "measure_costs": lambda *_: world.note("costs", found.costs),
         "measure_alternatives": lambda *given: world.note(given[-1], found.layers),
         "choose_int8_method": lambda *_: world.note("method", "mse"),
+        "measure_precisions": lambda *_: world.note("precisions", found.precisions),
         **{name: lambda _: [] for name in ("layer_steps", "embedding_steps", "token_steps")},
         "run_recipe": run_recipe,
         "check_weights_stay_int8": lambda _: None,
@@ -187,12 +208,46 @@ def test_a_drop_that_the_speed_does_not_allow_says_what_it_allows(world, tmp_pat
     assert str(caught.value).startswith("--max-drop 0.5 does not hold at the targets: the fastest within it is 4.")
 
 
+@pytest.mark.parametrize(
+    ("precisions", "floats"), [(HUGE, "float-layers=1"), (CHEAP, "")], ids=["much damage", "little damage"]
+)
+@pytest.mark.parametrize("targets", [Targets(speedup=4.5), Targets(nbytes=9000.0), Targets(4.2, 9500.0)], ids=str)
+def test_a_layer_stays_float_where_int8_damages_it_much(monkeypatch, targets, precisions, floats, tmp_path):
+    """Then others are narrowed instead; what int8 does is part of every prediction."""
+    found = searcher(enter(World(precisions=precisions), monkeypatch), tmp_path / "small.search").run(targets)
+    assert targets.met_by(found.chosen.speedup, found.chosen.nbytes, 0.0)
+    assert re.findall(r"float-layers=[\d/]*", found.chosen.recipe) == [floats] * bool(floats)
+    whole = next(p for p in found.frontier if p.damage == pytest.approx(precisions[0].damage))
+    assert (whole.speedup, whole.nbytes) == (pytest.approx(4.0), 10_000)
+    for point in found.frontier:
+        assert point.predicted == pytest.approx(point.damage)
+    assert tuple(found.tables["precisions"]) == precisions
+
+
+def test_a_drop_that_int8_alone_exceeds_is_met_in_float(monkeypatch, tmp_path):
+    """Nine points are lost by int8, half a point with a layer in float32: slower than int8, but within the drop."""
+    more = Alternative(damage=0.04, ms=-3.0, nbytes=-2000.0, floats=(0, 1))
+    world = enter(World(precisions=[*HUGE, more]), monkeypatch)
+    found = searcher(world, tmp_path / "small.search").run(Targets(drop=1.0))
+    assert "float-layers=1}" in found.chosen.recipe
+    assert found.chosen.drop <= 1.0
+    assert found.chosen.speedup < 4.0
+
+
+def test_time_that_a_target_leaves_is_spent_on_less_damage(monkeypatch, tmp_path):
+    """int8 would be four times as fast; three times is asked for."""
+    world = enter(World(precisions=CHEAP), monkeypatch)
+    found = searcher(world, tmp_path / "small.search").run(Targets(speedup=3.0))
+    assert "float-layers=1}" in found.chosen.recipe
+    assert "heads=4/4/4,neurons=96/96/96}" in found.chosen.recipe
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before writing", "after writing"])
 @pytest.mark.parametrize("targets", [Targets(5.0, 8000.0), Targets(drop=5.0)], ids=str)
 def test_a_search_that_is_killed_again_and_again_goes_on(monkeypatch, targets, before, tmp_path):
     """At every writing of its state in turn. What was written is not done again, and the end is the same."""
-    expected = searcher(calm := enter(World(), monkeypatch), tmp_path / "calm.search").run(targets)
-    world, folder, lives = enter(World(), monkeypatch), tmp_path / "small.search", 0
+    expected = searcher(calm := enter(World(precisions=HUGE), monkeypatch), tmp_path / "calm.search").run(targets)
+    world, folder, lives = enter(World(precisions=HUGE), monkeypatch), tmp_path / "small.search", 0
     write = State._write
     found = None
     while found is None:

@@ -9,10 +9,15 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.search.choose import Alternative
+from onnxslim_bert.search.alternatives import Alternative
 from onnxslim_bert.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
 
-STEPS = [Alternative(), Alternative("drop-layers", 0.1 + 0.2, 1 / 3, 7.0, (1, 2)), Alternative("t", after=1, keep=0.35)]
+STEPS = [
+    Alternative(damage=0.1),
+    Alternative("drop-layers", 0.1 + 0.2, 1 / 3, 7.0, (1, 2)),
+    Alternative("t", after=1, keep=0.35),
+    Alternative(ms=-1 / 7, floats=(0, 5)),
+]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.pipeline import run_recipe
 from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.choose import Alternative
+from onnxslim_bert.search.alternatives import Alternative
 from onnxslim_bert.search.costs import Costs, Workload
 from onnxslim_bert.search.tables import (
     choose_int8_method,
