@@ -59,6 +59,7 @@ PROBABILITIES = frozenset(
 )
 FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
 FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -232,10 +233,10 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
 
 
 def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
-    """Whether the query reads position 0 of what the key reads, a norm or a scale between them aside."""
+    """Whether the query reads position 0 of what the key reads, a norm, a scale or quantizers between them aside."""
     tensors = graph.tensors()
     node = producer(tensors[query_source])
-    while node is not None and node.op in ("LayerNormalization", "Mul", "Clip"):
+    while node is not None and node.op in ("LayerNormalization", "Mul", "Clip", *QUANTIZERS):
         node = producer(node.inputs[0])
     if node is None or node.op != "Slice":
         return False
@@ -243,7 +244,7 @@ def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
     stream, key = node.inputs[0], tensors[key_source]
     while (
         (above := producer(stream)) is not None
-        and above.op in ("Reshape", "Gather")
+        and above.op in ("Reshape", "Gather", *QUANTIZERS)
         and constant(above.inputs[0]) is None
     ):
         stream = above.inputs[0]  # padding that comes back

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.regions import grow, nodes_between, opsets_of, producer, run
+from onnxslim_bert.regions import MICROSOFT, grow, nodes_between, opsets_of, producer, run
+from onnxslim_bert.surgery import Builder, redirect
 
 ELEMENTARY = frozenset(["Mul", "Div", "Add", "Pow", "Erf", "Tanh", "Sigmoid", "Cast"])
 ANCHORS = ("Erf", "Tanh")
@@ -74,3 +75,27 @@ def gelu(x: Array, kind: Kind) -> Array:
         inner = np.vectorize(math.erf)(x / math.sqrt(2))
     value: Array = 0.5 * x * (1 + inner)
     return value
+
+
+def spell_gelus(graph: gs.Graph) -> int:
+    """Write the activations of com.microsoft in elementary operators; the number rewritten."""
+    fused = [node for node in graph.nodes if (node.domain or "") == MICROSOFT and node.op in ("Gelu", "FastGelu")]
+    is_half = any(isinstance(t, gs.Constant) and t.values.dtype == np.float16 for t in graph.tensors().values())
+    dtype = np.float16 if is_half and fused else np.float32
+    for node in fused:
+        build, x = Builder(graph, node.outputs[0].name), node.inputs[0]
+
+        def constant(name: str, value: float, build: Builder = build) -> gs.Constant:
+            return build.constant(name, np.array(value, dtype))
+
+        if node.op == "Gelu":
+            bent = build.node("Erf", "erf", [build.node("Div", "scaled", [x, constant("root", math.sqrt(2))])])
+        else:
+            cube = build.node("Mul", "cube", [x, build.node("Mul", "square", [x, x])])
+            inner = build.node("Add", "sum", [x, build.node("Mul", "small", [cube, constant("cubic", 0.044715)])])
+            scaled = build.node("Mul", "scaled", [inner, constant("root", math.sqrt(2 / math.pi))])
+            bent = build.node("Tanh", "tanh", [scaled])
+        share = build.node("Add", "share", [bent, constant("one", 1.0)])
+        half = build.node("Mul", "half", [x, constant("half/share", 0.5)])
+        redirect(graph, node.outputs[0], build.node("Mul", "product", [half, share]))
+    return len(fused)

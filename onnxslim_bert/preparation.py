@@ -14,6 +14,7 @@ from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.output import check_output
+from onnxslim_bert.position_rows import most_tokens
 from onnxslim_bert.proof.comparison import task_metrics
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.footprint import model_files
@@ -63,9 +64,8 @@ def word_rows(model: Model) -> int | None:
 
 
 def fit_to(model: Model, options: Options) -> Options:
-    """`options` with no more tokens a row than the graph's fixed length or its table of positions has."""
-    position = model.encoder.embeddings.position
-    most = fixed_shape(model)[1] or (len(model.array(position)) if position else options.max_length)
+    """`options` with no more tokens a row than the graph's fixed length or its positions serve."""
+    most = fixed_shape(model)[1] or most_tokens(model) or options.max_length
     return replace(options, max_length=min(options.max_length, most))
 
 
@@ -77,16 +77,18 @@ def make_trials(
     *,
     split: bool,
     corpus: Dataset | None = None,
+    shape: tuple[int | None, int | None] = (None, None),
     progress: Progress | None = None,
 ) -> Trials:
     """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few.
 
-    corpus: texts whose tokens count, instead of those of the calibration rows.
+    corpus: texts whose tokens count, instead of those of the calibration rows. shape: the batch and the length that the
+    model is to have later.
     """
     fitting = held_back = calibration
     if split and len(calibration) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(calibration, HELD_BACK, options.seed)
-    batches = (calibration_batches(model, data, tokenizer, options) for data in (fitting, held_back))
+    batches = (calibration_batches(model, data, tokenizer, options, shape) for data in (fitting, held_back))
     return Trials(
         model.clone(),
         *batches,
@@ -97,9 +99,15 @@ def make_trials(
     )
 
 
-def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | None, options: Options) -> Batches:
-    """`dataset` as the model's inputs, in the batch size and length that its graph fixes, if any."""
-    rows, length = fixed_shape(model)
+def calibration_batches(
+    model: Model,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    options: Options,
+    shape: tuple[int | None, int | None] = (None, None),
+) -> Batches:
+    """`dataset` as the model's inputs, in the batch size and length that its graph fixes or `shape` will, if any."""
+    rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
     if rows:  # no batch may be smaller
         dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
     if not len(dataset):
@@ -109,7 +117,7 @@ def calibration_batches(model: Model, dataset: Dataset, tokenizer: Tokenizer | N
         tokenizer,
         {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
         batch_size=rows or CALIBRATION_BATCH,
-        max_length=options.max_length,
+        max_length=min(options.max_length, length or options.max_length),
         fixed_length=length,
         vocab_rows=word_rows(model),
     )

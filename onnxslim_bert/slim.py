@@ -10,6 +10,7 @@ from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.output import check_output, staging, write_atomically
+from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.pipeline import Done, run_recipe
 from onnxslim_bert.preparation import check_outputs, check_vocabulary, fit_to, make_trials
 from onnxslim_bert.proof.comparison import Comparison, compare
@@ -75,7 +76,14 @@ def slim(
         options = fit_to(canonical, options)
         if calibration is not None:
             trials = make_trials(
-                canonical, calibration, tokenizer, options, split=recipe.measures, corpus=corpus, progress=progress
+                canonical,
+                calibration,
+                tokenizer,
+                options,
+                split=recipe.measures,
+                corpus=corpus,
+                shape=shape_of(recipe),
+                progress=progress,
             )
     steps = run_recipe(model, recipe, trials, allow_noop=allow_noop)
     provenance = Provenance.of(source, str(recipe), calibration, corpus)
@@ -100,6 +108,12 @@ def slim(
             (folder / TOKENIZER).replace(output.parent / TOKENIZER)
         candidate.replace(output)
     return Slimmed(source, output, *sizes, provenance, tuple(steps), comparison)
+
+
+def shape_of(recipe: Recipe) -> tuple[int | None, int | None]:
+    """The batch and the length that a pass of `recipe` fixes; None where none does."""
+    fixing = [step.action for step in recipe.steps if isinstance(step.action, FixShapes)]
+    return (fixing[-1].batch, fixing[-1].seq) if fixing else (None, None)
 
 
 def _rewritten(

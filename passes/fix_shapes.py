@@ -6,17 +6,15 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.arrays import Array
 from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.embeddings import table_of
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.passes.canonicalize import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
-from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.position_rows import most_tokens
+from onnxslim_bert.regions import constant
 from onnxslim_bert.static_shapes import has_fixed_shape, infer_shapes
 from onnxslim_bert.surgery import redirect
 
-REAL = 2  # a token id that these models do not pad with
 PICKING = ("Gather", "GatherElements", "GatherND")
 RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
 
@@ -70,28 +68,12 @@ def check_input(tensor: gs.Tensor, fixed: list[int]) -> None:
 
 def check_positions(model: Model, seq: int) -> None:
     """Raise PassError when the model has no position for each of `seq` tokens."""
-    table = model.encoder.embeddings.position
-    for node in model.graph.nodes if table is not None else ():
-        read = table_of(node)
-        if read is None or read.name != table:
-            continue
-        places = np.arange(seq) if node.op == "Slice" else positions(model, node.inputs[1], seq)
-        rows = len(read.values)
-        if places.shape[-1] != seq or places.max() >= rows:
-            raise PassError(f"fix-shapes: seq={seq} is too long for the position table {table!r} of {rows} rows")
-
-
-def positions(model: Model, indices: gs.Tensor, seq: int) -> Array:
-    """The positions [..., seq] of a row of real tokens; as many as there are when there are fewer."""
-    nodes = nodes_between([], indices)
-    if not nodes:  # constants, or the caller's own
-        values = constant(indices)
-        return np.arange(seq) if values is None else values
-    feeds = {t.name: np.full((1, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
-    try:
-        return run(nodes, feeds, indices, opsets_of(model.graph))
-    except ValueError:
-        return np.zeros(0)
+    most = most_tokens(model)
+    if most is not None and seq > most:
+        table = model.encoder.embeddings.position
+        raise PassError(
+            f"fix-shapes: seq={seq} is too long for the position table {table!r}, which serves {most} tokens"
+        )
 
 
 def fold_static(model: Model) -> list[str]:

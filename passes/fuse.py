@@ -6,7 +6,7 @@ from typing import ClassVar
 from onnxslim_bert.attention import Style, emit_attention
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.gelu_form import find_gelus
+from onnxslim_bert.gelu_form import find_gelus, spell_gelus
 from onnxslim_bert.model import Model
 from onnxslim_bert.norm_form import find_norms
 from onnxslim_bert.regions import MICROSOFT, constant, producer
@@ -61,10 +61,13 @@ def fuse_norms(model: Model) -> int:
 
 
 def fuse_gelus(model: Model, style: Style) -> int:
-    """One node for each activation; below opset 20 the standard has none, and then `standard` leaves them."""
+    """One node for each activation; below opset 20 the standard has none, and then `standard` spells them out."""
     has_gelu = model.graph.opset >= 20
-    if style == "standard" and not has_gelu:
-        return 0
+    if style == "standard":
+        spelled = spell_gelus(model.graph)
+        model.changed()
+        if not has_gelu:
+            return spelled
     build = Builder(model.graph, "")
     forms = find_gelus(model.graph)
     for form in forms:

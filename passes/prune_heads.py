@@ -20,7 +20,8 @@ class PruneHeads(Pass):
     keep: share of the heads kept over the whole encoder, in (0, 1].
     even: the same share in every layer.
     refit: False only cuts the rows.
-    rounds: steps in which they go; what each layer can lose is measured anew before every one.
+    rounds: steps in which they go, at most; what each layer can lose is measured anew before every one. Of 20 that all
+    layers share, so that an encoder of more than ten takes one.
 
     Michel et al. 2019, https://arxiv.org/abs/1905.10650; Kwon et al. 2022, https://arxiv.org/abs/2204.09656
     """

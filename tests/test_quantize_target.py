@@ -9,6 +9,7 @@ from command_line import assert_refused, contents, run, workspace
 from onnxslim_bert.buckets import read_buckets
 from onnxslim_bert.cli.options import TARGETS as NAMES
 from onnxslim_bert.lowering import CPU_MODES, LOWERINGS, lowered, lowering, mode_for
+from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.targets.table import TARGETS
@@ -119,6 +120,17 @@ def test_slim_ends_with_the_form_of_the_target(model):
     assert {i.type.tensor_type.elem_type for i in onnx.load(output).graph.input} == {onnx.TensorProto.INT32}
     refused = run("slim", model, "-p", recipe, "--seq", 12, *rows, "-o", model.parent / "b.onnx")
     assert_refused(refused, "--seq does nothing for cpu")
+
+
+def test_slim_quantizes_for_qnn_on_rows_of_the_length_that_it_fixes(model):
+    output = model.parent / "small.onnx"
+    rows = ["--calib", model.parent / "calib.tsv", "--data", model.parent / "eval.tsv"]
+    recipe = "canonicalize?,fuse,prune-ffn{keep=0.5}"
+    outcome = run("slim", model, "-p", recipe, "--target", "qnn", "--seq", 12, *rows, "-o", output)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    assert "quantize-qdq: " in outcome.out
+    assert {*map(tuple, shapes(output))} == {(1, 12)}
+    assert len(Model.load(output).encoder.layers) == len(Model.load(model).encoder.layers)
 
 
 def test_reduced_range_is_kept_within_16_bits(model):

@@ -13,7 +13,8 @@ from onnxslim_bert.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.pruning.sites import Kind, find_sites
 
 MEASURED, FEWEST = 8, 4  # widths of a site that are measured; those between them are interpolated
-IN_ALL = 60  # widths that are measured of all sites together: what a measurement costs grows with the layers, too
+IN_ALL = 48  # widths that are measured of all sites together, in a round: what each costs grows with the layers, too
+STEPS_IN_ALL = 20  # in which units go, of all sites together; a step measures and refits every one
 LEAST_LEFT = 0.5  # of a layer's units, after one of several steps
 ROUNDING = 1e-9
 
@@ -35,7 +36,8 @@ def prune_to_share(
 ) -> Change:
     """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide.
 
-    rounds: steps in which units go, the same share in each. What a layer can lose is measured anew before every step,
+    rounds: steps in which units go, the same share in each; fewer where sites are many, as every step measures all of
+    them and takes less of each. What a layer can lose is measured anew before every step,
     on the model as it is by then, and holds while the other layers are near that: of several steps none takes more than
     half of a layer's units, or than a share of 1 - keep where that is more.
     """
@@ -46,7 +48,7 @@ def prune_to_share(
         return Change(0, f"all {total} {kind} are kept: keep={keep}")
     if budget < (least := sum(ladder(site.units, grid)[0] for site in sites)):
         raise PassError(f"keep={keep} leaves {budget} of {total} {kind}; at least {least} are needed")
-    steps = 1 if even else rounds
+    steps = 1 if even else min(rounds, max(1, STEPS_IN_ALL // len(sites)))
     errors: list[list[float]] = []
     for step in range(1, steps + 1):
         now = int(total * keep ** (step / steps) + ROUNDING)

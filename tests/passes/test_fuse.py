@@ -189,3 +189,27 @@ def test_gelus_are_recognised_however_they_are_spelled(name):
 @pytest.mark.parametrize("body", NOT_GELUS.values(), ids=NOT_GELUS)
 def test_what_only_looks_like_a_gelu_is_none(body):
     assert find_gelus(gelu_graph(body).graph) == []
+
+
+@pytest.mark.parametrize("name", ["bert-ts17-eager", "electra-dynamo20-eager", "bert-ts13-eager"])
+def test_the_standard_form_follows_the_contrib_one(name):
+    """Nothing of com.microsoft is left, and it answers as before."""
+    fused = prepared(name, CANONICAL, FUSE)
+    assert any(node.domain for node in fused.graph.nodes)
+    standard = fused.clone()
+    assert apply(STANDARD, standard)
+    assert not [node.op for node in standard.graph.nodes if node.domain]
+    assert_same_outputs(standard, fused, every_padding(fused), atol=1e-5)
+
+
+def test_the_tanh_approximation_is_spelled_as_it_is():
+    """Not as the exact one."""
+    model = prepared("bert-ts17-eager", CANONICAL, FUSE)
+    for node in model.graph.nodes:
+        if node.op == "Gelu":
+            node.op = "FastGelu"
+    spelled = model.clone()
+    assert apply(STANDARD, spelled)
+    assert {"Tanh"} <= {node.op for node in spelled.graph.nodes} - {"Erf"}
+    assert not [node.op for node in spelled.graph.nodes if node.domain]
+    assert_same_outputs(spelled, model, every_padding(model), atol=1e-5)
