@@ -44,6 +44,7 @@ def test_files_are_named_by_their_chips_when_there_are_several(tmp_path, socs, o
 
 def test_a_chip_or_a_compiler_that_is_not_known_is_refused(tmp_path):
     """Before any work, for all chips."""
+    pytest.importorskip("onnxruntime_qnn")
     source = tiny(tmp_path / "m.onnx")
     with pytest.raises(ProviderError, match=r"does not know soc_model=30 .*: it knows 36 \(v69\)"):
         compile_contexts(source, {"57": tmp_path / "a.onnx", "30": tmp_path / "b.onnx"}, QNN)
