@@ -77,7 +77,7 @@ def measure(rows: int, inner: int, columns: int, rounds: int) -> list[Rate]:
             _values(rng, kind, shape) for kind, shape in ((activations, (rows, inner)), (weights, (inner, columns)))
         )
         session = _session(x, w, config)
-        (product,) = session.run(None, {"x": x})
+        product = np.asarray(session.run(None, {"x": x})[0])
         integers = x.dtype.kind in "iu"
         exact.append(not integers or np.array_equal(product, x.astype(np.float64) @ w.astype(np.float64)))
         sessions.append(session)
