@@ -63,8 +63,8 @@ def int8_advice(sets: tuple[str, ...]) -> Int8Advice:
         )
     if "AVX2" in sets or "AVX512" in sets:
         note = (
-            "no VNNI: two u8 x s8 products are added in 16 bits and saturate; reduce_range keeps weights to 7 bits, "
-            "and session.x64quantprecision=1 computes u8 x u8 exactly, more slowly"
+            "no VNNI: two u8 x s8 products are added in 16 bits and saturate; reduce_range gives up as much of the "
+            "weights' range as it takes, and session.x64quantprecision=1 computes u8 x u8 exactly, more slowly"
         )
         return Int8Advice("u8 x s8, reduce_range", True, note)
     if "DOTPROD" in sets or "I8MM" in sets:
