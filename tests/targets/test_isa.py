@@ -31,7 +31,7 @@ def test_sets_are_those_of_the_first_processor(listing, sets):
     [
         (("AVX2", "AVX512-VNNI", "AMX-INT8"), "u8 x s8", False, "AMX-INT8: u8 x s8 is exact and fastest"),
         (("AVX2", "AVX-VNNI"), "u8 x s8", False, "AVX-VNNI"),
-        (("AVX2", "AVX512"), "u8 x s8, reduce_range", True, "reduce_range gives up as much of the weights' range as it takes"),
+        (("AVX2", "AVX512"), "u8 x s8, reduce_range", True, "reduce_range gives up as much of the weights' range"),
         (("NEON", "DOTPROD"), "s8 x s8 or u8 x s8", False, "ARM"),
         ((), "u8 x s8", False, "measure"),
     ],
