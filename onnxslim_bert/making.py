@@ -10,7 +10,7 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.contract import Want
-from onnxslim_bert.lowering import lowering
+from onnxslim_bert.lowering import STANDARD, lowering
 from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -114,7 +114,7 @@ def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
         steps = [step for step in rest.steps if options.smooth or step.action.name not in SMOOTHING]
         return exact, Recipe(tuple(replace(step, action=_chosen(step.action, options)) for step in steps))
     if options.mode == "weight-only":
-        return _parsed(["canonicalize?", "fuse{style=standard}?", "first-token?"]), _parsed(["quantize-weights"])
+        return _parsed(STANDARD), _parsed(["quantize-weights"])
     contrib = options.format == "contrib" and options.mode != "fp16"
     exact_steps = ["canonicalize?", "fuse?" if contrib else "fuse{style=standard}?", "first-token?"]
     form = f"format={options.format}"

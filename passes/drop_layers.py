@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.layer_numbers import check_layers, read_layers
 from onnxslim_bert.model import Model
 from onnxslim_bert.pruning.bridge import bridge_gap, can_bridge, fit_bridges
 from onnxslim_bert.pruning.layers import find_spans, remove_layer
@@ -43,16 +44,14 @@ class DropLayers(Pass):
             raise PassError(f"drop-layers: drop={self.drop} removes nothing; needed a number from 1")
         if self.layers and self.drop != 1:
             raise PassError(f"drop-layers: layers={self.layers} says how many layers go; leave drop={self.drop} out")
-        if len({*self._named}) < len(self._named):
-            raise PassError(f"drop-layers: layers={self.layers} names a layer twice")
+        self._named()  # numbers, or a PassError
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        numbers, named = list(range(len(model.encoder.layers))), self._named
+        numbers, named = list(range(len(model.encoder.layers))), self._named()
         drop = len(named) or self.drop
         if drop >= len(numbers):
             raise PassError(f"drop-layers: {drop} layers less leave none: the encoder has {len(numbers)}")
-        if missing := [str(layer) for layer in named if layer not in numbers]:
-            raise PassError(f"drop-layers: no layer {', '.join(missing)}: the encoder has 0 to {len(numbers) - 1}")
+        check_layers(f"drop-layers: layers={self.layers}", named, len(numbers))
         check_float32(model)
         total, removed, errors, rounds = len(numbers), list[int](), dict[int, float](), list[dict[int, float]]()
         for done in range(drop):
@@ -69,12 +68,8 @@ class DropLayers(Pass):
         note = f"layer{'s' * (len(removed) > 1)} {which} of {total} removed; the answers change by {best.damage:.1%}"
         return Change(len(removed), note, {"removed": removed, "damages": rounds, "errors": errors})
 
-    @property
     def _named(self) -> list[int]:
-        try:
-            return [int(part) for part in self.layers.split("/")] if self.layers else []
-        except ValueError:
-            raise PassError(f"drop-layers: layers={self.layers} needed whole numbers, like 4/1") from None
+        return read_layers(f"drop-layers: layers={self.layers}", self.layers, like="4/1")
 
 
 @dataclass(frozen=True)

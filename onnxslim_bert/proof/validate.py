@@ -83,7 +83,6 @@ def validate_all(
     for candidate in candidates:
         check_same_inputs(base, candidate)
     max_length = min(max_length, places.shape[1]) if places.shape else max_length
-    sizes = {"batch_size": batch_size, "max_length": max_length}
     for target in places.targets:
         target.setup(places.options_of(target), threads)  # fails now rather than after the base has run
     sizes = {"batch_size": batch_size, "max_length": max_length}

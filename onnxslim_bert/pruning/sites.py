@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.linear import Linear
 from onnxslim_bert.model import Model
 from onnxslim_bert.regions import constant, nodes_between
+from onnxslim_bert.sharing_groups import sharing_groups
 
 Kind = Literal["heads", "neurons"]
 READERS: dict[Kind, str] = {"heads": "output", "neurons": "down"}
@@ -67,14 +67,10 @@ def find_sites(model: Model, kind: Kind) -> list[Site]:
     sharing matrices with a layer of another width, or when something else depends on single units.
     """
     layers = model.encoder.layers
-    groups: list[list[int]] = []
     for layer in layers:
         _check(model, layer, kind)
-        names = _matrices(layer, kind)
-        joined = [group for group in groups if any(names & _matrices(layers[i], kind) for i in group)]
-        groups = [group for group in groups if group not in joined] + [[*chain(*joined), layer.index]]
-    sites = [_site([layers[i] for i in sorted(group)], kind) for group in groups]
-    return sorted(sites, key=lambda site: site.layers)
+    groups = sharing_groups([_matrices(layer, kind) for layer in layers])
+    return [_site([layers[i] for i in group], kind) for group in groups]
 
 
 def _site(layers: Sequence[Layer], kind: Kind) -> Site:
