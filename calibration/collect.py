@@ -1,6 +1,6 @@
 """One sweep over the calibration batches, feeding every observer that a pass asked for."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,22 +25,29 @@ Progress = Callable[[int, int], None]  # batches done, batches in all
 
 
 def collect(
-    model: Model, wants: Iterable[Want], batches: Rows, progress: Progress | None = None, *, threads: int = 1
+    model: Model,
+    wants: Iterable[Want],
+    batches: Rows,
+    progress: Progress | None = None,
+    *,
+    threads: int = 1,
+    tensors: Collection[str] = (),
 ) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
-    Raises DataError when there are no rows, ModelError when the model does not run or an activation is not finite.
+    tensors: computed as well, without statistics; what ONNX Runtime fuses depends on what it must hand out. Raises
+    DataError when there are no rows, ModelError when the model does not run or an activation is not finite.
     """
     observers = {want: OBSERVERS[want.kind]() for want in wants}
     if not observers:
         return {}
     given = {tensor.name for tensor in model.graph.inputs}
-    tensors = sorted({want.tensor for want in observers} - given)
-    session = model_session(model, tensors, threads=threads) if tensors else None
+    read = sorted({*tensors, *(want.tensor for want in observers)} - given)
+    session = model_session(model, read, threads=threads) if read else None
     if not len(batches):
         raise DataError("no calibration rows; give a set with at least one row")
     for done, batch in enumerate(batches, start=1):
-        held = batch.feeds | (dict(zip(tensors, run(session, batch.feeds), strict=True)) if session else {})
+        held = batch.feeds | (dict(zip(read, run(session, batch.feeds), strict=True)) if session else {})
         for tensor in {want.tensor: None for want in observers}:
             rows = real_rows(held[tensor], batch.mask)
             if not np.isfinite(rows).all():

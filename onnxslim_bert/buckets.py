@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -75,7 +75,7 @@ def write_buckets(folder: Path, models: Iterable[tuple[int, Model]], *, overwrit
             raise OutputError(f"{folder}: no lengths were given; name at least one")
         sums = {name: file_sha256(made / name) for name in (DATA, *(lengths[n] for n in sorted(lengths)))}
         buckets = Buckets(SCHEMA, __version__, {n: lengths[n] for n in sorted(lengths)}, sums)
-        write_atomically(made / MANIFEST, [(json.dumps(asdict(buckets), indent=2) + "\n").encode()], overwrite=False)
+        _write_manifest(made, buckets)
         take_place(made, folder, beside / "replaced")
     return buckets
 
@@ -89,6 +89,17 @@ def read_buckets(folder: Path) -> Buckets:
         if file_sha256(folder / name) != digest:
             raise ModelError(f"{folder / name}: not the file that the manifest names; write the buckets again")
     return buckets
+
+
+def renew_manifest(folder: Path) -> None:
+    """Hash the files of `folder` again, after something was added to them. Raises ModelError and OutputError."""
+    held = _read_manifest(folder / MANIFEST)
+    _write_manifest(folder, replace(held, files={name: file_sha256(folder / name) for name in held.files}))
+
+
+def _write_manifest(folder: Path, buckets: Buckets) -> None:
+    text = json.dumps(asdict(buckets), indent=2) + "\n"
+    write_atomically(folder / MANIFEST, [text.encode()], overwrite=True)
 
 
 def _read_manifest(path: Path) -> Buckets:

@@ -8,6 +8,11 @@ class SlimError(Exception):
 
     exit_code: ClassVar[int] = 2
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to print: one line, but for errors that hold several mistakes."""
+        return (one_line(self, None),)
+
 
 class ModelError(SlimError):
     """Not valid ONNX, or not an encoder that is recognised: says at which node and why."""
@@ -47,12 +52,18 @@ class LatencyGateError(GateError):
     exit_code = 4
 
 
+class CoverageGateError(GateError):
+    """The provider takes less of the model than it did."""
+
+    exit_code = 5
+
+
 class SizeGateError(GateError):
     """The file missed its budget."""
 
     exit_code = 6
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, most: int | None = 300) -> str:
     """What an error says, in one line of bearable length."""
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:most]

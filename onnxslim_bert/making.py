@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.cache import Cache
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.choose_method import choose_method
@@ -14,8 +15,16 @@ from onnxslim_bert.lowering import STANDARD, lowering
 from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pipeline import Done, run_recipe, run_step
-from onnxslim_bert.preparation import check_labels, check_vocabulary, fit_to, fixed_shape, make_trials
+from onnxslim_bert.pipeline import Done, record, run_recipe, run_step
+from onnxslim_bert.preparation import (
+    check_labels,
+    check_vocabulary,
+    fit_to,
+    fixed_shape,
+    make_trials,
+    make_watch,
+    shape_of,
+)
 from onnxslim_bert.provenance import Provenance, stamp
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.saturation import find_saturation
@@ -65,34 +74,51 @@ class Made:
     saturating: Saturating | None = None
 
 
-def make(source: Path, data: Data, options: Options, progress: Progress | None = None) -> tuple[Model, Made]:
+def make(
+    source: Path,
+    data: Data,
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    cache: Cache | None = None,
+    damages: bool = False,
+) -> tuple[Model, Made]:
     """What the passes for `options` make of the file at `source`.
 
-    Raises SlimError for what the user can mend.
+    cache: of what several recipes measure alike. damages: measure the damage after each step. Raises SlimError for what
+    the user can mend.
     """
     model = Model.load(source)
+    given = model.clone() if damages else None
     exact, rest = recipes_for(options)
     # a model for NNAPI is no longer read as an encoder once it is in its form
     steps, methods = run_recipe(model, Recipe(exact.steps[:1])), dict[str, float]()
     check_vocabulary(model, data.tokenizer)
     options = fit_to(model, options)
-    steps += run_recipe(model, Recipe(exact.steps[1:]))
+    watch = None
+    if given is not None:
+        watch = make_watch(given, model, data.calibration, data.evaluation, data.tokenizer, options, shape_of(exact))
+        del given
+        steps = [replace(step, damage=watch.damage(model)) for step in steps] if watch is not None else steps
+    steps += run_recipe(model, Recipe(exact.steps[1:]), watch=watch)
     options = replace(options, max_length=min(options.max_length, fixed_shape(model)[1] or options.max_length))
     if data.evaluation is not None:
-        check_labels(source, data.evaluation, data.tokenizer, options)
+        check_labels(source, data.evaluation, data.tokenizer, options, cache)
     trials, known, saturating = None, dict[Want, Any](), None
     if data.calibration is not None:
         splits = options.method is None
-        trials = make_trials(model, data.calibration, data.tokenizer, options, split=splits, progress=progress)
+        trials = make_trials(
+            model, data.calibration, data.tokenizer, options, split=splits, cache=cache, progress=progress
+        )
     for step in rest.steps:
         if isinstance(step.action, QuantizeStatic) and options.method is None and trials is not None:
             started = time.process_time()
             action, change, methods = choose_method(model, step.action, trials)
-            steps.append(Done(str(action), change.count, change.note, time.process_time() - started))
+            steps.append(record(str(action), change, started, model, watch))
         else:
-            steps.append(run_step(model, step, trials, known))
+            steps.append(run_step(model, step, trials, known, watch=watch))
         if isinstance(step.action, QuantizeStatic) and trials is not None and options.target == "cpu":
-            saturating = saturation_of(model, trials)
+            saturating = saturation_of(model, trials.unshared())
     if options.target != "cpu":
         renew_shapes(model)
     provenance = Provenance.of(source, ",".join(done.step for done in steps), data.calibration)

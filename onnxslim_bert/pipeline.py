@@ -5,22 +5,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxslim_bert.contract import Context, Want
+from onnxslim_bert.contract import Change, Context, Want
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model import Model
 from onnxslim_bert.recipe import Recipe, Step
 from onnxslim_bert.trials import Trials
+from onnxslim_bert.watch import Watch
 
 
 @dataclass(frozen=True)
 class Done:
-    """What one pass did. seconds: of CPU, calibration included."""
+    """What one pass did.
+
+    seconds: of CPU, calibration included. nodes, nbytes: of the model after it, its constants counted once each.
+    damage: of the model after it, as `Watch` has it; None where it was not measured.
+    """
 
     step: str
     count: int
     note: str
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int = 0
+    nbytes: int = 0
+    damage: float | None = None
 
 
 def run_recipe(
@@ -29,14 +37,16 @@ def run_recipe(
     trials: Trials | None = None,
     *,
     allow_noop: bool = False,
+    watch: Watch | None = None,
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; a record of each.
 
+    watch: measures the damage after each step, which costs time and changes nothing.
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`; DataError when a pass wants
     calibration and there are no `trials`.
     """
     known: dict[Want, Any] = {}
-    return [run_step(model, step, trials, known, allow_noop=allow_noop) for step in recipe.steps]
+    return [run_step(model, step, trials, known, allow_noop=allow_noop, watch=watch) for step in recipe.steps]
 
 
 def run_step(
@@ -46,6 +56,7 @@ def run_step(
     known: dict[Want, Any],
     *,
     allow_noop: bool = False,
+    watch: Watch | None = None,
 ) -> Done:
     """Apply one step of a recipe.
 
@@ -63,4 +74,12 @@ def run_step(
         known.clear()
     if not change and not step.optional and not allow_noop:
         raise PassError(f"{step.action.name} changed nothing: {change.note} (--allow-noop accepts that)")
-    return Done(str(step), change.count, change.note, time.process_time() - started, change.details)
+    return record(str(step), change, started, model, watch)
+
+
+def record(step: str, change: Change, started: float, model: Model, watch: Watch | None = None) -> Done:
+    """What `step` did to `model`, now that it is done. started: the process's CPU seconds before it."""
+    seconds = time.process_time() - started
+    nbytes = sum(constant.values.nbytes for constant in model.constants().values())
+    damage = watch.damage(model) if watch is not None else None
+    return Done(step, change.count, change.note, seconds, change.details, len(model.graph.nodes), nbytes, damage)

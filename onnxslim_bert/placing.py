@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+from onnxslim_bert.cache import Cache
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.options import Options
 from onnxslim_bert.prediction.predict import PREDICTED, predict
 from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import answer, evaluate
+from onnxslim_bert.proof.evaluate_once import evaluate_once
+from onnxslim_bert.proof.evaluation import answer
+from onnxslim_bert.proof.worst import Disagreement, worst_rows
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import Places
 from onnxslim_bert.targets.table import CPU, target_named
@@ -46,25 +49,34 @@ def compare_answers(
     tokenizer: Tokenizer | None,
     options: Options,
     progress: Progress | None,
-) -> Comparison:
-    """How far the candidate's answers are from the source's on the CPU. Raises PassError when one is not finite."""
+    *,
+    candidate_tokenizer: Tokenizer | None = None,
+    worst: int = 0,
+    cache: Cache | None = None,
+) -> tuple[Comparison, tuple[Disagreement, ...]]:
+    """How far the candidate's answers are from the source's on the CPU, and the `worst` rows.
+
+    candidate_tokenizer: where it reads texts by another. cache: of the source's answers.
+    """
     target = proven_on(options)
     places = Places((target,), options.allow_fallback)
-    before = evaluate(
-        source, evaluation, tokenizer, max_length=options.max_length, threads=options.threads, progress=progress
-    )
+    sizes = {"max_length": options.max_length, "threads": options.threads}
+    before = evaluate_once(cache, source, evaluation, tokenizer, **sizes, progress=progress)
     after = answer(
         places.open(target, candidate, threads=options.threads).session,
         candidate,
         evaluation,
-        tokenizer,
+        candidate_tokenizer or tokenizer,
         max_length=options.max_length,
         target=target,
         progress=progress,
     )
-    comparison = compare(before, after, evaluation, seed=options.seed)
+    return compare(before, after, evaluation, seed=options.seed), worst_rows(before, after, evaluation, worst)
+
+
+def check_finite(comparison: Comparison) -> None:
+    """Raise PassError when the candidate answers NaN or infinity."""
     if comparison.broken:
         raise PassError(
             f"the result answers NaN or infinity on {comparison.broken} of {comparison.rows} rows; nothing was written"
         )
-    return comparison

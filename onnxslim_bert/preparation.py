@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxslim_bert.cache import Cache
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset, holdout
 from onnxslim_bert.calibration.tokenizer import Tokenizer
@@ -14,16 +15,23 @@ from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.output import check_output
+from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.position_rows import most_tokens
 from onnxslim_bert.proof.comparison import task_metrics
-from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.evaluate_once import evaluate_once
 from onnxslim_bert.proof.footprint import model_files
 from onnxslim_bert.proof.signature import fixed_axes
+from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.trials import Progress, Trials
+from onnxslim_bert.watch import Watch
 
 CALIBRATION_BATCH = 16
 FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
 HELD_BACK = 0.125  # of the calibration rows: choices are judged on them
+WATCHED = 32  # rows on which the damage of each step is seen
+
+Shape = tuple[int | None, int | None]  # batch and length; None is any
+ANY_SHAPE: Shape = (None, None)
 
 
 def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
@@ -46,9 +54,12 @@ def check_calibration(options: Options, *, given: bool) -> None:
         raise DataError(f"--calib does nothing with --mode {options.mode}; name evaluation texts with --data")
 
 
-def check_labels(source: Path, evaluation: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
+def check_labels(
+    source: Path, evaluation: Dataset, tokenizer: Tokenizer | None, options: Options, cache: Cache | None = None
+) -> None:
     """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
-    first = evaluate(source, evaluation.take([0]), tokenizer, max_length=options.max_length, threads=options.threads)
+    row = evaluation.take([0])
+    first = evaluate_once(cache, source, row, tokenizer, max_length=options.max_length, threads=options.threads)
     task_metrics(first, evaluation)
 
 
@@ -77,13 +88,14 @@ def make_trials(
     *,
     split: bool,
     corpus: Dataset | None = None,
-    shape: tuple[int | None, int | None] = (None, None),
+    shape: Shape = ANY_SHAPE,
+    cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Trials:
     """Trials of what is made of `model`, judged on rows of their own when they are to be split and are not too few.
 
     corpus: texts whose tokens count, instead of those of the calibration rows. shape: the batch and the length that the
-    model is to have later.
+    model is to have later. cache: of statistics.
     """
     fitting = held_back = calibration
     if split and len(calibration) >= FEWEST_TO_SPLIT:
@@ -95,8 +107,35 @@ def make_trials(
         protected_ids=protected_ids(tokenizer.file) if tokenizer is not None and tokenizer.file else frozenset(),
         corpus_counts=count_tokens(corpus, tokenizer) if corpus is not None and tokenizer is not None else None,
         threads=options.threads,
+        cache=cache,
         progress=progress,
     )
+
+
+def make_watch(
+    source: Model,
+    canonical: Model,
+    calibration: Dataset | None,
+    evaluation: Dataset | None,
+    tokenizer: Tokenizer | None,
+    options: Options,
+    shape: Shape = ANY_SHAPE,
+) -> Watch | None:
+    """A watch over what is made of `source`, on a few of the rows that trials hold back of calibration.
+
+    Without calibration, on evaluation rows. None without rows, or with fewer than the batch that the graph fixes.
+    shape: as for trials.
+    """
+    dataset = calibration if calibration is not None else evaluation
+    if dataset is None:
+        return None
+    if dataset is calibration and len(dataset) >= FEWEST_TO_SPLIT:
+        dataset = holdout(dataset, HELD_BACK, options.seed)[1]
+    least = fixed_shape(canonical)[0] or shape[0] or 1
+    if len(dataset) < least:
+        return None
+    few = dataset.take(range(min(len(dataset), max(WATCHED, least))))
+    return Watch(source, calibration_batches(canonical, few, tokenizer, options, shape), threads=options.threads)
 
 
 def calibration_batches(
@@ -104,7 +143,7 @@ def calibration_batches(
     dataset: Dataset,
     tokenizer: Tokenizer | None,
     options: Options,
-    shape: tuple[int | None, int | None] = (None, None),
+    shape: Shape = ANY_SHAPE,
 ) -> Batches:
     """`dataset` as the model's inputs, in the batch size and length that its graph fixes or `shape` will, if any."""
     rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
@@ -123,6 +162,12 @@ def calibration_batches(
     )
 
 
-def fixed_shape(model: Model) -> tuple[int | None, int | None]:
+def fixed_shape(model: Model) -> Shape:
     """The batch and the length that the graph's inputs fix; None where they are open."""
     return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)
+
+
+def shape_of(recipe: Recipe) -> Shape:
+    """The batch and the length that a pass of `recipe` fixes; None where none does."""
+    fixing = [step.action for step in recipe.steps if isinstance(step.action, FixShapes)]
+    return (fixing[-1].batch, fixing[-1].seq) if fixing else ANY_SHAPE

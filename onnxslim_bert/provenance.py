@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import onnx
@@ -10,10 +11,13 @@ import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.model import Model
 from onnxslim_bert.proof.footprint import model_files
+from onnxslim_bert.wire import read_skeleton
 
 KEY = "onnxslim_bert.provenance"
+MEASURED = "onnxslim_bert.release.measured"  # `measured.Measured`
 CHUNK = 1 << 20
 
 
@@ -59,11 +63,30 @@ def _described(dataset: Dataset | None) -> tuple[str, str]:
 
 
 def stamp(model: Model, provenance: Provenance) -> None:
-    """Write `provenance` into the model's metadata."""
-    kept = [entry for entry in model.header.metadata_props if entry.key != KEY]
+    """Write `provenance` into the model's metadata, where it ends what was said of an earlier form of it."""
+    kept = [entry for entry in model.header.metadata_props if entry.key not in (KEY, MEASURED)]
     del model.header.metadata_props[:]
     model.header.metadata_props.extend(kept)
     model.header.metadata_props.add(key=KEY, value=json.dumps(asdict(provenance), sort_keys=True))
+
+
+def notes(path: Path) -> dict[str, str]:
+    """The metadata of a model file, the last value of each key. Raises ModelError for a file that is no model."""
+    return {entry.key: entry.value for entry in read_skeleton(path)[0].metadata_props}
+
+
+def provenance_in(path: Path, held: Mapping[str, str]) -> Provenance:
+    """The provenance in the metadata `held` of the file at `path`. Raises ModelError."""
+    if KEY not in held:
+        raise ModelError(f"{path} has no provenance: onnxslim did not write it, or another tool dropped its metadata")
+    known = {field.name for field in fields(Provenance)}
+    try:
+        found = {name: str(value) for name, value in json.loads(held[KEY]).items() if name in known}
+        if not all(value.isprintable() for value in found.values()):  # it may reach a terminal
+            raise ValueError("it holds control characters")
+        return Provenance(**found)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: {KEY} cannot be read ({one_line(error)}): needed what onnxslim wrote") from error
 
 
 def file_sha256(*paths: Path) -> str:

@@ -1,11 +1,13 @@
 """The main job: a smaller, faster model from a real export, with the proof beside it."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from onnxslim_bert.buckets import check_place, take_place, write_buckets
+from onnxslim_bert.buckets import check_place, renew_manifest, take_place, write_buckets
+from onnxslim_bert.cache import Cache
 from onnxslim_bert.calibration.datasets import Dataset, check_disjoint
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import OutputError
@@ -15,19 +17,23 @@ from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.output import check_output, staging
 from onnxslim_bert.pipeline import Done
-from onnxslim_bert.placing import compare_answers, place, proven_on
+from onnxslim_bert.placing import check_finite, compare_answers, place, proven_on
 from onnxslim_bert.preparation import check_calibration, check_outputs
-from onnxslim_bert.proof.bench import Latency, bench
+from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.footprint import model_bytes, model_files
+from onnxslim_bert.proof.gates import Verdict
+from onnxslim_bert.proof.worst import Disagreement
 from onnxslim_bert.provenance import Provenance
+from onnxslim_bert.release.seal import OPEN, Gate, seal
 from onnxslim_bert.report import report_path, write_report
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.targets.placement import Placement
-from onnxslim_bert.targets.table import CPU, target_named
+from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.timing import time_against
 from onnxslim_bert.trials import Progress
 
-BENCH_BATCH, BENCH_LENGTH, BENCH_ROUNDS = 1, 128, 30
+Make = Callable[[Path, Data, Options], tuple[Model, Made]]
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,11 @@ class Result:
     methods: the error of each range method on held-back rows, empty when the user named one.
     comparison: the task metric and fidelity on evaluation rows, on `proven_on`; None without evaluation data.
     latencies: of the source on the CPU and of the result on the target, batch 1, 128 tokens where the model takes them,
-    interleaved; empty where nothing can be timed.
+    interleaved; empty where nothing can be timed, or nothing was to be. worst: rows of largest difference.
     placement: where the nodes run, None on the CPU. unproven: what could not be shown here, and why.
     buckets: the file of each length, when there are several; all else is then said of the longest one.
-    options: max_length as it was used.
+    options: max_length as it was used. gate, verdicts: what it was held to, and on every budget.
+    published: whether it was written, which a missed budget prevents.
     """
 
     source: Path
@@ -55,9 +62,13 @@ class Result:
     unproven: str
     proven_on: str
     comparison: Comparison | None
+    worst: tuple[Disagreement, ...]
     latencies: tuple[Latency, ...]
     buckets: dict[int, str]
     options: Options
+    gate: Gate
+    verdicts: tuple[Verdict, ...]
+    published: bool
 
 
 def quantize_files(
@@ -66,8 +77,13 @@ def quantize_files(
     sources: Sources,
     options: Options,
     *,
+    gate: Gate = OPEN,
     overwrite: bool = False,
     in_place: bool = False,
+    cache: Cache | None = None,
+    timing: bool = True,
+    worst: int = 0,
+    damages: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """`quantize` with data by name."""
@@ -82,8 +98,14 @@ def quantize_files(
         evaluation,
         tokenizer,
         options,
+        gate=gate,
+        sources=sources,
         overwrite=overwrite,
         in_place=in_place,
+        cache=cache,
+        timing=timing,
+        worst=worst,
+        damages=damages,
         progress=progress,
     )
 
@@ -96,31 +118,65 @@ def quantize(
     tokenizer: Tokenizer | None,
     options: Options,
     *,
+    gate: Gate = OPEN,
+    sources: Sources | None = None,
     overwrite: bool = False,
     in_place: bool = False,
+    cache: Cache | None = None,
+    timing: bool = True,
+    worst: int = 0,
+    damages: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Write what `options` make of `source` to `output`, and its report beside it; what was done and measured.
 
     With several lengths the output is a folder (`buckets`). Nothing is written until the model has passed its checks,
-    and then as a whole. overwrite: outputs that exist; in_place: the source, when it is the output. Raises SlimError
-    (ModelError, DataError, PassError, OutputError, ProviderError) for what the user can mend.
+    and then as a whole; nothing when it misses a budget of `gate`, whose verdicts `gates.enforce` turns into an error.
+    sources: by which its rows are found again. overwrite: outputs that exist; in_place: the source, when it is the
+    output. cache: of what several recipes of one source measure alike. timing: run source and result against each
+    other. worst: rows of largest difference that are named. damages: measure the damage after each step. None of the
+    last four changes what is written.
+
+    Raises SlimError (ModelError, DataError, PassError, OutputError, ProviderError) for what the user can mend.
     """
     check_free(source, output, options, overwrite=overwrite, in_place=in_place)
     check_calibration(options, given=calibration is not None)
     if calibration is not None and evaluation is not None:
         check_disjoint(calibration, evaluation)
+    gate.check(evaluation)
     data = Data(calibration, evaluation, tokenizer)
     with staging(output) as folder:
         written = folder / output.name
-        made, candidate, lengths = _write(source, written, data, options, progress)
+        making = partial(make, progress=progress, cache=cache, damages=damages)
+        made, candidate, lengths = _write(source, written, data, options, making)
         options = made.options
         if options.target == "cpu" and options.mode in ("static", "dynamic"):
             check_weights_stay_int8(candidate)
         placement, unproven = place(candidate, options)
-        comparison = None
+        comparison: Comparison | None = None
+        differing: tuple[Disagreement, ...] = ()
         if evaluation is not None:
-            comparison = compare_answers(source, candidate, evaluation, tokenizer, options, progress)
+            comparison, differing = compare_answers(
+                source, candidate, evaluation, tokenizer, options, progress, worst=worst, cache=cache
+            )
+            check_finite(comparison)
+        latencies = _time(source, candidate, output, options, progress) if timing else ()
+        proven = proven_on(options).name
+        for file in sorted({written / name for name in lengths.values()} - {candidate}):
+            seal(file, OPEN, options, None, sources=sources)
+        verdicts = seal(
+            candidate,
+            gate,
+            options,
+            comparison,
+            provider=proven,
+            latencies=latencies,
+            shared=_bytes(written) - model_bytes(candidate),
+            sources=sources,
+            tokenizer=tokenizer,
+        )
+        if lengths:
+            renew_manifest(written)
         result = Result(
             source=source,
             output=output,
@@ -132,12 +188,18 @@ def quantize(
             saturating=made.saturating,
             placement=placement,
             unproven=unproven,
-            proven_on=proven_on(options).name,
+            proven_on=proven,
             comparison=comparison,
-            latencies=_time(source, candidate, output, made, progress),
+            worst=differing,
+            latencies=latencies,
             buckets=lengths,
             options=options,
+            gate=gate,
+            verdicts=verdicts,
+            published=not gate.fails(verdicts),
         )
+        if not result.published:
+            return result
         report = report_path(written)
         write_report(report, result)
         report.replace(report_path(output))
@@ -169,11 +231,11 @@ def check_free(source: Path, output: Path, options: Options, *, overwrite: bool,
 
 
 def _write(
-    source: Path, written: Path, data: Data, options: Options, progress: Progress | None
+    source: Path, written: Path, data: Data, options: Options, making: Make
 ) -> tuple[Made, Path, dict[int, str]]:
     """Write one model, or a folder of one for each length: the last that was made, its file, and those by length."""
     if len(options.seq) < 2:
-        model, made = make(source, data, options, progress)
+        model, made = making(source, data, options)
         model.save(written)
         del model
         gc.collect()  # a graph's nodes and tensors refer to each other
@@ -182,7 +244,7 @@ def _write(
 
     def models() -> Iterator[tuple[int, Model]]:
         for length in sorted(options.seq):
-            model, made = make(source, data, replace(options, seq=(length,)), progress)
+            model, made = making(source, data, replace(options, seq=(length,)))
             done.append(made)
             yield length, model
             del model
@@ -198,20 +260,12 @@ def _bytes(written: Path) -> int:
     return sum(path.stat().st_size for path in written.iterdir()) if written.is_dir() else model_bytes(written)
 
 
-def _time(source: Path, candidate: Path, output: Path, made: Made, progress: Progress | None) -> tuple[Latency, ...]:
-    """The source on the CPU and the candidate on its target; empty where the target cannot be timed here."""
-    options = made.options
-    target = target_named(options.target)
-    if target.emulated or target.absent():
-        return ()
-    before, after = bench(
-        [(source, CPU), (candidate, target)],
-        batch_sizes=[made.shape[0] or BENCH_BATCH],
-        lengths=[min(BENCH_LENGTH, options.max_length)],
-        rounds=BENCH_ROUNDS,
-        threads=options.threads,
-        seed=options.seed,
-        footprints=False,
-        progress=progress,
-    ).latencies
-    return before, replace(after, model=str(output))
+def _time(
+    source: Path, candidate: Path, output: Path, options: Options, progress: Progress | None
+) -> tuple[Latency, ...]:
+    """The source on the CPU and the candidate, as what it will be called, on its target."""
+    target, length = target_named(options.target), options.max_length
+    found = time_against(
+        source, candidate, target, max_length=length, threads=options.threads, seed=options.seed, progress=progress
+    )
+    return (*found[:1], *(replace(after, model=str(output)) for after in found[1:]))

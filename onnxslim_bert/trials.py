@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.cache import Cache, key_of
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.collect import Rows, collect, real_rows
+from onnxslim_bert.calibration.collect_once import collect_once, rows_sha256
 from onnxslim_bert.contract import Want
 from onnxslim_bert.model import Model
 from onnxslim_bert.runtime import model_session, run
@@ -22,7 +24,8 @@ class Trials:
 
     original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
     are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
-    of which there are more than calibration rows; a pass that wants counts of ids gets those.
+    of which there are more than calibration rows; a pass that wants counts of ids gets those. cache: of what was
+    measured.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Trials:
         protected_ids: frozenset[int] = frozenset(),
         corpus_counts: Array | None = None,
         threads: int = 1,
+        cache: Cache | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.original = original
@@ -42,13 +46,20 @@ class Trials:
         self.protected_ids = protected_ids
         self.corpus_counts = corpus_counts
         self.threads = threads
+        self.cache = cache
         self.progress: Progress = progress or (lambda *_: None)
 
     def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
         """The same trials with rows that have come some way through a model, for the rest of it."""
-        there = copy(self)
+        there = self.unshared()
         there.__dict__["_answers"] = self._answers
         there.fitting, there.held_back = fitting, held_back
+        return there
+
+    def unshared(self) -> "Trials":
+        """The same trials without a cache, for a model that nobody else has."""
+        there = copy(self)
+        there.cache = None
         return there
 
     def collect(
@@ -60,7 +71,29 @@ class Trials:
         if self.corpus_counts is not None and not held_back:
             known = {want: self.corpus_counts for want in every if want.kind == "counts"}
         missing = [want for want in every if want not in known]
-        return known | collect(model, missing, rows, partial(self.progress, task), threads=self.threads)
+        progress = partial(self.progress, task)
+        if self.cache is None or not missing:
+            return known | collect(model, missing, rows, progress, threads=self.threads)
+        content = self._held_back_sha256 if held_back else self._fitting_sha256
+        return known | collect_once(
+            self.cache, model, missing, rows, progress, rows_sha256=content, threads=self.threads
+        )
+
+    def once(
+        self, kind: str, model: Model, measure: Callable[[], dict[str, Array]], **content: Any
+    ) -> dict[str, Array]:
+        """What `measure` answers; or what the cache holds of it, for the same `kind`, an equal model and these rows.
+
+        content: whatever else decides it, JSON-ready.
+        """
+        if self.cache is None:
+            return measure()
+        key = key_of(kind, model=model.fingerprint(), threads=self.threads, trials=self._sha256, **content)
+        held = self.cache.get(key)
+        if held is None:
+            held = measure()
+            self.cache.put(key, held)
+        return held
 
     def held_back_counts(self, tensor: str) -> Array:
         """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""
@@ -89,6 +122,18 @@ class Trials:
                 )
         size = sum(np.square(value).sum(dtype=np.float64) for exact in exact_answers for value in exact)
         return [float(x) for x in np.sqrt(squares / max(size, 1e-30))]
+
+    @cached_property
+    def _fitting_sha256(self) -> str:
+        return rows_sha256(self.fitting)
+
+    @cached_property
+    def _held_back_sha256(self) -> str:
+        return rows_sha256(self.held_back)
+
+    @cached_property
+    def _sha256(self) -> list[str]:
+        return [self.original.fingerprint(), self._fitting_sha256, self._held_back_sha256]
 
     @cached_property
     def _answers(self) -> list[list[Array]]:

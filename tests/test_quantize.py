@@ -17,7 +17,9 @@ from onnxslim_bert.provenance import KEY, file_sha256
 
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
-    *("methods", "comparison", "latencies", "options", "saturating", "placement", "unproven", "proven_on", "buckets"),
+    *("methods", "comparison", "worst", "latencies", "options", "saturating", "placement", "unproven", "proven_on"),
+    "buckets",
+    *("gate", "verdicts", "published"),
 }
 
 

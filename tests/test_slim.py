@@ -15,8 +15,13 @@ from command_line import SPECIAL, assert_refused, contents, run, run_process, wo
 from graphs import feeds
 from oracles import assert_same_outputs
 
+from onnxslim_bert.lowering import lowered
 from onnxslim_bert.model import Model
+from onnxslim_bert.options import Options
 from onnxslim_bert.provenance import KEY, file_sha256
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.slim import slim
+from onnxslim_bert.sources import Sources
 
 EXACT = "canonicalize,fuse,first-token"
 
@@ -236,7 +241,8 @@ def test_a_tokenizer_is_rewritten_only_behind_a_map(model, tmp_path):
     ("arguments", "message"),
     [
         (["-p", "fuse", "--batch", "8"], "--batch does nothing without a target"),
-        (["-p", "fuse", "--max-drop", "1"], "give either a recipe (-p) or a target"),
+        (["-p", "fuse", "--max-drop", "1"], "a budget for the drop or the agreement needs evaluation texts"),
+        (["-p", "fuse", "--target-speedup", "2"], "give either a recipe (-p) or a target"),
         (["--target-speedup", "4", "--calib", "c.tsv", "--allow-noop"], "--allow-noop does nothing with a target"),
         (["--target-speedup", "4", "--corpus", "c.tsv"], "--corpus does nothing without --calib"),
         (["--target-speedup", "0.5", "--calib", "c.tsv"], "--target-speedup 0.5 is no speed-up; give more than 1"),
@@ -246,3 +252,24 @@ def test_a_tokenizer_is_rewritten_only_behind_a_map(model, tmp_path):
 )
 def test_what_would_be_ignored_or_cannot_be_is_refused(model, arguments, message):
     assert_refused(run("slim", model, "-o", model.parent / "out.onnx", *arguments), message)
+
+
+def test_a_result_for_another_target_is_placed_and_proven_as_far_as_that_goes(model):
+    """Its fixed length is that of both models' rows; rows of largest difference are named on request."""
+    options = Options(target="coreml", seq=(7,))
+    recipe = lowered(Recipe.parse("canonicalize,prune-heads{keep=0.5,even=true,refit=false}"), "coreml", 7)
+    sources = Sources(str(model.parent / "calib.tsv"), str(model.parent / "eval.tsv"))
+    made = slim(model, model.parent / "out.onnx", recipe, sources, options, worst=4, damages=True)
+    assert made.placement is not None
+    assert made.placement.total > 0
+    assert "nothing was run on it" in made.unproven
+    assert made.proven_on == "cpu"
+    assert made.comparison is not None
+    assert made.comparison.rows == 24
+    assert 1 <= len(made.worst) <= 4
+    assert all(len(one.text) == 1 and one.distance > 0 for one in made.worst)
+    exact, pruned, *others = made.steps
+    fixed = next(step for step in others if step.step.startswith("fix-shapes"))
+    assert exact.damage is not None
+    assert pruned.damage is not None
+    assert exact.damage < 1e-5 < pruned.damage == pytest.approx(fixed.damage, rel=1e-2)

@@ -5,6 +5,8 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -24,28 +26,40 @@ COMMANDS = {
     "mobile": "Write a model in ORT format for a phone.",
     "device": "Run a model on a phone or a board, and compare its answers here.",
     "export": "Write ONNX from a Hugging Face model.",
+    "zoo": "Optimize many models in one resumable run, and compare two runs.",
+    "report": "Write what a run found as one page, and print it.",
+    "verify": "Check a written model against what it says of itself.",
+    "schema": "Print the schemas of the JSON documents.",
 }
 INTERRUPTED, TERMINATED = 130, 143
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Commands(click.Group):
-    """Commands by name, each imported only when it runs."""
+    """Commands by name, each imported only when it runs.
+
+    table: what each is for. prefix: of the names of their modules; the function has the command's name.
+    """
+
+    def __init__(self, *args: Any, table: Mapping[str, str], prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table, self.prefix = table, prefix
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        command: click.Command = getattr(importlib.import_module(f"onnxslim_bert.cli.{cmd_name}"), cmd_name)
+        module = importlib.import_module(f"onnxslim_bert.cli.{self.prefix}{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        near = difflib.get_close_matches(args[0], COMMANDS, 1)
-        if args[0] not in COMMANDS and near:
+        near = difflib.get_close_matches(args[0], self.table, 1)
+        if args[0] not in self.table and near:
             ctx.fail(f"no command {args[0]!r}, did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
 
@@ -57,11 +71,12 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.table.items()))
 
 
 @click.group(
     cls=Commands,
+    table=COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 2 usage, model or data; 3 accuracy; 4 latency; 5 provider; 6 size; 130 interrupted.",
@@ -90,17 +105,17 @@ def main(arguments: list[str] | None = None) -> None:
         warn_of_clash()
         cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
     except SlimError as error:
-        fail(str(error), error.exit_code)
+        fail(*error.lines, code=error.exit_code)
     except click.ClickException as error:
         usage = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        fail(error.format_message() + usage, SlimError.exit_code)
+        fail(error.format_message() + usage)
     except (KeyboardInterrupt, click.Abort):
-        fail("interrupted; nothing was written", INTERRUPTED)
+        fail("interrupted; nothing was written", code=INTERRUPTED)
     except MemoryError:
-        fail("out of memory; free some and run it again", SlimError.exit_code)
+        fail("out of memory; free some and run it again")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        fail(f"{place}{error.strerror or error}", SlimError.exit_code)
+        fail(f"{place}{error.strerror or error}")
 
 
 def exit_cleanly(*_: object) -> None:
@@ -108,9 +123,10 @@ def exit_cleanly(*_: object) -> None:
     sys.exit(TERMINATED)
 
 
-def fail(message: str, code: int) -> None:
-    """Print one line and exit."""
-    click.echo(f"onnxslim: {' '.join(message.split())}", err=True)
+def fail(*lines: str, code: int = SlimError.exit_code) -> None:
+    """Print what is wrong and exit."""
+    for line in lines:
+        click.echo(f"onnxslim: {' '.join(line.split())}", err=True)
     sys.exit(code)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, counts, refuse_ignored
+from onnxslim_bert.cli.gate_options import gate_of, held_to
+from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 
 
-@click.command(epilog="`onnxslim slim` runs any sequence of passes; `onnxslim validate` holds the result to budgets.")
+@click.command(
+    epilog="Exit code: 0 written; 2 usage, model or data; 5 provider. A missed budget writes nothing: 3 accuracy or "
+    "agreement; 4 latency; 6 size."
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
@@ -77,6 +81,8 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
 )
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
+@click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
+@held_to
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document instead of a table.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--in-place", is_flag=True, help="Replace MODEL itself.")
@@ -101,6 +107,11 @@ def quantize(
     label_column: str | None,
     seed: int,
     threads: int,
+    max_drop: float | None,
+    min_agreement: float | None,
+    min_speedup: float | None,
+    max_size: str | None,
+    strict: bool,
     as_json: bool,
     force: bool,
     in_place: bool,
@@ -109,6 +120,7 @@ def quantize(
 
     \b
     onnxslim quantize model.onnx --calib sst2
+    onnxslim quantize model.onnx --calib sst2 --max-drop 1 --min-agreement 98 --min-speedup 2 --max-size 24MB
     onnxslim quantize model.onnx --calib texts.txt --data labelled.tsv -o small.onnx
     onnxslim quantize model.onnx --mode dynamic --data sst2
     onnxslim quantize model.onnx --calib stsb --format qdq --method mse --json
@@ -116,6 +128,7 @@ def quantize(
     onnxslim quantize model.onnx --target openvino --data sst2
     """
     from onnxslim_bert.options import Options
+    from onnxslim_bert.proof.gates import enforce
     from onnxslim_bert.quantize import default_output, quantize_files
     from onnxslim_bert.report import report_json, report_path
     from onnxslim_bert.sources import Sources
@@ -142,14 +155,20 @@ def quantize(
         allow_fallback=allow_fallback,
     )
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column)
+    gate = gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
     written = model if in_place else output or default_output(model, options)
     with progress_bar() as progress:
-        result = quantize_files(model, written, sources, options, overwrite=force, in_place=in_place, progress=progress)
+        result = quantize_files(
+            model, written, sources, options, gate=gate, overwrite=force, in_place=in_place, progress=progress
+        )
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:
         show(result)
-        click.echo(f"{written} and {report_path(written)} written")
+        ends = f"{written} and {report_path(written)} written" if result.published else "nothing written"
+        click.echo(ends)
+    if not result.published:
+        enforce(result.verdicts, strict)
 
 
 def show(result: "Result") -> None:
@@ -182,6 +201,8 @@ def show(result: "Result") -> None:
     Console(width=max(Console().width, 110)).print(table)
     for line in notes(result):
         click.echo(line)
+    for verdict in result.verdicts:
+        click.echo(str(verdict))
     if seen is None:
         click.echo("accuracy: not measured; name evaluation texts with --data")
         return

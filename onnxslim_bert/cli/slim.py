@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 
@@ -32,8 +33,11 @@ SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
 @click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
 @click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
 @click.option(
-    "--max-drop", type=Finite(0, 100), help="Search for the fastest model that loses no more points than this."
+    "--max-drop",
+    type=Finite(0, 100),
+    help="Points that the task metric may drop: with -p a budget, else search for the fastest model within it.",
 )
+@held_to
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself.")
 @click.option("--corpus", help="Texts whose tokens are counted: a GLUE name (its training split) or a file, every row.")
@@ -67,6 +71,10 @@ def slim(
     target_speedup: float | None,
     target_size: str | None,
     max_drop: float | None,
+    min_agreement: float | None,
+    min_speedup: float | None,
+    max_size: str | None,
+    strict: bool,
     calib: str | None,
     data: str | None,
     corpus: str | None,
@@ -98,21 +106,24 @@ def slim(
     """
     from onnxslim_bert.lowering import lowered
     from onnxslim_bert.options import Options
-    from onnxslim_bert.proof.gates import parse_size
+    from onnxslim_bert.proof.gates import enforce, parse_size
     from onnxslim_bert.recipe import Recipe
+    from onnxslim_bert.release.seal import OPEN
     from onnxslim_bert.report import report_json
     from onnxslim_bert.search.run import search_files
     from onnxslim_bert.search.targets import Targets
+    from onnxslim_bert.slim import Slimmed
     from onnxslim_bert.slim import slim as run_slim
     from onnxslim_bert.sources import Sources
 
-    searches = target_speedup is not None or target_size is not None or max_drop is not None
+    targeted = target_speedup is not None or target_size is not None
+    searches = targeted or (recipe is None and max_drop is not None)
     if (recipe is None) is not searches:
         raise click.UsageError("give either a recipe (-p) or a target (--target-speedup, --target-size, --max-drop)")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
     refuse_ignored(
-        ["allow_noop", "rewrite_tokenizer", "place", "seq"] if searches else ["batch"],
+        [*BUDGETS[1:], "strict", "allow_noop", "rewrite_tokenizer", "place", "seq"] if searches else ["batch"],
         "with" + "out" * (not searches) + " a target",
     )
     if calib is None:
@@ -124,6 +135,7 @@ def slim(
     target = output or model
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus)
     options = Options(max_length=max_length, threads=threads, seed=seed)
+    gate = OPEN if searches else gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
     found: Searched | Slimmed
     with progress_bar() as progress:
         if recipe is None:
@@ -147,6 +159,7 @@ def slim(
                 lowered(Recipe.parse(recipe), place, seq),
                 sources,
                 options,
+                gate=gate,
                 rewrite=rewrite_tokenizer,
                 allow_noop=allow_noop,
                 overwrite=force,
@@ -157,6 +170,8 @@ def slim(
         click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:
         show(found)
+    if isinstance(found, Slimmed) and not found.published:
+        enforce(found.verdicts, strict)
 
 
 def show(result: "Searched | Slimmed") -> None:
@@ -177,7 +192,12 @@ def show(result: "Searched | Slimmed") -> None:
             click.echo(f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}")
         for line in facts(seen):
             click.echo(line)
-    click.echo(f"{result.output}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
+    if isinstance(result, Slimmed):
+        for verdict in result.verdicts:
+            click.echo(str(verdict))
+    unpublished = isinstance(result, Slimmed) and not result.published
+    name = "nothing written, as a budget was missed" if unpublished else result.output
+    click.echo(f"{name}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
 
 
 def show_frontier(result: "Searched") -> None:

@@ -45,6 +45,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdicts as JUnit XML.")
+@click.option(
+    "--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Add a summary to the end of a Markdown file."
+)
 @click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
 def validate(
     base: Path,
@@ -70,6 +73,7 @@ def validate(
     threads: int,
     as_json: bool,
     junit: Path | None,
+    markdown: Path | None,
     force: bool,
 ) -> None:
     """Compare every CANDIDATE with BASE on the same rows and hold it to budgets, on every provider.
@@ -92,12 +96,15 @@ def validate(
     from onnxslim_bert.proof.junit import junit as junit_xml
     from onnxslim_bert.proof.validate import validate_all
     from onnxslim_bert.proof.validation import document
+    from onnxslim_bert.release.markdown import append, validation_summary
     from onnxslim_bert.targets.table import CPU
 
     if junit:
         check_output(junit, overwrite=force, inputs=[base, *candidates])
     else:
         refuse_ignored(["force"], "without --junit")
+    if markdown:
+        check_output(markdown, overwrite=True, inputs=[base, *candidates])
     if not any(target.fixed_shapes for target in targets):
         refuse_ignored(["seq"], "on providers that take open shapes")
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
@@ -127,6 +134,8 @@ def validate(
     if junit:
         suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
         write_atomically(junit, [junit_xml(suite, verdicts, strict)], overwrite=force)
+    if markdown:
+        append(markdown, validation_summary(document(results)))
     if as_json:
         click.echo(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):

@@ -22,6 +22,7 @@ from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.host import Host, host
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds
+from onnxslim_bert.report import SCHEMA
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import CPU_ONLY, Places
 from onnxslim_bert.targets.table import CPU
@@ -65,7 +66,7 @@ class Bench:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON-ready document."""
-        return {"onnxslim_bert": __version__, **asdict(self)}
+        return {"schema": SCHEMA, "onnxslim_bert": __version__, **asdict(self)}
 
 
 Entry = tuple[Path, Target]  # a model and on what it runs

@@ -5,18 +5,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxslim_bert.errors import AccuracyGateError, DataError, GateError, LatencyGateError, SizeGateError
+from onnxslim_bert.errors import (
+    AccuracyGateError,
+    CoverageGateError,
+    DataError,
+    GateError,
+    LatencyGateError,
+    SizeGateError,
+)
 from onnxslim_bert.proof.intervals import Interval
 
-Gate = Literal["finite", "max-drop", "min-agreement", "min-speedup", "max-size"]
+Gate = Literal["made", "finite", "max-drop", "min-agreement", "min-speedup", "coverage", "max-size"]
 Outcome = Literal["met", "missed", "inconclusive"]
 
 # In the order in which a miss decides the exit code.
 GATES: dict[Gate, type[GateError]] = {
+    "made": GateError,
     "finite": AccuracyGateError,
     "max-drop": AccuracyGateError,
     "min-agreement": AccuracyGateError,
     "min-speedup": LatencyGateError,
+    "coverage": CoverageGateError,
     "max-size": SizeGateError,
 }
 

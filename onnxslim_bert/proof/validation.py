@@ -8,6 +8,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.proof.bench import Bench
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.gates import Budgets, Verdict
+from onnxslim_bert.report import SCHEMA
 from onnxslim_bert.targets.placement import Placement
 
 
@@ -35,11 +36,11 @@ class Validation:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON-ready document."""
-        return {"onnxslim_bert": __version__, **asdict(self)}
+        return {"schema": SCHEMA, "onnxslim_bert": __version__, **asdict(self)}
 
 
 def document(results: Sequence[Validation]) -> dict[str, Any]:
     """One JSON-ready document: the validation itself when there is one, else a list of them."""
     if len(results) == 1:
         return results[0].to_json()
-    return {"onnxslim_bert": __version__, "validations": [asdict(result) for result in results]}
+    return {"schema": SCHEMA, "onnxslim_bert": __version__, "validations": [asdict(result) for result in results]}

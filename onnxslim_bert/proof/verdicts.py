@@ -9,7 +9,7 @@ EMULATED = "an emulator ran it, whose times say nothing of a device"
 
 
 def judge(
-    comparison: Comparison,
+    comparison: Comparison | None,
     budgets: Budgets,
     *,
     speedup: Interval | None = None,
@@ -18,14 +18,17 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """A verdict on every budget that is set and measured, after the one that needs no budget: finite outputs.
 
+    comparison: None where there were no evaluation rows. Raises DataError for a budget that the rows cannot judge.
     emulated: a speed-up cannot be measured, so a budget for it stays open.
     """
-    verdicts = [_finite(comparison)]
-    if budgets.max_drop is not None:
+    verdicts = [_finite(comparison)] if comparison else []
+    if comparison is None and (budgets.max_drop is not None or budgets.min_agreement is not None):
+        raise DataError("a budget for the drop or the agreement needs evaluation rows: name some with --data")
+    if comparison and budgets.max_drop is not None:
         if not comparison.scores:
             raise DataError(f"a budget for the drop needs logits and labels: {comparison.output} is an embedding")
         verdicts.append(at_most("max-drop", comparison.scores[0].drop, budgets.max_drop, " points"))
-    if budgets.min_agreement is not None:
+    if comparison and budgets.min_agreement is not None:
         if comparison.fidelity.agreement is None:
             raise DataError(f"a budget for the agreement needs classes: {comparison.output} has no argmax")
         verdicts.append(at_least("min-agreement", comparison.fidelity.agreement, budgets.min_agreement, " %"))

@@ -1,7 +1,7 @@
 """What each width of each site costs the model's own answers, measured before anything is removed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -43,19 +43,29 @@ class Sensitivity:
 
 def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> list[Sensitivity]:
     """The sensitivity of every site to each of its `counts`."""
+    content = {"sites": list(map(asdict, sites)), "counts": list(map(list, counts))}
+    held = trials.once("sensitivities", model, lambda: _measure(model, sites, counts, trials), **content)
+    return [
+        Sensitivity(site, held[f"{i}.order"], dict(zip(widths, held[f"{i}.damage"].tolist(), strict=True)))
+        for i, (site, widths) in enumerate(zip(sites, counts, strict=True))
+    ]
+
+
+def _measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> dict[str, Array]:
+    """The order of units of every site, and its damage at each of its `counts`, by its place."""
     has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
     whole = trials.damage(model) if has_whole else 0.0
-    ahead, found = Ahead(model, trials), dict[int, Sensitivity]()
+    ahead, found = Ahead(model, trials), dict[str, Array]()
     order = downwards(sites)
     for done, i in enumerate(order, start=1):
         part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
         wants = gram_wants(model, sites[i])
         stats = here.collect(part, wants, "collecting second moments")
-        units, variants = _variants(model, sites[i], counts[i], [stats[want] for want in wants])
+        found[f"{i}.order"], variants = _variants(model, sites[i], counts[i], [stats[want] for want in wants])
         damages = dict(zip(variants, here.damages(part, list(variants.values())), strict=True))
-        found[i] = Sensitivity(sites[i], units, {count: damages.get(count, whole) for count in counts[i]})
+        found[f"{i}.damage"] = np.array([damages.get(count, whole) for count in counts[i]])
         trials.progress("measuring sensitivity", done, len(order))
-    return [found[i] for i in range(len(sites))]
+    return found
 
 
 def gram_wants(model: Model, site: Site) -> list[Want]:

@@ -17,12 +17,13 @@ from onnxslim_bert.options import Options
 from onnxslim_bert.output import staging
 from onnxslim_bert.passes.quantize_static import dense_layers
 from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.placing import compare_answers
+from onnxslim_bert.placing import check_finite, compare_answers
 from onnxslim_bert.preparation import check_outputs, check_vocabulary, fit_to, fixed_shape, make_trials
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import Provenance, file_sha256, stamp
 from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.release.seal import OPEN, seal
 from onnxslim_bert.report import report_path, write_report
 from onnxslim_bert.search.costs import Workload
 from onnxslim_bert.search.judge import Judge
@@ -102,7 +103,9 @@ def search_files(
         chosen.save(candidate)
         comparison = None
         if evaluation is not None:
-            comparison = compare_answers(source, candidate, evaluation, tokenizer, options, progress)
+            comparison, _ = compare_answers(source, candidate, evaluation, tokenizer, options, progress)
+            check_finite(comparison)
+        seal(candidate, OPEN, options, comparison, sources=sources, tokenizer=tokenizer)
         result = Searched(
             source,
             output,

@@ -1,0 +1,39 @@
+"""The budgets that a command holds what it writes to."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxslim_bert.cli.options import Finite, refuse_ignored
+
+if TYPE_CHECKING:
+    from onnxslim_bert.release.seal import Gate
+
+BUDGETS = ["max_drop", "min_agreement", "min_speedup", "max_size"]
+
+
+def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `min_agreement`, `min_speedup`, `max_size` and `strict`; `max_drop` is its own."""
+    options = (
+        click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must keep MODEL's class."),
+        click.option("--min-speedup", type=Finite(min=0), help="Latency of MODEL over that of what is written."),
+        click.option("--max-size", metavar="SIZE", help="Bytes that may be written, like 24MB or 23.5MiB."),
+        click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def gate_of(
+    max_drop: float | None, min_agreement: float | None, min_speedup: float | None, max_size: str | None, strict: bool
+) -> "Gate":
+    """What the options say together. Raises UsageError for --strict with nothing to be strict about."""
+    from onnxslim_bert.proof.gates import Budgets, parse_size
+    from onnxslim_bert.release.seal import Gate
+
+    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
+    if budgets == Budgets():
+        refuse_ignored(["strict"], "without a budget")
+    return Gate(budgets, strict)

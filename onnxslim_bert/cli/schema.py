@@ -1,0 +1,22 @@
+"""`onnxslim schema`: what a program may rely on in the JSON documents."""
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+def schema(name: str | None) -> None:
+    """List the JSON documents that commands print, or print the JSON Schema of the one called NAME.
+
+    \b
+    onnxslim schema
+    onnxslim schema quantize-report > quantize-report.schema.json
+    """
+    from onnxslim_bert.release.schema import schema as schema_text
+    from onnxslim_bert.release.schema import titles
+
+    if name is not None:
+        click.echo(schema_text(name), nl=False)
+        return
+    for known, title in titles().items():
+        click.echo(f"{known:<16} {title}")

@@ -1,0 +1,108 @@
+"""`onnxslim verify`: is a model what it says it is, and does it still pass its gate?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxslim_bert.cli.options import refuse_ignored
+from onnxslim_bert.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from onnxslim_bert.release.verification import Verification
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+WRITTEN = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(
+    epilog="Exit code: 0 as recorded, and every budget met; 2 bytes, source or data are not what was recorded, or "
+    "nothing was; 3 other answers than recorded, or a budget for them missed; 4 latency; 5 provider; 6 size."
+)
+@click.argument("model", type=FILE)
+@click.option("--base", type=FILE, help="What MODEL was made of  [default: the file of that name beside MODEL]")
+@click.option("--data", help="Where the evaluation rows are now: a GLUE name, `reviews`, or a file.")
+@click.option("--calib", help="Where the calibration rows are now.")
+@click.option("--corpus", help="Where the texts are now in which tokens were counted.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder or tokenizer.json  [default: BASE's folder]",
+)
+@click.option("--allow-missing-data", is_flag=True, help="Pass without rows that are not here, and without the gate.")
+@click.option("--strict", is_flag=True, help="Fail, too, on what cannot be decided.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--junit", type=WRITTEN, help="Write checks and verdicts as JUnit XML.")
+@click.option("--markdown", type=WRITTEN, help="Add a summary to the end of a Markdown file.")
+@click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
+def verify(
+    model: Path,
+    base: Path | None,
+    data: str | None,
+    calib: str | None,
+    corpus: str | None,
+    tokenizer: Path | None,
+    allow_missing_data: bool,
+    strict: bool,
+    as_json: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    force: bool,
+) -> None:
+    """Check MODEL against what was recorded in it, and run its gate again.
+
+    The bytes of MODEL and its external data, of its source, tokenizer and data are compared with the hashes in MODEL;
+    then both models answer the recorded rows, as they did when MODEL was made, and are held to the recorded answers
+    and budgets. No signature: whoever can write MODEL can write another record; sign what you publish.
+
+    \b
+    onnxslim verify model.int8.onnx
+    onnxslim verify release/model.int8.onnx --base model.onnx --data labelled.tsv
+    onnxslim verify model.int8.onnx --allow-missing-data --json --junit verify.xml
+    """
+    from onnxslim_bert.output import check_output, write_atomically
+    from onnxslim_bert.proof.junit import junit as junit_xml
+    from onnxslim_bert.release.markdown import append, verification_summary
+    from onnxslim_bert.release.verify import Now
+    from onnxslim_bert.release.verify import verify as run_verify
+    from onnxslim_bert.report import report_json
+
+    if strict and allow_missing_data:
+        raise click.UsageError("--allow-missing-data passes what --strict fails: give one of them")
+    if junit:
+        check_output(junit, overwrite=force, inputs=[model, *([base] if base else [])])
+    else:
+        refuse_ignored(["force"], "without --junit")
+    if markdown:
+        check_output(markdown, overwrite=True, inputs=[model, *([base] if base else [])])
+    given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
+    with progress_bar() as progress:
+        result = run_verify(model, Now(base, tokenizer, given, allow_missing_data), strict=strict, progress=progress)
+    if junit:
+        write_atomically(junit, [junit_xml(f"verify {model.name}", result.cases, strict)], overwrite=force)
+    if markdown:
+        append(markdown, verification_summary(report_json(result)))
+    if as_json:
+        click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
+    else:
+        show(result)
+    result.enforce()
+
+
+def show(result: "Verification") -> None:
+    """Print what was recorded and what was found."""
+    from onnxslim_bert.cli.validate import facts, spread
+
+    made = result.provenance
+    click.echo(f"{result.model}: {made.recipe}")
+    click.echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
+    seen = result.comparison
+    if seen is not None:
+        click.echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %")
+        for score in seen.scores:
+            click.echo(f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}")
+        for line in facts(seen):
+            click.echo(line)
+    for case in result.cases:
+        click.echo(str(case))

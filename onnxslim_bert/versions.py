@@ -1,0 +1,40 @@
+"""What of the software decides what is written."""
+
+import hashlib
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import onnxslim_bert
+from onnxslim_bert.targets.table import TARGETS
+
+PACKAGES = ("onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "tokenizers")
+PLUGINS = {"qnn": "onnxruntime-qnn", "openvino": "onnxruntime-ep-openvino"}
+
+
+def versions(target: str = "cpu") -> dict[str, str]:
+    """Versions by package, with those that provide `target`; "absent" for one that is not installed.
+
+    Our own version is followed by a hash of our sources, so that a development checkout is a version of its own.
+    """
+    packages = [*PACKAGES, *([PLUGINS[TARGETS[target].extra]] if TARGETS[target].extra else [])]
+    own = {"onnxslim-bert": f"{onnxslim_bert.__version__}+{sources_hash()}"}
+    return own | {name: _version(name) for name in packages}
+
+
+@cache
+def sources_hash() -> str:
+    """The first 12 hexadecimal digits of a sha256 over our own modules and their names."""
+    root = Path(onnxslim_bert.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *(root / "passes").glob("*.py"), *(root / "calibration").glob("*.py")]):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
