@@ -1,0 +1,36 @@
+"""`onnxslim zoo gc`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--cache-age", type=click.FloatRange(min=0), default=30, show_default=True, help="Days; see below.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def gc(output: Path, cache_age: float, dry_run: bool) -> None:
+    """Delete what the last run in OUTPUT does not need: artefacts of earlier recipes and models, and leftovers.
+
+    \b
+    onnxslim zoo gc out --dry-run
+    onnxslim zoo gc out
+
+    Cached statistics and answers go when they are older than --cache-age: a recipe that is new may ask for them.
+    """
+    from onnxslim_bert.inspection.wording import si
+    from onnxslim_bert.zoo.documents import STATE, load_run
+    from onnxslim_bert.zoo.store.collect_garbage import DAY, delete, unreferenced
+    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.storage import Storage
+
+    run = load_run(output)
+    with State(output / STATE, create=False) as state, state.lock("zoo gc"):
+        storage = Storage(run.storage or str(output))
+        found = unreferenced(storage, {task.key for task in state.tasks()}, cache_age=cache_age * DAY)
+        if not dry_run:
+            delete(storage, found)
+    for item in found:
+        click.echo(f"{item.name}: {si(item.nbytes, 'B')}, {item.reason}")
+    freed = si(sum(item.nbytes for item in found), "B")
+    click.echo(f"{len(found)} things, {freed} {'would be freed' if dry_run else 'freed'}")

@@ -1,0 +1,103 @@
+"""`onnxslim zoo run`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from onnxslim_bert.cli.options import COUNT, refuse_ignored
+
+
+@click.command(
+    epilog="Exit code: that of the worst job. 1 crashed or stopped at a limit; 2 model or data; 3 to 6 budgets missed."
+)
+@click.argument("plan", metavar="ZOO", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run."
+)
+@click.option("--calib", help="Calibration texts for a ZOO that is a folder of models.")
+@click.option("--engine", default="local", show_default=True, help="Where jobs run: local, or dask://HOST:PORT.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=600,
+    show_default=True,
+    help="Seconds for which a target may have no worker before its jobs fail.",
+)
+@click.option("--jobs", type=COUNT, help="Local processes at once  [default: one for each CPU, as memory allows]")
+@click.option("--storage", help="Where artefacts go: a folder or a URL, like s3://bucket/zoo  [default: OUTPUT]")
+@click.option("--strict", is_flag=True, help="Fail on verdicts that the data cannot carry.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write verdicts as JUnit XML.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Add a summary to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run as one JSON document.")
+@click.option("--force", is_flag=True, help="Replace the file of --junit.")
+def run(
+    plan: Path,
+    output: Path,
+    calib: str | None,
+    engine: str,
+    patience: float,
+    jobs: int | None,
+    storage: str | None,
+    strict: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Run what ZOO asks for, a zoo file or a folder of models, and leave what is there already.
+
+    \b
+    onnxslim zoo run zoo.toml -o out
+    onnxslim zoo run exports --calib sst2 -o out
+    onnxslim zoo run zoo.toml -o out --engine dask://10.0.0.7:8786 --storage s3://models/zoo
+
+    A job is known by the content of its model, recipe and data and by the versions of the software; one that ended is
+    not run again. Interrupted or killed, the same command goes on where it was.
+    """
+    from onnxslim_bert.cli.tables import console
+    from onnxslim_bert.cli.zoo_watch import watching
+    from onnxslim_bert.output import check_output, write_atomically
+    from onnxslim_bert.proof.junit import junit as junit_xml
+    from onnxslim_bert.release.markdown import append, run_summary
+    from onnxslim_bert.report import report_json
+    from onnxslim_bert.run_summary import summary
+    from onnxslim_bert.zoo.engines.named import engine_named
+    from onnxslim_bert.zoo.planning.init import propose
+    from onnxslim_bert.zoo.planning.zoo_file import read_zoo
+    from onnxslim_bert.zoo.rows import exit_code, verdicts_of
+    from onnxslim_bert.zoo.run import run_zoo
+
+    if junit:
+        check_output(junit, overwrite=force)
+    else:
+        refuse_ignored(["force"], "without --junit")
+    if not plan.is_dir():
+        refuse_ignored(["calib"], "with a zoo file, which names its data")
+    if engine == "local":
+        refuse_ignored(["patience"], "without workers elsewhere")
+    else:
+        refuse_ignored(["jobs"], "with workers elsewhere")
+    if plan.is_dir():
+        proposal = propose(plan, plan / "zoo.toml", calib)
+        wanted = proposal.plan
+        for item in proposal.left_out:
+            click.echo(f"left out: {item.path}: {item.reason}", err=True)
+    else:
+        wanted = read_zoo(plan)
+    with watching() as watch:
+        found = run_zoo(
+            wanted, output, engine_named(engine, jobs, patience=patience), storage=storage, strict=strict, watch=watch
+        )
+    if junit:
+        write_atomically(junit, [junit_xml(plan.name, verdicts_of(found.rows), strict)], overwrite=force)
+    document = report_json(found)
+    if markdown:
+        append(markdown, run_summary(document))
+    if as_json:
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        screen = console()
+        screen.print(summary(found, screen.width))
+    sys.exit(exit_code(found.rows))

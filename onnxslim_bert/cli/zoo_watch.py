@@ -1,0 +1,88 @@
+"""Who looks on while a zoo runs: bars on a terminal, a line for each end elsewhere."""
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxslim_bert.zoo.engines.task import Ended, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from onnxslim_bert.zoo.conductor import Watch
+
+DOING = {"make": "making", "study": "studying", "time": "timing"}
+
+
+@contextmanager
+def watching() -> Iterator["Watch"]:
+    """The watch for this stderr."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bars(progress)
+
+
+class Lines:
+    """A line on stderr for each task that ended."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def waiting(self, tasks: Sequence[Task], cached: int) -> None:
+        self.total, self.done = self.total + len(tasks) + cached, self.done + cached
+
+    def started(self, task: Task, worker: str) -> None:
+        pass
+
+    def ended(self, task: Task, ended: Ended) -> None:
+        self.done += 1
+        click.echo(f"{self.done}/{self.total} {outcome(task, ended)}", err=True)
+
+
+class Bars:
+    """One bar for the whole, and one for each task that runs."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self.progress = progress
+        self.whole = progress.add_task("zoo", total=0)
+        self.total = 0
+        self.running: dict[str, TaskID] = {}
+        self.lock = threading.Lock()
+
+    def waiting(self, tasks: Sequence[Task], cached: int) -> None:
+        self.total += len(tasks) + cached
+        self.progress.update(self.whole, total=self.total, advance=cached)
+
+    def started(self, task: Task, worker: str) -> None:
+        with self.lock:
+            bar = self.running.pop(task.key, None)
+            if bar is not None:  # its worker was lost
+                self.progress.remove_task(bar)
+            self.running[task.key] = self.progress.add_task(f"{DOING.get(task.kind, task.kind)} {task.name}", total=1)
+
+    def ended(self, task: Task, ended: Ended) -> None:
+        with self.lock:
+            bar = self.running.pop(task.key, None)
+        if bar is not None:
+            self.progress.remove_task(bar)
+        self.progress.update(self.whole, advance=1)
+        if ended.status != "done":
+            self.progress.console.print(outcome(task, ended), highlight=False, markup=False)
+
+
+def outcome(task: Task, ended: Ended) -> str:
+    """How a task ended, in one line."""
+    what = f"{DOING.get(task.kind, task.kind)} {task.name}"
+    if ended.status == "done":
+        return f"{what}: {ended.seconds:.1f} s"
+    return f"{what}: {ended.status}: {ended.message}"

@@ -1,0 +1,1 @@
+"""A zoo of models, re-optimized in one resumable run: models x recipes x targets."""

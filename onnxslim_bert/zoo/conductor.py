@@ -1,0 +1,84 @@
+"""Which tasks of a run are still to be run, and the account of those that were."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Protocol
+
+from onnxslim_bert.zoo.engines.task import Ended, Engine, Task
+from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.storage import Storage
+
+UNENDED = ("waiting", "running")
+
+
+class Watch(Protocol):
+    """Who looks on while a run goes on; called from any thread."""
+
+    def waiting(self, tasks: Sequence[Task], cached: int) -> None:
+        """These are to be run; `cached` more were found done."""
+
+    def started(self, task: Task, worker: str) -> None:
+        """A process begins."""
+
+    def ended(self, task: Task, ended: Ended) -> None:
+        """A task came to its end."""
+
+
+class Conductor:
+    """Runs what is missing. ran: the keys of tasks that began this time."""
+
+    def __init__(self, engine: Engine, storage: Storage, url: str, state: State, watch: Watch) -> None:
+        self.engine, self.storage, self.url, self.state, self.watch = engine, storage, url, state, watch
+        self.ran: set[str] = set()
+
+    def run(self, tasks: Sequence[Task], *, alone: bool = False) -> None:
+        """Bring every task to its end; those that ended before stay as they are."""
+        distinct = {task.key: task for task in tasks}
+        self.state.expect(distinct.values())
+        missing = {key: task for key, task in distinct.items() if not self.is_over(key)}
+        for key in missing:
+            self.storage.delete(f"objects/{key}")  # of a damaged artefact, the result would be taken for its own
+        self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
+        if not missing:
+            return
+        with closing(self.engine.run(missing.values(), self.url, self._started, alone=alone)) as ends:
+            for ended in ends:
+                self.state.finish(ended)
+                self.watch.ended(missing[ended.key], ended)
+
+    def is_over(self, key: str) -> bool:
+        """Whether the task has its result, or failed and was not asked for again (`zoo retry`)."""
+        known = self.state.known(key)
+        if known is not None and known.status not in (*UNENDED, "done"):
+            return True
+        if self.is_intact(key):
+            if known is None or known.status != "done":  # the run was killed between the result and the account of it
+                self.state.finish(Ended(key, "done"))
+            return True
+        return False
+
+    def is_intact(self, key: str) -> bool:
+        """Whether the result is there, with every file that it names, unchanged where that can be seen."""
+        result = self.result(key)
+        if result is None:
+            return False
+        for name, sha256 in result.get("files", {}).items():
+            file = self.storage.local(f"objects/{key}/{name}")
+            if file is None:
+                if not self.storage.exists(f"objects/{key}/{name}"):
+                    return False
+            elif not file.is_file() or self.state.sha256_of(file) != sha256:
+                return False
+        return True
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """What the task wrote about itself; None when it is not there."""
+        text = self.storage.read(f"objects/{key}/result.json")
+        document: dict[str, Any] | None = None if text is None else json.loads(text)
+        return document
+
+    def _started(self, task: Task, worker: str) -> None:
+        self.state.begin(task, worker)
+        self.ran.add(task.key)
+        self.watch.started(task, worker)

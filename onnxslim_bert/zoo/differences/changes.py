@@ -1,0 +1,127 @@
+"""How far the results of one job in two runs are apart, and how much of that chance could explain."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.fidelity import Fidelity
+from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.zoo.records import Result, Row, Timed
+
+Aspect = Literal["metric", "agreement", "speed-up", "nodes", "pieces", "size"]
+Way = Literal["better", "worse", "same"]
+SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no change
+
+
+@dataclass(frozen=True)
+class Change:
+    """One aspect of a job in the old and in the new run.
+
+    old, new: points that the task metric drops from the job's own source; percent of agreement with it, where there are
+    no classes the cosine or the correlation in percent; speed-up over it; percent of nodes on the provider; pieces;
+    bytes. loss: how much worse, below 0 is better: points, percent of rows, percent of time, percent of nodes, pieces,
+    percent of size. way: worse or better only where all of the loss's interval is. open: why the two cannot be
+    compared, and then the loss is what it would be if they could; "" where they can.
+    """
+
+    aspect: Aspect
+    old: float
+    new: float
+    loss: Interval
+    way: Way
+    open: str = ""
+
+
+def changes(old: Row, new: Row, *, other_host: str = "") -> list[Change]:
+    """What was measured of a job in both runs, compared. other_host: says so when times are of different machines."""
+    found: list[Change] = []
+    if old.result and new.result:
+        before, after = old.result, new.result
+        if before.comparison and after.comparison:
+            found += _accuracy(before.comparison, after.comparison)
+        if before.placement and after.placement:
+            found += _coverage(before.placement, after.placement)
+        found.append(_size(before, after))
+    if old.timed and new.timed:
+        found += _times(old.timed, new.timed, other_host)
+    return found
+
+
+def difference(old: Interval, new: Interval) -> Interval:
+    """new - old of two values that are measured apart from each other.
+
+    From their intervals alone, with no assumption on their form. On the same rows the two vary together, and the true
+    interval is narrower. Zou and Donner 2008, https://doi.org/10.1002/sim.3095
+    """
+    value = new.value - old.value
+    down = math.hypot(new.value - new.low, old.high - old.value)
+    up = math.hypot(new.high - new.value, old.value - old.low)
+    return Interval(value, value - down, value + up)
+
+
+def _accuracy(old: Comparison, new: Comparison) -> list[Change]:
+    open_ = ""
+    if old.fingerprint != new.fingerprint:
+        open_ = f"other rows: {old.data} {old.split}, {old.rows}, and {new.data} {new.split}, {new.rows}"
+    found = []
+    if old.scores and new.scores and old.scores[0].metric == new.scores[0].metric:
+        before, after = old.scores[0].drop, new.scores[0].drop
+        found.append(_change("metric", before, after, _loss(before, after), open_))
+    close, closer = closeness(old.fidelity), closeness(new.fidelity)
+    if close and closer:
+        found.append(_change("agreement", close, closer, _loss(closer, close), open_))
+    return [one for one in found if all(map(math.isfinite, (one.old, one.new, one.loss.low, one.loss.high)))]
+
+
+def closeness(seen: Fidelity) -> Interval | None:
+    """Agreement in percent; where there are no classes the mean cosine or the correlation, exact for its rows."""
+    if seen.agreement is not None:
+        return seen.agreement
+    value = seen.correlation if seen.cosine is None else 100 * seen.cosine
+    return None if value is None else Interval(value, value, value)
+
+
+def _times(old: Timed, new: Timed, other_host: str) -> list[Change]:
+    before, after = old.latency.speedup, new.latency.speedup
+    if not (before.low > 0 and after.low > 0):  # or not a number
+        return []
+    # a quotient's interval is that of the difference of logarithms
+    logs = [Interval(*(-math.log(end) for end in (times.value, times.high, times.low))) for times in (before, after)]
+    slower = _loss(*logs)
+    loss = Interval(*(100 * math.expm1(end) for end in (slower.value, slower.low, slower.high)))
+    return [_change("speed-up", before, after, loss, other_host)]
+
+
+def _coverage(old: Placement, new: Placement) -> list[Change]:
+    open_ = ""
+    if old.predicted != new.predicted:
+        open_ = "seen now, predicted before" if old.predicted else "predicted now, seen before"
+    shares = 100 * old.share, 100 * new.share
+    return [
+        _exact("nodes", *shares, shares[0] - shares[1], open_),
+        _exact("pieces", old.partitions, new.partitions, new.partitions - old.partitions, open_),
+    ]
+
+
+def _size(old: Result, new: Result) -> Change:
+    grown = 100 * (new.output_bytes / old.output_bytes - 1) if old.output_bytes else 0.0
+    return _exact("size", old.output_bytes, new.output_bytes, grown if abs(grown) > SAME_SIZE else 0.0)
+
+
+def _loss(first: Interval, second: Interval) -> Interval:
+    """second - first; of one measurement and the same again, exactly nothing."""
+    return difference(first, second) if first != second else Interval(0.0, 0.0, 0.0)
+
+
+def _exact(aspect: Aspect, old: float, new: float, loss: float, open_: str = "") -> Change:
+    before, after, lost = (Interval(value, value, value) for value in (old, new, loss))
+    return _change(aspect, before, after, lost, open_)
+
+
+def _change(aspect: Aspect, old: Interval, new: Interval, loss: Interval, open_: str) -> Change:
+    way: Way = "same"
+    if not open_ and (loss.low > 0 or loss.high < 0):
+        way = "worse" if loss.low > 0 else "better"
+    return Change(aspect, old.value, new.value, loss, way, open_)

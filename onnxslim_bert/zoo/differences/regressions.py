@@ -1,0 +1,126 @@
+"""Which changes between two runs fail a release, and with which exit code."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
+from onnxslim_bert.proof.gates import Gate, Outcome, Verdict
+from onnxslim_bert.zoo.differences.changes import Aspect, Change
+from onnxslim_bert.zoo.records import Row
+
+COVERAGE: Gate = "coverage"  # of a provider: only two runs can be held to it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much worse a job may be than it was.
+
+    max_drop: points of the task metric. max_agreement_loss: percent of rows; of cosine or correlation where there are
+    no classes. max_slowdown: percent of time, against the source. max_growth: percent of size. Nodes that a provider no
+    longer takes, and pieces that it takes more, have no limit: any fails.
+    """
+
+    max_drop: float = 0.5
+    max_agreement_loss: float = 1.0
+    max_slowdown: float = 10.0
+    max_growth: float = 1.0
+    allow_missing: bool = False
+
+
+class CrashedError(SlimError):
+    """A job crashed, or was stopped at a limit."""
+
+    exit_code = 1
+
+
+ERRORS: dict[int, type[SlimError]] = {
+    error.exit_code: error
+    for error in (CrashedError, GateError, AccuracyGateError, LatencyGateError, ProviderError, SizeGateError)
+}
+NAMED = 3  # failed verdicts that a message holds
+
+
+class Held(NamedTuple):
+    """What an aspect is held to: its gate, the limit, its unit, and the exit code of a miss."""
+
+    gate: Gate
+    limit: float
+    unit: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict on a job, and the exit code that it would fail with."""
+
+    verdict: Verdict
+    exit_code: int
+
+
+def held(limits: Limits) -> dict[Aspect, Held]:
+    """What each aspect is held to."""
+    return {
+        "metric": Held("max-drop", limits.max_drop, " points", AccuracyGateError.exit_code),
+        "agreement": Held("min-agreement", limits.max_agreement_loss, " %", AccuracyGateError.exit_code),
+        "speed-up": Held("min-speedup", limits.max_slowdown, " %", LatencyGateError.exit_code),
+        "nodes": Held(COVERAGE, 0.0, " %", ProviderError.exit_code),
+        "pieces": Held(COVERAGE, 0.0, "", ProviderError.exit_code),
+        "size": Held("max-size", limits.max_growth, " %", SizeGateError.exit_code),
+    }
+
+
+def on_job(where: str, old: Row | None, new: Row | None, limits: Limits) -> Iterator[Finding]:
+    """Whether a job that was fine is still there, and still fine; its answers that are no numbers any more."""
+    if old is None or old.exit_code:
+        return
+    if new is None:
+        if not limits.allow_missing:
+            yield Finding(Verdict("made", "missed", "not in the new run", where), GateError.exit_code)
+        return
+    verdict = Verdict("made", "met", "done", where)
+    if new.exit_code:
+        verdict = Verdict("made", "missed", f"fails now, and did not: {why(new)}", where)
+    yield Finding(verdict, new.exit_code or GateError.exit_code)
+    before, after = (row.result.comparison if row.result else None for row in (old, new))
+    if before and after and after.broken > before.broken:
+        note = f"NaN or infinite outputs on {after.broken} of {after.rows} rows, {before.broken} before"
+        yield Finding(Verdict("finite", "missed", note, where), AccuracyGateError.exit_code)
+
+
+def on_changes(where: str, changes: Iterable[Change], lost: Iterable[Aspect], limits: Limits) -> Iterator[Finding]:
+    """Every aspect that was compared, held to its limit. lost: those that were measured before, and not now."""
+    for change in changes:
+        gate, limit, unit, code = held(limits)[change.aspect]
+        loss = change.loss
+        ends = f" ({loss.low:.3g} to {loss.high:.3g})" if loss.low < loss.high else ""
+        note = f"{change.aspect} {change.old:.4g} -> {change.new:.4g}, worse by {loss.value:.3g}{unit}{ends}, "
+        note += f"wanted at most {limit:g}{unit}" + (f"; {change.open}" if change.open else "")
+        yield Finding(Verdict(gate, _outcome(change, limit), note, where), code)
+    for aspect in lost:
+        gate, _, _, code = held(limits)[aspect]
+        yield Finding(Verdict(gate, "inconclusive", f"{aspect} was measured before, and is not now", where), code)
+
+
+def check(findings: Iterable[Finding], strict: bool = False) -> None:
+    """Raise for what fails, with the lowest exit code of it: that a job crashed says more than that it grew."""
+    failed = sorted((found for found in findings if found.verdict.fails(strict)), key=lambda found: found.exit_code)
+    if failed:
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        error = ERRORS.get(failed[0].exit_code, GateError)
+        raise error("; ".join(str(found.verdict) for found in failed[:NAMED]) + more)
+
+
+def why(row: Row) -> str:
+    """Why a job fails its run."""
+    missed = [verdict for verdict in row.verdicts if verdict.outcome != "met"]
+    return row.message or "; ".join(map(str, missed)) or row.status
+
+
+def _outcome(change: Change, limit: float) -> Outcome:
+    """Missed only by what chance cannot explain."""
+    if change.open:
+        return "inconclusive"
+    if change.loss.high <= limit:
+        return "met"
+    return "missed" if change.way == "worse" and change.loss.value > limit else "inconclusive"

@@ -1,0 +1,108 @@
+"""What a Dask worker does with a task: asks to begin, runs its process, and stops it once nobody waits for it."""
+
+import platform
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+from distributed import Event, Semaphore, Status, Worker, get_worker
+
+from onnxslim_bert.errors import SlimError
+from onnxslim_bert.versions import versions
+from onnxslim_bert.zoo.engines.process import run_process, this_worker
+from onnxslim_bert.zoo.engines.task import Ended, Task
+
+TOPIC = "onnxslim-zoo"  # of the events by which workers ask to begin
+LOOK_S = 0.5  # between two looks at whether a task is still wanted
+
+
+def by_value() -> Callable[..., dict[str, Any]]:
+    """`run_on_worker` as a function that is sent as code, not by its name.
+
+    The scheduler reads what it hands on; so it needs no package of ours. A worker without it raises ImportError.
+    """
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        from onnxslim_bert.zoo.engines.dask_worker import run_on_worker
+
+        return run_on_worker(*arguments)
+
+    return run
+
+
+def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -> dict[str, Any]:
+    """Run one task on the worker that calls this; its `Ended`, as a dictionary.
+
+    fields: of the `Task`. run: the name of the run that it is part of. alone: not while another task that is to be
+    alone runs on this machine, of whichever run.
+    """
+    task, worker = Task(**fields), get_worker()
+    needed = task.payload.get("versions")
+    if needed and (skew := differences(needed, versions(task.target))):
+        message = f"worker {this_worker()} has {skew}: install the same there and restart it"
+        return asdict(Ended(task.key, "failed", message, exit_code=SlimError.exit_code, worker=this_worker()))
+    with stop_when_unwanted(worker) as stop, turn(stop) if alone else nullcontext():
+        if not may_begin(worker, {"run": run, "key": task.key, "place": this_worker()}, stop):
+            return asdict(Ended(task.key, "crashed", "nobody waits for it", worker=this_worker()))
+        return asdict(run_process(task, storage, stop))
+
+
+def differences(needed: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Where `found` is not what is needed: "onnx 1.22.0, the run has 1.23.2"; "" where it is."""
+    unlike = [name for name in needed if found.get(name, "absent") != needed[name]]
+    return ", ".join(f"{name} {found.get(name, 'absent')}, the run has {needed[name]}" for name in unlike)
+
+
+@contextmanager
+def stop_when_unwanted(worker: Worker) -> Iterator[threading.Event]:
+    """An event that is set once nobody waits for the task that calls this.
+
+    Dask cannot stop a thread: of a task that was cancelled, or whose client is lost, it changes the state on the
+    worker and lets it run on. A worker that loses its scheduler closes.
+    """
+    key = worker.get_current_task()
+    stop, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            state = worker.state.tasks.get(key)
+            if worker.status in (Status.closing, Status.closed) or state is None or state.state != "executing":
+                stop.set()
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield stop
+    finally:
+        over.set()
+        looking.join()
+
+
+@contextmanager
+def turn(stop: threading.Event) -> Iterator[None]:
+    """This machine to oneself. A lease, so that a worker that is killed does not keep it for ever."""
+    lease = Semaphore(name=f"{TOPIC}-alone-{platform.node()}")
+    while not (held := lease.acquire(timeout=LOOK_S)) and not stop.is_set():
+        pass
+    try:
+        yield
+    finally:
+        if held:
+            lease.release()
+
+
+def may_begin(worker: Worker, request: dict[str, str], stop: threading.Event) -> bool:
+    """Whether the coordinator has written down that a process begins; False when `stop` was set before.
+
+    The answer is waited for: a message alone may be lost with either side, and the process would not be counted.
+    """
+    answer = Event(f"{TOPIC}-{uuid.uuid4().hex}")
+    worker.log_event(TOPIC, {**request, "answer": answer.name})
+    while not (answered := answer.wait(timeout=LOOK_S)) and not stop.is_set():
+        pass
+    if answered:
+        answer.clear()  # or the scheduler keeps it
+    return bool(answered)

@@ -1,0 +1,1 @@
+"""A zoo file, read, checked and spelled out: one entry for each job."""

@@ -1,0 +1,95 @@
+"""Which models a path in a zoo file names, and what each is called."""
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.proof.footprint import model_files
+
+
+def is_url(source: str) -> bool:
+    """Whether a model is opened by fsspec, and not as a file of this machine."""
+    return "://" in source
+
+
+def find_models(path: str, folder: Path) -> list[str]:
+    """The models that `path` names, sorted: a file, a glob (`**` too), every .onnx of a folder, or a URL.
+
+    folder: that relative paths begin at. A URL is looked at only where it holds a `*`. Raises DataError when nothing
+    is there, ModelError for a file that is no ONNX model or misses some of its weights.
+    """
+    if is_url(path):
+        return _listed(path) if "*" in path else [path]
+    place = folder / path
+    if place.is_dir():
+        found = sorted(place.glob("*.onnx"))
+        needed = "no .onnx in this folder"
+    elif place.is_file() or not glob.has_magic(path):
+        found, needed = [place] * place.is_file(), "no such file or folder"
+    else:
+        # not Path.glob, which takes no absolute pattern
+        matches = (folder / match for match in glob.glob(path, root_dir=folder, recursive=True))  # noqa: PTH207
+        found, needed = sorted(match for match in matches if match.is_file()), "no file matches"
+    if not found:
+        raise DataError(f"{place}: {needed}")
+    return [str(model) for model in found]
+
+
+def check_model(source: str) -> None:
+    """Raise ModelError for what a look at the file's structure shows to be no whole ONNX model."""
+    if not is_url(source):
+        try:
+            model_files(Path(source))
+        except OSError as error:
+            raise ModelError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def identity(source: str) -> str:
+    """The same for the same file under another path."""
+    return source if is_url(source) else str(Path(source).resolve())
+
+
+def names_for(sources: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """A name for each of `sources`: the one that is `given`, else the file's stem, with as many of its folders in
+    front as it takes to tell it from the others, whatever their case.
+    """
+    parts = {source: _parts(source) for source in sources}
+    depth = dict.fromkeys(sources, 1)
+    while True:
+        found = {source: given.get(source) or "-".join(parts[source][-depth[source] :]) for source in sources}
+        times = Counter(name.casefold() for name in found.values())
+        unclear = [
+            source
+            for source, name in found.items()
+            if source not in given and times[name.casefold()] > 1 and depth[source] < len(parts[source])
+        ]
+        if not unclear:
+            return found
+        for source in unclear:
+            depth[source] += 1
+
+
+def _parts(source: str) -> list[str]:
+    """Folders and stem, each as it can be part of a file's name."""
+    place = Path(urlsplit(source).path if is_url(source) else source)
+    named = [re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (*place.parent.parts, place.stem)]
+    return [part for part in named if part] or ["model"]
+
+
+def _listed(url: str) -> list[str]:
+    """What a glob in a URL matches, as URLs."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        found = sorted(system.unstrip_protocol(match) for match in system.glob(path))
+    # whatever the many file systems raise: one is not installed, refuses access or does not answer
+    except Exception as error:
+        raise DataError(f"{url}: cannot be listed ({error})") from error
+    if not found:
+        raise DataError(f"{url}: nothing matches")
+    return found

@@ -1,0 +1,93 @@
+"""Which data a job reads, and whether they are there."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.calibration.datasets import Purpose, is_named
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.sources import Sources
+from onnxslim_bert.zoo.planning.data_checks import check_there, check_tokenizer, is_labelled, is_text, place_of
+from onnxslim_bert.zoo.planning.find_models import is_url
+from onnxslim_bert.zoo.planning.keys import Layer, shown
+from onnxslim_bert.zoo.planning.mistakes import Mistakes
+from onnxslim_bert.zoo.planning.recipe_entries import without_dashes
+from onnxslim_bert.zoo.planning.settings import Settings
+from onnxslim_bert.zoo.planning.toml_lines import Place
+
+ROWS = 256  # as on the command line
+
+
+class JobData:
+    """Finds the data of jobs and notes what is wrong with them. folder: that relative paths begin at."""
+
+    def __init__(self, folder: Path, mistakes: Mistakes) -> None:
+        self._folder, self._mistakes = folder, mistakes
+        self._tried = cache(_tried)  # jobs share their data
+
+    def sources(self, settings: Settings, own: Layer, calibrates: bool, counts_tokens: bool) -> Sources:
+        """The data of a job: of a calibration set that it does not read, only the evaluation rows are left.
+
+        own: what its recipe says itself. calibrates: it reads calibration texts; counts_tokens: and may read a corpus.
+        """
+        calib = settings.look("calib")
+        calibration = self._named(settings, "calib", "calibration") if calibrates else None
+        evaluation = self._named(settings, "data", "evaluation")
+        if evaluation is None and is_named(calib):
+            evaluation = calib if "calib" in own and not calibrates else self._named(settings, "calib", "evaluation")
+        corpus = self._named(settings, "corpus", "calibration") if counts_tokens and calibration else None
+        if calibration and calibration == evaluation and not is_named(calibration):
+            self._mistakes.add(settings.place("data"), "data is the file of calib: evaluate on rows of their own")
+        texts = any(map(is_text, (calibration, evaluation, corpus)))
+        tokenizer = settings.take("tokenizer") if texts else None
+        # a label column is one of the evaluation file, or of the named sets when there is no file
+        labels = evaluation is not None and (not is_named(evaluation) or not calibration or is_named(calibration))
+        return Sources(
+            calibration=calibration,
+            evaluation=evaluation,
+            rows=settings.take("rows", ROWS) if calibration else None,
+            tokenizer=self._folder / tokenizer if tokenizer else None,
+            text_columns=settings.take("text-columns", ()) if texts else (),
+            label_column=settings.take("label-column") if labels else None,
+            corpus=corpus,
+        )
+
+    def check_tokenizer(self, settings: Settings, sources: Sources, source: str, where: Place) -> None:
+        """Note where texts have no tokenizer; that of a URL is looked for beside it only when it runs."""
+        texts = any(map(is_text, (sources.calibration, sources.evaluation, sources.corpus)))
+        if texts and (sources.tokenizer or not is_url(source)):
+            _, trouble = self._tried(check_tokenizer, sources.tokenizer or Path(source).parent)
+            if trouble:
+                self._mistakes.add(settings.place("tokenizer", where), trouble)
+
+    def check_evaluation(self, settings: Settings, sources: Sources) -> bool:
+        """Note what is wrong in a file of evaluation rows; False where they have no labels."""
+        spec = sources.evaluation
+        if spec is None or self._tried(check_there, spec, "evaluation")[1]:
+            return True
+        labelled, trouble = self._tried(is_labelled, spec, sources.text_columns, sources.label_column)
+        if trouble:
+            self._mistakes.add(settings.place("data"), trouble)
+        return bool(labelled) or bool(trouble)
+
+    def _named(self, settings: Settings, key: str, purpose: Purpose) -> str | None:
+        """The data set that `key` names; noted when it is not there."""
+        given = settings.take(key)
+        if given is None:
+            return None
+        spec = place_of(given, self._folder)
+        _, trouble = self._tried(check_there, spec, purpose)
+        if trouble:
+            self._mistakes.add(settings.place(key), f"{key} = {shown(given)}: {trouble}")
+        return spec
+
+
+def _tried(check: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """What a check returns, and what it finds wrong, "" for nothing."""
+    try:
+        return check(*arguments), ""
+    except DataError as error:
+        return None, without_dashes(error)
+    except OSError as error:
+        return None, f"cannot be looked at ({error.strerror})"

@@ -1,0 +1,86 @@
+"""One job of a zoo: the settings that hold for it, checked and made into what runs."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.lowering import LOWERINGS, lowered
+from onnxslim_bert.options import Options
+from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.sources import Sources
+from onnxslim_bert.zoo.planning.job_data import JobData
+from onnxslim_bert.zoo.planning.keys import BUDGETS, Layer
+from onnxslim_bert.zoo.planning.mistakes import Mistakes
+from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.recipe_entries import Asked, without_dashes
+from onnxslim_bert.zoo.planning.settings import Settings
+from onnxslim_bert.zoo.planning.toml_lines import Place
+
+MAX_LENGTH = 128  # as on the command line
+
+
+class Jobs:
+    """Makes jobs, and notes what is wrong with them. folder: that relative paths begin at. timed: the run times."""
+
+    def __init__(self, folder: Path, timed: bool, mistakes: Mistakes) -> None:
+        self.used: set[Place] = set()
+        self._timed, self._mistakes = timed, mistakes
+        self._data = JobData(folder, mistakes)
+        self._lowered = cache(_lowered)
+
+    def plan(
+        self, model: str, source: str, where: Place, asked: Asked, target: str, layers: tuple[Layer, ...]
+    ) -> Planned | None:
+        """The job; None when it cannot be. where: the place of the model's path."""
+        settings = Settings(layers, self.used)
+        threads, seed = settings.take("threads", 1), settings.take("seed", 0)
+        max_length = settings.take("max-length", MAX_LENGTH)
+        seq = settings.take("seq", ()) if target != "cpu" and LOWERINGS[target].is_fixed else ()
+        common: Any = {"max_length": max_length, "threads": threads, "seed": seed, "target": target, "seq": seq}
+        try:
+            options = Options(**asked.options, **common)
+            passes = None if asked.passes is None else self._lowered(asked.passes, target, seq)
+        except PassError as error:
+            self._mistakes.add(asked.place, f"recipe {asked.name!r} for {target}: {without_dashes(error)}")
+            settings.take_all()
+            return None
+        calibrates = options.mode == "static" if passes is None else passes.wants_calibration
+        if calibrates and settings.look("calib") is None:
+            needed = 'needs calibration texts: give calib, like calib = "reviews", a GLUE name or a file'
+            self._mistakes.add(asked.place, f"recipe {asked.name!r} for {target} {needed}")
+        sources = self._data.sources(settings, asked.settings, calibrates, passes is not None)
+        self._data.check_tokenizer(settings, sources, source, where)
+        return Planned(
+            model=model,
+            recipe=asked.name,
+            target=target,
+            source=source,
+            text=asked.text,
+            passes=passes,
+            options=options,
+            sources=sources,
+            budgets=self._budgets(settings, sources, asked.name),
+            memory=settings.take("memory"),
+            timeout=settings.take("timeout"),
+        )
+
+    def _budgets(self, settings: Settings, sources: Sources, name: str) -> Budgets:
+        """What the job is held to; a mistake for a budget that nothing would be held against."""
+        for key in ("max-drop", "min-agreement"):
+            if settings.look(key) is not None and sources.evaluation is None:
+                needed = "needs evaluation rows: give data, a GLUE name or a file"
+                self._mistakes.add(settings.place(key), f"{key} of recipe {name!r} {needed}")
+        labelled = self._data.check_evaluation(settings, sources)
+        if settings.look("max-drop") is not None and not labelled:
+            self._mistakes.add(settings.place("max-drop"), f"max-drop needs labels: {sources.evaluation} has none")
+        if settings.look("min-speedup") is not None and not self._timed:
+            self._mistakes.add(settings.place("min-speedup"), "min-speedup needs times, and [run] says time = false")
+        return Budgets(*(settings.take(key) for key in BUDGETS))
+
+
+def _lowered(passes: Recipe, target: str, seq: tuple[int, ...]) -> Recipe:
+    if len(seq) > 1:
+        raise PassError("a recipe of passes is run for one length; give one seq")
+    return lowered(passes, target, *(seq or (None,)))

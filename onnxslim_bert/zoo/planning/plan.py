@@ -1,0 +1,53 @@
+"""What a zoo file asks for, checked and spelled out: one entry for each job."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnxslim_bert.options import Options
+from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.sources import Sources
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job: a model, a recipe, a target.
+
+    model, recipe, target: their names. source: the model, a path or a URL. text: the recipe as it was asked for.
+    passes: of a recipe of passes, those of the target included; None for the main job, which `options` say all of.
+    sources: its data; the tokenizer is a path or None. memory: bytes; timeout: seconds.
+    """
+
+    model: str
+    recipe: str
+    target: str
+    source: str
+    text: str
+    passes: Recipe | None
+    options: Options
+    sources: Sources
+    budgets: Budgets = field(default_factory=Budgets)
+    memory: int | None = None
+    timeout: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.model} {self.recipe} {self.target}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole zoo: at least one job.
+
+    time: whether sources and results are timed, in `rounds` interleaved rounds of `batch` rows of `length` tokens.
+    study: whether the sensitivity of each source's layers is measured.
+    """
+
+    path: Path
+    jobs: tuple[Planned, ...]
+    time: bool = True
+    rounds: int = 30
+    batch: int = 1
+    length: int = 128
+    study: bool = True

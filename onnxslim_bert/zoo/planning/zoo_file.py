@@ -1,0 +1,110 @@
+"""Read a zoo file: models, recipes, targets, data and budgets, checked before anything runs."""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.lowering import LOWERINGS
+from onnxslim_bert.recipe import nearest
+from onnxslim_bert.targets.table import TARGETS
+from onnxslim_bert.zoo.planning.jobs import Jobs
+from onnxslim_bert.zoo.planning.keys import DATA, DEFAULTS, RUN, Layer, Setting, read_table, values_of
+from onnxslim_bert.zoo.planning.mistakes import Mistakes, ZooError
+from onnxslim_bert.zoo.planning.model_entries import Entry, names_of, read_models
+from onnxslim_bert.zoo.planning.plan import Plan, Planned
+from onnxslim_bert.zoo.planning.recipe_entries import Asked, read_recipes
+from onnxslim_bert.zoo.planning.settings import Settings
+from onnxslim_bert.zoo.planning.toml_lines import Place
+
+TABLES = ("defaults", "recipes", "models", "run")
+
+
+def read_zoo(path: Path) -> Plan:
+    """The plan that the zoo file at `path` asks for; what is relative in it is relative to its folder.
+
+    Settings of a recipe go before those of a model, and these before the defaults. Models are opened for a look at
+    their structure, evaluation files are read for labels, nothing runs. Raises ZooError with every mistake.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ZooError((f"{path}: no such file; `onnxslim zoo init DIR` writes one",)) from None
+    except UnicodeDecodeError as error:
+        raise ZooError((f"{path}: byte 0x{error.object[error.start]:02x} is not UTF-8: needed a TOML file",)) from None
+    except OSError as error:
+        raise ZooError((f"{path}: cannot be read ({error.strerror or error}): needed a TOML file",)) from None
+    return parse_zoo(text, path)
+
+
+def parse_zoo(text: str, path: Path) -> Plan:
+    """`read_zoo` for a `text` that would lie at `path`."""
+    document = _document(text, path)
+    mistakes = Mistakes(path.name, text)
+    for key in document.keys() - set(TABLES):
+        mistakes.add((key,), f"no table [{key}]{nearest(key, TABLES) or ': there are ' + ', '.join(TABLES)}")
+    run = values_of(read_table(document.get("run", {}), RUN, ("run",), mistakes))
+    if not run.get("time", True):
+        for key in {"rounds", "batch", "length"} & run.keys():
+            mistakes.add(("run", key), f"{key} does nothing with time = false")
+    defaults = read_table(document.get("defaults", {}), DEFAULTS, ("defaults",), mistakes)
+    recipes = read_recipes(document.get("recipes", {}), mistakes)
+    entries = read_models(document.get("models", []), path.parent, mistakes)
+    jobs = _jobs(defaults, recipes, entries, Jobs(path.parent, run.get("time", True), mistakes), mistakes)
+    mistakes.check()
+    return Plan(path, tuple(jobs), **run)
+
+
+def _document(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ZooError((f"{path.name}: nested too deeply to be a zoo file",)) from None
+    except ValueError as error:  # its own error is one, and so is that of a number too long to read
+        place = re.search(r" \(at line (\d+), column \d+\)", str(error))
+        line = place[1] if place else text.count("\n") + 1
+        message = str(error).replace(place[0], "") if place else str(error)
+        raise ZooError((f"{path.name}:{line}: not TOML: {message}",)) from None
+
+
+def _jobs(
+    defaults: Layer, recipes: Mapping[str, Asked], entries: Sequence[Entry], jobs: Jobs, mistakes: Mistakes
+) -> list[Planned]:
+    """Every job, model by model."""
+    names = names_of(entries, mistakes)
+    found: list[Planned | None] = []
+    ran: dict[Place, Layer] = {}
+    for entry in entries:
+        chosen = {**defaults, **entry.settings}
+        wanted = _known(chosen.get("recipes"), recipes, list(recipes), mistakes)
+        targets = _known(chosen.get("targets"), TARGETS, ["cpu"], mistakes)
+        for source, name, target in product(entry.sources, wanted, targets):
+            recipe = recipes[name]
+            layers = defaults, entry.settings, recipe.settings
+            ran |= {entry.place: entry.settings, recipe.place: recipe.settings}
+            if target != "cpu" and LOWERINGS[target].is_fixed and not any("seq" in layer for layer in layers):
+                place = (*chosen["targets"].place, chosen["targets"].value.index(target))
+                mistakes.add(place, f"{target} takes fixed shapes only: give seq, the tokens in a row, like seq = 128")
+                Settings(layers, jobs.used).take_all()
+            else:
+                found.append(jobs.plan(names[source], source, (*entry.place, "path"), recipe, target, layers))
+    for layer in ran.values():
+        for key, setting in layer.items():
+            if key in (*DATA, "tokenizer") and setting.place not in jobs.used:
+                hint = "; evaluation texts are named with data" * (key == "calib")
+                mistakes.add(setting.place, f"{key} does nothing: no job that it is for reads it{hint}")
+    return [job for job in found if job is not None]
+
+
+def _known(setting: Setting | None, known: Mapping[str, Any], default: list[str], mistakes: Mistakes) -> list[str]:
+    """Those of a list of names that there are; without a list, the `default`."""
+    if setting is None:
+        return default
+    for index, name in enumerate(setting.value):
+        if name not in known:
+            what = str(setting.place[-1]).removesuffix("s")
+            hint = nearest(name, known) or f": there are {', '.join(known) or 'none'}"
+            mistakes.add((*setting.place, index), f"no {what} {name!r}{hint}")
+    return [name for name in setting.value if name in known]

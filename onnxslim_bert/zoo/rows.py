@@ -1,0 +1,87 @@
+"""The row of one job: how it ended, what it made, and the verdicts on it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.gates import GATES, Verdict
+from onnxslim_bert.proof.verdicts import judge
+from onnxslim_bert.targets.table import TARGETS
+from onnxslim_bert.zoo.conductor import UNENDED
+from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.records import Result, Row, Timed
+from onnxslim_bert.zoo.store.state import TaskState
+
+
+def row_of(
+    job: Planned,
+    task: Task,
+    state: TaskState | None,
+    result: Result | None,
+    timed: Timed | None,
+    *,
+    cached: bool,
+    strict: bool,
+) -> Row:
+    """The row of `job`. strict: an inconclusive verdict fails it."""
+    status = state.status if state and state.status not in UNENDED else "waiting"
+    message, code = (state.message, state.exit_code) if state else ("", 0)
+    verdicts: tuple[Verdict, ...] = ()
+    if status in ("crashed", "timeout", "memory"):
+        code = 1
+    if result is not None:
+        try:
+            verdicts = verdicts_on(job, result, timed)
+        except DataError as error:
+            message, code = str(error), error.exit_code
+        failed = sorted((v for v in verdicts if v.fails(strict)), key=lambda verdict: list(GATES).index(verdict.gate))
+        code = GATES[failed[0].gate].exit_code if failed else code
+    return Row(
+        key=task.key,
+        model=job.model,
+        recipe=job.recipe,
+        target=job.target,
+        text=job.text,
+        status=status,
+        message=message,
+        exit_code=code,
+        attempts=state.attempts if state else 0,
+        cached=cached,
+        seconds=state.seconds if state else 0.0,
+        cpu_seconds=state.cpu_seconds if state else 0.0,
+        peak_bytes=state.peak_bytes if state else 0,
+        worker=state.worker if state else "",
+        budgets=job.budgets,
+        verdicts=verdicts,
+        result=result,
+        timed=timed,
+    )
+
+
+def verdicts_on(job: Planned, result: Result, timed: Timed | None) -> tuple[Verdict, ...]:
+    """A verdict on every budget of `job`. Raises DataError for one that its data cannot judge."""
+    return judge(
+        result.comparison,
+        job.budgets,
+        speedup=timed.latency.speedup if timed else None,
+        nbytes=result.output_bytes,
+        emulated=TARGETS[job.target].emulated,
+    )
+
+
+def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:
+    """The verdicts of all rows, with the names of their jobs; first of each, whether it was made."""
+    found = []
+    for row in rows:
+        where = f"{row.model} {row.recipe} {row.target}"
+        made = row.status == "done"
+        note = "written" if made else f"{row.status}: {row.message}"
+        found.append(Verdict("made", "met" if made else "missed", note, where))
+        found += [replace(verdict, where=where) for verdict in row.verdicts]
+    return found
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """The lowest one that is not 0: that a job crashed says more than that one missed a budget."""
+    return min((row.exit_code for row in rows if row.exit_code), default=0)

@@ -1,0 +1,1 @@
+"""What a run keeps: results, cached arrays, and how far it is."""

@@ -1,0 +1,72 @@
+"""What a storage holds that no run needs any more."""
+
+import time
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from onnxslim_bert.zoo.store.storage import WORKSPACES, Storage
+from onnxslim_bert.zoo.store.workspaces import abandoned
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can go. name: in the storage, a file or a folder. nbytes: of all its files. reason: why it can go."""
+
+    name: str
+    nbytes: int
+    reason: str
+
+
+def unreferenced(storage: Storage, keep: Set[str], *, cache_age: float = 30 * DAY) -> list[Garbage]:
+    """Results and logs of other tasks than those whose keys are in `keep`, entries of the cache that are older than
+    `cache_age` seconds and not in `keep`, and what killed processes have left.
+
+    Of a storage to which a run may be writing this says too much: have the lock.
+    """
+    results: dict[str, int] = {}
+    for name, nbytes in storage.sizes("objects").items():
+        folder = "/".join(name.split("/")[:2])
+        results[folder] = results.get(folder, 0) + nbytes
+    oldest = time.time() - cache_age
+    return [
+        *_others(results, keep, "of no task of the last run"),
+        *_others(storage.sizes("logs"), keep, "of no task of the last run"),
+        *(
+            entry
+            for entry in _others(storage.sizes("cache"), keep, f"older than {cache_age / DAY:g} days")
+            if storage.modified(entry.name) < oldest
+        ),
+        *leftovers(storage),
+    ]
+
+
+def leftovers(storage: Storage) -> list[Garbage]:
+    """What killed processes have left. A process that lives keeps its own, also while a run goes on."""
+    if storage.folder is None:
+        return []
+    return [
+        Garbage(
+            f"{WORKSPACES}/{folder.name}",
+            sum(storage.sizes(f"{WORKSPACES}/{folder.name}").values()),
+            "left by a killed process",
+        )
+        for folder in abandoned(storage.folder / WORKSPACES)
+    ]
+
+
+def delete(storage: Storage, garbage: Iterable[Garbage]) -> int:
+    """Remove it; the bytes that this frees."""
+    freed = 0
+    for item in garbage:
+        storage.delete(item.name)
+        freed += item.nbytes
+    return freed
+
+
+def _others(sizes: Mapping[str, int], keep: Set[str], reason: str) -> list[Garbage]:
+    """Those of "FOLDER/KEY..." whose key is not in `keep`."""
+    keys = {name: PurePosixPath(name).name.partition(".")[0] for name in sizes}
+    return [Garbage(name, nbytes, reason) for name, nbytes in sizes.items() if keys[name] not in keep]

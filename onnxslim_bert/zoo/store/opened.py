@@ -1,0 +1,52 @@
+"""A model that is given as a path or a URL, as a file."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from onnxslim_bert.errors import ModelError, SlimError
+from onnxslim_bert.export import TOKENIZER_FILES
+from onnxslim_bert.wire import read_skeleton
+from onnxslim_bert.zoo.store.storage import Storage
+
+
+@contextlib.contextmanager
+def opened(source: str) -> Iterator[Path]:
+    """The model file that `source` names.
+
+    A local path is itself. What a URL names is fetched into a temporary folder, gone in the end, with its external data
+    and, where there are any, the tokenizer's files beside it. Raises ModelError for a URL without a model.
+    """
+    if "://" not in source:
+        yield Path(source)
+        return
+    parent, _, base = source.rpartition("/")
+    beside = Storage(parent)
+    if (folder := beside.folder) is not None:
+        yield folder / base
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxslim-") as temporary:
+        model = Path(temporary, base)
+        _fetch(beside, base, model)
+        for name in _external_files(model):
+            (model.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            _fetch(beside, name, model.parent / name)
+        for name in TOKENIZER_FILES:
+            if beside.exists(name):
+                beside.fetch(name, model.parent / name)
+        yield model
+
+
+def _fetch(beside: Storage, name: str, path: Path) -> None:
+    try:
+        beside.fetch(name, path)
+    except SlimError as error:
+        raise ModelError(f"{beside.url}: no complete model: {error}") from error
+
+
+def _external_files(model: Path) -> list[str]:
+    """Names of the files in which the model keeps weights."""
+    skeleton, _ = read_skeleton(model)
+    entries = (entry for weight in skeleton.graph.initializer for entry in weight.external_data)
+    return sorted({str(PurePosixPath(entry.value)) for entry in entries if entry.key == "location"})

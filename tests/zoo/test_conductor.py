@@ -1,0 +1,123 @@
+"""What is there is not run again; what is missing, changed or half there is."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from onnxslim_bert.zoo.conductor import Conductor
+from onnxslim_bert.zoo.engines.task import Ended, Task
+from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.storage import Storage
+
+TASK = Task("a" * 64, "make", "bert int8 cpu")
+OTHER = Task("b" * 64, "make", "bert small cpu")
+
+
+class Engine:
+    """Writes an artefact for each task, or ends it as `ends` says."""
+
+    def __init__(self, **ends: Ended) -> None:
+        self.ends = ends
+        self.asked: list[str] = []
+
+    def run(self, tasks, storage, started, *, alone=False) -> Iterator[Ended]:
+        for task in tasks:
+            started(task, "host 1")
+            self.asked.append(task.name)
+            ended = self.ends.get(task.key[0], Ended(task.key, "done"))
+            if ended.status == "done":
+                write(Storage(storage), task.key)
+            yield ended
+
+
+class Watch:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def waiting(self, tasks, cached) -> None:
+        self.seen.append((len(tasks), cached))
+
+    def started(self, task, worker) -> None:
+        self.seen.append(f"started {task.name}")
+
+    def ended(self, task, ended) -> None:
+        self.seen.append(f"{ended.status} {task.name}")
+
+
+def write(storage: Storage, key: str) -> None:
+    """What a task leaves."""
+    storage.write(f"objects/{key}/model.onnx", key.encode())
+    sha256 = hashlib.sha256(key.encode()).hexdigest()
+    storage.write(f"objects/{key}/result.json", json.dumps({"files": {"model.onnx": sha256}}).encode())
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def conduct(out: Path, engine: Engine, *tasks: Task) -> tuple[Conductor, Watch, list]:
+    """Run the tasks in `out`; and their states."""
+    watch = Watch()
+    with State(out / "zoo.sqlite") as state, state.lock():
+        conductor = Conductor(engine, Storage(out), str(out), state, watch)
+        conductor.run(tasks)
+        return conductor, watch, state.tasks(task.key for task in tasks)
+
+
+def test_what_is_done_is_not_run_again(out):
+    conduct(out, Engine(), TASK)
+    engine = Engine()
+    conductor, watch, states = conduct(out, engine, TASK, OTHER)
+    assert engine.asked == [OTHER.name]
+    assert conductor.ran == {OTHER.key}
+    assert watch.seen == [(1, 1), f"started {OTHER.name}", f"done {OTHER.name}"]
+    assert [(state.status, state.attempts) for state in states] == [("done", 1), ("done", 1)]
+
+
+def test_one_content_under_two_names_is_one_task(out):
+    engine = Engine()
+    conduct(out, engine, TASK, Task(TASK.key, "make", "the same"))
+    assert len(engine.asked) == 1
+
+
+def test_a_failure_stays_until_it_is_forgotten(out):
+    engine = Engine(a=Ended(TASK.key, "failed", "no such layer", 2))
+    conduct(out, engine, TASK)
+    _, _, (state,) = conduct(out, engine, TASK)
+    assert (engine.asked, state.message) == ([TASK.name], "no such layer")
+    with State(out / "zoo.sqlite") as states:
+        states.forget([TASK.key])
+    conduct(out, engine, TASK)
+    assert len(engine.asked) == 2
+
+
+def test_a_result_that_was_never_accounted_for_is_taken(out):
+    """The coordinator was killed after the commit."""
+    with State(out / "zoo.sqlite") as state, state.lock():
+        state.begin(TASK, "host 1")
+    write(Storage(out), TASK.key)
+    engine = Engine()
+    _, _, (state,) = conduct(out, engine, TASK)
+    assert engine.asked == []
+    assert (state.status, state.attempts) == ("done", 1)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "no result"])
+def test_what_was_damaged_is_made_again(out, damage):
+    conduct(out, Engine(), TASK)
+    file = out / "objects" / TASK.key / ("result.json" if damage == "no result" else "model.onnx")
+    if damage == "changed":
+        file.chmod(0o644)
+        file.write_bytes(b"other")
+    else:
+        file.unlink()
+    engine = Engine()
+    conduct(out, engine, TASK)
+    assert engine.asked == [TASK.name]
+    assert file.exists()

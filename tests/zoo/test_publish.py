@@ -1,0 +1,77 @@
+"""Artefacts get names that people read; what was there before and is no more goes."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from zoo_documents import KEY, result
+
+from onnxslim_bert.zoo.publish import publish
+from onnxslim_bert.zoo.records import Row, Run
+from onnxslim_bert.zoo.store.storage import Storage
+
+
+def row(name: str = "int8", **files: str) -> Row:
+    """A row whose artefact has these files."""
+    made = result(files=dict.fromkeys(files, "00"), model=next(iter(files)))
+    return Row(KEY, "bert", name, "cpu", "quantize", "done", result=made)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The folder of a run with two files in objects/."""
+    for name in ("model.onnx", "model/model.32.onnx", "model/model.data"):
+        path = tmp_path / "objects" / KEY / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def test_one_file_is_a_link_under_the_name_of_its_recipe_and_target(out):
+    run = publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    path = out / run.rows[0].path
+    assert run.rows[0].path == "models/bert/int8.cpu.onnx"
+    assert path.samefile(out / "objects" / KEY / "model.onnx")
+    assert not os.access(path, os.W_OK) or os.geteuid() == 0
+    assert path.stat().st_mode & 0o222 == 0, "a change would be one of objects/"
+
+
+def test_several_files_are_a_folder(out):
+    several = row(**{"model/model.32.onnx": "", "model/model.data": ""})
+    run = publish(Run("zoo.toml", (), (several,)), out, Storage(out))
+    assert run.rows[0].path == "models/bert/int8.cpu/model/model.32.onnx"
+    assert (out / "models/bert/int8.cpu/model/model.data").read_text() == "model/model.data"
+
+
+def test_what_is_no_more_in_the_run_goes(out):
+    old, new = (Run("zoo.toml", (), (row(name, **{"model.onnx": ""}),)) for name in ("old", "new"))
+    publish(old, out, Storage(out))
+    publish(new, out, Storage(out))
+    assert [path.name for path in (out / "models/bert").iterdir()] == ["new.cpu.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["models", "objects"], "nothing temporary is left"
+
+
+def test_rows_without_an_artefact_have_no_path(out):
+    failed = replace(row(**{"model.onnx": ""}), status="failed", result=None)
+    run = publish(Run("zoo.toml", (), (failed,)), out, Storage(out))
+    assert run.rows[0].path == ""
+    assert list((out / "models").iterdir()) == []
+
+
+def test_artefacts_elsewhere_stay_there(tmp_path):
+    storage = Storage("memory://zoo-publish")
+    storage.write(f"objects/{KEY}/model.onnx", b"x")
+    run = publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), tmp_path, storage)
+    assert run.rows[0].path == f"objects/{KEY}/model.onnx"
+
+
+def test_file_systems_without_links_get_copies(out, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run = publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    path = out / run.rows[0].path
+    assert path.read_text() == "model.onnx"
+    assert not path.samefile(out / "objects" / KEY / "model.onnx")

@@ -1,0 +1,115 @@
+"""Two tasks have one key exactly when what decides their results is the same."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import workspace
+
+from onnxslim_bert.options import Options
+from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.provenance import file_sha256
+from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.sources import Sources
+from onnxslim_bert.zoo import tasks as module
+from onnxslim_bert.zoo.planning.plan import Plan, Planned
+from onnxslim_bert.zoo.tasks import Tasks
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Planned:
+    """A job on a model in a folder of its own."""
+    model = workspace(tmp_path)
+    sources = Sources("reviews", "reviews", rows=8, tokenizer=model.parent / "tokenizer.json")
+    return Planned("bert", "int8", "cpu", str(model), "quantize", None, Options(), sources)
+
+
+def key(job: Planned) -> str:
+    """Of the task that makes it."""
+    return Tasks(file_sha256).make(job).key
+
+
+def test_names_limits_and_budgets_decide_nothing(job):
+    other = replace(job, model="other", recipe="small", memory=1, timeout=2.0, budgets=Budgets(max_drop=0))
+    assert key(other) == key(job)
+
+
+def test_a_folder_that_moved_is_the_same_model(job, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(Path(job.source).parent, moved)
+    sources = replace(job.sources, tokenizer=moved / "tokenizer.json")
+    assert key(replace(job, source=str(moved / Path(job.source).name), sources=sources)) == key(job)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"passes": Recipe.parse("canonicalize?")},
+        {"options": Options(mode="dynamic")},
+        {"options": Options(seed=1)},
+        {"options": Options(max_length=64)},
+        {"target": "openvino"},
+    ],
+)
+def test_what_decides_the_result_is_in_the_key(job, changed):
+    assert key(replace(job, **changed)) != key(job)
+
+
+def test_rows_are_in_the_key(job):
+    assert key(replace(job, sources=replace(job.sources, rows=9))) != key(job)
+
+
+def test_a_changed_model_or_tokenizer_is_another(job):
+    before = key(job)
+    with Path(job.source).open("ab") as file:
+        file.write(b"\x0a\x00")  # an empty producer name: the same model, other bytes
+    middle = key(job)
+    assert job.sources.tokenizer is not None
+    job.sources.tokenizer.write_text(job.sources.tokenizer.read_text() + "\n")
+    assert len({before, middle, key(job)}) == 3
+
+
+def test_another_version_of_the_software_is_another(job, monkeypatch):
+    before = key(job)
+    monkeypatch.setattr(module, "versions", lambda target="cpu": {"onnxruntime": "99"})
+    assert key(job) != before
+
+
+def test_where_int8_products_saturate_is_decided_once(job, monkeypatch):
+    """The machine that plans decides for all workers."""
+    for saturates in (True, False):
+        monkeypatch.setattr(module, "u8s8_saturates", lambda answer=saturates: answer)
+        assert Tasks(file_sha256).make(job).payload["options"]["reduce_range"] is saturates
+
+
+def test_a_model_is_read_once(job):
+    read = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return file_sha256(path)
+
+    tasks = Tasks(counted)
+    tasks.make(job)
+    tasks.make(replace(job, options=Options(mode="dynamic")))
+    assert sorted(read) == sorted(set(read))
+    assert Path(job.source).name in read
+
+
+def test_timings_are_of_what_was_made(job):
+    """Another artefact, or another number of rounds, is timed anew; the name of the job does not matter."""
+    tasks = Tasks(file_sha256)
+    plan, task = Plan(Path("zoo.toml"), (job,)), tasks.make(job)
+    first = tasks.time(plan, [(job, task, "model.onnx")])
+    assert first.payload["outputs"] == {task.key: {"model": "model.onnx"}}
+    assert tasks.time(plan, [(replace(job, recipe="x"), task, "model.onnx")]).key == first.key
+    assert tasks.time(replace(plan, rounds=31), [(job, task, "model.onnx")]).key != first.key
+    assert tasks.time(plan, [(job, replace(task, key="0" * 64), "model.onnx")]).key != first.key
+
+
+def test_a_study_is_of_the_model_and_its_rows(job):
+    tasks = Tasks(file_sha256)
+    first = tasks.study([job])
+    assert tasks.study([replace(job, options=Options(mode="dynamic"))]).key == first.key
+    assert tasks.study([replace(job, sources=replace(job.sources, rows=9))]).key != first.key

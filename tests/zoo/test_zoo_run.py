@@ -1,0 +1,173 @@
+"""A zoo from its file to its folder: jobs in processes of their own, rows for all of them, nothing run twice."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import assert_refused, contents, run, run_process, workspace
+
+ZOO = """
+[defaults]
+calib = "calib.tsv"
+data = "eval.tsv"
+timeout = "5min"
+[recipes.int8]
+[recipes.fast]
+passes = "canonicalize?,fuse"
+[[models]]
+path = "model.onnx"
+name = "bert"
+[run]
+rounds = 3
+length = 8
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with zoo.toml and its run in out/."""
+    folder = tmp_path_factory.mktemp("zoo")
+    workspace(folder)
+    (folder / "zoo.toml").write_text(ZOO)
+    outcome = run("zoo", "run", folder / "zoo.toml", "-o", folder / "out")
+    assert outcome.code == 0, outcome
+    return folder
+
+
+@pytest.fixture
+def zoo(ran: Path, tmp_path: Path) -> Path:
+    """The same, to change."""
+    copy = tmp_path / "zoo"
+    shutil.copytree(ran, copy, copy_function=shutil.copy2)
+    return copy
+
+
+def document(folder: Path) -> dict:
+    """The run's document."""
+    found: dict = json.loads((folder / "out" / "run.json").read_text())
+    return found
+
+
+def again(zoo: Path, *arguments: object, old: str = "", new: str = "") -> tuple[dict, str]:
+    """Run it again, with this change to its file; the document, and what was said meanwhile."""
+    text = (zoo / "zoo.toml").read_text()
+    (zoo / "zoo.toml").write_text(text.replace(old, new) if old else text)
+    outcome = run("zoo", "run", zoo / "zoo.toml", "-o", zoo / "out", *arguments)
+    return document(zoo) | {"code": outcome.code}, outcome.err
+
+
+def test_every_job_is_a_row_with_its_artefact_proof_and_time(ran):
+    rows = document(ran)["rows"]
+    assert [(row["recipe"], row["status"], row["attempts"], row["cached"]) for row in rows] == [
+        ("int8", "done", 1, False),
+        ("fast", "done", 1, False),
+    ]
+    for row in rows:
+        assert (ran / "out" / row["path"]).is_file()
+        assert row["result"]["comparison"]["rows"] == 24
+        assert row["timed"]["latency"]["median_ms"] > 0
+        assert row["peak_bytes"] > 10_000_000
+
+
+def test_sources_are_studied_and_timed(ran):
+    (source,) = document(ran)["sources"]
+    assert source["nbytes"] == (ran / "model.onnx").stat().st_size
+    assert [layer["layer"] for layer in source["study"]["layers"]] == [0, 1, 2]
+    assert source["timings"]["cpu"]["rounds"] == 3
+
+
+def test_an_unchanged_zoo_runs_nothing(zoo):
+    before = contents(zoo / "out" / "objects")
+    found, said = again(zoo)
+    assert said == ""
+    assert all(row["cached"] and row["attempts"] == 1 for row in found["rows"])
+    assert contents(zoo / "out" / "objects") == before
+
+
+def test_only_what_changed_runs(zoo):
+    found, said = again(zoo, old="canonicalize?,fuse", new="canonicalize?")
+    assert [row["cached"] for row in found["rows"]] == [True, False]
+    assert [line.split(":")[0] for line in said.splitlines()] == ["3/3 making bert fast cpu", "4/4 timing bert cpu"]
+
+
+def test_budgets_are_judged_anew_on_the_same_artefacts(zoo):
+    found, said = again(zoo, old="[recipes.int8]", new="[recipes.int8]\nbudgets = { max-size = 1000 }")
+    assert (said, found["code"]) == ("", 6)
+    assert [row["exit_code"] for row in found["rows"]] == [6, 0]
+
+
+def test_a_failing_job_is_a_row_and_the_others_go_on(zoo):
+    """And stays one until it is asked for again."""
+    found, said = again(zoo, old="canonicalize?,fuse", new="canonicalize?,quantize-static,fuse,drop-layers{layers=7}")
+    first, second = found["rows"]
+    assert (first["status"], second["status"], found["code"]) == ("done", "failed", 2)
+    assert second["message"] in said
+    found, said = again(zoo)
+    assert (said, found["rows"][1]["attempts"]) == ("", 1)
+    outcome = run("zoo", "retry", zoo / "out")
+    assert outcome.out == "make bert fast cpu: was failed, runs again\n"
+    assert "bert fast cpu" in again(zoo)[1]
+
+
+def test_limits_end_a_job(zoo):
+    found, _ = again(zoo, old="[recipes.fast]", new='[recipes.fast]\nmemory = "1MB"\nseed = 1')
+    assert (found["rows"][1]["status"], found["rows"][1]["exit_code"], found["code"]) == ("memory", 1, 1)
+
+
+def test_status_says_what_ran(ran):
+    outcome = run("zoo", "status", ran / "out", "--json")
+    tasks = json.loads(outcome.out)["tasks"]
+    assert sorted((task["kind"], task["status"]) for task in tasks) == [
+        ("make", "done"),
+        ("make", "done"),
+        ("study", "done"),
+        ("time", "done"),
+    ]
+    assert "4 done" in run("zoo", "status", ran / "out").out
+
+
+def test_garbage_is_what_the_last_run_does_not_need(zoo):
+    objects = zoo / "out" / "objects"
+    before = set(objects.iterdir())
+    again(zoo, old="canonicalize?,fuse", new="canonicalize?")
+    dry = run("zoo", "gc", zoo / "out", "--dry-run").out
+    assert "2 things" in dry, "the artefact of the old recipe, and its timing"
+    assert before < set(objects.iterdir())
+    assert run("zoo", "gc", zoo / "out").out == dry.replace("would be freed", "freed")
+    assert len(set(objects.iterdir())) == 4
+    assert run("zoo", "gc", zoo / "out", "--cache-age", 0).out.count("cache/") > 3
+
+
+def test_junit_markdown_and_json(zoo):
+    outcome = run(
+        *("zoo", "run", zoo / "zoo.toml", "-o", zoo / "out"),
+        *("--json", "--junit", zoo / "j.xml", "--markdown", zoo / "s.md"),
+    )
+    assert json.loads(outcome.out)["rows"] == document(zoo)["rows"]
+    assert 'name="made on bert int8 cpu"' in (zoo / "j.xml").read_text()
+    assert "bert" in (zoo / "s.md").read_text()
+
+
+def test_every_mistake_is_printed_and_nothing_is_made(zoo):
+    (zoo / "zoo.toml").write_text(ZOO.replace("[recipes.int8]", "[recipes.int8]\nmod = 1\nbatch = 2"))
+    outcome = run("zoo", "run", zoo / "zoo.toml", "-o", zoo / "new")
+    assert outcome.code == 2
+    lines = outcome.err.splitlines()
+    assert [line.split(" ")[1] for line in lines] == ["zoo.toml:7:", "zoo.toml:8:"]
+    assert not (zoo / "new").exists()
+
+
+def test_a_folder_of_models_is_a_zoo(tmp_path):
+    workspace(tmp_path)
+    outcome = run("zoo", "run", tmp_path, "--calib", tmp_path / "calib.tsv", "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome
+    assert [row["status"] for row in document(tmp_path)["rows"]] == ["done"]
+
+
+def test_one_run_at_a_time(zoo):
+    from onnxslim_bert.zoo.store.state import State
+
+    with State(zoo / "out" / "zoo.sqlite") as state, state.lock():
+        outcome = run_process("zoo", "run", zoo / "zoo.toml", "-o", zoo / "out")
+    assert_refused(outcome, "goes on here in process")
