@@ -1,0 +1,45 @@
+"""`onnxslim report`: one HTML file that shows a run."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(epilog="The page needs no network and no other file; a browser of 2024 or later shows it.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write  [default: RUN/report.html]")
+@click.option(
+    "--model", "models", multiple=True, metavar="PATTERN", help="Only models whose names match, like 'bert-*'."
+)
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def report(run: Path, output: Path | None, models: tuple[str, ...], force: bool) -> None:
+    """Show RUN, the folder of a zoo run or its run.json, or the report that `onnxslim quantize` wrote.
+
+    On the page: which job to take of each model, what smaller and faster costs, all jobs in a table, and of each job
+    what its passes did, where bytes and milliseconds went, and the sentences on which it differs most.
+
+    \b
+    onnxslim report out/ -o report.html
+    onnxslim report model.int8.json -o report.html
+    """
+    from dataclasses import replace
+
+    from onnxslim_bert.cli.tables import console
+    from onnxslim_bert.output import check_output, write_atomically
+    from onnxslim_bert.report_page.charts import check_installed
+    from onnxslim_bert.report_page.document import load_document
+    from onnxslim_bert.report_page.page import render
+    from onnxslim_bert.report_page.reduce import only
+    from onnxslim_bert.run_summary import summary
+
+    written = output or (run if run.is_dir() else run.parent) / "report.html"
+    check_installed()
+    check_output(written, overwrite=force, inputs=[run] if run.is_file() else [])
+    document = load_document(run)
+    if models:
+        document = replace(document, run=only(document.run, models))
+    page = render(document)
+    write_atomically(written, [page.html.encode()], overwrite=force)
+    screen = console()
+    screen.print(summary(document.run, screen.width))
+    click.echo(f"{written} written{f'. {page.left_out}' if page.left_out else ''}")
