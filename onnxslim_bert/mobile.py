@@ -15,6 +15,7 @@ from onnxslim_bert.model import Model
 from onnxslim_bert.output import staging
 from onnxslim_bert.proof.signature import fixed_shape
 from onnxslim_bert.proof.workload import Workload, same_feeds
+from onnxslim_bert.provenance import MEASURED, forget
 from onnxslim_bert.runtime import CPU, open_session, run, session_options
 
 Style = Literal["fixed", "runtime"]
@@ -56,7 +57,9 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
     with staging(output) as folder:
         source, made = folder / "source" / f"{path.stem}.onnx", folder / output.name
         source.parent.mkdir()
-        Model.load(path).save(source)  # one file, beside which the tool may write
+        given = Model.load(path)
+        forget(given.header, MEASURED)  # of the file as it was
+        given.save(source)  # one file, beside which the tool may write
         _convert(source, made, style)
         (model,), (operators,) = made.glob("*.ort"), made.glob("*.config")
         _drop_header(operators)

@@ -17,7 +17,7 @@ from onnxslim_bert.proof.footprint import model_files
 from onnxslim_bert.wire import read_skeleton
 
 KEY = "onnxslim_bert.provenance"
-MEASURED = "onnxslim_bert.release.measured"  # `measured.Measured`
+MEASURED = "onnxslim_bert.release.measured"  # `release.measured.Measured`
 CHUNK = 1 << 20
 
 
@@ -64,15 +64,21 @@ def _described(dataset: Dataset | None) -> tuple[str, str]:
 
 def stamp(model: Model, provenance: Provenance) -> None:
     """Write `provenance` into the model's metadata, where it ends what was said of an earlier form of it."""
-    kept = [entry for entry in model.header.metadata_props if entry.key not in (KEY, MEASURED)]
-    del model.header.metadata_props[:]
-    model.header.metadata_props.extend(kept)
+    forget(model.header, KEY, MEASURED)
     model.header.metadata_props.add(key=KEY, value=json.dumps(asdict(provenance), sort_keys=True))
 
 
+def forget(header: onnx.ModelProto, *keys: str) -> None:
+    """Take these entries out of the metadata."""
+    kept = [entry for entry in header.metadata_props if entry.key not in keys]
+    del header.metadata_props[:]
+    header.metadata_props.extend(kept)
+
+
 def notes(path: Path) -> dict[str, str]:
-    """The metadata of a model file, the last value of each key. Raises ModelError for a file that is no model."""
-    return {entry.key: entry.value for entry in read_skeleton(path)[0].metadata_props}
+    """The metadata of a model file that are text, the last value of each key. Raises ModelError for no model."""
+    entries = read_skeleton(path)[0].metadata_props
+    return {entry.key: entry.value for entry in entries if isinstance(entry.value, str)}  # bytes, where no UTF-8
 
 
 def provenance_in(path: Path, held: Mapping[str, str]) -> Provenance:

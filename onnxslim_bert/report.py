@@ -20,9 +20,9 @@ def report_path(output: Path) -> Path:
 
 
 def report_json(result: Any) -> dict[str, Any]:
-    """A result, any tree of dataclasses, as one JSON-ready document; numbers that are not finite become null."""
-    document: dict[str, Any] = _plain(result)
-    return {"schema": SCHEMA, "onnxslim_bert": onnxslim_bert.__version__, "host": _plain(host()), **document}
+    """A result, any tree of dataclasses, as one JSON-ready document."""
+    document: dict[str, Any] = plain(result)
+    return {"schema": SCHEMA, "onnxslim_bert": onnxslim_bert.__version__, "host": plain(host()), **document}
 
 
 def write_report(path: Path, result: Any, *, overwrite: bool = False) -> None:
@@ -31,13 +31,14 @@ def write_report(path: Path, result: Any, *, overwrite: bool = False) -> None:
     write_atomically(path, [text.encode()], overwrite=overwrite)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A tree of dataclasses, mappings and sequences, JSON-ready; numbers that are not finite become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

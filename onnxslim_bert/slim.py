@@ -105,7 +105,9 @@ def slim(
     if calibration is not None and evaluation is not None:
         check_disjoint(calibration, evaluation)
     data = Data(calibration, evaluation, tokenizer)
-    options, trials, watch = _measuring(model, recipe, data, corpus, options, cache, damages, progress)
+    trials, watch = None, None
+    if data.calibration is not None or data.evaluation is not None or gate.budgets.min_speedup is not None:
+        options, trials, watch = _measuring(model, recipe, data, corpus, options, cache, damages, progress)
     steps = run_recipe(model, recipe, trials, allow_noop=allow_noop, watch=watch)
     options = replace(options, max_length=min(options.max_length, fixed_shape(model)[1] or options.max_length))
     provenance = Provenance.of(source, str(recipe), calibration, corpus)
@@ -133,9 +135,14 @@ def slim(
             )
         latencies: tuple[Latency, ...] = ()
         if gate.budgets.min_speedup is not None:
-            target, length = target_named(options.target), options.max_length
             latencies = time_against(
-                source, candidate, target, max_length=length, threads=options.threads, seed=options.seed
+                source,
+                candidate,
+                target_named(options.target),
+                max_length=options.max_length,
+                threads=options.threads,
+                seed=options.seed,
+                progress=progress,
             )
         verdicts = seal(
             candidate,
@@ -183,8 +190,6 @@ def _measuring(
     progress: Progress | None,
 ) -> tuple[Options, Trials | None, Watch | None]:
     """`options` as they fit the model, trials for passes, and a watch over their damage; as far as there are data."""
-    if data.calibration is None and data.evaluation is None:
-        return options, None, None
     canonical, shape = model.clone(), shape_of(recipe)
     run_recipe(canonical, Recipe.parse("canonicalize?"))
     check_vocabulary(canonical, data.tokenizer)

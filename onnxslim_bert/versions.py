@@ -27,7 +27,8 @@ def sources_hash() -> str:
     """The first 12 hexadecimal digits of a sha256 over our own modules and their names."""
     root = Path(onnxslim_bert.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *(root / "passes").glob("*.py"), *(root / "calibration").glob("*.py")]):
+    linked = (path for folder in ("passes", "calibration") for path in (root / folder).glob("*.py"))  # in a checkout
+    for path in sorted({*root.rglob("*.py"), *linked}):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

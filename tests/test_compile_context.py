@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.compile_context import compile_contexts, default_outputs
 from onnxslim_bert.errors import OutputError, ProviderError
+from onnxslim_bert.provenance import KEY, MEASURED, notes
+from onnxslim_bert.release.trailer import write_trailer
 from onnxslim_bert.targets.session import open_on
 from onnxslim_bert.targets.table import TARGETS
 
@@ -86,6 +88,16 @@ def test_each_chip_gets_a_file_that_answers_the_same(tmp_path, monkeypatch):
     assert "for soc 43 (v73), all 2 nodes in 1 partition; answers the same when loaded" in outcome.out
     outcome = run("compile", source, "--soc", "58")
     assert (outcome.code, outcome.out) == (5, "")
+
+
+def test_what_was_measured_of_a_model_is_not_said_of_its_context(tmp_path):
+    pytest.importorskip("onnxruntime_qnn")
+    source = tiny(tmp_path / "m.onnx")
+    for key in (KEY, MEASURED):
+        write_trailer(source, key, "{}")
+    compile_contexts(source, {"57": tmp_path / "a.onnx"}, QNN)
+    assert {KEY, MEASURED} <= notes(source).keys()
+    assert {KEY, MEASURED} & notes(tmp_path / "a.onnx").keys() == {KEY}
 
 
 def test_a_model_that_is_not_taken_whole_is_refused(tmp_path):

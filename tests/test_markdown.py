@@ -65,8 +65,8 @@ def test_rows_are_as_wide_as_the_header():
 
 
 def test_a_heading_is_one_line_of_text():
-    (opening, inline, _) = MarkdownIt("commonmark").parse(heading("model\n# *x*.onnx"))
-    assert (opening.tag, "".join(child.content for child in inline.children)) == ("h3", "model # *x*.onnx")
+    (opening, inline, _) = MarkdownIt("commonmark").parse(heading("model\n# *x*.onnx #"))
+    assert (opening.tag, "".join(child.content for child in inline.children)) == ("h3", "model # *x*.onnx #")
 
 
 def test_append_keeps_what_is_there(tmp_path: Path):

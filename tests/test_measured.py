@@ -224,6 +224,24 @@ def test_a_record_that_cannot_be_followed_is_refused(model, values):
         read(model)
 
 
+def test_a_record_that_is_no_text_is_none(model):
+    """protobuf hands out bytes where a string is no UTF-8."""
+    content, key = model.read_bytes()[: content_end(model, MEASURED)], MEASURED.encode()
+    entry = b"\x0a" + bytes([len(key)]) + key + b"\x12\x02\xff\xfe"
+    model.write_bytes(content + b"\x72" + bytes([len(entry)]) + entry)
+    assert read(model)[1] is None
+
+
+def test_what_a_message_quotes_of_a_record_is_short_and_printable(model):
+    for values in ({"schema": "\x1b[31m" + "x" * 999}, {"\x1b[31m" + "x" * 999: 1}):
+        write_trailer(model, MEASURED, json.dumps({**asdict(measured(model)), **values}))
+        with pytest.raises(DataError) as caught:
+            read(model)
+        said = str(caught.value).replace(str(model), "")
+        assert said.isprintable()
+        assert len(said) < 200
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"source": 1}', "null", "[" * 100_000])
 def test_a_broken_provenance_is_said(model, text):
     write_trailer(model, KEY, text)

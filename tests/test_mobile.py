@@ -1,6 +1,8 @@
 """Models in ORT format, and the operators that a build of ONNX Runtime must have for them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -12,6 +14,8 @@ from onnxslim_bert import mobile
 from onnxslim_bert.cli.mobile import mobile as command
 from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.mobile import same_addresses, write_mobile
+from onnxslim_bert.provenance import KEY, MEASURED
+from onnxslim_bert.release.trailer import write_trailer
 from onnxslim_bert.runtime import open_session
 
 NAME = "bert-ts17-sdpa"
@@ -50,6 +54,15 @@ def test_the_command_says_what_it_wrote(tmp_path):
     assert str(operators) == document["operators"]
     domain, opset, names = operators.read_text().splitlines()[-1].split(";")
     assert (domain, opset, names) == ("ai.onnx", "17", "LayerNormalization")
+
+
+def test_what_was_measured_of_a_model_is_not_said_of_what_is_made_of_it(tmp_path):
+    source = Path(shutil.copy(fixture(NAME), tmp_path / "m.onnx"))
+    for key in (KEY, MEASURED):
+        write_trailer(source, key, "{}")
+    made = write_mobile(source, tmp_path / "phone", "fixed")
+    session = ort.InferenceSession(str(made.model), providers=["CPUExecutionProvider"])
+    assert {KEY, MEASURED} & session.get_modelmeta().custom_metadata_map.keys() == {KEY}
 
 
 def test_an_existing_folder_is_refused(tmp_path):

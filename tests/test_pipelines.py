@@ -27,7 +27,7 @@ pytest.importorskip("check_jsonschema")
 
 PIPELINES = ROOT / "docs" / "pipelines"
 GITHUB, GITLAB = PIPELINES / "github-actions.yml", PIPELINES / "gitlab-ci.yml"
-INSTALL = "pip install onnxslim-bert"
+INSTALL = 'pip install "onnxslim-bert[report]"'
 BASH = shutil.which("bash")
 runs_bash = pytest.mark.skipif(BASH is None or os.name != "posix", reason="needs bash")
 
@@ -201,7 +201,7 @@ def test_both_services_run_the_same_commands():
     assert commands(ours) == commands(theirs)
     assert commands(ours) == [
         *("onnxslim quantize", "onnxslim validate", "onnxslim verify"),
-        *("onnxslim zoo run", "onnxslim zoo diff", "onnxslim report"),
+        *("onnxslim zoo run", "onnxslim zoo diff", "onnxslim zoo gc", "onnxslim report"),
     ]
 
 

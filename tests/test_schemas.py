@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +19,13 @@ from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.provenance import Provenance
 from onnxslim_bert.release.schema import schema, schemas
 from onnxslim_bert.report import SCHEMA, report_json
+from onnxslim_bert.zoo.differences.diff import diff
+from onnxslim_bert.zoo.differences.regressions import Limits
 from onnxslim_bert.zoo.records import Result, Row, Run, Source
 
 Json = dict[str, Any]
+# Fields whose own fields no schema names: they are whatever a pass, a model or a run has.
+FREE = ("details", "methods", "files", "parts", "outcomes", "footprints", "placements", "buckets", "counts")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +66,14 @@ def documents(folder: Path) -> dict[str, Json]:
         "bench": printed("bench", source, small, "--rounds", "2", "--seq", "8"),
         "verify": printed("verify", small),
         "verify without the gate": printed("verify", folder / "d.onnx"),
-        "zoo-run": report_json(Run("zoo.toml", (Source("m", "m.onnx", "ab", 9),), rows(), 1.5)),
+        "zoo-run": report_json(zoo()),
+        "zoo-diff": report_json(diff(replace(zoo(), rows=rows()[:1]), zoo(), Limits())),
     }
+
+
+def zoo() -> Run:
+    """A run of both jobs."""
+    return Run("zoo.toml", (Source("m", "m.onnx", "ab", 9),), rows(), 1.5)
 
 
 def rows() -> tuple[Row, ...]:
@@ -101,7 +112,7 @@ def strict(node: Any) -> Any:
 
 
 RUNS = ["quantize-report", "quantize-report missed", "quantize-report without rows", "slim-report", "validation"]
-RUNS += ["validation of several", "bench", "verify", "verify without the gate", "zoo-run"]
+RUNS += ["validation of several", "bench", "verify", "verify without the gate", "zoo-run", "zoo-diff"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -117,18 +128,18 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if isinstance(node, dict):
         for key, value in node.items():
             yield (*path, key)
-            if key not in ("details", "methods", "files", "parts", "outcomes", "footprints", "placements", "buckets"):
+            if key not in FREE:
                 yield from places(value, (*path, key))
     elif isinstance(node, list) and node:
         yield from places(node[0], (*path, 0))
 
 
-@pytest.mark.parametrize("name", ["quantize-report", "verify", "validation of several"])
+@pytest.mark.parametrize("name", ["quantize-report", "verify", "validation of several", "zoo-diff"])
 def test_a_field_that_is_missing_is_an_error(documents, name):
     """Each one, wherever it is: a schema that lets anything pass would not see it."""
     checker = jsonschema.Draft202012Validator(json.loads(schema(name.split()[0])))
     for path in list(places(documents[name])):
-        if path[-2:-1] and path[-2] in ("details", "methods", "outcomes", "footprints", "placements", "buckets"):
+        if path[-2:-1] and path[-2] in FREE:
             continue
         damaged = copy.deepcopy(documents[name])
         node: Any = damaged

@@ -20,6 +20,7 @@ from onnxslim_bert.model import Model
 from onnxslim_bert.options import Options
 from onnxslim_bert.provenance import KEY, file_sha256
 from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.release.measured import read
 from onnxslim_bert.slim import slim
 from onnxslim_bert.sources import Sources
 
@@ -252,6 +253,31 @@ def test_a_tokenizer_is_rewritten_only_behind_a_map(model, tmp_path):
 )
 def test_what_would_be_ignored_or_cannot_be_is_refused(model, arguments, message):
     assert_refused(run("slim", model, "-o", model.parent / "out.onnx", *arguments), message)
+
+
+def test_a_recipe_for_another_target_is_judged_and_recorded_for_it(model):
+    """A time on the CPU says nothing of a phone."""
+    target = model.parent / "out.onnx"
+    arguments = ("-p", "canonicalize", "--target", "coreml", "--seq", "7", "--min-speedup", "1000", "-o", target)
+    outcome = run("slim", model, *arguments)
+    assert outcome.code == 0, outcome
+    assert "CoreMLExecutionProvider would take" in outcome.out
+    assert "min-speedup inconclusive" in outcome.out
+    _, measured = read(target)
+    assert measured is not None
+    assert (measured.target, measured.max_length) == ("coreml", 7)
+    assert_refused(
+        run("slim", model, *arguments, "--force", "--allow-fallback", "--target", "cpu"), "--seq does nothing"
+    )
+    assert_refused(run("slim", model, "-p", "fuse", "-o", target, "--force", "--allow-fallback"), "nothing for cpu")
+
+
+def test_a_speedup_needs_no_rows(model):
+    """It is timed on no more tokens than the model has positions for."""
+    options = ("--min-speedup", "0.01", "--threads", "1", "--seed", "2", "--max-length", "100")
+    outcome = run("slim", model, "-p", "canonicalize?,fuse", "-o", model.parent / "out.onnx", *options)
+    assert outcome.code == 0, outcome
+    assert "min-speedup met" in outcome.out
 
 
 def test_a_result_for_another_target_is_placed_and_proven_as_far_as_that_goes(model):

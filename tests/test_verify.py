@@ -12,10 +12,11 @@ import onnx
 import pytest
 from command_line import ROOT, assert_refused, contents, run, workspace
 
-from onnxslim_bert.calibration.datasets import load_dataset
+from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.errors import AccuracyGateError, GateError
 from onnxslim_bert.provenance import KEY, MEASURED
-from onnxslim_bert.release.measured import Measured, read, record
+from onnxslim_bert.release.measured import Asked, Measured, read, record
+from onnxslim_bert.release.rows_again import rows_again
 from onnxslim_bert.release.trailer import content_end
 from onnxslim_bert.release.verification import Check, Verification
 from onnxslim_bert.release.verify import Now, verify
@@ -193,6 +194,14 @@ def test_rows_that_are_not_here_fail_unless_that_is_allowed(folder):
     assert "max-size met" in outcome.out
     assert "max-drop" not in outcome.out
     assert_refused(run("verify", result(folder), "--allow-missing-data", "--strict"), "give one of them")
+
+
+def test_a_corpus_is_not_here_while_the_rows_to_leave_out_of_it_are_missing(folder):
+    """It would be another one."""
+    asked = Asked("", "eval.tsv", "calib.tsv", None, (), "")
+    assert isinstance(rows_again(asked, 0, folder, {})["corpus"], Dataset)
+    (folder / "eval.tsv").unlink()
+    assert "eval.tsv" in str(rows_again(asked, 0, folder, {})["corpus"])
 
 
 def test_calibration_rows_may_be_missing_while_the_gate_is_run(folder):

@@ -21,7 +21,7 @@ from pathlib import Path
 from onnxslim_bert.report_page.document import load_document
 from onnxslim_bert.report_page.page import render
 from onnxslim_bert.zoo.engines.local import LocalEngine
-from onnxslim_bert.zoo.engines.task import Ended, Ends, Started, Task
+from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
 from onnxslim_bert.zoo.planning.zoo_file import parse_zoo
 from onnxslim_bert.zoo.run import run_zoo
 from onnxslim_bert.zoo.store.storage import Storage
@@ -44,6 +44,7 @@ class Silent:
 
     def waiting(self, tasks: object, cached: int) -> None: ...
     def started(self, task: Task, worker: str) -> None: ...
+    def doing(self, task: Task, what: str) -> None: ...
     def ended(self, task: Task, ended: Ended) -> None: ...
 
 
@@ -53,7 +54,9 @@ class Canned:
     def __init__(self, artefact: Path) -> None:
         self.artefact = artefact
 
-    def run(self, tasks: Iterable[Task], storage: str, started: Started, *, alone: bool = False) -> Ends:
+    def run(
+        self, tasks: Iterable[Task], storage: str, started: Started, *, doing: Doing = ignore, alone: bool = False
+    ) -> Ends:
         """As `Engine`."""
         place = Storage(storage)
         document = json.loads((self.artefact / "result.json").read_text())

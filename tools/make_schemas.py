@@ -23,6 +23,7 @@ from onnxslim_bert.release.verification import Verification
 from onnxslim_bert.report import SCHEMA
 from onnxslim_bert.search.run import Searched
 from onnxslim_bert.slim import Slimmed
+from onnxslim_bert.zoo.differences.diff import Diff
 from onnxslim_bert.zoo.records import Run
 
 FOLDER = Path(__file__).parents[1] / "onnxslim_bert" / "schemas"
@@ -47,6 +48,7 @@ DOCUMENTS = {
     "bench": Document(Bench, "What `onnxslim bench` measured.", host=False),
     "verify": Document(Verification, "What `onnxslim verify` found."),
     "zoo-run": Document(Run, "A run of `onnxslim zoo run`: its run.json."),
+    "zoo-diff": Document(Diff, "What `onnxslim zoo diff` found."),
 }
 
 

@@ -219,14 +219,19 @@ def notes(result: "Result") -> Iterator[str]:
     """Where it runs, which file holds which length, and what other CPUs would make of it."""
     if result.buckets:
         yield "lengths: " + ", ".join(f"{length} in {file}" for length, file in result.buckets.items())
-    if result.placement:
-        yield placed(result.placement) + f" ({result.unproven})" * bool(result.unproven)
-    elif result.unproven:
-        yield f"not run: {result.unproven}"
+    yield from where(result.placement, result.unproven)
     if not result.latencies:
         yield "latency: not measured, as nothing on this machine runs it at the speed of the target"
     if result.saturating and result.saturating.layers:
         yield saturation(result.saturating)
+
+
+def where(placement: "Placement | None", unproven: str) -> Iterator[str]:
+    """Where a model's nodes run, and what could not be shown of it."""
+    if placement:
+        yield placed(placement) + f" ({unproven})" * bool(unproven)
+    elif unproven:
+        yield f"not run: {unproven}"
 
 
 def placed(placement: "Placement") -> str:

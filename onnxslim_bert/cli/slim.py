@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from onnxslim_bert.search.run import Searched
     from onnxslim_bert.slim import Slimmed
 
-SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
 
-
-@click.command(epilog="`onnxslim passes` lists the passes; a `?` after one lets it find nothing to do.")
+@click.command(
+    epilog="`onnxslim passes` lists the passes; a `?` after one lets it find nothing to do. Exit code: 0 written; "
+    "2 usage, model or data; 5 provider. A missed budget writes nothing: 3 accuracy or agreement; 4 latency; 6 size."
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
@@ -30,6 +31,7 @@ SEARCHED = ["target_speedup", "target_size", "max_drop", "batch"]
     help="On what the model is to run: after the recipe come the passes that `quantize --target` runs.",
 )
 @click.option("--seq", type=COUNT, help="Tokens in a row, for qnn, coreml and nnapi.")
+@click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
 @click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
 @click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
 @click.option(
@@ -67,6 +69,7 @@ def slim(
     recipe: str | None,
     place: str,
     seq: int | None,
+    allow_fallback: bool,
     output: Path | None,
     target_speedup: float | None,
     target_size: str | None,
@@ -122,23 +125,30 @@ def slim(
         raise click.UsageError("give either a recipe (-p) or a target (--target-speedup, --target-size, --max-drop)")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
-    refuse_ignored(
-        [*BUDGETS[1:], "strict", "allow_noop", "rewrite_tokenizer", "place", "seq"] if searches else ["batch"],
-        "with" + "out" * (not searches) + " a target",
-    )
+    of_recipe = [*BUDGETS[1:], "strict", "allow_noop", "allow_fallback", "rewrite_tokenizer", "place", "seq"]
+    refuse_ignored(of_recipe if searches else ["batch"], "with" + "out" * (not searches) + " a target")
     if calib is None:
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
     if calib is None and data is None:
-        refuse_ignored(["max_length", "tokenizer", "text_columns", "seed", "threads"], "without --calib or --data")
+        of_runs = ["max_length", "seed", "threads"] if min_speedup is None else []
+        refuse_ignored([*of_runs, "tokenizer", "text_columns"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
     target = output or model
     sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus)
-    options = Options(max_length=max_length, threads=threads, seed=seed)
+    passes = None if recipe is None else lowered(Recipe.parse(recipe), place, seq)
+    options = Options(
+        max_length=max_length,
+        threads=threads,
+        seed=seed,
+        target=place,
+        seq=() if seq is None else (seq,),
+        allow_fallback=allow_fallback,
+    )
     gate = OPEN if searches else gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
     found: Searched | Slimmed
     with progress_bar() as progress:
-        if recipe is None:
+        if passes is None:
             nbytes = None if target_size is None else parse_size(target_size)
             targets = Targets(target_speedup, nbytes, max_drop)
             found = search_files(
@@ -156,7 +166,7 @@ def slim(
             found = run_slim(
                 model,
                 target,
-                lowered(Recipe.parse(recipe), place, seq),
+                passes,
                 sources,
                 options,
                 gate=gate,
@@ -176,21 +186,21 @@ def slim(
 
 def show(result: "Searched | Slimmed") -> None:
     """Print what was done, or found, and what it is worth."""
-    from onnxslim_bert.cli.validate import facts, spread
+    from onnxslim_bert.cli.quantize import where
+    from onnxslim_bert.cli.validate import compared
     from onnxslim_bert.inspection.wording import si
     from onnxslim_bert.slim import Slimmed
 
     if isinstance(result, Slimmed):
         for done in result.steps:
             click.echo(f"{done.step}: {done.note}")
+        for line in where(result.placement, result.unproven):
+            click.echo(line)
     else:
         show_frontier(result)
     seen = result.comparison
     if seen is not None:
-        click.echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %")
-        for score in seen.scores:
-            click.echo(f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}")
-        for line in facts(seen):
+        for line in compared(seen):
             click.echo(line)
     if isinstance(result, Slimmed):
         for verdict in result.verdicts:

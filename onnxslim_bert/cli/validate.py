@@ -145,6 +145,14 @@ def validate(
     enforce(verdicts, strict)
 
 
+def compared(seen: "Comparison") -> Iterator[str]:
+    """On which rows two models were compared, and what came of it."""
+    yield f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %"
+    for score in seen.scores:
+        yield f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}"
+    yield from facts(seen)
+
+
 def facts(seen: "Comparison") -> Iterator[str]:
     """One line for each thing that needs no label, and for McNemar's test."""
     close = seen.fidelity

@@ -92,17 +92,14 @@ def verify(
 
 def show(result: "Verification") -> None:
     """Print what was recorded and what was found."""
-    from onnxslim_bert.cli.validate import facts, spread
+    from onnxslim_bert.cli.validate import compared
 
     made = result.provenance
     click.echo(f"{result.model}: {made.recipe}")
     click.echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
     seen = result.comparison
     if seen is not None:
-        click.echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %")
-        for score in seen.scores:
-            click.echo(f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}")
-        for line in facts(seen):
+        for line in compared(seen):
             click.echo(line)
     for case in result.cases:
         click.echo(str(case))

@@ -16,7 +16,9 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
     onnxslim zoo gc out --dry-run
     onnxslim zoo gc out
 
-    Cached statistics and answers go when they are older than --cache-age: a recipe that is new may ask for them.
+    Cached statistics and answers go when they are older than --cache-age: a recipe that is new may ask for them. While
+    the last run is interrupted, what the run before it needs stays, too. In a --storage that several runs share, what
+    only the others need goes: give each its own.
     """
     from onnxslim_bert.inspection.wording import si
     from onnxslim_bert.zoo.documents import STATE, load_run
@@ -27,7 +29,8 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
     run = load_run(output)
     with State(output / STATE, create=False) as state, state.lock("zoo gc"):
         storage = Storage(run.storage or str(output))
-        found = unreferenced(storage, {task.key for task in state.tasks()}, cache_age=cache_age * DAY)
+        keep = state.needed() | {row.key for row in run.rows}
+        found = unreferenced(storage, keep, cache_age=cache_age * DAY)
         if not dry_run:
             delete(storage, found)
     for item in found:

@@ -23,9 +23,9 @@ def retry(output: Path, names: tuple[str, ...]) -> None:
 
     with State(output / STATE, create=False) as state, state.lock("zoo retry"):
         failed = [task for task in state.tasks() if task.status in ("failed", "crashed", "timeout", "memory")]
-        chosen = [task for task in failed if not names or any(name in task.name for name in names)]
+        chosen = [task for task in failed if not names or any(name in f"{task.kind} {task.name}" for name in names)]
         if names and not chosen:
-            known = ", ".join(task.name for task in failed) or "nothing"
+            known = ", ".join(f"{task.kind} {task.name}" for task in failed) or "nothing"
             raise DataError(f"no failed task's name holds {' or '.join(names)}; {known} failed")
         state.forget(task.key for task in chosen)
     for task in chosen:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli import INTERRUPTED, fail
 from onnxslim_bert.cli.options import COUNT, refuse_ignored
 
 
@@ -53,8 +54,9 @@ def run(
     onnxslim zoo run exports --calib sst2 -o out
     onnxslim zoo run zoo.toml -o out --engine dask://10.0.0.7:8786 --storage s3://models/zoo
 
-    A job is known by the content of its model, recipe and data and by the versions of the software; one that ended is
-    not run again. Interrupted or killed, the same command goes on where it was.
+    A folder with a zoo.toml in it is that file. A job is known by the content of its model, recipe and data and by the
+    versions of the software; one that ended is not run again, unless it was stopped at a limit that is wider now.
+    Interrupted or killed, the same command goes on where it was.
     """
     from onnxslim_bert.cli.tables import console
     from onnxslim_bert.cli.zoo_watch import watching
@@ -69,10 +71,14 @@ def run(
     from onnxslim_bert.zoo.rows import exit_code, verdicts_of
     from onnxslim_bert.zoo.run import run_zoo
 
+    if (plan / "zoo.toml").is_file():
+        plan = plan / "zoo.toml"
     if junit:
         check_output(junit, overwrite=force)
     else:
         refuse_ignored(["force"], "without --junit")
+    if markdown:
+        check_output(markdown, overwrite=True)
     if not plan.is_dir():
         refuse_ignored(["calib"], "with a zoo file, which names its data")
     if engine == "local":
@@ -86,10 +92,12 @@ def run(
             click.echo(f"left out: {item.path}: {item.reason}", err=True)
     else:
         wanted = read_zoo(plan)
-    with watching() as watch:
-        found = run_zoo(
-            wanted, output, engine_named(engine, jobs, patience=patience), storage=storage, strict=strict, watch=watch
-        )
+    runner = engine_named(engine, jobs, patience=patience)
+    try:
+        with watching() as watch:
+            found = run_zoo(wanted, output, runner, storage=storage, strict=strict, watch=watch)
+    except KeyboardInterrupt:
+        fail(f"interrupted; what has ended is in {output}, and the same command goes on from there", code=INTERRUPTED)
     if junit:
         write_atomically(junit, [junit_xml(plan.name, verdicts_of(found.rows), strict)], overwrite=force)
     document = report_json(found)

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from onnxslim_bert.zoo.store.state import TaskState
+    from onnxslim_bert.zoo.store.state import Invocation, TaskState
 
 
 @click.command()
@@ -28,15 +29,17 @@ def status(output: Path, as_json: bool) -> None:
     from onnxslim_bert.zoo.store.state import State
 
     with State(output / STATE, create=False) as state:
-        tasks = state.tasks()
+        going, tasks = state.going(), state.tasks()
+    if going is None:  # who was killed leaves tasks that seem to run
+        tasks = [replace(task, status="waiting") if task.status == "running" else task for task in tasks]
     if as_json:
-        click.echo(json.dumps(report_json({"tasks": tasks}), indent=2, allow_nan=False))
+        click.echo(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
     else:
-        show(tasks)
+        show(going, tasks)
 
 
-def show(tasks: "list[TaskState]") -> None:
-    """Print the tasks and how many there are of each kind."""
+def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
+    """Print the tasks, how many there are of each status, and who works on them."""
     from onnxslim_bert.cli.tables import console, plain_table
     from onnxslim_bert.inspection.wording import si
 
@@ -48,3 +51,7 @@ def show(tasks: "list[TaskState]") -> None:
     console().print(table)
     counts = Counter(task.status for task in tasks)
     click.echo(", ".join(f"{number} {status}" for status, number in counts.most_common()) or "no run has begun here")
+    if going:
+        click.echo(f"`{going.what}` goes on in process {going.worker}")
+    elif any(task.status == "waiting" for task in tasks):
+        click.echo("nothing goes on here: `onnxslim zoo run` finishes what waits")

@@ -32,7 +32,9 @@ def read_document(kind: type[D], text: bytes, source: object) -> D:
     if not isinstance(found, dict) or "schema" not in found:
         raise DataError(f'{source} has no schema version: needed an object with "schema": {kind.SCHEMA}')
     if found["schema"] != kind.SCHEMA:
-        raise DataError(f"{source} has schema version {found['schema']}: this program reads {kind.SCHEMA}")
+        raise DataError(
+            f"{source} has schema version {json.dumps(found['schema'])[:40]}: this program reads {kind.SCHEMA}"
+        )
     document: D = _checked(found, kind, str(source))
     return document
 
@@ -66,7 +68,7 @@ def _fields(found: dict[str, Any], kind: Any, place: str) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     extra = sorted(found.keys() - known.keys())
     if extra:
-        raise DataError(f"{place}: {extra[0]} is no field of a {kind.__name__.lower()}")
+        raise DataError(f"{place}: {extra[0][:40]!r} is no field of a {kind.__name__.lower()}")
     missing = [name for name, field in known.items() if name not in found and _needed(field)]
     if missing:
         raise DataError(f"{place} is incomplete: needed {', '.join(missing)}")

@@ -6,7 +6,7 @@ they are compared within rounds only.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.host import Host, host
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds
-from onnxslim_bert.report import SCHEMA
+from onnxslim_bert.report import SCHEMA, plain
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import CPU_ONLY, Places
 from onnxslim_bert.targets.table import CPU
@@ -66,7 +66,7 @@ class Bench:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON-ready document."""
-        return {"schema": SCHEMA, "onnxslim_bert": __version__, **asdict(self)}
+        return {"schema": SCHEMA, "onnxslim_bert": __version__, **plain(self)}
 
 
 Entry = tuple[Path, Target]  # a model and on what it runs

@@ -1,14 +1,14 @@
 """What a validation found, and the document that it makes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_bert import __version__
 from onnxslim_bert.proof.bench import Bench
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.report import SCHEMA
+from onnxslim_bert.report import SCHEMA, plain
 from onnxslim_bert.targets.placement import Placement
 
 
@@ -36,11 +36,11 @@ class Validation:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON-ready document."""
-        return {"schema": SCHEMA, "onnxslim_bert": __version__, **asdict(self)}
+        return {"schema": SCHEMA, "onnxslim_bert": __version__, **plain(self)}
 
 
 def document(results: Sequence[Validation]) -> dict[str, Any]:
     """One JSON-ready document: the validation itself when there is one, else a list of them."""
     if len(results) == 1:
         return results[0].to_json()
-    return {"schema": SCHEMA, "onnxslim_bert": __version__, "validations": [asdict(result) for result in results]}
+    return {"schema": SCHEMA, "onnxslim_bert": __version__, "validations": plain(results)}

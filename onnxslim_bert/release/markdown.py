@@ -13,7 +13,7 @@ from onnxslim_bert.inspection.wording import si
 
 Document = Mapping[str, Any]  # what `--json` prints
 NONE = "-"
-MARKS = re.compile(r"([\\`*_\[\]<>|~&$])")
+MARKS = re.compile(r"([\\`*_\[\]<>|~&$#])")
 
 
 def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

@@ -38,10 +38,11 @@ def rows_again(asked: Asked | None, seed: int, folder: Path, given: Mapping[str,
     # read apart, so that one that is missing does not hide the other
     evaluation = _read("evaluation", specs, lambda: evaluation_alone(sources).load(seed)[1])
     rows = evaluation if isinstance(evaluation, Dataset) else None
+    missing = bool(specs["evaluation"]) and rows is None  # and its rows are to be left out of the corpus
     return {
         "calibration": _read("calibration", specs, lambda: sources.load(seed)[0]),
         "evaluation": evaluation,
-        "corpus": _read("corpus", specs, lambda: sources.load_corpus(rows)),
+        "corpus": evaluation if missing else _read("corpus", specs, lambda: sources.load_corpus(rows)),
     }
 
 

@@ -16,7 +16,7 @@ NUMBERS = (
     "Faster",
     "Quality",
     "Unit, 95 % interval",
-    "Same class, %",
+    "Agreement, %",
     "On target, %",
     "CPU, s",
 )

@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from onnxslim_bert.zoo.engines.task import Ended, Engine, Task
-from onnxslim_bert.zoo.store.state import State
-from onnxslim_bert.zoo.store.storage import Storage
+from onnxslim_bert.zoo.store.state import State, TaskState
+from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 UNENDED = ("waiting", "running")
 
@@ -36,7 +36,7 @@ class Conductor:
         """Bring every task to its end; those that ended before stay as they are."""
         distinct = {task.key: task for task in tasks}
         self.state.expect(distinct.values())
-        missing = {key: task for key, task in distinct.items() if not self.is_over(key)}
+        missing = {key: task for key, task in distinct.items() if not self.is_over(task)}
         for key in missing:
             self.storage.delete(f"objects/{key}")  # of a damaged artefact, the result would be taken for its own
         self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
@@ -47,14 +47,14 @@ class Conductor:
                 self.state.finish(ended)
                 self.watch.ended(missing[ended.key], ended)
 
-    def is_over(self, key: str) -> bool:
-        """Whether the task has its result, or failed and was not asked for again (`zoo retry`)."""
-        known = self.state.known(key)
-        if known is not None and known.status not in (*UNENDED, "done"):
+    def is_over(self, task: Task) -> bool:
+        """Whether the task has its result, or failed and would again: only `zoo retry` asks for that."""
+        known = self.state.known(task.key)
+        if known is not None and known.status not in (*UNENDED, "done") and not is_freer(task, known):
             return True
-        if self.is_intact(key):
+        if self.is_intact(task.key):
             if known is None or known.status != "done":  # the run was killed between the result and the account of it
-                self.state.finish(Ended(key, "done"))
+                self.state.finish(Ended(task.key, "done"))
             return True
         return False
 
@@ -73,12 +73,21 @@ class Conductor:
         return True
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """What the task wrote about itself; None when it is not there."""
-        text = self.storage.read(f"objects/{key}/result.json")
-        document: dict[str, Any] | None = None if text is None else json.loads(text)
-        return document
+        """What the task wrote about itself; None when it is not there, or is something else."""
+        try:
+            document = json.loads(self.storage.read(result_name(key)) or b"null")
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) and document.get("key") == key else None
 
     def _started(self, task: Task, worker: str) -> None:
         self.state.begin(task, worker)
         self.ran.add(task.key)
         self.watch.started(task, worker)
+
+
+def is_freer(task: Task, known: TaskState) -> bool:
+    """Whether the task was stopped at a limit that is wider now."""
+    limits = {"memory": (known.memory, task.memory), "timeout": (known.timeout, task.timeout)}
+    before, now = limits.get(known.status, (None, None))
+    return before is not None and (now is None or now > before)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.errors import DataError
 from onnxslim_bert.options import Options
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.provenance import Provenance, file_sha256
@@ -15,12 +15,11 @@ from onnxslim_bert.report import report_path
 from onnxslim_bert.slim import Slimmed, slim
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Result
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
-from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.study import parts_of
-from onnxslim_bert.zoo.tasks import model_sha256
 
 WORST = 10  # rows of largest difference that are kept
 
@@ -31,9 +30,7 @@ def make(task: Task, storage: Storage, folder: Path) -> Result:
     Times are left out: they are those of the "time" task, and the same inputs give the same bytes.
     """
     payload = task.payload
-    with opened(payload["source"]) as source:
-        if model_sha256(source, file_sha256) != payload["source_sha256"]:
-            raise ModelError(f"{payload['source']} has changed since the run began; run it again")
+    with unchanged(payload) as source:
         made = _write(task, source, folder, ArrayCache(storage))
     _check_data(made.provenance, made.comparison, payload["data_sha256"])
     return made

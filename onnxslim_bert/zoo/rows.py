@@ -6,11 +6,10 @@ from dataclasses import replace
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.proof.gates import GATES, Verdict
 from onnxslim_bert.proof.verdicts import judge
-from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.conductor import UNENDED
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.planning.plan import Planned
-from onnxslim_bert.zoo.records import Result, Row, Timed
+from onnxslim_bert.zoo.records import Result, Row, Timed, Timing
 from onnxslim_bert.zoo.store.state import TaskState
 
 
@@ -21,10 +20,11 @@ def row_of(
     result: Result | None,
     timed: Timed | None,
     *,
+    untimed: Verdict | None = None,
     cached: bool,
     strict: bool,
 ) -> Row:
-    """The row of `job`. strict: an inconclusive verdict fails it."""
+    """The row of `job`. untimed: the verdict on times that were not had. strict: an inconclusive verdict fails it."""
     status = state.status if state and state.status not in UNENDED else "waiting"
     message, code = (state.message, state.exit_code) if state else ("", 0)
     verdicts: tuple[Verdict, ...] = ()
@@ -32,7 +32,7 @@ def row_of(
         code = 1
     if result is not None:
         try:
-            verdicts = verdicts_on(job, result, timed)
+            verdicts = verdicts_on(job, result, timed, untimed)
         except DataError as error:
             message, code = str(error), error.exit_code
         failed = sorted((v for v in verdicts if v.fails(strict)), key=lambda verdict: list(GATES).index(verdict.gate))
@@ -59,15 +59,22 @@ def row_of(
     )
 
 
-def verdicts_on(job: Planned, result: Result, timed: Timed | None) -> tuple[Verdict, ...]:
+def verdicts_on(
+    job: Planned, result: Result, timed: Timed | None, untimed: Verdict | None = None
+) -> tuple[Verdict, ...]:
     """A verdict on every budget of `job`. Raises DataError for one that its data cannot judge."""
-    return judge(
-        result.comparison,
-        job.budgets,
-        speedup=timed.latency.speedup if timed else None,
-        nbytes=result.output_bytes,
-        emulated=TARGETS[job.target].emulated,
-    )
+    speedup = timed.latency.speedup if timed else None
+    verdicts = judge(result.comparison, job.budgets, speedup=speedup, nbytes=result.output_bytes)
+    return (*verdicts, untimed) if untimed and not timed and job.budgets.min_speedup is not None else verdicts
+
+
+def why_untimed(timing: Timing | None, state: TaskState | None) -> Verdict:
+    """The verdict on a speed-up that was not measured: open where it cannot be or is still to be, missed where that
+    failed. timing, state: of the task that times.
+    """
+    if timing or state is None or state.status in UNENDED:
+        return Verdict("min-speedup", "inconclusive", timing.reason if timing else "not timed yet")
+    return Verdict("min-speedup", "missed", f"timing {state.status}: {state.message}")
 
 
 def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:

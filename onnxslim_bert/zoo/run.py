@@ -13,9 +13,9 @@ from onnxslim_bert.zoo.conductor import Conductor, Watch
 from onnxslim_bert.zoo.documents import RUN, STATE, structured
 from onnxslim_bert.zoo.engines.task import Engine, Task
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
-from onnxslim_bert.zoo.publish import publish
+from onnxslim_bert.zoo.publish import check_replaceable, publish
 from onnxslim_bert.zoo.records import Result, Row, Run, Source, Study, Timing
-from onnxslim_bert.zoo.rows import row_of
+from onnxslim_bert.zoo.rows import row_of, why_untimed
 from onnxslim_bert.zoo.store.collect_garbage import delete, leftovers
 from onnxslim_bert.zoo.store.state import State
 from onnxslim_bert.zoo.store.storage import Storage
@@ -36,10 +36,12 @@ def run_zoo(
     """
     began = time.monotonic()
     url = storage or str(out)
+    place = Storage(url)
+    check_replaceable(out)
     out.mkdir(parents=True, exist_ok=True)
     with State(out / STATE) as state, state.lock():
-        place = Storage(url)
-        delete(place, leftovers(place))
+        with place.workspace():  # where it cannot be written, no job could be
+            delete(place, leftovers(place))
         tasks = Tasks(state.sha256_of)
         jobs = [(job, tasks.make(job)) for job in plan.jobs]
         sources = {job.model: tasks.source(job) for job in plan.jobs}
@@ -53,7 +55,10 @@ def run_zoo(
                 conductor.run(list(timings.values()), alone=True)
         finally:  # interrupted, too
             timed = {at: found for at, task in timings.items() if (found := _found(conductor, task, Timing))}
-            rows = [_row(job, task, timed.get((job.model, job.target)), conductor, strict) for job, task in jobs]
+            rows = [
+                _row(job, task, timed.get(at := (job.model, job.target)), timings.get(at), conductor, strict)
+                for job, task in jobs
+            ]
             given = tuple(
                 Source(
                     name,
@@ -97,7 +102,10 @@ def timings_of(plan: Plan, jobs: Sequence[Job], tasks: Tasks, conductor: Conduct
     return {at: tasks.time(plan, outputs) for at, outputs in made.items()}
 
 
-def _row(job: Planned, task: Task, timing: Timing | None, conductor: Conductor, strict: bool) -> Row:
+def _row(
+    job: Planned, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
+) -> Row:
+    """times: the task of `timing`."""
     result = _found(conductor, task, Result)
     return row_of(
         job,
@@ -105,6 +113,7 @@ def _row(job: Planned, task: Task, timing: Timing | None, conductor: Conductor, 
         conductor.state.known(task.key),
         result,
         timing.outputs.get(task.key) if timing else None,
+        untimed=why_untimed(timing, conductor.state.known(times.key) if times else None),
         cached=task.key not in conductor.ran,
         strict=strict,
     )

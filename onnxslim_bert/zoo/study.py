@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.contract import Context
-from onnxslim_bert.errors import ModelError, PassError
+from onnxslim_bert.errors import DataError, ModelError, PassError
 from onnxslim_bert.inspection.costs import measure_costs
 from onnxslim_bert.inspection.sharing import find_shared
 from onnxslim_bert.model import Model
@@ -17,9 +17,9 @@ from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sensitivity import Sensitivity, layer_sensitivities
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Study
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
-from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import Storage
 
 EXACT = "canonicalize?,fuse?,first-token?"  # as the main job begins: its statistics serve here, and these there
@@ -30,7 +30,7 @@ def study(task: Task, storage: Storage, folder: Path) -> Study:
 
     Layers that cannot be measured are a reason in the study. Raises DataError where calibration rows cannot be read.
     """
-    with opened(task.payload["source"]) as source:
+    with unchanged(task.payload) as source:
         parts = parts_of(source)
         if not task.payload["calib"]:
             return Study(task.key, parts, reason="no calibration rows; name some with `calib`")
@@ -63,6 +63,8 @@ def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache) -> tuple[S
     options = Options(max_length=payload["max_length"], threads=payload["threads"], seed=payload["seed"])
     calibration, _ = sources.load(options.seed)
     assert calibration is not None
+    if calibration.fingerprint() != payload["data_sha256"]:
+        raise DataError("the calibration rows on this machine are not those that the run was planned with")
     reader = sources.tokenizer_for(source, calibration)
     model = Model.load(source)
     run_recipe(model, Recipe.parse(EXACT))

@@ -2,30 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from onnxslim_bert.export import TOKENIZER_FILES
-from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 from onnxslim_bert.versions import versions
 from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import Given, Hash, given
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
 from onnxslim_bert.zoo.store.opened import opened
 
 PLACES = ("source", "tokenizer", "calib")  # where things are: they decide nothing, their content does
-Hash = Callable[[Path], str]  # sha256 of one file
-
-
-class Given(NamedTuple):
-    """A source: sha256 and bytes of the model, external data included, and sha256 over its tokenizer's files."""
-
-    sha256: str
-    nbytes: int
-    tokenizer_sha256: str
 
 
 class Tasks:
@@ -41,16 +31,16 @@ class Tasks:
         options = job.options
         if job.passes is None and (options.target, options.mode) == ("cpu", "static") and options.reduce_range is None:
             options = replace(options, reduce_range=u8s8_saturates())
-        sources, given = job.sources, self.source(job)
+        sources, source = job.sources, self.source(job)
         payload = {
             "source": _absolute(job.source),
             "source_name": Path(job.source).name,
-            "source_sha256": given.sha256,
+            "source_sha256": source.sha256,
             "recipe": None if job.passes is None else str(job.passes),
             "options": asdict(options),
             "sources": {**asdict(sources), "tokenizer": None},
             "tokenizer": str(sources.tokenizer.resolve()) if sources.tokenizer else None,
-            "tokenizer_sha256": given.tokenizer_sha256,
+            "tokenizer_sha256": source.tokenizer_sha256,
             "data_sha256": self.data(sources, options.seed),
             "versions": versions(job.target),
         }
@@ -62,11 +52,7 @@ class Tasks:
         known = (job.source, tokenizer)
         if known not in self._models:
             with opened(job.source) as path:
-                place = tokenizer or path.parent
-                folder = place if place.is_dir() else place.parent
-                found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-                hashes = [f"{file.name} {self.sha256_of(file)}" for file in found]
-                self._models[known] = Given(model_sha256(path, self.sha256_of), model_bytes(path), _hash(hashes))
+                self._models[known] = given(path, tokenizer, self.sha256_of)
         return self._models[known]
 
     def data(self, sources: Sources, seed: int) -> dict[str, str]:
@@ -85,10 +71,10 @@ class Tasks:
         jobs: of one model and one target; each with its task and the file of its artefact to open.
         """
         first = jobs[0][0]
-        given = self.source(first)
+        source = self.source(first)
         payload = {
             "source": _absolute(first.source),
-            "source_sha256": given.sha256,
+            "source_sha256": source.sha256,
             "target": first.target,
             "outputs": {task.key: {"model": file} for _, task, file in jobs},
             "rounds": plan.rounds,
@@ -105,16 +91,16 @@ class Tasks:
     def study(self, jobs: Sequence[Planned]) -> Task:
         """The task that studies one source: `jobs` are all of one model."""
         first = next((job for job in jobs if job.sources.calibration), jobs[0])
-        sources, given = first.sources, self.source(first)
+        sources, source = first.sources, self.source(first)
         fingerprints = self.data(sources, first.options.seed)
         payload = {
             "source": _absolute(first.source),
-            "source_sha256": given.sha256,
+            "source_sha256": source.sha256,
             "calib": sources.calibration,
             "data_sha256": fingerprints.get("calibration", ""),
             "rows": sources.rows,
             "tokenizer": str(sources.tokenizer.resolve()) if sources.tokenizer else None,
-            "tokenizer_sha256": given.tokenizer_sha256,
+            "tokenizer_sha256": source.tokenizer_sha256,
             "text_columns": list(sources.text_columns),
             "max_length": first.options.max_length,
             "threads": first.options.threads,
@@ -122,12 +108,6 @@ class Tasks:
             "versions": versions(),
         }
         return _addressed("study", first.model, payload, "cpu", first.memory, _longest(jobs))
-
-
-def model_sha256(path: Path, sha256_of: Hash) -> str:
-    """sha256 of a model file; over those of all its files where it has external data."""
-    hashes = [sha256_of(file) for file in model_files(path)]
-    return hashes[0] if len(hashes) == 1 else _hash(hashes)
 
 
 def _addressed(
@@ -148,10 +128,6 @@ def _base_name(value: Any) -> Any:
 
 def _absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).resolve())
-
-
-def _hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _longest(jobs: Iterable[Planned]) -> float | None:

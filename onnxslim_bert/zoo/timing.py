@@ -24,8 +24,8 @@ from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
 from onnxslim_bert.wire import read_skeleton
 from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Timed, Timing
-from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import Storage
 
 PROFILED = 10  # runs that are profiled
@@ -42,7 +42,7 @@ def time_models(task: Task, storage: Storage, folder: Path) -> Timing:
     shown = Timing(task.key, target.name, None, {}, host(), asked["rounds"], asked["threads"])
     if reason := why_not_timed(target):
         return replace(shown, reason=reason)
-    with opened(asked["source"]) as source, _fetched(storage, asked["outputs"]) as outputs:
+    with unchanged(asked) as source, _fetched(storage, asked["outputs"]) as outputs:
         shapes = {key: shape_of(path) for key, path in outputs.items()}
         usual = Workload(asked["batch"], longest(source, min(asked["length"], asked["max_length"])))
         groups = by_workload(shape_of(source), shapes, usual)

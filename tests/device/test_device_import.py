@@ -77,7 +77,7 @@ def test_states_are_pooled_over_the_real_tokens(tmp_path: Path) -> None:
         ({"schema": None}, "has no schema version"),
         ({"bundle": "0" * 64}, "is of another bundle (000000000000): needed one of"),
         ({"device": None}, "is incomplete: needed device"),
-        ({"latency": [1]}, "latency is no field of a results"),
+        ({"latency": [1]}, "'latency' is no field of a results"),
         ({"device": 9}, "device is 9: needed a string"),
         ({"device": "\x1b[2J"}, "device holds control characters"),
         ({"latencies_ms": [1.0, 2.0]}, "is partial: latencies of 2 of 7 runs"),

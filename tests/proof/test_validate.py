@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.intervals import Interval
 from onnxslim_bert.proof.validate import validate
+from onnxslim_bert.proof.validation import document
 from onnxslim_bert.proof.verdicts import judge
 
 # w0 to w2 mean class 0, w3 to w6 class 1.
@@ -240,6 +242,17 @@ def test_json_is_the_only_thing_on_stdout(base):
     assert document["verdicts"][1]["outcome"] == "missed"
     assert document["comparison"]["rows"] == 49
     assert isinstance(result.exception, AccuracyGateError)
+
+
+@pytest.mark.parametrize("several", [1, 2])
+def test_a_number_that_is_not_finite_is_null(base, several):
+    """JSON has no other word for it."""
+    found = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent))
+    fidelity = replace(found.comparison.fidelity, max_difference=np.inf)
+    result = document([replace(found, comparison=replace(found.comparison, fidelity=fidelity))] * several)
+    json.dumps(result, allow_nan=False)
+    for one in result.get("validations", [result]):
+        assert one["comparison"]["fidelity"]["max_difference"] is None
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def test_results_and_logs_of_other_tasks_go(storage):
     assert unreferenced(storage, {KEEP}) == []
 
 
+def test_what_is_not_called_by_a_key_stays(storage):
+    """A user's own files in a folder of that name."""
+    for name in ("objects/mine/a.txt", "logs/ci.txt", "cache/pip.npz"):
+        storage.write(name, b"1")
+    found = unreferenced(storage, set(), cache_age=-1)
+    assert {item.name.split("/")[1].partition(".")[0] for item in found} == {KEEP, GO}
+
+
 def test_old_entries_of_the_cache_go(storage):
     """Unless they are named."""
     time.sleep(0.02)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def write(storage: Storage, key: str) -> None:
     """What a task leaves."""
     storage.write(f"objects/{key}/model.onnx", key.encode())
     sha256 = hashlib.sha256(key.encode()).hexdigest()
-    storage.write(f"objects/{key}/result.json", json.dumps({"files": {"model.onnx": sha256}}).encode())
+    storage.write(f"objects/{key}/result.json", json.dumps({"key": key, "files": {"model.onnx": sha256}}).encode())
 
 
 @pytest.fixture
@@ -108,15 +109,35 @@ def test_a_result_that_was_never_accounted_for_is_taken(out):
     assert (state.status, state.attempts) == ("done", 1)
 
 
-@pytest.mark.parametrize("damage", ["missing", "changed", "no result"])
+@pytest.mark.parametrize(
+    ("status", "before", "now", "again"),
+    [
+        ("timeout", (60.0, 10), (61.0, 10), True),
+        ("timeout", (60.0, 10), (None, 10), True),
+        ("timeout", (60.0, 10), (60.0, 20), False),
+        ("timeout", (60.0, 10), (50.0, None), False),
+        ("memory", (60.0, 10), (60.0, 20), True),
+        ("memory", (60.0, 10), (60.0, None), True),
+        ("memory", (60.0, 10), (90.0, 10), False),
+        ("memory", (60.0, None), (60.0, None), False),  # the system had no more
+        ("crashed", (60.0, 10), (None, None), False),
+    ],
+)
+def test_a_limit_that_is_wider_now_is_tried(out, status, before, now, again):
+    conduct(out, Engine(a=Ended(TASK.key, status)), replace(TASK, timeout=before[0], memory=before[1]))
+    engine = Engine()
+    conduct(out, engine, replace(TASK, timeout=now[0], memory=now[1]))
+    assert bool(engine.asked) is again
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "no result", '{"key', "[]", "{}", '{"key": "other"}'])
 def test_what_was_damaged_is_made_again(out, damage):
     conduct(out, Engine(), TASK)
-    file = out / "objects" / TASK.key / ("result.json" if damage == "no result" else "model.onnx")
-    if damage == "changed":
-        file.chmod(0o644)
-        file.write_bytes(b"other")
-    else:
+    file = out / "objects" / TASK.key / ("model.onnx" if damage in ("missing", "changed") else "result.json")
+    if damage in ("missing", "no result"):
         file.unlink()
+    else:
+        file.write_text(damage)
     engine = Engine()
     conduct(out, engine, TASK)
     assert engine.asked == [TASK.name]

@@ -1,13 +1,15 @@
 """Artefacts get names that people read; what was there before and is no more goes."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from zoo_documents import KEY, result
 
-from onnxslim_bert.zoo.publish import publish
+from onnxslim_bert.errors import OutputError
+from onnxslim_bert.zoo.publish import check_replaceable, publish
 from onnxslim_bert.zoo.records import Row, Run
 from onnxslim_bert.zoo.store.storage import Storage
 
@@ -75,3 +77,30 @@ def test_file_systems_without_links_get_copies(out, monkeypatch):
     path = out / run.rows[0].path
     assert path.read_text() == "model.onnx"
     assert not path.samefile(out / "objects" / KEY / "model.onnx")
+
+
+def test_a_folder_of_models_that_is_not_ours_is_not_replaced(tmp_path):
+    """It would be deleted."""
+    check_replaceable(tmp_path)
+    check_replaceable(tmp_path / "new")
+    (tmp_path / "models").mkdir()
+    with pytest.raises(OutputError, match=re.escape(f"{tmp_path}/models is no folder of `onnxslim zoo run`")):
+        check_replaceable(tmp_path)
+    (tmp_path / "zoo.sqlite").touch()
+    check_replaceable(tmp_path)
+
+
+def test_what_a_killed_run_left_goes(out):
+    for left in (".models-new", ".models-old"):
+        (out / left / "bert").mkdir(parents=True)
+    publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    assert sorted(path.name for path in out.iterdir()) == ["models", "objects"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs rights")
+def test_who_may_read_the_run_may_read_its_models(out):
+    path = out / "objects" / KEY / "model.onnx"
+    path.chmod(0o640)
+    publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    assert path.stat().st_mode & 0o777 == 0o440
+    assert (out / "models").stat().st_mode == (out / "objects").stat().st_mode

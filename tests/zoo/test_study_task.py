@@ -9,12 +9,13 @@ from command_line import workspace
 from graphs import FIXTURES, fixture, prepared
 
 from onnxslim_bert.calibration import collect_once
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.inspection.parts import PARTS
 from onnxslim_bert.options import Options
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.quantize import quantize_files
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.task import Task
@@ -27,6 +28,7 @@ from onnxslim_bert.zoo.study import parts_of, study
 def studied(model: Path, **asked: object) -> Study:
     payload = {
         "source": str(model),
+        "source_sha256": file_sha256(model),
         "calib": str(model.parent / "calib.tsv"),
         "rows": None,
         "tokenizer": None,
@@ -36,11 +38,21 @@ def studied(model: Path, **asked: object) -> Study:
         "seed": 0,
     }
     payload |= asked
+    payload.setdefault("data_sha256", fingerprint(payload["calib"], payload["rows"]))
     folder = model.parent / "task"
     folder.mkdir(exist_ok=True)
     found = study(Task("k", "study", "m", payload), Storage(model.parent / "out"), folder)
     assert not list(folder.iterdir())
     return found
+
+
+def fingerprint(calib: object, rows: object) -> str:
+    """Of the calibration rows, "" where they cannot be read."""
+    try:
+        calibration, _ = Sources(calib, rows=rows).load(0)  # type: ignore[arg-type]
+    except DataError:
+        return ""
+    return calibration.fingerprint() if calibration else ""
 
 
 def stored(path: Path) -> int:
@@ -55,6 +67,13 @@ def test_a_study_has_the_bytes_and_the_layers(tmp_path):
     assert found.parts == parts_of(model)
     assert [one.layer for one in found.layers] == [0, 1, 2]
     assert all(0 < one.alone < 1 and 0 < one.spared < 1 for one in found.layers)
+
+
+@pytest.mark.parametrize("what", ["source_sha256", "tokenizer_sha256", "data_sha256"])
+def test_what_has_changed_since_the_plan_is_not_studied(tmp_path, what):
+    """The result would lie under the key of what was planned."""
+    with pytest.raises(SlimError, match=r"changed since the run began|not those that the run was planned with"):
+        studied(workspace(tmp_path), **{what: "0" * 64})
 
 
 def test_the_main_job_and_a_study_share_their_sweeps(tmp_path, monkeypatch):

@@ -7,11 +7,13 @@ import pytest
 from graphs import fixture, prepared
 
 from onnxslim_bert.contract import Pass
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof.profile import KINDS
 from onnxslim_bert.proof.workload import Workload
+from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.targets.table import CPU, TARGETS
 from onnxslim_bert.zoo import timing
 from onnxslim_bert.zoo.engines.task import Task
@@ -50,6 +52,7 @@ def timed(out: Path, outputs: dict[str, str], target: str = "cpu", **asked: obje
     """The outcome of the task for the outputs {key: file} in the storage `out`."""
     payload = {
         "source": str(fixture("bert-ts17-eager")),
+        "source_sha256": file_sha256(fixture("bert-ts17-eager")),
         "target": target,
         "outputs": {key: {"model": file} for key, file in outputs.items()},
         "rounds": 3,
@@ -90,6 +93,11 @@ def test_everything_is_timed_against_the_source(tmp_path):
         assert tuple(each.profile) == KINDS
         assert sum(each.profile.values()) == pytest.approx(each.latency.median_ms)
         assert each.profile["dense float"] > 0
+
+
+def test_a_source_that_has_changed_is_not_timed(tmp_path):
+    with pytest.raises(ModelError, match="changed since the run began"):
+        timed(tmp_path, {}, source_sha256="0" * 64)
 
 
 def test_rows_are_no_longer_than_texts_are_cut_to_or_the_model_has_positions(tmp_path):

@@ -218,6 +218,30 @@ def test_paths_name_files_globs_folders_and_urls(tmp_path):
     assert find_models(f"file://{tmp_path}/deep/**/*.onnx", tmp_path) == [f"file://{tmp_path}/deep/er/c.onnx"]
 
 
+def test_a_glob_passes_over_what_a_run_has_written(tmp_path):
+    """Given by its name, it is a model like others."""
+    for name in ("a.onnx", "out/models/a/int8.cpu.onnx", "out/objects/00/model.onnx", "out/b.onnx", "models/c.onnx"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "out" / "zoo.sqlite").touch()
+    found = [Path(model).relative_to(tmp_path).as_posix() for model in find_models("**/*.onnx", tmp_path)]
+    assert found == ["a.onnx", "models/c.onnx", "out/b.onnx"]
+    assert len(find_models("out/models/a/int8.cpu.onnx", tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("stem", "reason"), [("NUL", "on Windows this one is a device"), ("x" * 101, "of at most 100 bytes")]
+)
+def test_a_stem_that_is_no_name_is_a_mistake(zoo, stem, reason):
+    """Another name mends it."""
+    (zoo.parent / "model.onnx").rename(zoo.parent / f"{stem}.onnx")
+    (line,) = mistakes(zoo, HEAD + f'[[models]]\npath = "{stem}.onnx"\n')
+    assert line.startswith("6: give name: needed ")
+    assert reason in line
+    zoo.write_text(HEAD + f'[[models]]\npath = "{stem}.onnx"\nname = "other"\n')
+    assert [job.model for job in read_zoo(zoo).jobs] == ["other"]
+
+
 def test_names_are_stems_with_folders_where_they_collide():
     sources = ["x/a/model.onnx", "x/b/Model.onnx", "y/b/model.onnx", "s3://k/z/other.onnx", "x/q r.onnx"]
     assert list(names_for(sources, {}).values()) == ["a-model", "x-b-Model", "y-b-model", "other", "q-r"]

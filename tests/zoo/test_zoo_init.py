@@ -10,7 +10,7 @@ from graphs import fixture
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model import Model
 from onnxslim_bert.provenance import Provenance, stamp
-from onnxslim_bert.zoo.planning.init import plan_folder, propose
+from onnxslim_bert.zoo.planning.init import propose
 from onnxslim_bert.zoo.planning.zoo_file import read_zoo
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     write_tokenizer(top / "large", [f"word{number}" for number in range(99)])
     put(top / ".hidden" / "model.onnx", "bert-ts17-sdpa")
     put(top / "out" / "models" / "model.onnx", "bert-ts17-sdpa")
-    (top / "out" / "run.json").touch()
+    (top / "out" / "zoo.sqlite").touch()
     return top
 
 
@@ -95,10 +95,10 @@ def test_every_line_that_is_commented_out_is_right(folder):
 
 def test_a_folder_is_planned_as_its_zoo_file_would_be(folder):
     write_tokenizer(folder / "alone")
-    text = propose(folder, folder / "zoo.toml").text
-    (folder / "zoo.toml").write_text(text)
-    assert plan_folder(folder) == read_zoo(folder / "zoo.toml")
-    assert len(plan_folder(folder).jobs) == 5
+    proposal = propose(folder, folder / "zoo.toml")
+    (folder / "zoo.toml").write_text(proposal.text)
+    assert proposal.plan == read_zoo(folder / "zoo.toml")
+    assert len(proposal.plan.jobs) == 5
 
 
 def test_calibration_texts_can_be_named(tmp_path):

@@ -4,9 +4,12 @@ import pytest
 from zoo_documents import comparison, planned, result, task_state, timed
 
 from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.proof.host import Host
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.rows import exit_code, row_of, verdicts_of
+from onnxslim_bert.zoo.records import Timing
+from onnxslim_bert.zoo.rows import exit_code, row_of, verdicts_of, why_untimed
 
+UNTIMED = Timing("1" * 64, "coreml", None, {}, Host("cpu", 2, 0.5, "Linux", "1.31"), 30, 1, reason="no phone")
 TASK = Task("0" * 64, "make", "bert int8 cpu")
 
 
@@ -49,6 +52,27 @@ def test_an_inconclusive_verdict_fails_only_if_strict():
     budgets = {"max_drop": comparison().scores[0].drop.value}
     codes = [row(task_state("done"), result(), **budgets, strict=strict).exit_code for strict in (False, True)]
     assert codes == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("timing", "state", "outcome", "note"),
+    [
+        (None, None, "inconclusive", "not timed yet"),
+        (None, task_state("waiting"), "inconclusive", "not timed yet"),
+        (None, task_state("crashed", message="signal 11"), "missed", "timing crashed: signal 11"),
+        (UNTIMED, task_state("done"), "inconclusive", "no phone"),
+    ],
+)
+def test_a_speed_up_that_was_not_measured_is_not_passed_over(timing, state, outcome, note):
+    """Where no budget asks for it, it is."""
+    untimed = why_untimed(timing, state)
+    assert (untimed.outcome, untimed.note) == (outcome, note)
+    given = (TASK, task_state("done"), result(), None)
+    asked = planned(budgets=Budgets(min_speedup=2))
+    assert row_of(asked, *given, untimed=untimed, cached=False, strict=False).verdicts[-1] == untimed
+    assert row_of(asked, *given, untimed=untimed, cached=False, strict=True).exit_code == 4
+    free = row_of(planned(), *given, untimed=untimed, cached=False, strict=True)
+    assert [verdict.gate for verdict in free.verdicts] == ["finite"]
 
 
 def test_a_budget_without_data_is_an_error():

@@ -105,14 +105,16 @@ def test_a_failing_job_is_a_row_and_the_others_go_on(zoo):
     assert second["message"] in said
     found, said = again(zoo)
     assert (said, found["rows"][1]["attempts"]) == ("", 1)
-    outcome = run("zoo", "retry", zoo / "out")
+    outcome = run("zoo", "retry", zoo / "out", "make bert fast cpu")
     assert outcome.out == "make bert fast cpu: was failed, runs again\n"
     assert "bert fast cpu" in again(zoo)[1]
 
 
-def test_limits_end_a_job(zoo):
+def test_limits_end_a_job_until_they_are_wider(zoo):
     found, _ = again(zoo, old="[recipes.fast]", new='[recipes.fast]\nmemory = "1MB"\nseed = 1')
     assert (found["rows"][1]["status"], found["rows"][1]["exit_code"], found["code"]) == ("memory", 1, 1)
+    found, _ = again(zoo, old='"1MB"', new='"4GB"')
+    assert (found["rows"][1]["status"], found["rows"][1]["attempts"], found["code"]) == ("done", 2, 0)
 
 
 def test_status_says_what_ran(ran):
@@ -156,6 +158,57 @@ def test_every_mistake_is_printed_and_nothing_is_made(zoo):
     lines = outcome.err.splitlines()
     assert [line.split(" ")[1] for line in lines] == ["zoo.toml:7:", "zoo.toml:8:"]
     assert not (zoo / "new").exists()
+
+
+def test_a_folder_with_a_zoo_file_is_that_file(zoo):
+    assert run("zoo", "run", zoo, "-o", zoo / "out").err == ""
+    assert_refused(run("zoo", "run", zoo, "--calib", "reviews", "-o", zoo / "out"), "--calib does nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-o", "{}"], "models is no folder of `onnxslim zoo run`"),
+        (["-o", "{}/new", "--storage", "zz://bucket"], "zz://bucket: cannot be opened"),
+        (["-o", "{}/new", "--markdown", "{}/no/summary.md"], "no folder"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_at_once(zoo, arguments, reason):
+    """Before anything is made, or replaced."""
+    (zoo / "models").mkdir()
+    (zoo / "models" / "mine.onnx").write_text("precious")
+    before = contents(zoo)
+    assert_refused(run("zoo", "run", zoo / "zoo.toml", *(part.format(zoo) for part in arguments)), reason)
+    assert contents(zoo) == before
+
+
+def test_an_interrupted_run_says_what_stays(zoo, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnxslim_bert.zoo.run.run_zoo", interrupt)
+    outcome = run("zoo", "run", zoo / "zoo.toml", "-o", zoo / "out")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == (
+        f"onnxslim: interrupted; what has ended is in {zoo / 'out'}, and the same command goes on from there\n"
+    )
+
+
+def test_status_says_who_works_and_what_waits(zoo):
+    """What a killed run left running waits."""
+    from onnxslim_bert.zoo.engines.task import Task
+    from onnxslim_bert.zoo.store.state import State
+
+    with State(zoo / "out" / "zoo.sqlite") as state:
+        with state.lock():
+            state.begin(Task("f" * 64, "make", "bert new cpu"), "here 1")
+            outcome = run_process("zoo", "status", zoo / "out")
+            assert "1 running\n`zoo run` goes on in process" in outcome.out
+        state.begin(Task("f" * 64, "make", "bert new cpu"), "here 1")
+    assert run("zoo", "status", zoo / "out").out.endswith(
+        "1 waiting\nnothing goes on here: `onnxslim zoo run` finishes what waits\n"
+    )
+    assert json.loads(run("zoo", "status", zoo / "out", "--json").out)["going"] is None
 
 
 def test_a_folder_of_models_is_a_zoo(tmp_path):

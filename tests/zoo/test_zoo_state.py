@@ -1,5 +1,6 @@
 """The state of a zoo survives whatever happens to the processes that write and read it."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,13 +102,41 @@ def test_an_end_without_a_beginning_has_no_attempt(state):
     assert (named.status, named.name) == ("done", TASK.name)
 
 
-def test_what_is_forgotten_was_never_seen(state):
-    """And only that."""
+def test_what_is_forgotten_waits(state):
+    """And only that; how often it began stays known."""
     for task in (TASK, OTHER):
         state.begin(task, "here 1")
+        state.finish(Ended(task.key, "crashed", "killed", 1))
     state.forget([TASK.key, "unknown"])
-    assert state.known(TASK.key) is None
-    assert state.known(OTHER.key) is not None
+    first, second = state.tasks([TASK.key, OTHER.key])
+    assert (first.status, first.message, first.exit_code, first.attempts) == ("waiting", "", 0, 1)
+    assert second.status == "crashed"
+    assert state.known("unknown") is None
+
+
+def test_limits_of_the_last_attempt_are_known(state):
+    state.begin(replace(TASK, memory=10**9, timeout=60.0), "here 1")
+    known = state.known(TASK.key)
+    assert known is not None
+    assert (known.memory, known.timeout) == (10**9, 60.0)
+
+
+def test_what_an_interrupted_run_did_not_come_to_is_needed(path):
+    """Of every run since the last one that came to its end, and of that one."""
+    third = Task("c" * 64, "make", "minilm fast cpu")
+    with State(path) as state:
+        with state.lock():
+            state.expect([OTHER, third])
+        with state.lock():
+            state.expect([TASK, OTHER])
+        with state.lock("zoo gc"):
+            pass
+        assert state.needed() == {TASK.key, OTHER.key}
+        with contextlib.suppress(KeyboardInterrupt), state.lock():
+            state.expect([TASK])
+            raise KeyboardInterrupt
+        assert {task.key for task in state.tasks()} == {TASK.key}
+        assert state.needed() == {TASK.key, OTHER.key}
 
 
 def test_by_default_the_last_run_is_told(path):
@@ -149,6 +179,9 @@ def test_a_second_run_is_refused_and_told_of_the_first(path):
         assert holder.stdout
         holder.stdout.readline()
         with State(path) as state:
+            going = state.going()
+            assert going is not None
+            assert (going.what, going.worker.split()[1]) == ("zoo run", str(holder.pid))
             with pytest.raises(OutputError, match=rf"`zoo run` goes on here in process \S+ {holder.pid}; wait"):
                 state.lock("zoo gc").__enter__()
             assert state.known("0") is not None
@@ -156,6 +189,8 @@ def test_a_second_run_is_refused_and_told_of_the_first(path):
     finally:
         holder.kill()
         holder.communicate()
+    with State(path) as state:
+        assert state.going() is None
     with State(path) as state, state.lock("zoo gc"):
         assert [run.what for run in state.runs()] == ["zoo run", "zoo gc"]
 

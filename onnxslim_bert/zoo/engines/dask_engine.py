@@ -13,7 +13,7 @@ from distributed.comm.core import connect
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.zoo.engines.dask_run import DaskRun
 from onnxslim_bert.zoo.engines.dask_shortage import PATIENCE_S, Shortage
-from onnxslim_bert.zoo.engines.task import Ends, Started, Task
+from onnxslim_bert.zoo.engines.task import Doing, Ends, Started, Task, ignore
 
 CONNECT_S = 10.0
 
@@ -35,11 +35,19 @@ class DaskEngine:
         with self._client():
             pass
 
-    def run(self, tasks: Iterable[Task], storage: str, started: Started, *, alone: bool = False) -> Ends:
+    def run(
+        self,
+        tasks: Iterable[Task],
+        storage: str,
+        started: Started,
+        *,
+        doing: Doing = ignore,
+        alone: bool = False,
+    ) -> Ends:
         """As `Engine.run`. Raises SlimError when the scheduler cannot be reached, or is lost."""
         with self._client() as client:
             shortage = Shortage(self.patience, self.say, self.address)
-            yield from DaskRun(client, absolute(storage), alone).ends(tasks, started, shortage)
+            yield from DaskRun(client, absolute(storage), alone).ends(tasks, started, doing, shortage)
 
     @contextmanager
     def _client(self) -> Iterator[Client]:

@@ -14,7 +14,7 @@ from distributed import CancelledError, Client, Event, Future, KilledWorker
 from onnxslim_bert.errors import OutputError, ProviderError, SlimError, one_line
 from onnxslim_bert.zoo.engines.dask_shortage import Shortage
 from onnxslim_bert.zoo.engines.dask_worker import TOPIC, by_value
-from onnxslim_bert.zoo.engines.task import Ended, Started, Task
+from onnxslim_bert.zoo.engines.task import Doing, Ended, Started, Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 LOOK_S = 5.0  # between two looks at which workers there are
@@ -50,6 +50,14 @@ class _Begins:
 
 
 @dataclass(frozen=True)
+class _Says:
+    """A task says what it is doing."""
+
+    key: str
+    doing: str
+
+
+@dataclass(frozen=True)
 class _Over:
     """What came of a future."""
 
@@ -69,9 +77,9 @@ class DaskRun:
         self.client, self.storage, self.alone = client, storage, alone
         self.name = f"{TOPIC}-{uuid.uuid4().hex}"
         self.waiting: dict[str, _Waiting] = {}
-        self.news: queue.SimpleQueue[_Begins | _Over] = queue.SimpleQueue()
+        self.news: queue.SimpleQueue[_Begins | _Says | _Over] = queue.SimpleQueue()
 
-    def ends(self, tasks: Iterable[Task], started: Started, shortage: Shortage) -> Iterator[Ended]:
+    def ends(self, tasks: Iterable[Task], started: Started, doing: Doing, shortage: Shortage) -> Iterator[Ended]:
         """Submit the tasks and yield each as it ends; left early, cancel the others."""
         self.client.subscribe_topic(TOPIC, self._heard)
         looked = -math.inf
@@ -82,6 +90,8 @@ class DaskRun:
                 match self._next():
                     case _Begins() as request:
                         self._begin(request, started)
+                    case _Says(key, said) if waiting := self.waiting.get(key):
+                        doing(waiting.task, said)
                     case _Over() as over if ended := self._ended(over):
                         yield ended
                 if time.monotonic() - looked >= LOOK_S:
@@ -91,7 +101,7 @@ class DaskRun:
             if self.waiting:
                 self.client.cancel([waiting.future for waiting in self.waiting.values()], force=True)
 
-    def _next(self) -> _Begins | _Over | None:
+    def _next(self) -> _Begins | _Says | _Over | None:
         with suppress(queue.Empty):
             return self.news.get(timeout=LOOK_S)
         return None
@@ -112,7 +122,11 @@ class DaskRun:
 
     def _heard(self, event: tuple[float, dict[str, str]]) -> None:
         _, request = event
-        if request["run"] == self.name:
+        if request["run"] != self.name:
+            return
+        if "doing" in request:
+            self.news.put(_Says(request["key"], request["doing"]))
+        else:
             self.news.put(_Begins(request["key"], request["place"], request["answer"]))
 
     def _done(self, key: str, future: Future) -> None:

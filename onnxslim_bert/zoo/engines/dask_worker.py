@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from distributed import Event, Semaphore, Status, Worker, get_worker
@@ -15,7 +16,7 @@ from onnxslim_bert.versions import versions
 from onnxslim_bert.zoo.engines.process import run_process, this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task
 
-TOPIC = "onnxslim-zoo"  # of the events by which workers ask to begin
+TOPIC = "onnxslim-zoo"  # of the events by which workers ask to begin, and say what a task is doing
 LOOK_S = 0.5  # between two looks at whether a task is still wanted
 
 
@@ -47,7 +48,11 @@ def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -
     with stop_when_unwanted(worker) as stop, turn(stop) if alone else nullcontext():
         if not may_begin(worker, {"run": run, "key": task.key, "place": this_worker()}, stop):
             return asdict(Ended(task.key, "crashed", "nobody waits for it", worker=this_worker()))
-        return asdict(run_process(task, storage, stop))
+        return asdict(run_process(task, storage, stop, partial(_say, worker, {"run": run, "key": task.key})))
+
+
+def _say(worker: Worker, task: dict[str, str], doing: str) -> None:
+    worker.log_event(TOPIC, {**task, "doing": doing})
 
 
 def differences(needed: Mapping[str, str], found: Mapping[str, str]) -> str:

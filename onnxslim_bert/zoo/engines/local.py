@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
 
 import psutil
 
 from onnxslim_bert.zoo.engines.process import run_process, this_worker
-from onnxslim_bert.zoo.engines.task import Ended, Ends, Started, Task
+from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
 
 JOB_BYTES = 2 << 30  # a BERT-base in float32 takes up to 1.3 GB
 
@@ -19,7 +20,15 @@ class LocalEngine:
     def __init__(self, jobs: int | None = None) -> None:
         self.jobs = default_jobs() if jobs is None else jobs
 
-    def run(self, tasks: Iterable[Task], storage: str, started: Started, *, alone: bool = False) -> Ends:
+    def run(
+        self,
+        tasks: Iterable[Task],
+        storage: str,
+        started: Started,
+        *,
+        doing: Doing = ignore,
+        alone: bool = False,
+    ) -> Ends:
         """See `Engine`. A task is taken when it can begin; `started` is called by the thread that iterates."""
         stop, queue = threading.Event(), iter(tasks)
         jobs = 1 if alone else self.jobs
@@ -29,7 +38,7 @@ class LocalEngine:
                 while True:
                     for task in islice(queue, jobs - len(running)):
                         started(task, this_worker())
-                        running.add(threads.submit(run_process, task, storage, stop))
+                        running.add(threads.submit(run_process, task, storage, stop, partial(doing, task)))
                     if not running:
                         return
                     ended, running = wait(running, return_when=FIRST_COMPLETED)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -17,21 +17,25 @@ from typing import IO, Any
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.zoo.engines.ending import Ending, ending
 from onnxslim_bert.zoo.engines.process_tree import ProcessTree
+from onnxslim_bert.zoo.engines.progress import said_in
 from onnxslim_bert.zoo.engines.task import Ended, Task
 from onnxslim_bert.zoo.store.storage import Storage, log_name, result_name
 
 PAUSES = 0.1, 1.0  # seconds between two looks at the processes: more than the least where a look takes long:
 SHARE = 0.02  # of one CPU that looking may take
+FILES = "files"  # in its workspace, what a task leaves
 TAIL = 1 << 16  # bytes of the last output that are kept
 SINGLE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def run_process(task: Task, storage: str, stop: threading.Event | None = None) -> Ended:
+def run_process(
+    task: Task, storage: str, stop: threading.Event | None = None, say: Callable[[str], None] | None = None
+) -> Ended:
     """Run the task in a new process and say how it ended, whatever it does.
 
     The process and its children are killed when they pass the task's limits, when `stop` is set, and when this is
     interrupted. Nothing but a result in the storage makes a task "done". The last output of a process that was stopped
-    or crashed is kept in the storage, as logs/KEY.txt.
+    or crashed is kept in the storage, as logs/KEY.txt. say: called with what the task says it is doing.
     """
     began = time.monotonic()
     tree, told = None, {}
@@ -41,7 +45,7 @@ def run_process(task: Task, storage: str, stop: threading.Event | None = None) -
             with _process(task, storage, folder, channel) as process, _tail(process) as tail:
                 tree = ProcessTree(process.pid)
                 try:
-                    stopped = _guard(process, tree, task, began, stop or threading.Event())
+                    stopped = _guard(process, tree, task, began, stop or threading.Event(), _hearing(folder, say))
                 finally:
                     tree.kill()
                     process.wait()
@@ -69,7 +73,7 @@ def this_worker() -> str:
 
 
 def _process(task: Task, storage: str, folder: Path, channel: IO[bytes]) -> subprocess.Popen[bytes]:
-    files, temporary = folder / "files", folder / "temporary"
+    files, temporary = folder / FILES, folder / "temporary"
     files.mkdir()
     temporary.mkdir()
     process = subprocess.Popen(
@@ -113,7 +117,12 @@ def _tail(process: subprocess.Popen[bytes]) -> Iterator[bytearray]:
 
 
 def _guard(
-    process: subprocess.Popen[bytes], tree: ProcessTree, task: Task, began: float, stop: threading.Event
+    process: subprocess.Popen[bytes],
+    tree: ProcessTree,
+    task: Task,
+    began: float,
+    stop: threading.Event,
+    hear: Callable[[], None],
 ) -> Ending | None:
     """Wait for the process; why it has to be stopped, None when it has ended."""
     pause = PAUSES[0]
@@ -123,6 +132,7 @@ def _guard(
             return None
         busy = time.thread_time()
         resident = tree.look()
+        hear()
         pause = min(max(PAUSES[0], (time.thread_time() - busy) / SHARE), PAUSES[1])
         if stop.is_set():
             return Ending("crashed", "stopped with the run", 1)
@@ -130,6 +140,19 @@ def _guard(
             return Ending("memory", f"{resident / 1e6:.0f} MB resident, more than its {task.memory / 1e6:.0f} MB", 1)
         if task.timeout is not None and time.monotonic() - began > task.timeout:
             return Ending("timeout", f"not done after its {task.timeout:g} seconds", 1)
+
+
+def _hearing(folder: Path, say: Callable[[str], None] | None) -> Callable[[], None]:
+    """What passes on, when it is called, what the task has said since."""
+    last = ""
+
+    def hear() -> None:
+        nonlocal last
+        if say is not None and (now := said_in(folder / FILES)) != last:
+            last = now
+            say(now)
+
+    return hear
 
 
 def _json(line: bytes) -> dict[str, Any]:

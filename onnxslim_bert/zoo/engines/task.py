@@ -47,18 +47,29 @@ class Ended:
 
 
 Started = Callable[[Task, str], None]  # a task, and the worker that begins it
+Doing = Callable[[Task, str], None]  # a task that runs, and what it says it is doing
 Ends = Generator[Ended, None, None]  # closed, it stops what runs
+
+
+def ignore(task: Task, what: str) -> None:
+    """Nobody wants to know what the task is doing."""
 
 
 class Engine(Protocol):
     """Where tasks run. Interrupted, it stops what it started."""
 
     def run(
-        self, tasks: Iterable[Task], storage: str, started: Started, *, alone: bool = False
-    ) -> Generator[Ended, None, None]:
+        self,
+        tasks: Iterable[Task],
+        storage: str,
+        started: Started,
+        *,
+        doing: Doing = ignore,
+        alone: bool = False,
+    ) -> Ends:
         """Run every task, each in a process of its own, and yield each as it ends, whatever its end.
 
         storage: the URL or the folder where results go. started: called before a task's process begins, each time that
-        it does. alone: no two at once on one machine, for tasks that time.
+        it does, by the thread that iterates. doing: called now and then, by any thread. alone: no two at once on one machine, for tasks that time.
         """
         ...

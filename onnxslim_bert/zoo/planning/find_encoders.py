@@ -17,8 +17,8 @@ from onnxslim_bert.provenance import KEY
 from onnxslim_bert.trials import Progress
 from onnxslim_bert.wire import read_skeleton
 from onnxslim_bert.zoo.planning.data_checks import check_tokenizer
+from onnxslim_bert.zoo.planning.find_models import is_output
 
-OUTPUTS = ("zoo.sqlite", "run.json")  # what a folder of `zoo run` holds
 QUANTIZED = frozenset(
     (
         *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul"),
@@ -63,10 +63,7 @@ def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[
 
 def _onnx_files(folder: Path) -> Iterator[Path]:
     for above, folders, files in os.walk(folder):
-        if any(name in files for name in OUTPUTS):
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not (name.startswith(".") or is_output(Path(above, name)))]
         yield from (Path(above, name) for name in files if name.endswith(".onnx") and not name.startswith("."))
 
 

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.proof.footprint import model_files
+from onnxslim_bert.zoo.documents import STATE
+
+OUTPUTS = ("models", "objects", "tmp")
 
 
 def is_url(source: str) -> bool:
@@ -19,8 +22,9 @@ def is_url(source: str) -> bool:
 def find_models(path: str, folder: Path) -> list[str]:
     """The models that `path` names, sorted: a file, a glob (`**` too), every .onnx of a folder, or a URL.
 
-    folder: that relative paths begin at. A URL is looked at only where it holds a `*`. Raises DataError when nothing
-    is there, ModelError for a file that is no ONNX model or misses some of its weights.
+    folder: that relative paths begin at. A glob passes over what `zoo run` has written. A URL is looked at where it
+    holds a `*` only. Raises DataError when nothing is there, ModelError for a file that is no ONNX model or misses some
+    of its weights.
     """
     if is_url(path):
         return _listed(path) if "*" in path else [path]
@@ -33,10 +37,16 @@ def find_models(path: str, folder: Path) -> list[str]:
     else:
         # not Path.glob, which takes no absolute pattern
         matches = (folder / match for match in glob.glob(path, root_dir=folder, recursive=True))  # noqa: PTH207
-        found, needed = sorted(match for match in matches if match.is_file()), "no file matches"
+        found = sorted(match for match in matches if match.is_file() and not any(map(is_output, match.parents)))
+        needed = "no file matches"
     if not found:
         raise DataError(f"{place}: {needed}")
     return [str(model) for model in found]
+
+
+def is_output(folder: Path) -> bool:
+    """Whether `zoo run` writes models into this folder, which lies beside its state."""
+    return folder.name in OUTPUTS and (folder.parent / STATE).is_file()
 
 
 def check_model(source: str) -> None:

@@ -81,11 +81,6 @@ def propose(folder: Path, at: Path, calib: str | None = None, progress: Progress
     return Proposal(text, parse_zoo(text, at), tuple(left))
 
 
-def plan_folder(folder: Path, calib: str | None = None, progress: Progress | None = None) -> Plan:
-    """What the zoo file that `propose` would write into `folder` plans."""
-    return propose(folder, folder / "zoo.toml", calib, progress).plan
-
-
 def _entries(found: Sequence[Found], at: Path) -> Iterator[str]:
     """One [[models]] for the whole of a folder, or one for each model where others lie beside them."""
     for (folder, tokenizer), group in groupby(found, lambda model: (model.path.parent, model.tokenizer)):

@@ -9,6 +9,7 @@ from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.zoo.planning.find_models import check_model, find_models, identity, names_for
 from onnxslim_bert.zoo.planning.keys import MODEL, Layer, read_table
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
+from onnxslim_bert.zoo.planning.readers import file_name
 from onnxslim_bert.zoo.planning.toml_lines import Place
 
 
@@ -62,7 +63,7 @@ def _matches(settings: Layer, place: Place, folder: Path, mistakes: Mistakes) ->
 
 
 def names_of(entries: Sequence[Entry], mistakes: Mistakes) -> dict[str, str]:
-    """What each model is called; a mistake for two of one name."""
+    """What each model is called; a mistake for two of one name, and for one that no file can have."""
     place = {source: entry.place for entry in entries for source in entry.sources}
     given = {
         entry.sources[0]: entry.settings["name"].value
@@ -72,6 +73,10 @@ def names_of(entries: Sequence[Entry], mistakes: Mistakes) -> dict[str, str]:
     names = names_for(list(place), given)
     first: dict[str, str] = {}
     for source, name in names.items():
+        try:
+            file_name(name)
+        except ValueError as error:
+            mistakes.add((*place[source], "path"), f"give name: needed {error}; {source} would be {name!r}")
         other = first.setdefault(name.casefold(), source)
         if other != source:
             mistakes.add((*place[source], "name"), f"name {name!r} is that of {other}, too; give {source} another")

@@ -10,8 +10,11 @@ from onnxslim_bert.recipe import nearest
 
 Reader = Callable[[Any], Any]  # raises ValueError with what was needed, or DataError
 UNITS = {"s": 1, "min": 60, "h": 3600}
+LONGEST_NAME = 100  # bytes: two names and more make a file's, which has up to 255
 LARGEST, LONGEST = 10**18, 10**9  # bytes and seconds, which databases and clocks can hold
-FILE_NAME = re.compile(r"\w[\w.-]*")  # names of models and recipes are names of files, too
+FILE_NAME = re.compile(r"\w([\w.-]*[\w-])?")  # names of models and recipes are names of files, too
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def whole(least: int, most: float = math.inf) -> Reader:
@@ -64,8 +67,11 @@ def words(value: Any) -> str:
 
 def file_name(value: Any) -> str:
     """A name that can be that of a file everywhere."""
-    if not isinstance(value, str) or not FILE_NAME.fullmatch(value):
-        raise ValueError("a name of letters, digits, '_', '-' and '.', a letter or digit first")
+    if not isinstance(value, str) or not FILE_NAME.fullmatch(value) or len(value.encode()) > LONGEST_NAME:
+        letters = "letters, digits, '_', '-' and '.', a letter or digit first, no '.' last"
+        raise ValueError(f"a name of {letters}, of at most {LONGEST_NAME} bytes")
+    if DEVICE.fullmatch(value):
+        raise ValueError("another name: on Windows this one is a device")
     return value
 
 

@@ -1,5 +1,6 @@
 """What a storage holds that no run needs any more."""
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from onnxslim_bert.zoo.store.storage import WORKSPACES, Storage
 from onnxslim_bert.zoo.store.workspaces import abandoned
 
 DAY = 86400.0
+KEY = re.compile(r"[0-9a-f]{64}")  # of a task, or of an entry of the cache; what is called otherwise is not ours
 
 
 @dataclass(frozen=True)
@@ -69,4 +71,8 @@ def delete(storage: Storage, garbage: Iterable[Garbage]) -> int:
 def _others(sizes: Mapping[str, int], keep: Set[str], reason: str) -> list[Garbage]:
     """Those of "FOLDER/KEY..." whose key is not in `keep`."""
     keys = {name: PurePosixPath(name).name.partition(".")[0] for name in sizes}
-    return [Garbage(name, nbytes, reason) for name, nbytes in sizes.items() if keys[name] not in keep]
+    return [
+        Garbage(name, nbytes, reason)
+        for name, nbytes in sizes.items()
+        if KEY.fullmatch(keys[name]) and keys[name] not in keep
+    ]

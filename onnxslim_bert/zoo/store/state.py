@@ -11,13 +11,14 @@ from onnxslim_bert.errors import OutputError, SlimError, one_line
 from onnxslim_bert.zoo.engines.process import this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task
 from onnxslim_bert.zoo.store.file_hashes import sha256_of
+from onnxslim_bert.zoo.store.lock import hold, is_held
 from onnxslim_bert.zoo.store.state_file import StateFile
 
 
 @dataclass(frozen=True)
 class TaskState:
     """One task. status: "waiting", "running", or how it `Ended`, whose fields these are. attempts: how often its
-    process began. started, ended: seconds since 1970, of the last attempt.
+    process began. started, ended: seconds since 1970, of the last attempt; memory, timeout: its limits, as of a `Task`.
     """
 
     key: str
@@ -33,6 +34,8 @@ class TaskState:
     message: str
     exit_code: int
     worker: str
+    memory: int | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class State:
             raise OutputError(f"{path.parent}: no zoo was run here, there is no {path.name}")
         self.path = path
         self._file = StateFile(path)
+        self._lock = path.with_suffix(".lock")
         self._run: int | None = None
 
     def __enter__(self) -> "State":
@@ -103,8 +107,8 @@ class State:
             db.execute(EXPECT, (task.key, task.kind, task.name, self._run))
             db.execute(
                 "UPDATE tasks SET status = 'running', attempts = attempts + 1, started = ?, ended = NULL, "
-                "message = '', exit_code = 0, worker = ? WHERE key = ?",
-                (time.time(), worker, task.key),
+                "message = '', exit_code = 0, worker = ?, memory = ?, timeout = ? WHERE key = ?",
+                (time.time(), worker, task.memory, task.timeout, task.key),
             )
 
     def finish(self, ended: Ended) -> None:
@@ -128,14 +132,26 @@ class State:
             return [task for key in keys if (task := self.known(key))]
         return self._tasks("WHERE run = (SELECT max(run) FROM tasks) ORDER BY rowid")
 
+    def needed(self) -> set[str]:
+        """The keys of the tasks of the last run that came to its end, and of those that began after it."""
+        last = "SELECT max(run) FROM tasks JOIN runs ON run = id WHERE outcome = 'done'"
+        return {key for (key,) in self._file.rows(f"SELECT key FROM tasks WHERE run >= coalesce(({last}), 0)")}
+
     def forget(self, keys: Iterable[str]) -> None:
-        """Hold these tasks for never seen, so that they run again."""
+        """Forget how these tasks ended, so that they run again."""
         with self._file.change() as db:
-            db.executemany("DELETE FROM tasks WHERE key = ?", [(key,) for key in keys])
+            db.executemany(
+                "UPDATE tasks SET status = 'waiting', message = '', exit_code = 0 WHERE key = ?",
+                [(key,) for key in keys],
+            )
 
     def runs(self) -> list[Invocation]:
         """Everything that had the lock, the first one first."""
         return [Invocation(*row) for row in self._file.rows("SELECT what, worker, started, ended, outcome FROM runs")]
+
+    def going(self) -> Invocation | None:
+        """What has the lock now; None when nothing does."""
+        return self.runs()[-1] if is_held(self._lock) else None
 
     def sha256_of(self, path: Path) -> str:
         """sha256 of a file, read again only when it has changed. Raises DataError."""
@@ -145,14 +161,11 @@ class State:
         return [TaskState(*row) for row in self._file.rows(f"SELECT {COLUMNS} FROM tasks {where}", *values)]
 
     def _exclusive(self) -> sqlite3.Connection:
-        """A connection that no second one can be like; the system closes it with the process."""
         try:
-            lock = sqlite3.connect(self.path.with_suffix(".lock"), timeout=0)
-            lock.execute("BEGIN EXCLUSIVE")
+            return hold(self._lock)
         except sqlite3.Error as error:
             going = [f"`{run.what}` goes on here in process {run.worker}" for run in self.runs() if run.ended is None]
             raise OutputError(f"{self.path.parent}: {going[-1] if going else error}; wait for it or end it") from error
-        return lock
 
     def _end_runs(self, outcome: str) -> None:
         """What still goes on has ended so, and what was running waits."""

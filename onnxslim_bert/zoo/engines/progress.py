@@ -1,0 +1,41 @@
+"""How far a task is: said by its process in a file of its workspace, read by whoever looks after it."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+EVERY = 0.2  # seconds between two words of a task
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def teller(folder: Path) -> Progress:
+    """For the task whose files go to `folder`: a callback that says how far it is, not more often than anyone looks."""
+    place, said = place_of(folder), 0.0
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY or done == total:
+            said = time.monotonic()
+            with contextlib.suppress(OSError):  # it is for people, and no reason to fail
+                place.with_suffix(".new").write_text(json.dumps([stage, done, total]))
+                os.replace(place.with_suffix(".new"), place)
+
+    return tell
+
+
+def said_in(folder: Path) -> str:
+    """What the task last said, like "calibrating smooth 3/16"; "" before its first word."""
+    try:
+        stage, done, total = json.loads(place_of(folder).read_text())
+    except (OSError, ValueError):
+        return ""
+    return f"{stage} {done}/{total}"
+
+
+def place_of(folder: Path) -> Path:
+    """Beside the files of the task, where it is none of them."""
+    return folder.with_name("progress")

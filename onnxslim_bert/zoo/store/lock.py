@@ -1,0 +1,28 @@
+"""A lock that one process has, until it ends however it ends: that of SQLite on an empty file."""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+MOMENT = 1.0  # seconds for which somebody who looks may have it
+
+
+def hold(path: Path) -> sqlite3.Connection:
+    """The lock, until the connection is closed; the system closes it with the process. Raises sqlite3.Error."""
+    lock = sqlite3.connect(path, timeout=MOMENT)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether anybody has the lock; nothing is written."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0, uri=True)) as lock:
+            lock.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return False
