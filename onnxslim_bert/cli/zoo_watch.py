@@ -44,6 +44,9 @@ class Lines:
     def started(self, task: Task, worker: str) -> None:
         pass
 
+    def doing(self, task: Task, stage: str, done: int, total: int) -> None:
+        pass
+
     def ended(self, task: Task, ended: Ended) -> None:
         self.done += 1
         click.echo(f"{self.done}/{self.total} {outcome(task, ended)}", err=True)
@@ -68,7 +71,15 @@ class Bars:
             bar = self.running.pop(task.key, None)
             if bar is not None:  # its worker was lost
                 self.progress.remove_task(bar)
-            self.running[task.key] = self.progress.add_task(f"{DOING.get(task.kind, task.kind)} {task.name}", total=1)
+            self.running[task.key] = self.progress.add_task(
+                f"{DOING.get(task.kind, task.kind)} {task.name}", total=None
+            )
+
+    def doing(self, task: Task, stage: str, done: int, total: int) -> None:
+        with self.lock:
+            if (bar := self.running.get(task.key)) is not None:
+                what = f"{DOING.get(task.kind, task.kind)} {task.name}: {stage}"
+                self.progress.update(bar, description=what, completed=done, total=total)
 
     def ended(self, task: Task, ended: Ended) -> None:
         with self.lock:

@@ -21,6 +21,9 @@ class Watch(Protocol):
     def started(self, task: Task, worker: str) -> None:
         """A process begins."""
 
+    def doing(self, task: Task, stage: str, done: int, total: int) -> None:
+        """A task says how far it is."""
+
     def ended(self, task: Task, ended: Ended) -> None:
         """A task came to its end."""
 
@@ -42,7 +45,9 @@ class Conductor:
         self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
         if not missing:
             return
-        with closing(self.engine.run(missing.values(), self.url, self._started, alone=alone)) as ends:
+        with closing(
+            self.engine.run(missing.values(), self.url, self._started, doing=self.watch.doing, alone=alone)
+        ) as ends:
             for ended in ends:
                 self.state.finish(ended)
                 self.watch.ended(missing[ended.key], ended)

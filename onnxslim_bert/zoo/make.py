@@ -14,6 +14,7 @@ from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path
 from onnxslim_bert.slim import Slimmed, slim
 from onnxslim_bert.sources import Sources
+from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Result
@@ -41,7 +42,7 @@ def _write(task: Task, source: Path, folder: Path, cache: ArrayCache) -> Result:
     options, sources = options_of(payload), sources_of(payload)
     several = len(options.seq) > 1 and payload["recipe"] is None
     output = folder / ("model" if several else "model.onnx")
-    kept: dict[str, Any] = {"cache": cache, "worst": WORST, "damages": True}
+    kept: dict[str, Any] = {"cache": cache, "worst": WORST, "damages": True, "progress": teller(folder)}
     result: Quantized | Slimmed
     if payload["recipe"] is None:
         result = quantize_files(source, output, sources, options, timing=False, **kept)

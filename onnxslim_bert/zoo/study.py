@@ -16,6 +16,8 @@ from onnxslim_bert.preparation import check_vocabulary, fit_to, make_trials
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sensitivity import Sensitivity, layer_sensitivities
 from onnxslim_bert.sources import Sources
+from onnxslim_bert.trials import Progress
+from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Study
@@ -35,7 +37,7 @@ def study(task: Task, storage: Storage, folder: Path) -> Study:
         if not task.payload["calib"]:
             return Study(task.key, parts, reason="no calibration rows; name some with `calib`")
         try:
-            layers = _layers(source, task.payload, ArrayCache(storage))
+            layers = _layers(source, task.payload, ArrayCache(storage), teller(folder))
         except (ModelError, PassError) as error:
             return Study(task.key, parts, reason=str(error))
     return Study(task.key, parts, layers)
@@ -55,7 +57,7 @@ def parts_of(path: Path) -> dict[str, int]:
     return {cost.part: cost.nbytes for cost in costs}
 
 
-def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache) -> tuple[Sensitivity, ...]:
+def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache, progress: Progress) -> tuple[Sensitivity, ...]:
     tokenizer = Path(payload["tokenizer"]) if payload["tokenizer"] else None
     sources = Sources(
         payload["calib"], rows=payload["rows"], tokenizer=tokenizer, text_columns=tuple(payload["text_columns"])
@@ -70,4 +72,5 @@ def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache) -> tuple[S
     run_recipe(model, Recipe.parse(EXACT))
     check_vocabulary(model, reader)
     options = fit_to(model, options)
-    return layer_sensitivities(model, make_trials(model, calibration, reader, options, split=True, cache=cache))
+    trials = make_trials(model, calibration, reader, options, split=True, cache=cache, progress=progress)
+    return layer_sensitivities(model, trials)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.errors import AccuracyGateError
+from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.store.storage import Storage
 
@@ -43,6 +44,15 @@ def environment(task: Task, storage: Storage, folder: Path) -> Wrote:
             "files": [path.name for path in folder.iterdir()],
         }
     )
+
+
+def count(task: Task, storage: Storage, folder: Path) -> Wrote:
+    """Count to three and say so, slowly enough to be heard."""
+    tell = teller(folder)
+    for number in (1, 2, 3):
+        tell("counting", number, 3)
+        time.sleep(0.6)
+    return Wrote()
 
 
 def sleep(task: Task, storage: Storage, folder: Path) -> Wrote:

@@ -24,7 +24,7 @@ class Engine:
         self.ends = ends
         self.asked: list[str] = []
 
-    def run(self, tasks, storage, started, *, alone=False) -> Iterator[Ended]:
+    def run(self, tasks, storage, started, *, doing, alone=False) -> Iterator[Ended]:
         for task in tasks:
             started(task, "host 1")
             self.asked.append(task.name)
@@ -45,6 +45,9 @@ class Watch:
 
     def started(self, task, worker) -> None:
         self.seen.append(f"started {task.name}")
+
+    def doing(self, task, stage, done, total) -> None:
+        self.seen.append(f"{stage} {task.name}")
 
     def ended(self, task, ended) -> None:
         self.seen.append(f"{ended.status} {task.name}")

@@ -39,15 +39,19 @@ class Run:
     def __init__(self, engine: Engine, storage: Path) -> None:
         self.engine, self.storage = engine, storage
         self.begun: list[tuple[str, int]] = []
+        self.heard: list[tuple[str, str, int, int]] = []
 
     def __call__(self, *tasks: Task, alone: bool = False) -> dict[str, Ended]:
         """How each ended, by its name."""
         names = {task.key: task.name for task in tasks}
-        ends = self.engine.run(tasks, str(self.storage), self.started, alone=alone)
+        ends = self.engine.run(tasks, str(self.storage), self.started, doing=self.doing, alone=alone)
         return {names[ended.key]: ended for ended in ends}
 
     def started(self, task: Task, worker: str) -> None:
         self.begun.append((task.name, int(worker.split()[-1])))
+
+    def doing(self, task: Task, stage: str, done: int, total: int) -> None:
+        self.heard.append((task.name, stage, done, total))
 
 
 def task(name: str, kind: str = "write", /, target: str = "cpu", **payload: object) -> Task:
@@ -139,6 +143,12 @@ def test_results_and_ends_are_those_of_the_local_engine(pair, tmp_path):
 def objects(storage: Path) -> dict[str, bytes]:
     place = Storage(storage)
     return {name: place.read(name) or b"" for name in place.names("objects")}
+
+
+def test_a_task_is_heard_while_it_runs(pair, tmp_path):
+    run = Run(DaskEngine(pair.address), tmp_path)
+    run(task("three", "count"))
+    assert run.heard == [("three", "counting", number, 3) for number in (1, 2, 3)]
 
 
 def test_a_task_goes_to_a_worker_that_has_its_target(pair, tmp_path):

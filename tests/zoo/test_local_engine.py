@@ -11,7 +11,7 @@ import pytest
 from onnxslim_bert.zoo.engines.local import JOB_BYTES, LocalEngine, default_jobs
 from onnxslim_bert.zoo.engines.process import this_worker
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.store.storage import result_name
+from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 
 def tasks_of(kind: str, numbers: Iterable[int], **payload: object) -> Iterator[Task]:
@@ -44,6 +44,16 @@ def test_as_many_run_as_may(tmp_path, jobs, alone, most):
     ends = list(LocalEngine(jobs).run(tasks, str(tmp_path), nothing, alone=alone))
     assert [ended.status for ended in ends] == ["done"] * 4
     assert at_once(log.read_text().splitlines()) == most
+
+
+def test_a_task_is_heard_while_it_runs(tmp_path):
+    """And what it says is none of its files."""
+    heard = []
+    (task,) = tasks_of("count", [0])
+    engine = LocalEngine(1)
+    list(engine.run([task], str(tmp_path), nothing, doing=lambda task, *said: heard.append((task.name, *said))))
+    assert heard == [("0", "counting", number, 3) for number in (1, 2, 3)]
+    assert Storage(tmp_path).names(f"objects/{task.key}") == [result_name(task.key)]
 
 
 def test_each_is_yielded_as_it_ends(tmp_path):

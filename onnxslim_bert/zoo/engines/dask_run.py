@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 from distributed import CancelledError, Client, Event, Future, KilledWorker
 
@@ -51,10 +52,10 @@ class _Begins:
 
 @dataclass(frozen=True)
 class _Says:
-    """A task says what it is doing."""
+    """A task says what it is doing: the stage, steps done, steps in all."""
 
     key: str
-    doing: str
+    doing: tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DaskRun:
                     case _Begins() as request:
                         self._begin(request, started)
                     case _Says(key, said) if waiting := self.waiting.get(key):
-                        doing(waiting.task, said)
+                        doing(waiting.task, *said)
                     case _Over() as over if ended := self._ended(over):
                         yield ended
                 if time.monotonic() - looked >= LOOK_S:
@@ -120,12 +121,12 @@ class DaskRun:
         future.add_done_callback(partial(self._done, task.key))
         return future
 
-    def _heard(self, event: tuple[float, dict[str, str]]) -> None:
+    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
         _, request = event
         if request["run"] != self.name:
             return
         if "doing" in request:
-            self.news.put(_Says(request["key"], request["doing"]))
+            self.news.put(_Says(request["key"], tuple(request["doing"])))
         else:
             self.news.put(_Begins(request["key"], request["place"], request["answer"]))
 

@@ -51,7 +51,7 @@ def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -
         return asdict(run_process(task, storage, stop, partial(_say, worker, {"run": run, "key": task.key})))
 
 
-def _say(worker: Worker, task: dict[str, str], doing: str) -> None:
+def _say(worker: Worker, task: dict[str, str], *doing: str | int) -> None:
     worker.log_event(TOPIC, {**task, "doing": doing})
 
 

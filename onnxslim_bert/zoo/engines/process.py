@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from onnxslim_bert.errors import SlimError, one_line
+from onnxslim_bert.trials import Progress
 from onnxslim_bert.zoo.engines.ending import Ending, ending
 from onnxslim_bert.zoo.engines.process_tree import ProcessTree
 from onnxslim_bert.zoo.engines.progress import said_in
@@ -28,9 +29,7 @@ TAIL = 1 << 16  # bytes of the last output that are kept
 SINGLE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def run_process(
-    task: Task, storage: str, stop: threading.Event | None = None, say: Callable[[str], None] | None = None
-) -> Ended:
+def run_process(task: Task, storage: str, stop: threading.Event | None = None, say: Progress | None = None) -> Ended:
     """Run the task in a new process and say how it ended, whatever it does.
 
     The process and its children are killed when they pass the task's limits, when `stop` is set, and when this is
@@ -142,15 +141,15 @@ def _guard(
             return Ending("timeout", f"not done after its {task.timeout:g} seconds", 1)
 
 
-def _hearing(folder: Path, say: Callable[[str], None] | None) -> Callable[[], None]:
+def _hearing(folder: Path, say: Progress | None) -> Callable[[], None]:
     """What passes on, when it is called, what the task has said since."""
-    last = ""
+    last = None
 
     def hear() -> None:
         nonlocal last
-        if say is not None and (now := said_in(folder / FILES)) != last:
+        if say is not None and (now := said_in(folder / FILES)) not in (None, last):
             last = now
-            say(now)
+            say(*now)
 
     return hear
 

@@ -4,12 +4,11 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-EVERY = 0.2  # seconds between two words of a task
+from onnxslim_bert.trials import Progress
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+EVERY = 0.2  # seconds between two words of a task
 
 
 def teller(folder: Path) -> Progress:
@@ -27,13 +26,13 @@ def teller(folder: Path) -> Progress:
     return tell
 
 
-def said_in(folder: Path) -> str:
-    """What the task last said, like "calibrating smooth 3/16"; "" before its first word."""
+def said_in(folder: Path) -> tuple[str, int, int] | None:
+    """What the task last said; None before its first word."""
     try:
         stage, done, total = json.loads(place_of(folder).read_text())
     except (OSError, ValueError):
-        return ""
-    return f"{stage} {done}/{total}"
+        return None
+    return str(stage), int(done), int(total)
 
 
 def place_of(folder: Path) -> Path:

@@ -47,11 +47,11 @@ class Ended:
 
 
 Started = Callable[[Task, str], None]  # a task, and the worker that begins it
-Doing = Callable[[Task, str], None]  # a task that runs, and what it says it is doing
+Doing = Callable[[Task, str, int, int], None]  # a task that runs; what it is doing, steps done, steps in all
 Ends = Generator[Ended, None, None]  # closed, it stops what runs
 
 
-def ignore(task: Task, what: str) -> None:
+def ignore(task: Task, stage: str, done: int, total: int) -> None:
     """Nobody wants to know what the task is doing."""
 
 
@@ -70,6 +70,7 @@ class Engine(Protocol):
         """Run every task, each in a process of its own, and yield each as it ends, whatever its end.
 
         storage: the URL or the folder where results go. started: called before a task's process begins, each time that
-        it does, by the thread that iterates. doing: called now and then, by any thread. alone: no two at once on one machine, for tasks that time.
+        it does, by the thread that iterates. doing: called now and then while it runs, by any thread. alone: no two at
+        once on one machine, for tasks that time.
         """
         ...
