@@ -65,6 +65,7 @@ def main() -> None:
     print(f"undisturbed: {seconds:.1f} s wall, {len(rows)} jobs, {Counter(row['status'] for row in rows)}")
     cpu = sum(row["cpu_seconds"] for row in rows)
     print(f"  {cpu / len(rows):.1f} s of CPU a job, most memory {max(row['peak_bytes'] for row in rows) / 1e6:.0f} MB")
+    print(f"  beside the jobs' own seconds: {beside(calm, seconds, given.jobs) / len(rows):.2f} s a job")
     again = run(zoo, calm, given.jobs)
     print(f"unchanged, run again: {again:.1f} s wall; {same(artefacts(calm), expected)}")
     if given.kills:
@@ -82,7 +83,7 @@ def main() -> None:
             address = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
             far = run(zoo, out, given.jobs, "--engine", address)
         print(f"dask, {given.dask} workers: {far:.1f} s wall; {same(artefacts(out), expected)}")
-        print(f"  overhead {(far - seconds) / len(rows):+.2f} s a job")
+        print(f"  beside the jobs' own seconds: {beside(out, far, given.dask) / len(rows):.2f} s a job")
 
 
 def zoo_of(models: list[Path], calib: str) -> str:
@@ -144,6 +145,13 @@ def state(out: Path) -> list[tuple[str, str, int]]:
         return []
     with contextlib.closing(sqlite3.connect(out / "zoo.sqlite")) as connection:
         return connection.execute("SELECT key, status, attempts FROM tasks").fetchall()
+
+
+def beside(out: Path, seconds: float, jobs: int) -> float:
+    """Of the `seconds` that the run took, those in which no place for a job was busy with one; timings run alone."""
+    with contextlib.closing(sqlite3.connect(out / "zoo.sqlite")) as connection:
+        taken = connection.execute("SELECT kind, seconds FROM tasks").fetchall()
+    return seconds - sum(own if kind == "time" else own / jobs for kind, own in taken)
 
 
 def artefacts(out: Path) -> dict[str, str]:

@@ -186,8 +186,8 @@ def slim(
 
 def show(result: "Searched | Slimmed") -> None:
     """Print what was done, or found, and what it is worth."""
+    from onnxslim_bert.cli.comparison_lines import compared
     from onnxslim_bert.cli.quantize import where
-    from onnxslim_bert.cli.validate import compared
     from onnxslim_bert.inspection.wording import si
     from onnxslim_bert.slim import Slimmed
 

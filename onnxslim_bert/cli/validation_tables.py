@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.comparison_lines import facts, spread
 from onnxslim_bert.cli.tables import console, plain_table
-from onnxslim_bert.cli.validate import facts, spread
 from onnxslim_bert.proof.bench import entry_name
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.targets.table import TARGETS

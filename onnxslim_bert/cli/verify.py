@@ -92,7 +92,7 @@ def verify(
 
 def show(result: "Verification") -> None:
     """Print what was recorded and what was found."""
-    from onnxslim_bert.cli.validate import compared
+    from onnxslim_bert.cli.comparison_lines import compared
 
     made = result.provenance
     click.echo(f"{result.model}: {made.recipe}")

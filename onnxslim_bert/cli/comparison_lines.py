@@ -1,0 +1,36 @@
+"""What is printed of two models' answers to the same rows."""
+
+from collections.abc import Iterator
+
+from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.intervals import Interval
+
+
+def compared(seen: Comparison) -> Iterator[str]:
+    """On which rows two models were compared, and what came of it."""
+    yield f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %"
+    for score in seen.scores:
+        yield f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}"
+    yield from facts(seen)
+
+
+def facts(seen: Comparison) -> Iterator[str]:
+    """One line for each thing that needs no label, and for McNemar's test."""
+    close = seen.fidelity
+    if close.agreement:
+        yield f"agreement: {spread(close.agreement)} % of rows"
+    yield f"{seen.output}: |difference| mean {close.mean_difference:.4g}, max {close.max_difference:.4g}"
+    if close.kl is not None:
+        yield f"KL(base || candidate): {close.kl:.3g} nats"
+    if close.correlation is not None:
+        yield f"one output, no argmax: correlation with the base {close.correlation:.2f}, shift {close.shift:+.4g}"
+    if close.cosine is not None:
+        yield f"cosine: mean {close.cosine:.6f}, least {close.min_cosine:.6f}"
+    if seen.mcnemar:
+        test = seen.mcnemar
+        yield f"McNemar: only base right {test.only_base}, only candidate {test.only_candidate}, p {test.p:.3g}"
+
+
+def spread(interval: Interval) -> str:
+    """A value with its interval."""
+    return f"{interval.value:.2f} ({interval.low:.1f} to {interval.high:.1f})"
