@@ -79,7 +79,8 @@ def main() -> None:
         out = given.work / "dask"
         from bench_zoo_engines import local_cluster  # only here, as it needs the extra [dask]
 
-        with local_cluster(given.dask, str(given.work)) as cluster:
+        cluster = local_cluster(given.dask, str(given.work))
+        with cluster:
             address = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
             far = run(zoo, out, given.jobs, "--engine", address)
         print(f"dask, {given.dask} workers: {far:.1f} s wall; {same(artefacts(out), expected)}")
@@ -151,7 +152,7 @@ def beside(out: Path, seconds: float, jobs: int) -> float:
     """Of the `seconds` that the run took, those in which no place for a job was busy with one; timings run alone."""
     with contextlib.closing(sqlite3.connect(out / "zoo.sqlite")) as connection:
         taken = connection.execute("SELECT kind, seconds FROM tasks").fetchall()
-    return seconds - sum(own if kind == "time" else own / jobs for kind, own in taken)
+    return seconds - float(sum(own if kind == "time" else own / jobs for kind, own in taken))
 
 
 def artefacts(out: Path) -> dict[str, str]:

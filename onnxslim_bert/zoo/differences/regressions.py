@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
+from onnxslim_bert.inspection.wording import si
 from onnxslim_bert.proof.gates import Gate, Outcome, Verdict
 from onnxslim_bert.zoo.differences.changes import Aspect, Change
 from onnxslim_bert.zoo.records import Row
@@ -94,7 +95,8 @@ def on_changes(where: str, changes: Iterable[Change], lost: Iterable[Aspect], li
         gate, limit, unit, code = held(limits)[change.aspect]
         loss = change.loss
         ends = f" ({loss.low:.3g} to {loss.high:.3g})" if loss.low < loss.high else ""
-        note = f"{change.aspect} {change.old:.4g} -> {change.new:.4g}, worse by {loss.value:.3g}{unit}{ends}, "
+        seen = [si(x, "B") if change.aspect == "size" else f"{x:.4g}" for x in (change.old, change.new)]
+        note = f"{change.aspect} {seen[0]} -> {seen[1]}, worse by {loss.value:.3g}{unit}{ends}, "
         note += f"wanted at most {limit:g}{unit}" + (f"; {change.open}" if change.open else "")
         yield Finding(Verdict(gate, _outcome(change, limit), note, where), code)
     for aspect in lost:
