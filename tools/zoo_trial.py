@@ -73,7 +73,7 @@ def main() -> None:
         killed = kill_at_random(zoo, out, given.jobs, given.kills, seconds, random.Random(given.seed))
         print(f"killed {given.kills} times: {same(artefacts(out), expected)}")
         more = {key: ran - 1 - killed[key] for key, ran in attempts(out).items()}
-        print(f"  processes lost {sum(killed.values())}, begun again {sum(n - 1 for n in attempts(out).values())}; ")
+        print(f"  processes lost {sum(killed.values())}, begun again {sum(n - 1 for n in attempts(out).values())}")
         print(f"  tasks begun more often than they were killed: {sum(extra > 0 for extra in more.values())}")
     if given.dask:
         out = given.work / "dask"
