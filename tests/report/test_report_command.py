@@ -22,7 +22,7 @@ def out(tmp_path):
 @pytest.fixture
 def extra():
     """Skips where the plotting library is not installed."""
-    for name in ("altair", "vl_convert"):
+    for name in ("altair", "vl_convert", "jinja2"):
         pytest.importorskip(name, reason="needs the extra [report]")
 
 
@@ -67,6 +67,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("extra")
 @pytest.mark.parametrize("missing", ["altair", "vl_convert", "jinja2"])
 def test_without_the_plotting_library_it_says_what_to_install(out, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
