@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from onnxslim_bert.errors import OutputError
 
 VERSION = 1
+PATIENCE_S = 30.0  # for others to finish their change
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL DEFAULT '', name TEXT NOT NULL DEFAULT '',
@@ -36,7 +38,7 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._said():
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -60,6 +62,17 @@ class StateFile:
             yield self._db
 
     def _prepare(self) -> None:
+        """Make the tables, or find them made. Others may be at it: a change of the journal does not wait for them."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._prepare_now()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
+
+    def _prepare_now(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise OutputError(
