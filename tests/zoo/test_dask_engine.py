@@ -287,6 +287,7 @@ def test_a_coordinator_that_ends_takes_its_processes_along(bare, tmp_path, how):
     arguments = [bare.address, json.dumps(asdict(Held(tmp_path).task)), str(tmp_path)]
     coordinator = subprocess.Popen([sys.executable, "-c", COORDINATOR, *arguments], env=bare.environment)
     process = process_of(worker)
+    time.sleep(0.5)  # until the coordinator has answered the worker, and waits
     coordinator.send_signal(how)
     assert coordinator.wait(10) != 0
     until(lambda: has_ended(process), "its process has ended")
