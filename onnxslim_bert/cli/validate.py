@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--latency", is_flag=True, help="Time the models and their memory, too.")
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdicts as JUnit XML.")
-@click.option(
-    "--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Add a summary to the end of a Markdown file."
-)
-@click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
+@summarized
 def validate(
     base: Path,
     candidates: tuple[Path, ...],
@@ -69,9 +66,7 @@ def validate(
     latency: bool,
     threads: int,
     as_json: bool,
-    junit: Path | None,
-    markdown: Path | None,
-    force: bool,
+    files: SummaryFiles,
 ) -> None:
     """Compare every CANDIDATE with BASE on the same rows and hold it to budgets, on every provider.
 
@@ -88,20 +83,13 @@ def validate(
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
     from onnxslim_bert.cli.validation_tables import show, show_all
-    from onnxslim_bert.output import check_output, write_atomically
     from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
-    from onnxslim_bert.proof.junit import junit as junit_xml
     from onnxslim_bert.proof.validate import validate_all
     from onnxslim_bert.proof.validation import document
-    from onnxslim_bert.release.markdown import append, validation_summary
+    from onnxslim_bert.release.markdown import validation_summary
     from onnxslim_bert.targets.table import CPU
 
-    if junit:
-        check_output(junit, overwrite=force, inputs=[base, *candidates])
-    else:
-        refuse_ignored(["force"], "without --junit")
-    if markdown:
-        check_output(markdown, overwrite=True, inputs=[base, *candidates])
+    files.check([base, *candidates])
     if not any(target.fixed_shapes for target in targets):
         refuse_ignored(["seq"], "on providers that take open shapes")
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
@@ -128,11 +116,8 @@ def validate(
             progress=progress,
         )
     verdicts = [verdict for result in results for verdict in result.verdicts]
-    if junit:
-        suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
-        write_atomically(junit, [junit_xml(suite, verdicts, strict)], overwrite=force)
-    if markdown:
-        append(markdown, validation_summary(document(results)))
+    suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
+    files.write(suite, verdicts, strict, lambda: validation_summary(document(results)))
     if as_json:
         click.echo(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
     from onnxslim_bert.release.verification import Verification
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-WRITTEN = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -33,9 +32,7 @@ WRITTEN = click.Path(dir_okay=False, path_type=Path)
 @click.option("--allow-missing-data", is_flag=True, help="Pass without rows that are not here, and without the gate.")
 @click.option("--strict", is_flag=True, help="Fail, too, on what cannot be decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-@click.option("--junit", type=WRITTEN, help="Write checks and verdicts as JUnit XML.")
-@click.option("--markdown", type=WRITTEN, help="Add a summary to the end of a Markdown file.")
-@click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
+@summarized
 def verify(
     model: Path,
     base: Path | None,
@@ -46,9 +43,7 @@ def verify(
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,
-    junit: Path | None,
-    markdown: Path | None,
-    force: bool,
+    files: SummaryFiles,
 ) -> None:
     """Check MODEL against what was recorded in it, and run its gate again.
 
@@ -61,28 +56,18 @@ def verify(
     onnxslim verify release/model.int8.onnx --base model.onnx --data labelled.tsv
     onnxslim verify model.int8.onnx --allow-missing-data --json --junit verify.xml
     """
-    from onnxslim_bert.output import check_output, write_atomically
-    from onnxslim_bert.proof.junit import junit as junit_xml
-    from onnxslim_bert.release.markdown import append, verification_summary
+    from onnxslim_bert.release.markdown import verification_summary
     from onnxslim_bert.release.verify import Now
     from onnxslim_bert.release.verify import verify as run_verify
     from onnxslim_bert.report import report_json
 
     if strict and allow_missing_data:
         raise click.UsageError("--allow-missing-data passes what --strict fails: give one of them")
-    if junit:
-        check_output(junit, overwrite=force, inputs=[model, *([base] if base else [])])
-    else:
-        refuse_ignored(["force"], "without --junit")
-    if markdown:
-        check_output(markdown, overwrite=True, inputs=[model, *([base] if base else [])])
+    files.check([model, *([base] if base else [])])
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
         result = run_verify(model, Now(base, tokenizer, given, allow_missing_data), strict=strict, progress=progress)
-    if junit:
-        write_atomically(junit, [junit_xml(f"verify {model.name}", result.cases, strict)], overwrite=force)
-    if markdown:
-        append(markdown, verification_summary(report_json(result)))
+    files.write(f"verify {model.name}", result.cases, strict, lambda: verification_summary(report_json(result)))
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:

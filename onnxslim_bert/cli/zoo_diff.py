@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import Finite, refuse_ignored
+from onnxslim_bert.cli.options import Finite
+from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
     from onnxslim_bert.zoo.differences.diff import Diff
 
 RUN = click.Path(exists=True, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 COLOURS = {
     **dict.fromkeys(("newly failing", "missing", "worse", "failing still"), "red"),
     **dict.fromkeys(("mended", "better"), "green"),
@@ -45,9 +45,7 @@ COLOURS = {
 @click.option("--allow-missing", is_flag=True, help="Accept that jobs of OLD are not in NEW.")
 @click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-@click.option("--markdown", type=FILE, help="Add a summary to the end of a Markdown file.")
-@click.option("--junit", type=FILE, help="Write the verdicts as JUnit XML.")
-@click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
+@summarized
 def diff(
     old: Path,
     new: Path,
@@ -58,9 +56,7 @@ def diff(
     allow_missing: bool,
     strict: bool,
     as_json: bool,
-    markdown: Path | None,
-    junit: Path | None,
-    force: bool,
+    files: SummaryFiles,
 ) -> None:
     """Compare two runs, OLD and NEW, folders of `zoo run` or their run.json; fail where a job got worse.
 
@@ -74,26 +70,17 @@ def diff(
     onnxslim zoo diff out-1.4 out
     onnxslim zoo diff out-1.4/run.json out --max-slowdown 25 --markdown summary.md --junit diff.xml
     """
-    from onnxslim_bert.output import check_output, write_atomically
-    from onnxslim_bert.proof.junit import junit as junit_xml
-    from onnxslim_bert.release.markdown import append
     from onnxslim_bert.report import report_json
     from onnxslim_bert.zoo.differences.diff import diff as diff_runs
     from onnxslim_bert.zoo.differences.diff_tables import diff_summary
     from onnxslim_bert.zoo.differences.regressions import Limits, check
     from onnxslim_bert.zoo.documents import load_run
 
-    if junit:
-        check_output(junit, overwrite=force, inputs=[old, new])
-    else:
-        refuse_ignored(["force"], "without --junit")
+    files.check([old, new])
     limits = Limits(max_drop, max_agreement_loss, max_slowdown, max_growth, allow_missing)
     found = diff_runs(load_run(old), load_run(new), limits, (str(old), str(new)))
-    if junit:
-        verdicts = [finding.verdict for finding in found.findings]
-        write_atomically(junit, [junit_xml(f"{old} to {new}", verdicts, strict)], overwrite=force)
-    if markdown:
-        append(markdown, diff_summary(found, strict))
+    verdicts = [finding.verdict for finding in found.findings]
+    files.write(f"{old} to {new}", verdicts, strict, lambda: diff_summary(found, strict))
     if as_json:
         click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:

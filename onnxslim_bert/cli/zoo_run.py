@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli import INTERRUPTED, fail
 from onnxslim_bert.cli.options import COUNT, refuse_ignored
+from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 
 @click.command(
@@ -29,10 +30,8 @@ from onnxslim_bert.cli.options import COUNT, refuse_ignored
 @click.option("--jobs", type=COUNT, help="Local processes at once  [default: one for each CPU, as memory allows]")
 @click.option("--storage", help="Where artefacts go: a folder or a URL, like s3://bucket/zoo  [default: OUTPUT]")
 @click.option("--strict", is_flag=True, help="Fail on verdicts that the data cannot carry.")
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write verdicts as JUnit XML.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Add a summary to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as one JSON document.")
-@click.option("--force", is_flag=True, help="Replace the file of --junit.")
+@summarized
 def run(
     plan: Path,
     output: Path,
@@ -42,10 +41,8 @@ def run(
     jobs: int | None,
     storage: str | None,
     strict: bool,
-    junit: Path | None,
-    markdown: Path | None,
     as_json: bool,
-    force: bool,
+    files: SummaryFiles,
 ) -> None:
     """Run what ZOO asks for, a zoo file or a folder of models, and leave what is there already.
 
@@ -60,9 +57,7 @@ def run(
     """
     from onnxslim_bert.cli.tables import console
     from onnxslim_bert.cli.zoo_watch import watching
-    from onnxslim_bert.output import check_output, write_atomically
-    from onnxslim_bert.proof.junit import junit as junit_xml
-    from onnxslim_bert.release.markdown import append, run_summary
+    from onnxslim_bert.release.markdown import run_summary
     from onnxslim_bert.report import report_json
     from onnxslim_bert.run_summary import summary
     from onnxslim_bert.zoo.engines.named import engine_named
@@ -73,12 +68,7 @@ def run(
 
     if (plan / "zoo.toml").is_file():
         plan = plan / "zoo.toml"
-    if junit:
-        check_output(junit, overwrite=force)
-    else:
-        refuse_ignored(["force"], "without --junit")
-    if markdown:
-        check_output(markdown, overwrite=True)
+    files.check()
     if not plan.is_dir():
         refuse_ignored(["calib"], "with a zoo file, which names its data")
     if engine == "local":
@@ -98,11 +88,8 @@ def run(
             found = run_zoo(wanted, output, runner, storage=storage, strict=strict, watch=watch)
     except KeyboardInterrupt:
         fail(f"interrupted; what has ended is in {output}, and the same command goes on from there", code=INTERRUPTED)
-    if junit:
-        write_atomically(junit, [junit_xml(plan.name, verdicts_of(found.rows), strict)], overwrite=force)
     document = report_json(found)
-    if markdown:
-        append(markdown, run_summary(document))
+    files.write(plan.name, verdicts_of(found.rows), strict, lambda: run_summary(document))
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from onnxslim_bert.blas import BLAS_THREADS
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.trials import Progress
 from onnxslim_bert.zoo.engines.ending import Ending, ending
@@ -26,7 +27,6 @@ PAUSES = 0.1, 1.0  # seconds between two looks at the processes: more than the l
 SHARE = 0.02  # of one CPU that looking may take
 FILES = "files"  # in its workspace, what a task leaves
 TAIL = 1 << 16  # bytes of the last output that are kept
-SINGLE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def run_process(task: Task, storage: str, stop: threading.Event | None = None, say: Progress | None = None) -> Ended:
@@ -83,7 +83,7 @@ def _process(task: Task, storage: str, folder: Path, channel: IO[bytes]) -> subp
         stderr=subprocess.PIPE,
         start_new_session=True,  # its own process group, and no Ctrl-C from a terminal
         env={
-            **SINGLE,
+            **dict.fromkeys(BLAS_THREADS, "1"),
             **os.environ,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),  # what a killed process leaves goes, too

@@ -1,0 +1,61 @@
+"""What a pipeline wants of a command besides its exit code: verdicts as JUnit XML, a summary as Markdown."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxslim_bert.cli.options import refuse_ignored
+
+WRITTEN = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class SummaryFiles:
+    """The files that were asked for; None is not. force: replace a JUnit file that exists."""
+
+    junit: Path | None
+    markdown: Path | None
+    force: bool
+
+    def check(self, inputs: Iterable[Path] = ()) -> None:
+        """Before the work: raise OutputError for a file that cannot be written, or is one of `inputs`."""
+        from onnxslim_bert.output import check_output
+
+        given = list(inputs)
+        if self.junit:
+            check_output(self.junit, overwrite=self.force, inputs=given)
+        else:
+            refuse_ignored(["force"], "without --junit")
+        if self.markdown:
+            check_output(self.markdown, overwrite=True, inputs=given)
+
+    def write(self, suite: str, cases: Sequence[Any], strict: bool, summary: Callable[[], str]) -> None:
+        """Write `cases` under the name `suite`, and add the summary to the end of its file.
+
+        cases: as `proof.junit.junit` takes them.
+        """
+        from onnxslim_bert.output import write_atomically
+        from onnxslim_bert.proof.junit import junit
+        from onnxslim_bert.release.markdown import append
+
+        if self.junit:
+            write_atomically(self.junit, [junit(suite, cases, strict)], overwrite=self.force)
+        if self.markdown:
+            append(self.markdown, summary())
+
+
+def summarized(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--junit`, `--markdown` and `--force`, and hand them to it as `files`."""
+
+    @click.option("--junit", type=WRITTEN, help="Write the verdicts as JUnit XML.")
+    @click.option("--markdown", type=WRITTEN, help="Add a summary to the end of a Markdown file.")
+    @click.option("--force", is_flag=True, help="Replace a JUnit file that exists.")
+    @functools.wraps(command)
+    def with_files(*, junit: Path | None, markdown: Path | None, force: bool, **given: Any) -> Any:
+        return command(files=SummaryFiles(junit, markdown, force), **given)
+
+    return with_files
