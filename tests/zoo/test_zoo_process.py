@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from onnxslim_bert.zoo.engines import process as process_module
+from onnxslim_bert.blas import BLAS_THREADS
 from onnxslim_bert.zoo.engines.ending import Ending, ending
 from onnxslim_bert.zoo.engines.process import TAIL, run_process, this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task
@@ -213,7 +213,7 @@ def test_nothing_outlives_its_task(tmp_path):
 def test_the_process_has_a_folder_of_its_own(tmp_path, monkeypatch):
     """Empty, on the storage's file system; one thread for BLAS; temporary files where they go with it."""
     monkeypatch.setenv("ONNXSLIM_DATA", "/kept")
-    for name in process_module.SINGLE:
+    for name in BLAS_THREADS:
         monkeypatch.delenv(name, raising=False)
     seen = result(tmp_path, run(tmp_path, "environment"))["value"]
     assert seen["ONNXSLIM_DATA"] == "/kept"
