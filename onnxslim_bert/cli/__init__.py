@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from onnxslim_bert import __version__
 from onnxslim_bert.blas import BLAS_THREADS
+from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.errors import SlimError
 
 COMMANDS = {
@@ -32,7 +32,7 @@ COMMANDS = {
     "verify": "Check a written model against what it says of itself.",
     "schema": "Print the schemas of the JSON documents.",
 }
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -100,9 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
-        signal.signal(signal.SIGTERM, exit_cleanly)
-        warn_of_clash()
-        cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
+        with ended_by_signals():
+            warn_of_clash()
+            cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
     except SlimError as error:
         fail(*error.lines, code=error.exit_code)
     except click.ClickException as error:
@@ -115,11 +115,6 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}")
-
-
-def exit_cleanly(*_: object) -> None:
-    """Unwind the stack, so that temporary files go."""
-    sys.exit(TERMINATED)
 
 
 def fail(*lines: str, code: int = SlimError.exit_code) -> None:

@@ -287,7 +287,6 @@ def test_a_coordinator_that_ends_takes_its_processes_along(bare, tmp_path, how):
     arguments = [bare.address, json.dumps(asdict(Held(tmp_path).task)), str(tmp_path)]
     coordinator = subprocess.Popen([sys.executable, "-c", COORDINATOR, *arguments], env=bare.environment)
     process = process_of(worker)
-    time.sleep(0.5)  # until the coordinator has answered the worker, and waits
     coordinator.send_signal(how)
     assert coordinator.wait(10) != 0
     until(lambda: has_ended(process), "its process has ended")
@@ -296,9 +295,11 @@ def test_a_coordinator_that_ends_takes_its_processes_along(bare, tmp_path, how):
 
 COORDINATOR = """
 import json, sys
+from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.zoo.engines.dask_engine import DaskEngine
 from onnxslim_bert.zoo.engines.task import Task
-list(DaskEngine(sys.argv[1]).run([Task(**json.loads(sys.argv[2]))], sys.argv[3], lambda *_: None))
+with ended_by_signals():
+    list(DaskEngine(sys.argv[1]).run([Task(**json.loads(sys.argv[2]))], sys.argv[3], lambda *_: None))
 """
 
 
