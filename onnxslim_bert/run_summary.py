@@ -15,6 +15,7 @@ from onnxslim_bert.report_page.trades import (
     shortfalls,
     speedup,
     trades,
+    untimed,
     without_result,
 )
 from onnxslim_bert.report_page.wording import DASH, MINUS, TIMES, fixed, megabytes, ratio
@@ -46,6 +47,8 @@ def _parts(run: Run, width: int) -> Iterator[RenderableType]:
         yield _table(trade, wide=width >= NARROW)
         yield from map(_text, _advice(trade))
     yield _text("\n* no other job on its target is smaller, faster and closer to the source at once", "dim")
+    for sentence in untimed(run):
+        yield _text(" ".join(sentence.split()), "dim")
     lacking = list(shortfalls(run))
     if lacking:
         yield _text(f"\nWithout a result or over budget: {len(lacking)}", "bold")

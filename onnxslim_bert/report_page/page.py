@@ -19,7 +19,7 @@ from onnxslim_bert.report_page.packed import packed
 from onnxslim_bert.report_page.points import SHAPES, colour
 from onnxslim_bert.report_page.reduce import reductions
 from onnxslim_bert.report_page.tiles import tiles
-from onnxslim_bert.report_page.trades import headline, missed, shortfalls, speedup, trades, without_result
+from onnxslim_bert.report_page.trades import headline, missed, shortfalls, speedup, trades, untimed, without_result
 
 LIMIT = 3_000_000  # bytes of the page
 SCRIPTS = ("data.js", "figures.js", "table.js", "details.js")  # of one scope
@@ -73,6 +73,7 @@ def _html(document: Document, script: str, left_out: str) -> str:
         tiles=tiles(run.rows, found),
         trades=found,
         shortfalls=[(numbers[row.model, row.recipe, row.target], row, reason) for row, reason in shortfalls(run)],
+        untimed=untimed(run),
         jobs=len(jobs),
         words=WORDS,
         columns=NUMBERS,

@@ -119,6 +119,19 @@ def shortfalls(run: Run) -> Iterator[tuple[Row, str]]:
             yield row, reason
 
 
+def untimed(run: Run) -> list[str]:
+    """Why times are missing, one sentence for each target and reason."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for source in run.sources:
+        for target, timing in source.timings.items():
+            if timing.reason:
+                models.setdefault((target, timing.reason), []).append(source.name)
+    return [
+        f"No times on {target} for {names[0] if len(names) == 1 else plural(len(names), 'model')}: {reason}"
+        for (target, reason), names in models.items()
+    ]
+
+
 def optimal(trade: Trade) -> set[str]:
     """The keys of the jobs to which no other of the model on the same target is preferable.
 

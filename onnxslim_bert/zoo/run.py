@@ -20,6 +20,7 @@ from onnxslim_bert.zoo.store.collect_garbage import delete, leftovers
 from onnxslim_bert.zoo.store.state import State
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.tasks import Tasks
+from onnxslim_bert.zoo.unmeasured import unstudied, untimed
 
 Job = tuple[Planned, Task]
 Document = TypeVar("Document", Result, Study, Timing)
@@ -65,8 +66,12 @@ def run_zoo(
                     next(job.source for job in plan.jobs if job.model == name),
                     content.sha256,
                     content.nbytes,
-                    study=_found(conductor, studies[name], Study) if name in studies else None,
-                    timings={target: timing for (model, target), timing in timed.items() if model == name},
+                    study=_study(studies[name], conductor) if name in studies else None,
+                    timings={
+                        target: timed.get((model, target)) or untimed(task, conductor.state.known(task.key))
+                        for (model, target), task in timings.items()
+                        if model == name
+                    },
                 )
                 for name, content in sources.items()
             )
@@ -117,6 +122,10 @@ def _row(
         cached=task.key not in conductor.ran,
         strict=strict,
     )
+
+
+def _study(task: Task, conductor: Conductor) -> Study:
+    return _found(conductor, task, Study) or unstudied(task, conductor.state.known(task.key))
 
 
 def _found(conductor: Conductor, task: Task, kind: type[Document]) -> Document | None:

@@ -164,6 +164,10 @@ def test_every_job_without_a_result_or_over_budget_is_named_with_its_reason(page
     assert [tag for tag, attributes in page.elements if tag == "a" and attributes.get("data-job")] == ["a"] * 6
 
 
+def test_times_that_are_missing_are_explained(page):
+    assert "No times on qnn for 4 models: an emulator ran it" in page.texts
+
+
 def test_the_table_has_a_line_for_each_job_with_a_key_for_each_column():
     found = lines(trades(sample_run()))
     assert [line.number for line in found] == list(range(24))
