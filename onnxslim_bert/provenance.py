@@ -81,6 +81,14 @@ def notes(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in entries if isinstance(entry.value, str)}  # bytes, where no UTF-8
 
 
+def is_written(path: Path) -> bool:
+    """Whether onnxslim wrote this model file; not, where it is none."""
+    try:
+        return KEY in notes(path)
+    except ModelError:
+        return False
+
+
 def provenance_in(path: Path, held: Mapping[str, str]) -> Provenance:
     """The provenance in the metadata `held` of the file at `path`. Raises ModelError."""
     if KEY not in held:

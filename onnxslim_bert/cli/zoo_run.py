@@ -82,6 +82,8 @@ def run(
             click.echo(f"left out: {item.path}: {item.reason}", err=True)
     else:
         wanted = read_zoo(plan)
+    for path in wanted.written:
+        click.echo(f"left out: {path}: written by onnxslim-bert; a [[models]] with this path would take it", err=True)
     runner = engine_named(engine, jobs, patience=patience)
     try:
         with watching() as watch:

@@ -1,14 +1,17 @@
 """A zoo file becomes a plan, or every mistake in it is told at once with its line."""
 
+import shutil
 import tomllib
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import workspace, write_rows
 from graphs import fixture
 
 from onnxslim_bert.options import Options
 from onnxslim_bert.proof.gates import Budgets
+from onnxslim_bert.provenance import KEY
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.planning.find_models import find_models, names_for
@@ -208,14 +211,15 @@ def test_paths_name_files_globs_folders_and_urls(tmp_path):
         (tmp_path / name).touch()
 
     def found(path: str) -> list[str]:
-        return [Path(model).relative_to(tmp_path).as_posix() for model in find_models(path, tmp_path)]
+        return [Path(model).relative_to(tmp_path).as_posix() for model in find_models(path, tmp_path).models]
 
     assert found("*.onnx") == found(".") == ["a.onnx", "b.onnx", "odd [1].onnx"]
     assert found("**/*.onnx") == ["a.onnx", "b.onnx", "deep/er/c.onnx", "odd [1].onnx"]
     assert found("odd [1].onnx") == ["odd [1].onnx"]
     assert found(str(tmp_path / "deep/*/c.onnx")) == ["deep/er/c.onnx"]
-    assert find_models("s3://nowhere/m.onnx", tmp_path) == ["s3://nowhere/m.onnx"]
-    assert find_models(f"file://{tmp_path}/deep/**/*.onnx", tmp_path) == [f"file://{tmp_path}/deep/er/c.onnx"]
+    assert find_models("s3://nowhere/m.onnx", tmp_path).models == ["s3://nowhere/m.onnx"]
+    url = f"file://{tmp_path}/deep"
+    assert find_models(f"{url}/**/*.onnx", tmp_path).models == [f"{url}/er/c.onnx"]
 
 
 def test_a_glob_passes_over_what_a_run_has_written(tmp_path):
@@ -224,9 +228,28 @@ def test_a_glob_passes_over_what_a_run_has_written(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "out" / "zoo.sqlite").touch()
-    found = [Path(model).relative_to(tmp_path).as_posix() for model in find_models("**/*.onnx", tmp_path)]
+    found = [Path(model).relative_to(tmp_path).as_posix() for model in find_models("**/*.onnx", tmp_path).models]
     assert found == ["a.onnx", "models/c.onnx", "out/b.onnx"]
-    assert len(find_models("out/models/a/int8.cpu.onnx", tmp_path)) == 1
+    assert len(find_models("out/models/a/int8.cpu.onnx", tmp_path).models) == 1
+
+
+@pytest.mark.parametrize("path", ["*.onnx", "."])
+def test_globs_and_folders_pass_over_what_onnxslim_wrote(zoo, path):
+    """And the plan says so; by its name it is taken, and without others it is a mistake."""
+    written = zoo.with_name("model.int8.onnx")
+    shutil.copy(zoo.with_name("model.onnx"), written)
+    with written.open("ab") as file:
+        file.write(onnx.ModelProto(metadata_props=[{"key": KEY, "value": "{}"}]).SerializeToString())
+    zoo.write_text(f'{HEAD}[[models]]\npath = "{path}"\n')
+    plan = read_zoo(zoo)
+    assert ([Path(job.source).name for job in plan.jobs], plan.written) == (["model.onnx"], (str(written),))
+    zoo.write_text(f'{HEAD}[[models]]\npath = "{path}"\n[[models]]\npath = "model.int8.onnx"\n')
+    plan = read_zoo(zoo)
+    assert ([job.model for job in plan.jobs], plan.written) == (["model", "model.int8"], ())
+    zoo.with_name("model.onnx").unlink()
+    zoo.write_text(f'{HEAD}[[models]]\npath = "{path}"\n')
+    with pytest.raises(ZooError, match=r"give its source, or model\.int8\.onnx by its name"):
+        read_zoo(zoo)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A zoo from its file to its folder: jobs in processes of their own, rows for all of them, nothing run twice."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,23 @@ def test_limits_end_a_job_until_they_are_wider(zoo):
     assert (found["rows"][1]["status"], found["rows"][1]["exit_code"], found["code"]) == ("memory", 1, 1)
     found, _ = again(zoo, old='"1MB"', new='"4GB"')
     assert (found["rows"][1]["status"], found["rows"][1]["attempts"], found["code"]) == ("done", 2, 0)
+
+
+def test_a_source_that_could_not_be_studied_says_why(zoo):
+    """In the run, and so in its report."""
+    limited = '[recipes.int8]\nmemory = "1MB"\nseed = 1'
+    (source,) = again(zoo, old="[recipes.int8]", new=limited)[0]["sources"]
+    assert re.fullmatch(r"memory: .* MB resident, more than its 1 MB", source["study"]["reason"])
+    assert source["study"]["layers"] == []
+    assert source["timings"]["cpu"]["reason"] == ""
+
+
+def test_what_is_passed_over_is_said(zoo):
+    """The int8 model that lies beside its source, where `quantize` writes it."""
+    shutil.copy(zoo / "out" / "models" / "bert" / "int8.cpu.onnx", zoo / "model.int8.onnx")
+    found, said = again(zoo, old='"model.onnx"\nname = "bert"', new='"*.onnx"')
+    assert [row["model"] for row in found["rows"]] == ["model", "model"]
+    assert f"left out: {zoo / 'model.int8.onnx'}: written by onnxslim-bert" in said
 
 
 def test_status_says_what_ran(ran):

@@ -5,10 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.proof.footprint import model_files
+from onnxslim_bert.provenance import is_written
 from onnxslim_bert.zoo.documents import STATE
 
 OUTPUTS = ("models", "objects", "tmp")
@@ -19,15 +21,22 @@ def is_url(source: str) -> bool:
     return "://" in source
 
 
-def find_models(path: str, folder: Path) -> list[str]:
+class Matches(NamedTuple):
+    """models: what a path names, paths or URLs. written: files that are passed over, as onnxslim wrote them."""
+
+    models: list[str]
+    written: list[str]
+
+
+def find_models(path: str, folder: Path) -> Matches:
     """The models that `path` names, sorted: a file, a glob (`**` too), every .onnx of a folder, or a URL.
 
-    folder: that relative paths begin at. A glob passes over what `zoo run` has written. A URL is looked at where it
-    holds a `*` only. Raises DataError when nothing is there, ModelError for a file that is no ONNX model or misses some
-    of its weights.
+    folder: that relative paths begin at. A glob and a folder pass over what onnxslim has written; by its own name such
+    a file is a model like others. A URL is looked at where it holds a `*` only. Raises DataError when nothing is there,
+    ModelError for a file that is no ONNX model or misses some of its weights.
     """
     if is_url(path):
-        return _listed(path) if "*" in path else [path]
+        return Matches(_listed(path) if "*" in path else [path], [])
     place = folder / path
     if place.is_dir():
         found = sorted(place.glob("*.onnx"))
@@ -39,9 +48,14 @@ def find_models(path: str, folder: Path) -> list[str]:
         matches = (folder / match for match in glob.glob(path, root_dir=folder, recursive=True))  # noqa: PTH207
         found = sorted(match for match in matches if match.is_file() and not any(map(is_output, match.parents)))
         needed = "no file matches"
+    written = [] if place.is_file() else [model for model in found if is_written(model)]
     if not found:
         raise DataError(f"{place}: {needed}")
-    return [str(model) for model in found]
+    if found == written:
+        raise DataError(
+            f"{place}: onnxslim-bert wrote what is there: give its source, or {written[0].name} by its name"
+        )
+    return Matches([str(model) for model in found if model not in written], list(map(str, written)))
 
 
 def is_output(folder: Path) -> bool:

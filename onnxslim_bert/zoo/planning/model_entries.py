@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.zoo.planning.find_models import check_model, find_models, identity, names_for
+from onnxslim_bert.zoo.planning.find_models import Matches, check_model, find_models, identity, names_for
 from onnxslim_bert.zoo.planning.keys import MODEL, Layer, read_table
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.readers import file_name
 from onnxslim_bert.zoo.planning.toml_lines import Place
 
+NOTHING = Matches([], [])
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One [[models]]. sources: the files that are its own, none of a later entry."""
+    """One [[models]]. sources: the files that are its own, none of a later entry. written: as in `Matches`."""
 
     place: Place
     settings: Layer
     sources: tuple[str, ...]
+    written: tuple[str, ...] = ()
 
 
 def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[Entry]:
@@ -29,11 +32,11 @@ def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[Entry]:
         return []
     read = [read_table(values, MODEL, ("models", index), mistakes) for index, values in enumerate(tables)]
     matches = [_matches(settings, ("models", index), folder, mistakes) for index, settings in enumerate(read)]
-    owner = {identity(source): index for index, sources in enumerate(matches) for source in sources}
+    owner = {identity(source): index for index, (sources, _) in enumerate(matches) for source in sources}
     entries = []
-    for index, (settings, sources) in enumerate(zip(read, matches, strict=True)):
+    for index, (settings, (sources, written)) in enumerate(zip(read, matches, strict=True)):
         own = {identity(source): source for source in sources if owner[identity(source)] == index}
-        entry = Entry(("models", index), settings, tuple(own.values()))
+        entry = Entry(("models", index), settings, tuple(own.values()), tuple(written))
         if sources and not own:
             mistakes.add(
                 (*entry.place, "path"), "every file that it matches belongs to a later [[models]]; leave it out"
@@ -49,17 +52,17 @@ def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[Entry]:
     return entries
 
 
-def _matches(settings: Layer, place: Place, folder: Path, mistakes: Mistakes) -> list[str]:
+def _matches(settings: Layer, place: Place, folder: Path, mistakes: Mistakes) -> Matches:
     if "path" not in settings:
         mistakes.add(place, "no path: needed a model file, a glob, a folder or a URL")
-        return []
+        return NOTHING
     try:
         return find_models(settings["path"].value, folder)
     except DataError as error:
         mistakes.add(settings["path"].place, str(error))
     except OSError as error:
         mistakes.add(settings["path"].place, f"cannot be looked at ({error.strerror})")
-    return []
+    return NOTHING
 
 
 def names_of(entries: Sequence[Entry], mistakes: Mistakes) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Planned:
 class Plan:
     """A whole zoo: at least one job.
 
+    written: files that its globs and folders pass over, as onnxslim wrote them.
     time: whether sources and results are timed, in `rounds` interleaved rounds of `batch` rows of `length` tokens.
     study: whether the sensitivity of each source's layers is measured.
     """
@@ -51,3 +52,4 @@ class Plan:
     batch: int = 1
     length: int = 128
     study: bool = True
+    written: tuple[str, ...] = ()

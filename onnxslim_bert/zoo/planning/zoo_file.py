@@ -10,6 +10,7 @@ from typing import Any
 from onnxslim_bert.lowering import LOWERINGS
 from onnxslim_bert.recipe import nearest
 from onnxslim_bert.targets.table import TARGETS
+from onnxslim_bert.zoo.planning.find_models import identity
 from onnxslim_bert.zoo.planning.jobs import Jobs
 from onnxslim_bert.zoo.planning.keys import DATA, DEFAULTS, RUN, Layer, Setting, read_table, values_of
 from onnxslim_bert.zoo.planning.mistakes import Mistakes, ZooError
@@ -54,7 +55,9 @@ def parse_zoo(text: str, path: Path) -> Plan:
     entries = read_models(document.get("models", []), path.parent, mistakes)
     jobs = _jobs(defaults, recipes, entries, Jobs(path.parent, run.get("time", True), mistakes), mistakes)
     mistakes.check()
-    return Plan(path, tuple(jobs), **run)
+    named = {identity(job.source) for job in jobs}
+    written = {identity(file): file for entry in entries for file in entry.written}
+    return Plan(path, tuple(jobs), **run, written=tuple(file for at, file in written.items() if at not in named))
 
 
 def _document(text: str, path: Path) -> dict[str, Any]:
