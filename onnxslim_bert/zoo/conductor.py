@@ -34,6 +34,7 @@ class Conductor:
     def __init__(self, engine: Engine, storage: Storage, url: str, state: State, watch: Watch) -> None:
         self.engine, self.storage, self.url, self.state, self.watch = engine, storage, url, state, watch
         self.ran: set[str] = set()
+        self._read: dict[str, bytes] = {}  # results as they were read: an object store takes its time for each
 
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> None:
         """Bring every task to its end; those that ended before stay as they are."""
@@ -41,6 +42,7 @@ class Conductor:
         self.state.expect(distinct.values())
         missing = {key: task for key, task in distinct.items() if not self.is_over(task)}
         for key in missing:
+            self._read.pop(key, None)
             self.storage.delete(f"objects/{key}")  # of a damaged artefact, the result would be taken for its own
         self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
         if not missing:
@@ -79,11 +81,15 @@ class Conductor:
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What the task wrote about itself; None when it is not there, or is something else."""
+        text = self._read.get(key) or self.storage.read(result_name(key)) or b"null"
         try:
-            document = json.loads(self.storage.read(result_name(key)) or b"null")
+            document = json.loads(text)
         except ValueError:
             return None
-        return document if isinstance(document, dict) and document.get("key") == key else None
+        if not isinstance(document, dict) or document.get("key") != key:
+            return None
+        self._read[key] = text
+        return document
 
     def _started(self, task: Task, worker: str) -> None:
         self.state.begin(task, worker)

@@ -84,6 +84,16 @@ def test_what_is_done_is_not_run_again(out):
     assert [(state.status, state.attempts) for state in states] == [("done", 1), ("done", 1)]
 
 
+def test_a_result_is_read_once(out, monkeypatch):
+    """An object store takes its time for each."""
+    conduct(out, Engine(), TASK)
+    names, read = [], Storage.read
+    monkeypatch.setattr(Storage, "read", lambda self, name: names.append(name) or read(self, name))
+    conductor, _, _ = conduct(out, Engine(), TASK)
+    assert [conductor.result(TASK.key)["key"] for _ in range(2)] == [TASK.key] * 2
+    assert names == [f"objects/{TASK.key}/result.json"]
+
+
 def test_one_content_under_two_names_is_one_task(out):
     engine = Engine()
     conduct(out, engine, TASK, Task(TASK.key, "make", "the same"))
