@@ -204,6 +204,13 @@ def test_a_corpus_is_not_here_while_the_rows_to_leave_out_of_it_are_missing(fold
     assert "eval.tsv" in str(rows_again(asked, 0, folder, {})["corpus"])
 
 
+def test_missing_evaluation_rows_do_not_hide_other_calibration_rows(folder):
+    (folder / "eval.tsv").unlink()
+    assert run("verify", result(folder), "--allow-missing-data").code == 0
+    (folder / "calib.tsv").write_text((folder / "calib.tsv").read_text().replace("a", "b"))
+    assert_mismatch(run("verify", result(folder), "--allow-missing-data"), "calibration rows missed")
+
+
 def test_calibration_rows_may_be_missing_while_the_gate_is_run(folder):
     (folder / "calib.tsv").unlink()
     assert run("verify", result(folder)).code == 2
@@ -290,6 +297,9 @@ def test_a_budget_is_held_as_strictly_as_it_was(folder):
     assert run("verify", path).code == 0
     assert run("verify", path, "--strict").code == 3
     edited(folder, lambda measured: replace(measured, strict=True))
+    assert run("verify", path, "--junit", folder / "verify.xml").code == 3
+    failed = ET.parse(folder / "verify.xml").iterfind(".//testcase[failure]")
+    assert [case.get("name") for case in failed] == ["min-agreement"]
     assert run("verify", path).code == 3
 
 

@@ -33,17 +33,17 @@ class SummaryFiles:
         if self.markdown:
             check_output(self.markdown, overwrite=True, inputs=given)
 
-    def write(self, suite: str, cases: Sequence[Any], strict: bool, summary: Callable[[], str]) -> None:
+    def write(self, suite: str, cases: Sequence[Any], fails: Callable[[Any], bool], summary: Callable[[], str]) -> None:
         """Write `cases` under the name `suite`, and add the summary to the end of its file.
 
-        cases: as `proof.junit.junit` takes them.
+        cases, fails: as `proof.junit.junit` takes them.
         """
         from onnxslim_bert.output import write_atomically
         from onnxslim_bert.proof.junit import junit
         from onnxslim_bert.release.markdown import append
 
         if self.junit:
-            write_atomically(self.junit, [junit(suite, cases, strict)], overwrite=self.force)
+            write_atomically(self.junit, [junit(suite, cases, fails)], overwrite=self.force)
         if self.markdown:
             append(self.markdown, summary())
 

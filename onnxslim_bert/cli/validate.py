@@ -117,7 +117,7 @@ def validate(
         )
     verdicts = [verdict for result in results for verdict in result.verdicts]
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
-    files.write(suite, verdicts, strict, lambda: validation_summary(document(results)))
+    files.write(suite, verdicts, lambda case: case.fails(strict), lambda: validation_summary(document(results)))
     if as_json:
         click.echo(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):

@@ -67,7 +67,7 @@ def verify(
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
         result = run_verify(model, Now(base, tokenizer, given, allow_missing_data), strict=strict, progress=progress)
-    files.write(f"verify {model.name}", result.cases, strict, lambda: verification_summary(report_json(result)))
+    files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
         click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:

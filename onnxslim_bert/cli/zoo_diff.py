@@ -80,7 +80,7 @@ def diff(
     limits = Limits(max_drop, max_agreement_loss, max_slowdown, max_growth, allow_missing)
     found = diff_runs(load_run(old), load_run(new), limits, (str(old), str(new)))
     verdicts = [finding.verdict for finding in found.findings]
-    files.write(f"{old} to {new}", verdicts, strict, lambda: diff_summary(found, strict))
+    files.write(f"{old} to {new}", verdicts, lambda case: case.fails(strict), lambda: diff_summary(found, strict))
     if as_json:
         click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:

@@ -57,6 +57,7 @@ def run(
     """
     from onnxslim_bert.cli.tables import console
     from onnxslim_bert.cli.zoo_watch import watching
+    from onnxslim_bert.inspection.wording import plural
     from onnxslim_bert.release.markdown import run_summary
     from onnxslim_bert.report import report_json
     from onnxslim_bert.run_summary import summary
@@ -90,8 +91,12 @@ def run(
             found = run_zoo(wanted, output, runner, storage=storage, strict=strict, watch=watch)
     except KeyboardInterrupt:
         fail(f"interrupted; what has ended is in {output}, and the same command goes on from there", code=INTERRUPTED)
+    kept = sum(row.cached and row.status != "done" for row in found.rows)
+    if kept:
+        said = f"{plural(kept, 'job')} failed before and {'was' if kept == 1 else 'were'} not tried again"
+        click.echo(f"{said}: `onnxslim zoo retry {output}` lets them run", err=True)
     document = report_json(found)
-    files.write(plan.name, verdicts_of(found.rows), strict, lambda: run_summary(document))
+    files.write(plan.name, verdicts_of(found.rows), lambda case: case.fails(strict), lambda: run_summary(document))
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:

@@ -2,25 +2,27 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-
-from onnxslim_bert.proof.gates import Verdict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 # What XML 1.0 cannot hold, escaped or not.
 FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(suite: str, verdicts: Sequence[Verdict], strict: bool = False) -> bytes:
-    """A test suite with one case a verdict: failed, skipped when inconclusive without `strict`, or passed."""
-    failures = sum(verdict.fails(strict) for verdict in verdicts)
-    skipped = sum(verdict.outcome == "inconclusive" and not strict for verdict in verdicts)
+def junit(suite: str, verdicts: Sequence[Any], fails: Callable[[Any], bool]) -> bytes:
+    """A test suite with one case a verdict: failed, skipped when inconclusive, or passed.
+
+    verdicts: with a name, an outcome and a note each, like `gates.Verdict`.
+    """
+    failures = sum(map(fails, verdicts))
+    skipped = sum(verdict.outcome == "inconclusive" and not fails(verdict) for verdict in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
     root = ET.Element("testsuites", counts)
     element = ET.SubElement(root, "testsuite", {"name": _clean(suite), **counts})
     for verdict in verdicts:
         case = ET.SubElement(element, "testcase", {"classname": _clean(suite), "name": _clean(verdict.name)})
         note = _clean(verdict.note)
-        if verdict.fails(strict):
+        if fails(verdict):
             ET.SubElement(case, "failure", {"type": verdict.outcome, "message": note})
         elif verdict.outcome == "inconclusive":
             ET.SubElement(case, "skipped", {"message": note})

@@ -40,7 +40,7 @@ def rows_again(asked: Asked | None, seed: int, folder: Path, given: Mapping[str,
     rows = evaluation if isinstance(evaluation, Dataset) else None
     missing = bool(specs["evaluation"]) and rows is None  # and its rows are to be left out of the corpus
     return {
-        "calibration": _read("calibration", specs, lambda: sources.load(seed)[0]),
+        "calibration": _read("calibration", specs, lambda: calibration_alone(sources).load(seed)[0]),
         "evaluation": evaluation,
         "corpus": evaluation if missing else _read("corpus", specs, lambda: sources.load_corpus(rows)),
     }
@@ -60,6 +60,11 @@ def evaluation_alone(sources: Sources) -> Sources:
     if is_named(sources.evaluation) and sources.calibration and not is_named(sources.calibration):
         columns = ()
     return replace(sources, calibration=None, corpus=None, text_columns=columns)
+
+
+def calibration_alone(sources: Sources) -> Sources:
+    """The same calibration rows: of a file, without the evaluation rows, which are left out of named sets only."""
+    return sources if is_named(sources.calibration) else replace(sources, evaluation=None, label_column=None)
 
 
 def _read(name: str, specs: Mapping[str, str], load: Callable[[], Dataset | None]) -> Found:

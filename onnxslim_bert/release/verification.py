@@ -57,11 +57,15 @@ class Verification:
         """Checks and verdicts, each with a name, an outcome and a note."""
         return (*self.checks, *self.verdicts)
 
+    def fails(self, case: Check | Verdict) -> bool:
+        """Whether this fails the build: budgets are held as strictly as they were when the model was made."""
+        return case.fails(self.strict or (isinstance(case, Verdict) and self.measured.strict))
+
     def enforce(self) -> None:
         """Raise GateError (exit code 2) for what is not as recorded, AccuracyGateError (3) where the answers alone are
-        not, and as `gates.enforce` for budgets, which are held as strictly as they were when the model was made.
+        not, and as `gates.enforce` for budgets.
         """
-        failed = [check for check in self.checks if check.fails(self.strict)]
+        failed = [check for check in self.checks if self.fails(check)]
         if failed:
             kind = AccuracyGateError if [check.name for check in failed] == [ANSWERS] else GateError
             raise kind("; ".join(map(str, failed)))
