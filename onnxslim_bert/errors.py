@@ -30,6 +30,10 @@ class OutputError(SlimError):
     """A result cannot be written where it was asked."""
 
 
+class StorageError(SlimError):
+    """The folder or object store that keeps results cannot be used."""
+
+
 class ProviderError(SlimError):
     """A provider is missing, refuses the model, or leaves nodes to another one."""
 

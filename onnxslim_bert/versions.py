@@ -19,7 +19,7 @@ def versions(target: str = "cpu") -> dict[str, str]:
     """
     packages = [*PACKAGES, *([PLUGINS[TARGETS[target].extra]] if TARGETS[target].extra else [])]
     own = {"onnxslim-bert": f"{onnxslim_bert.__version__}+{sources_hash()}"}
-    return own | {name: _version(name) for name in packages}
+    return own | {name: version_of(name) for name in packages}
 
 
 @cache
@@ -34,7 +34,8 @@ def sources_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Of an installed package; "absent" when it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

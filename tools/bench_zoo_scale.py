@@ -54,6 +54,10 @@ class Canned:
     def __init__(self, artefact: Path) -> None:
         self.artefact = artefact
 
+    def executes(self, target: str) -> bool:
+        """As `Engine`."""
+        return True
+
     def run(
         self, tasks: Iterable[Task], storage: str, started: Started, *, doing: Doing = ignore, alone: bool = False
     ) -> Ends:

@@ -16,6 +16,7 @@ WORDS = {
     "crashed": "crashed",
     "timeout": "out of time",
     "memory": "out of memory",
+    "blocked": "blocked",
     "waiting": "waiting",
 }
 MISSED = "budget missed"
@@ -43,7 +44,10 @@ class Trade:
 
 def trades(run: Run) -> list[Trade]:
     """One for each model, in the order of the run."""
-    return [_trade(source, tuple(row for row in run.rows if row.model == source.name)) for source in run.sources]
+    rows: dict[str, list[Row]] = {}
+    for row in run.rows:
+        rows.setdefault(row.model, []).append(row)
+    return [_trade(source, tuple(rows.get(source.name, ()))) for source in run.sources]
 
 
 def _trade(source: Source, rows: tuple[Row, ...]) -> Trade:

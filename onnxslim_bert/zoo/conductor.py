@@ -10,6 +10,7 @@ from onnxslim_bert.zoo.store.state import State, TaskState
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 UNENDED = ("waiting", "running")
+OPEN = (*UNENDED, "done", "blocked")  # of these no result is a result that is missing
 
 
 class Watch(Protocol):
@@ -57,13 +58,11 @@ class Conductor:
     def is_over(self, task: Task) -> bool:
         """Whether the task has its result, or failed and would again: only `zoo retry` asks for that."""
         known = self.state.known(task.key)
-        if known is not None and known.status not in (*UNENDED, "done") and not is_freer(task, known):
-            return True
         if self.is_intact(task.key):
-            if known is None or known.status != "done":  # the run was killed between the result and the account of it
+            if known is None or known.status != "done":  # killed before the account of it, or not seen from here
                 self.state.finish(Ended(task.key, "done"))
             return True
-        return False
+        return known is not None and known.status not in OPEN and not is_freer(task, known)
 
     def is_intact(self, key: str) -> bool:
         """Whether the result is there, with every file that it names, unchanged where that can be seen."""

@@ -1,8 +1,9 @@
-"""The model that tasks start from, and whether it is still the one that they were planned with."""
+"""The model and the data that tasks start from, and whether the model is still the one that they were planned with."""
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.export import TOKENIZER_FILES
 from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import file_sha256
+from onnxslim_bert.sources import Sources
+from onnxslim_bert.versions import version_of
 from onnxslim_bert.zoo.store.opened import opened
 
 Hash = Callable[[Path], str]  # sha256 of one file
@@ -25,11 +28,9 @@ class Given(NamedTuple):
 
 def given(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha256) -> Given:
     """The model and its tokenizer: a folder or a file, None where it lies beside the model."""
-    place = tokenizer or model.parent
-    folder = place if place.is_dir() else place.parent
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    hashes = [f"{file.name} {sha256_of(file)}" for file in found]
-    return Given(_model_sha256(model, sha256_of), model_bytes(model), _hash(hashes))
+    return Given(
+        _model_sha256(model, sha256_of), model_bytes(model), _tokenizer_sha256(tokenizer or model.parent, sha256_of)
+    )
 
 
 @contextlib.contextmanager
@@ -49,10 +50,28 @@ def unchanged(payload: Mapping[str, Any]) -> Iterator[Path]:
         yield path
 
 
+def sources_of(payload: dict[str, Any]) -> Sources:
+    """The data of a task, as they were planned."""
+    values = dict(payload["sources"])
+    tokenizer = payload["tokenizer"] and Path(payload["tokenizer"])
+    return replace(Sources(**{**values, "text_columns": tuple(values["text_columns"])}), tokenizer=tokenizer)
+
+
 def _model_sha256(path: Path, sha256_of: Hash) -> str:
     """Over the hashes of all its files where it has external data."""
     hashes = [sha256_of(file) for file in model_files(path)]
     return hashes[0] if len(hashes) == 1 else _hash(hashes)
+
+
+def _tokenizer_sha256(place: Path, sha256_of: Hash) -> str:
+    """Over the files that decide how texts are read; without a tokenizer.json, transformers decides, too."""
+    folder = place if place.is_dir() else place.parent
+    files = {place, *(folder / name for name in TOKENIZER_FILES)}
+    whole = place if place.is_file() else folder / "tokenizer.json"
+    if not whole.is_file():
+        files.add(folder / "config.json")
+    hashes = [f"{file.name} {sha256_of(file)}" for file in sorted(files) if file.is_file()]
+    return _hash(hashes if whole.is_file() else [*hashes, f"transformers {version_of('transformers')}"])
 
 
 def _hash(parts: Sequence[str]) -> str:

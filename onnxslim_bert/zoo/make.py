@@ -1,6 +1,5 @@
 """A "make" task: one model written and proven, by the main job or by a recipe of passes."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from onnxslim_bert.quantize import quantize_files
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.report import report_path
 from onnxslim_bert.slim import Slimmed, slim
-from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import unchanged
+from onnxslim_bert.zoo.given import sources_of, unchanged
 from onnxslim_bert.zoo.records import Result
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
@@ -75,13 +73,6 @@ def options_of(payload: dict[str, Any]) -> Options:
     """The options of a task, from JSON."""
     values = dict(payload["options"])
     return Options(**{**values, "seq": tuple(values["seq"])})
-
-
-def sources_of(payload: dict[str, Any]) -> Sources:
-    """The data of a task, from JSON."""
-    values = dict(payload["sources"])
-    tokenizer = payload["tokenizer"] and Path(payload["tokenizer"])
-    return replace(Sources(**{**values, "text_columns": tuple(values["text_columns"])}), tokenizer=tokenizer)
 
 
 def _check_data(seen: Provenance, comparison: Comparison | None, expected: dict[str, str]) -> None:

@@ -25,19 +25,41 @@ def check_replaceable(out: Path) -> None:
 def publish(run: Run, out: Path, storage: Storage) -> Run:
     """Lay out the folder `models` anew, as a whole, and say in each row where its artefact is.
 
+    What waits, in a run that was interrupted, keeps the file that had its name. Raises OutputError.
     The files are those of objects/, linked where the file system can, so that they take no room twice; they are
     read-only for that. Artefacts in a storage elsewhere stay there, and their path is where.
     """
     fresh, old = (out / f".{MODELS}-{age}" for age in ("new", "old"))
     for left in (fresh, old):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    fresh.mkdir()
-    rows = tuple(_lay_out(row, fresh, storage) for row in run.rows)
-    if (out / MODELS).exists():
-        (out / MODELS).rename(old)
-    fresh.rename(out / MODELS)
+    try:
+        fresh.mkdir()
+        for row in run.rows:
+            if row.status == "waiting":
+                _keep(row, out / MODELS, fresh)
+        rows = tuple(_lay_out(row, fresh, storage) for row in run.rows)
+        if (out / MODELS).exists():
+            (out / MODELS).rename(old)
+        fresh.rename(out / MODELS)
+    except OSError as error:
+        message = f"{out / MODELS}: cannot be laid out ({error.strerror}); the artefacts are in {storage.url}/objects"
+        raise OutputError(message) from error
     shutil.rmtree(old, ignore_errors=True)
     return replace(run, rows=rows)
+
+
+def _keep(row: Row, before: Path, models: Path) -> None:
+    """What was called as the artefact of `row` will be."""
+    name = name_of(row)
+    files = [before / f"{name}.onnx", *(before / name).rglob("*")]
+    for file in files:
+        if file.is_file():
+            _link(file, models / file.relative_to(before))
+
+
+def name_of(row: Row) -> str:
+    """How people find the artefact of `row`: MODEL/RECIPE.TARGET."""
+    return f"{row.model}/{row.recipe}.{row.target}"
 
 
 def _lay_out(row: Row, models: Path, storage: Storage) -> Row:
@@ -46,7 +68,7 @@ def _lay_out(row: Row, models: Path, storage: Storage) -> Row:
     artefact = f"objects/{row.key}/{row.result.model}"
     if storage.local(artefact) is None:
         return replace(row, path=artefact)
-    name = f"{row.model}/{row.recipe}.{row.target}"
+    name = name_of(row)
     alone = len(row.result.files) == 1
     for file in row.result.files:
         source = storage.local(f"objects/{row.key}/{file}")
@@ -57,8 +79,10 @@ def _lay_out(row: Row, models: Path, storage: Storage) -> Row:
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    source.chmod(source.stat().st_mode & ~WRITE)
+    mode = source.stat().st_mode
     try:
+        if mode & WRITE:
+            source.chmod(mode & ~WRITE)
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, one without links, or another's file
         shutil.copyfile(source, target)

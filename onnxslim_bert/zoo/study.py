@@ -15,11 +15,10 @@ from onnxslim_bert.pipeline import run_recipe
 from onnxslim_bert.preparation import check_vocabulary, fit_to, make_trials
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sensitivity import Sensitivity, layer_sensitivities
-from onnxslim_bert.sources import Sources
 from onnxslim_bert.trials import Progress
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import unchanged
+from onnxslim_bert.zoo.given import sources_of, unchanged
 from onnxslim_bert.zoo.records import Study
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
@@ -34,7 +33,7 @@ def study(task: Task, storage: Storage, folder: Path) -> Study:
     """
     with unchanged(task.payload) as source:
         parts = parts_of(source)
-        if not task.payload["calib"]:
+        if not task.payload["sources"]["calibration"]:
             return Study(task.key, parts, reason="no calibration rows; name some with `calib`")
         try:
             layers = _layers(source, task.payload, ArrayCache(storage), teller(folder))
@@ -58,10 +57,7 @@ def parts_of(path: Path) -> dict[str, int]:
 
 
 def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache, progress: Progress) -> tuple[Sensitivity, ...]:
-    tokenizer = Path(payload["tokenizer"]) if payload["tokenizer"] else None
-    sources = Sources(
-        payload["calib"], rows=payload["rows"], tokenizer=tokenizer, text_columns=tuple(payload["text_columns"])
-    )
+    sources = sources_of(payload)
     options = Options(max_length=payload["max_length"], threads=payload["threads"], seed=payload["seed"])
     calibration, _ = sources.load(options.seed)
     assert calibration is not None

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.release.measured import Asked
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 from onnxslim_bert.versions import versions
@@ -14,15 +16,16 @@ from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given, Hash, given
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
 from onnxslim_bert.zoo.store.opened import opened
+from onnxslim_bert.zoo.store.storage import absolute
 
-PLACES = ("source", "tokenizer", "calib")  # where things are: they decide nothing, their content does
+PLACES = ("source", "tokenizer", "sources")  # where things are: they decide nothing, their content does
 
 
 class Tasks:
-    """Makes tasks; what several of them share is read once."""
+    """Makes tasks; what several of them share is read once. executes: as `Engine.executes`."""
 
-    def __init__(self, sha256_of: Hash) -> None:
-        self.sha256_of = sha256_of
+    def __init__(self, sha256_of: Hash, executes: Callable[[str], bool] = lambda target: True) -> None:
+        self.sha256_of, self.executes = sha256_of, cache(executes)
         self._models: dict[tuple[str, Path | None], Given] = {}
         self._data: dict[tuple[Sources, int], dict[str, str]] = {}
 
@@ -33,15 +36,15 @@ class Tasks:
             options = replace(options, reduce_range=u8s8_saturates())
         sources, source = job.sources, self.source(job)
         payload = {
-            "source": _absolute(job.source),
+            **_places(job),
             "source_name": Path(job.source).name,
             "source_sha256": source.sha256,
             "recipe": None if job.passes is None else str(job.passes),
             "options": asdict(options),
-            "sources": {**asdict(sources), "tokenizer": None},
-            "tokenizer": str(sources.tokenizer.resolve()) if sources.tokenizer else None,
+            "asked": asdict(Asked.of(sources, evaluated=False)),
             "tokenizer_sha256": source.tokenizer_sha256,
             "data_sha256": self.data(sources, options.seed),
+            "executes": self.executes(job.target),
             "versions": versions(job.target),
         }
         return _addressed("make", job.name, payload, job.target, job.memory, job.timeout)
@@ -73,16 +76,17 @@ class Tasks:
         first = jobs[0][0]
         source = self.source(first)
         payload = {
-            "source": _absolute(first.source),
+            "source": absolute(first.source),
             "source_sha256": source.sha256,
             "target": first.target,
+            "executes": self.executes(first.target),
             "outputs": {task.key: {"model": file} for _, task, file in jobs},
             "rounds": plan.rounds,
             "batch": plan.batch,
             "length": plan.length,
             "threads": first.options.threads,
             "seed": first.options.seed,
-            "max_length": first.options.max_length,
+            "max_length": min(job.options.max_length for job, _, _ in jobs),
             "versions": versions(first.target),
         }
         name = f"{first.model} {first.target}"
@@ -94,14 +98,10 @@ class Tasks:
         sources, source = first.sources, self.source(first)
         fingerprints = self.data(sources, first.options.seed)
         payload = {
-            "source": _absolute(first.source),
+            **_places(first),
             "source_sha256": source.sha256,
-            "calib": sources.calibration,
             "data_sha256": fingerprints.get("calibration", ""),
-            "rows": sources.rows,
-            "tokenizer": str(sources.tokenizer.resolve()) if sources.tokenizer else None,
             "tokenizer_sha256": source.tokenizer_sha256,
-            "text_columns": list(sources.text_columns),
             "max_length": first.options.max_length,
             "threads": first.options.threads,
             "seed": first.options.seed,
@@ -115,19 +115,18 @@ def _addressed(
 ) -> Task:
     """A task with its key: the same for the same content wherever it lies, under whatever name people gave the job."""
     content = {key: value for key, value in payload.items() if key not in PLACES}
-    if "sources" in content:
-        content["sources"] = {key: _base_name(value) for key, value in content["sources"].items()}
     key = hashlib.sha256(json.dumps([kind, target, content], sort_keys=True).encode()).hexdigest()
     return Task(key, kind, name, payload, target, memory, timeout)
 
 
-def _base_name(value: Any) -> Any:
-    """A data file is known by its rows; of where it lies only its name gets into a model."""
-    return Path(value).name if isinstance(value, str) else value
-
-
-def _absolute(source: str) -> str:
-    return source if "://" in source else str(Path(source).resolve())
+def _places(job: Planned) -> dict[str, Any]:
+    """Where a job's model, tokenizer and data are: not resolved, what belongs to a link lies beside the link."""
+    tokenizer = job.sources.tokenizer
+    return {
+        "source": absolute(job.source),
+        "tokenizer": tokenizer and absolute(str(tokenizer)),
+        "sources": {**asdict(job.sources), "tokenizer": None},
+    }
 
 
 def _longest(jobs: Iterable[Planned]) -> float | None:

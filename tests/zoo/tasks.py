@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxslim_bert.errors import AccuracyGateError
+from onnxslim_bert.errors import AccuracyGateError, OutputError
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.store.storage import Storage
@@ -44,6 +44,11 @@ def environment(task: Task, storage: Storage, folder: Path) -> Wrote:
             "files": [path.name for path in folder.iterdir()],
         }
     )
+
+
+def miss_the_disk(task: Task, storage: Storage, folder: Path) -> Wrote:
+    """Find the disk full."""
+    raise OutputError("model.onnx: No space left on device")
 
 
 def count(task: Task, storage: Storage, folder: Path) -> Wrote:

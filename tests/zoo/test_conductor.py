@@ -100,6 +100,23 @@ def test_one_content_under_two_names_is_one_task(out):
     assert len(engine.asked) == 1
 
 
+def test_what_was_blocked_is_tried_by_the_next_run(out):
+    conduct(out, Engine(a=Ended(TASK.key, "blocked", "disk full", 2)), TASK)
+    engine = Engine()
+    _, _, states = conduct(out, engine, TASK)
+    assert engine.asked == [TASK.name]
+    assert states[0].status == "done"
+
+
+def test_a_result_that_can_be_seen_now_is_one(out):
+    """It is there, whatever was said of it when it could not be seen."""
+    conduct(out, Engine(a=Ended(TASK.key, "failed", "why", 2)), TASK)
+    write(Storage(out), TASK.key)
+    engine = Engine()
+    _, _, states = conduct(out, engine, TASK)
+    assert (engine.asked, states[0].status) == ([], "done")
+
+
 def test_a_failure_stays_until_it_is_forgotten(out):
     engine = Engine(a=Ended(TASK.key, "failed", "no such layer", 2))
     conduct(out, engine, TASK)

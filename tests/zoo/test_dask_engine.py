@@ -167,7 +167,7 @@ def test_a_target_that_no_worker_has_is_said_and_given_up(pair, tmp_path, monkey
     ends = run(task("possible"), *(task(f"not possible {number}", target="npu") for number in range(2)))
     assert ends["possible"].status == "done"
     for name in ("not possible 0", "not possible 1"):
-        assert (ends[name].status, ends[name].exit_code) == ("failed", ProviderError.exit_code)
+        assert (ends[name].status, ends[name].exit_code) == ("blocked", ProviderError.exit_code)
         assert 'no worker with the resource "npu"' in ends[name].message
         assert '--resources "npu=1"' in ends[name].message
     assert len(said) == 1
@@ -184,7 +184,7 @@ def test_a_worker_with_other_versions_is_refused(pair, tmp_path):
     right.payload["versions"] = versions()
     run = Run(DaskEngine(pair.address), tmp_path)
     ends = run(wrong, right)
-    assert (ends["skewed"].status, ends["skewed"].exit_code) == ("failed", 2)
+    assert (ends["skewed"].status, ends["skewed"].exit_code) == ("blocked", 2)
     assert f"onnx {versions()['onnx']}, the run has 0.1" in ends["skewed"].message
     assert ends["equal"].status == "done"
     assert [name for name, _ in run.begun] == ["equal"]
@@ -203,11 +203,11 @@ def test_tasks_that_are_to_be_alone_share_no_machine(pair, tmp_path, background,
     assert {ended.status for ended in ends.result(20).values()} == {"done"}
 
 
-def test_a_result_that_cannot_be_seen_is_a_failure(pair, tmp_path, monkeypatch):
+def test_a_result_that_cannot_be_seen_is_blocked(pair, tmp_path, monkeypatch):
     """As with a folder that the workers have for themselves."""
     monkeypatch.setattr(dask_run, "Storage", lambda _: Storage(tmp_path / "here"))
     ended = Run(DaskEngine(pair.address), tmp_path / "there")(task("unseen"))["unseen"]
-    assert (ended.status, ended.exit_code) == ("failed", 2)
+    assert (ended.status, ended.exit_code) == ("blocked", 2)
     assert str(tmp_path / "there") in ended.message
     assert "that all machines share" in ended.message
 
@@ -276,7 +276,7 @@ def test_a_worker_without_the_package_says_so(bare, tmp_path):
     """The scheduler never has it in these tests."""
     bare.worker(package=False)
     ended = Run(DaskEngine(bare.address), tmp_path)(task("where"))["where"]
-    assert (ended.status, ended.exit_code) == ("failed", 2)
+    assert (ended.status, ended.exit_code) == ("blocked", 2)
     assert "a worker lacks what the run needs (no onnxslim_bert): install onnxslim-bert there" in ended.message
 
 

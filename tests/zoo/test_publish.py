@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,46 @@ def test_what_is_no_more_in_the_run_goes(out):
     publish(new, out, Storage(out))
     assert [path.name for path in (out / "models/bert").iterdir()] == ["new.cpu.onnx"]
     assert sorted(path.name for path in out.iterdir()) == ["models", "objects"], "nothing temporary is left"
+
+
+def test_what_waits_keeps_the_file_of_its_name(out):
+    """Of a run that was interrupted; its row has no path, as the file is of before."""
+    several = row("lengths", **{"model/model.32.onnx": "", "model/model.data": ""})
+    publish(
+        Run("zoo.toml", (), (row(**{"model.onnx": ""}), several, row("old", **{"model.onnx": ""}))), out, Storage(out)
+    )
+    waiting = tuple(replace(found, status="waiting", result=None) for found in (row(**{"model.onnx": ""}), several))
+    run = publish(Run("zoo.toml", (), waiting), out, Storage(out))
+    assert [found.path for found in run.rows] == ["", ""]
+    assert sorted(path.relative_to(out / "models/bert").as_posix() for path in (out / "models/bert").rglob("*.*")) == [
+        "int8.cpu.onnx",
+        "lengths.cpu",
+        "lengths.cpu/model/model.32.onnx",
+        "lengths.cpu/model/model.data",
+    ]
+
+
+def test_what_cannot_be_laid_out_says_where_it_is(out, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(
+        OutputError, match=r"models: cannot be laid out \(No space left on device\); the artefacts are in"
+    ):
+        publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+
+
+def test_files_of_somebody_else_get_copies(out, monkeypatch):
+    """Their rights cannot be changed."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    run = publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    assert not (out / run.rows[0].path).samefile(out / "objects" / KEY / "model.onnx")
 
 
 def test_rows_without_an_artefact_have_no_path(out):

@@ -17,7 +17,7 @@ import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from onnxslim_bert.errors import DataError, OutputError
+from onnxslim_bert.errors import StorageError
 from onnxslim_bert.zoo.engines.local import LocalEngine
 from onnxslim_bert.zoo.engines.task import Ended, Engine, Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
@@ -121,12 +121,12 @@ def contents(storage: str | Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize("word", ["c.txt", "result.json"])
 def test_a_put_that_fails_midway_leaves_no_result(store, word):
-    """The task failed, and says where; asked again, it is done."""
+    """The task is blocked, and says where; asked again, it is done."""
     refusing, url = store
     refusing.methods, refusing.word = ("PUT",), word
     (ended,) = run(LocalEngine(1), url, TASKS[0])
     assert refusing.refused
-    assert (ended.status, ended.exit_code) == ("failed", OutputError.exit_code)
+    assert (ended.status, ended.exit_code) == ("blocked", StorageError.exit_code)
     assert url in ended.message
     assert word in ended.message
     refusing.methods = ()
@@ -140,7 +140,7 @@ def test_a_listing_that_fails_is_an_error(store):
     refusing, url = store
     Storage(url).write("objects/a/b", b"")
     refusing.methods, refusing.word = ("GET",), "list-type"
-    with pytest.raises(DataError, match=f"{url}/objects: cannot be listed"):
+    with pytest.raises(StorageError, match=f"{url}/objects: cannot be listed"):
         Storage(url).names("objects")
     assert refusing.refused
 
@@ -151,5 +151,5 @@ def test_a_store_that_does_not_say_is_an_error(store, ask):
     refusing, url = store
     Storage(url).write("objects/a/b", b"")
     refusing.methods, refusing.word = ("HEAD", "GET"), "objects"
-    with pytest.raises(DataError, match=f"{url}/objects/a/b: cannot be read"):
+    with pytest.raises(StorageError, match=f"{url}/objects/a/b: cannot be read"):
         ask(Storage(url), "objects/a/b")

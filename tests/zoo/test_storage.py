@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from graphs import fixture
 from onnx import numpy_helper
 
-from onnxslim_bert.errors import DataError, ModelError, OutputError, SlimError
+from onnxslim_bert.errors import DataError, ModelError, SlimError, StorageError
 from onnxslim_bert.zoo.store import storage as storage_module
 from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import Storage
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_none(storage):
     assert not storage.exists("objects/a")
     assert storage.names("objects") == []
     storage.delete("objects/a")
-    with pytest.raises(DataError, match=r"out/objects/a: cannot be read \(no such file\)"):
+    with pytest.raises(StorageError, match=r"out/objects/a: cannot be read \(no such file\)"):
         storage.fetch("objects/a", Path("never"))
 
 
@@ -133,7 +133,7 @@ def test_a_moved_file_is_renamed_not_copied(tmp_path):
 def test_names_stay_inside(storage, name):
     """Whatever a name may come from."""
     for act in (storage.read, storage.delete, storage.names, lambda name: storage.write(name, b"")):
-        with pytest.raises(OutputError, match="is no name for a file in"):
+        with pytest.raises(DataError, match="is no name for a file in"):
             act(name)
 
 
@@ -167,7 +167,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storage_module.os, "fsync", full)
-    with pytest.raises(OutputError, match=r"objects/a: cannot be written \(No space left on device\)"):
+    with pytest.raises(StorageError, match=r"objects/a: cannot be written \(No space left on device\)"):
         place.write("objects/a", b"new")
     assert place.read("objects/a") == b"old"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "objects/a"]
@@ -216,7 +216,7 @@ def test_a_url_that_nothing_opens_is_refused(url, message):
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     """With the name of what could not be written."""
     (tmp_path / "out").write_text("")
-    with pytest.raises(OutputError, match=r"out/\w+: cannot be written \((Not a directory|File exists)\)"):
+    with pytest.raises(StorageError, match=r"out/\w+: cannot be written \((Not a directory|File exists)\)"):
         Storage(tmp_path / "out").write("objects/a", b"1")
 
 

@@ -1,7 +1,9 @@
 """A "study" task: bytes by part, and the layers' sensitivity or why there is none."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -19,6 +21,7 @@ from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.quantize import quantize_files
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import sources_of
 from onnxslim_bert.zoo.records import Study
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
@@ -29,16 +32,14 @@ def studied(model: Path, **asked: object) -> Study:
     payload = {
         "source": str(model),
         "source_sha256": file_sha256(model),
-        "calib": str(model.parent / "calib.tsv"),
-        "rows": None,
+        "sources": asdict(Sources(str(model.parent / "calib.tsv"))),
         "tokenizer": None,
-        "text_columns": [],
         "max_length": 128,
         "threads": 1,
         "seed": 0,
     }
     payload |= asked
-    payload.setdefault("data_sha256", fingerprint(payload["calib"], payload["rows"]))
+    payload.setdefault("data_sha256", fingerprint(payload))
     folder = model.parent / "task"
     folder.mkdir(exist_ok=True)
     found = study(Task("k", "study", "m", payload), Storage(model.parent / "out"), folder)
@@ -46,10 +47,10 @@ def studied(model: Path, **asked: object) -> Study:
     return found
 
 
-def fingerprint(calib: object, rows: object) -> str:
+def fingerprint(payload: dict[str, Any]) -> str:
     """Of the calibration rows, "" where they cannot be read."""
     try:
-        calibration, _ = Sources(calib, rows=rows).load(0)  # type: ignore[arg-type]
+        calibration, _ = sources_of(payload).load(0)
     except DataError:
         return ""
     return calibration.fingerprint() if calibration else ""
@@ -114,7 +115,7 @@ def test_what_is_no_encoder_has_no_parts(name):
 
 
 def test_without_calibration_there_is_a_reason(tmp_path):
-    found = studied(workspace(tmp_path), calib=None)
+    found = studied(workspace(tmp_path), sources=asdict(Sources()))
     assert (found.layers, found.reason) == ((), "no calibration rows; name some with `calib`")
     assert found.parts
 
@@ -132,4 +133,12 @@ def test_layers_that_cannot_be_measured_are_a_reason(tmp_path):
 
 def test_rows_that_cannot_be_read_fail_the_task(tmp_path):
     with pytest.raises(DataError, match=r"none\.tsv"):
-        studied(workspace(tmp_path), calib=str(tmp_path / "none.tsv"))
+        studied(workspace(tmp_path), sources=asdict(Sources(str(tmp_path / "none.tsv"))))
+
+
+def test_rows_are_those_of_the_plan(tmp_path):
+    """Which leaves out what the jobs are evaluated on, and reads the columns of their file only."""
+    model = workspace(tmp_path)
+    (tmp_path / "own.tsv").write_text("body\tlabel\n" + "".join(f"text {row}\t{row % 2}\n" for row in range(9)))
+    sources = Sources("reviews", str(tmp_path / "own.tsv"), rows=8, text_columns=("body",))
+    assert len(studied(model, sources=asdict(sources)).layers) == 3

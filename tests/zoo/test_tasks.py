@@ -13,6 +13,7 @@ from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo import tasks as module
+from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
 from onnxslim_bert.zoo.tasks import Tasks
 
@@ -70,6 +71,50 @@ def test_a_changed_model_or_tokenizer_is_another(job):
     assert len({before, middle, key(job)}) == 3
 
 
+def test_a_tokenizer_of_another_name_is_in_the_key(job):
+    other = job.sources.tokenizer.rename(job.sources.tokenizer.with_name("small.json"))
+    job = replace(job, sources=replace(job.sources, tokenizer=other))
+    before = key(job)
+    other.write_text(other.read_text() + "\n")
+    assert key(job) != before
+
+
+def test_transformers_is_in_the_key_of_what_it_reads(job, monkeypatch):
+    """A vocabulary without tokenizer.json."""
+    folder = job.sources.tokenizer.parent
+    keys = []
+    for version in ("5", "6"):
+        monkeypatch.setattr("onnxslim_bert.zoo.given.version_of", lambda _, found=version: found)
+        keys.append(key(job))
+    assert keys[0] == keys[1]
+    job.sources.tokenizer.unlink()
+    job = replace(job, sources=replace(job.sources, tokenizer=folder))
+    for version in ("5", "6"):
+        monkeypatch.setattr("onnxslim_bert.zoo.given.version_of", lambda _, found=version: found)
+        keys.append(key(job))
+    assert len(set(keys)) == 3
+
+
+def test_a_link_stays_a_link(job, tmp_path):
+    """Tokenizer and external data lie beside it, and not where it leads."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for path in (Path(job.source), job.sources.tokenizer):
+        (folder / path.name).symlink_to(path)
+    linked = replace(job, source=str(folder / "model.onnx"), sources=replace(job.sources, tokenizer=folder))
+    tasks = Tasks(file_sha256)
+    for task in (tasks.make(linked), tasks.study([linked])):
+        assert (task.payload["source"], task.payload["tokenizer"]) == (str(folder / "model.onnx"), str(folder))
+        with unchanged(task.payload) as path:
+            assert path == folder / "model.onnx"
+
+
+def test_whether_the_target_executes_is_in_the_key(job):
+    """What was proven elsewhere, or not timed, is where the target is."""
+    keys = {Tasks(file_sha256, lambda _, there=there: there).make(job).key for there in (True, False)}
+    assert len(keys) == 2
+
+
 def test_another_version_of_the_software_is_another(job, monkeypatch):
     before = key(job)
     monkeypatch.setattr(module, "versions", lambda target="cpu": {"onnxruntime": "99"})
@@ -106,6 +151,13 @@ def test_timings_are_of_what_was_made(job):
     assert tasks.time(plan, [(replace(job, recipe="x"), task, "model.onnx")]).key == first.key
     assert tasks.time(replace(plan, rounds=31), [(job, task, "model.onnx")]).key != first.key
     assert tasks.time(plan, [(job, replace(task, key="0" * 64), "model.onnx")]).key != first.key
+
+
+def test_what_is_timed_together_fits_every_recipe(job):
+    tasks, plan = Tasks(file_sha256), Plan(Path("zoo.toml"), (job,))
+    short = replace(job, options=Options(max_length=16))
+    made = [(each, tasks.make(each), "model.onnx") for each in (job, short)]
+    assert tasks.time(plan, made).payload["max_length"] == tasks.time(plan, made[::-1]).payload["max_length"] == 16
 
 
 def test_a_study_is_of_the_model_and_its_rows(job):

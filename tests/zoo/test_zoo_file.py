@@ -141,7 +141,7 @@ max-size = "24MB"
 mode = "static"
 [recipes.small]
 passes = "canonicalize?, fuse ,prune-ffn{keep=0.5}"
-threads = 2
+seed = 2
 budgets = {max-drop = 3}
 [[models]]
 path = "model.onnx"
@@ -174,7 +174,7 @@ def test_a_plan_is_models_times_recipes_times_targets(zoo):
     assert small.text == "canonicalize?,fuse,prune-ffn{keep=0.5}"
     assert small.passes == Recipe.parse(small.text)
     assert small.budgets == Budgets(max_drop=3, min_agreement=50, max_size=24_000_000)
-    assert (small.options.threads, on_cpu.options.threads) == (2, 1)
+    assert (small.options.seed, on_cpu.options.seed) == (2, 0)
     assert small_qnn.passes is not None
     assert str(small_qnn.passes).startswith(f"{small.text},canonicalize?,")
     assert "fix-shapes{seq=8}" in str(small_qnn.passes)
@@ -231,6 +231,22 @@ def test_a_glob_passes_over_what_a_run_has_written(tmp_path):
     found = [Path(model).relative_to(tmp_path).as_posix() for model in find_models("**/*.onnx", tmp_path).models]
     assert found == ["a.onnx", "models/c.onnx", "out/b.onnx"]
     assert len(find_models("out/models/a/int8.cpu.onnx", tmp_path).models) == 1
+
+
+def test_data_are_found_from_any_folder(zoo, monkeypatch):
+    """By workers, too, which were started elsewhere."""
+    zoo.write_text('[defaults]\ncalib = "calib.tsv"\n[recipes.a]\n[[models]]\npath = "model.onnx"\n')
+    monkeypatch.chdir(zoo.parent)
+    assert read_zoo(Path("zoo.toml")).jobs[0].sources.calibration == str(zoo.parent / "calib.tsv")
+
+
+def test_recipes_that_are_timed_together_have_as_many_threads(zoo):
+    recipes = '[recipes.int8]\nthreads = 2\n[recipes.small]\nmode = "dynamic"\n'
+    text = f'[defaults]\ncalib = "reviews"\n{recipes}[[models]]\npath = "model.onnx"\n'
+    (mistake,) = mistakes(zoo, text)
+    assert mistake.startswith("4: threads of one recipe: recipes of a model are timed together")
+    zoo.write_text(f"{text}[run]\ntime = false\n")
+    assert [job.options.threads for job in read_zoo(zoo).jobs] == [2, 1]
 
 
 @pytest.mark.parametrize("path", ["*.onnx", "."])

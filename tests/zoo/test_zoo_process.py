@@ -1,5 +1,6 @@
 """Whatever a task's process does, its end is told, its limits hold, and nothing of it stays."""
 
+import errno
 import hashlib
 import json
 import os
@@ -225,14 +226,31 @@ def test_the_process_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert seen["folder"] != seen["TMPDIR"]
 
 
-def test_a_storage_that_fails_fails_the_task(tmp_path):
-    """As a row, not as the end of a run."""
+def test_a_storage_that_fails_blocks_the_task(tmp_path):
+    """As a row, not as the end of a run; and it says nothing of the task."""
     (tmp_path / "out").write_text("a file")
     ended = run(tmp_path / "out", "write")
-    assert (ended.status, ended.exit_code) == ("failed", 2)
+    assert (ended.status, ended.exit_code) == ("blocked", 2)
     assert str(tmp_path / "out") in ended.message
     ended = run_process(task("write"), "nonsense://x")
-    assert (ended.status, ended.exit_code, ended.peak_bytes) == ("failed", 2, 0)
+    assert (ended.status, ended.exit_code, ended.peak_bytes) == ("blocked", 2, 0)
+
+
+def test_a_process_that_cannot_be_started_blocks_the_task(tmp_path, monkeypatch):
+    """One fork that fails is one row, too."""
+
+    def no_more(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", no_more)
+    ended = run(tmp_path, "write")
+    assert (ended.status, ended.exit_code) == ("blocked", 1)
+    assert "Resource temporarily unavailable" in ended.message
+
+
+def test_a_disk_that_is_full_blocks_the_task(tmp_path):
+    ended = run(tmp_path, "miss_the_disk")
+    assert (ended.status, ended.message, ended.exit_code) == ("blocked", "model.onnx: No space left on device", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")

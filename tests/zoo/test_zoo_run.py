@@ -105,7 +105,8 @@ def test_a_failing_job_is_a_row_and_the_others_go_on(zoo):
     assert (first["status"], second["status"], found["code"]) == ("done", "failed", 2)
     assert second["message"] in said
     found, said = again(zoo)
-    assert (said, found["rows"][1]["attempts"]) == ("", 1)
+    assert found["rows"][1]["attempts"] == 1
+    assert said == f"1 job failed before and was not tried again: `onnxslim zoo retry {zoo / 'out'}` lets them run\n"
     outcome = run("zoo", "retry", zoo / "out", "make bert fast cpu")
     assert outcome.out == "make bert fast cpu: was failed, runs again\n"
     assert "bert fast cpu" in again(zoo)[1]
@@ -198,6 +199,47 @@ def test_outputs_that_cannot_be_are_refused_at_once(zoo, arguments, reason):
     before = contents(zoo)
     assert_refused(run("zoo", "run", zoo / "zoo.toml", *(part.format(zoo) for part in arguments)), reason)
     assert contents(zoo) == before
+
+
+def test_an_interrupted_run_leaves_the_models_of_before(zoo, monkeypatch):
+    """Under their names, until they are made anew."""
+    before = contents(zoo / "out" / "models")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnxslim_bert.zoo.conductor.Conductor.run", interrupt)
+    found, _ = again(zoo, old="[defaults]", new="[defaults]\nseed = 1")
+    assert (found["code"], [row["status"] for row in found["rows"]]) == (130, ["waiting", "waiting"])
+    assert contents(zoo / "out" / "models") == before
+
+
+def test_a_run_whose_models_cannot_be_named_is_written_down(zoo, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (zoo / "out" / "run.json").unlink()
+    monkeypatch.setattr("onnxslim_bert.zoo.publish._link", full)
+    found, said = again(zoo)
+    assert (found["code"], [row["path"] for row in found["rows"]]) == (2, ["", ""])
+    assert "cannot be laid out (No space left on device)" in said
+
+
+def test_a_relative_storage_is_written_down_whole(zoo, monkeypatch):
+    """Or gc would look for it where it is called."""
+    monkeypatch.chdir(zoo)
+    outcome = run("zoo", "run", "zoo.toml", "-o", "elsewhere", "--storage", "store")
+    assert outcome.code == 0
+    assert json.loads((zoo / "elsewhere" / "run.json").read_text())["storage"] == str(zoo / "store")
+    monkeypatch.chdir("/")
+    assert "0 things" in run("zoo", "gc", zoo / "elsewhere").out
+
+
+def test_a_storage_that_takes_nothing_is_refused_at_once(zoo):
+    (zoo / "store").write_text("a file")
+    outcome = run("zoo", "run", zoo / "zoo.toml", "-o", zoo / "fresh", "--storage", zoo / "store")
+    assert_refused(outcome, "store", "cannot be written")
+    assert not (zoo / "fresh").exists()
 
 
 def test_an_interrupted_run_says_what_stays(zoo, monkeypatch):

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from distributed import Client
 from distributed.comm.core import connect
@@ -14,6 +13,7 @@ from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.zoo.engines.dask_run import DaskRun
 from onnxslim_bert.zoo.engines.dask_shortage import PATIENCE_S, Shortage
 from onnxslim_bert.zoo.engines.task import Doing, Ends, Started, Task, ignore
+from onnxslim_bert.zoo.store.storage import absolute
 
 CONNECT_S = 10.0
 
@@ -34,6 +34,10 @@ class DaskEngine:
         """Raise SlimError when no scheduler answers."""
         with self._client():
             pass
+
+    def executes(self, target: str) -> bool:
+        """As `Engine.executes`: a worker with the resource has the target."""
+        return True
 
     def run(
         self,
@@ -66,8 +70,3 @@ class DaskEngine:
 async def _greet(address: str) -> None:
     # a Client would wait for ever for somebody who accepts its connection and says nothing
     await (await connect(address, timeout=CONNECT_S)).close()
-
-
-def absolute(storage: str) -> str:
-    """A relative folder as every process finds it; a URL as it is."""
-    return storage if "://" in storage else str(Path(storage).absolute())

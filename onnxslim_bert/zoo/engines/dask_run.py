@@ -162,15 +162,15 @@ class DaskRun:
             case CancelledError() as error:
                 raise SlimError(f"the Dask scheduler was lost: run again to go on ({one_line(error)})")
             case SlimError() as error:
-                return Ended(over.key, "failed", one_line(error), exit_code=error.exit_code)
+                return Ended(over.key, "blocked", one_line(error), exit_code=error.exit_code)
             case ImportError() as error:
                 message = f"a worker lacks what the run needs ({one_line(error)}): install onnxslim-bert there"
-                return Ended(over.key, "failed", message, exit_code=SlimError.exit_code)
+                return Ended(over.key, "blocked", message, exit_code=SlimError.exit_code)
             case error:
                 return Ended(over.key, "crashed", one_line(error))
 
     def _found(self, ended: Ended) -> Ended:
-        """The same, failed when what was done cannot be seen from here."""
+        """The same, blocked when what was done cannot be seen from here."""
         name = result_name(ended.key)
         if ended.status != "done" or Storage(self.storage).exists(name):
             return ended
@@ -178,7 +178,7 @@ class DaskRun:
             f"{ended.worker} wrote {name} to {self.storage}, and it is not there from here: needed a folder that all "
             "machines share, or object storage (--storage s3://...)"
         )
-        return replace(ended, status="failed", message=message, exit_code=OutputError.exit_code)
+        return replace(ended, status="blocked", message=message, exit_code=OutputError.exit_code)
 
     def _given_up(self, shortage: Shortage, now: float) -> Iterator[Ended]:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -187,4 +187,4 @@ class DaskRun:
             del self.waiting[waiting.task.key]
             waiting.future.cancel()
             message = hopeless[waiting.task.target]
-            yield Ended(waiting.task.key, "failed", message, exit_code=ProviderError.exit_code)
+            yield Ended(waiting.task.key, "blocked", message, exit_code=ProviderError.exit_code)

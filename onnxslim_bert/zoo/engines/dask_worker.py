@@ -44,7 +44,7 @@ def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -
     needed = task.payload.get("versions")
     if needed and (skew := differences(needed, versions(task.target))):
         message = f"worker {this_worker()} has {skew}: install the same there and restart it"
-        return asdict(Ended(task.key, "failed", message, exit_code=SlimError.exit_code, worker=this_worker()))
+        return asdict(Ended(task.key, "blocked", message, exit_code=SlimError.exit_code, worker=this_worker()))
     with stop_when_unwanted(worker) as stop, turn(stop) if alone else nullcontext():
         if not may_begin(worker, {"run": run, "key": task.key, "place": this_worker()}, stop):
             return asdict(Ended(task.key, "crashed", "nobody waits for it", worker=this_worker()))

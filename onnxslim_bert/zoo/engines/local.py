@@ -8,6 +8,7 @@ from itertools import islice
 
 import psutil
 
+from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.zoo.engines.process import run_process, this_worker
 from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
 
@@ -19,6 +20,10 @@ class LocalEngine:
 
     def __init__(self, jobs: int | None = None) -> None:
         self.jobs = default_jobs() if jobs is None else jobs
+
+    def executes(self, target: str) -> bool:
+        """See `Engine`."""
+        return target == CPU.name or not target_named(target).absent()
 
     def run(
         self,

@@ -55,7 +55,9 @@ def run_process(task: Task, storage: str, stop: threading.Event | None = None, s
         if end.status in ("crashed", "timeout", "memory"):
             place.write(log_name(task.key), output.encode())
     except SlimError as error:
-        end = Ending("failed", one_line(error), error.exit_code)
+        end = Ending("blocked", one_line(error), error.exit_code)
+    except Exception as error:  # no process can be started, or looked after
+        end = Ending("blocked", one_line(error) or type(error).__name__, 1)
     return Ended(
         task.key,
         *end,

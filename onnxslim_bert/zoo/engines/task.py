@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Status = Literal["done", "failed", "crashed", "timeout", "memory"]
+Status = Literal["done", "failed", "crashed", "timeout", "memory", "blocked"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Ended:
     """How a task ended.
 
     status: "done" has written objects/KEY/result.json; "failed" said why in one line (`message`, exit code 2 to 6);
-    "crashed" ended by a signal or a traceback; "timeout" and "memory" passed a limit and were stopped.
+    "crashed" ended by a signal or a traceback; "timeout" and "memory" passed a limit and were stopped; "blocked" could
+    not be run, or its result not be kept, where that was to be: nothing is said of the task, and the next run tries it.
     seconds: wall; cpu_seconds and peak_bytes (resident): of the process and its children, as far as they were seen.
     worker: the host and process that ran it.
     """
@@ -57,6 +58,10 @@ def ignore(task: Task, stage: str, done: int, total: int) -> None:
 
 class Engine(Protocol):
     """Where tasks run. Interrupted, it stops what it started."""
+
+    def executes(self, target: str) -> bool:
+        """Whether tasks for `target` run where it executes, and not only where models for it can be written."""
+        ...
 
     def run(
         self,

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import psutil
 
-from onnxslim_bert.errors import SlimError, one_line
+from onnxslim_bert.errors import OutputError, SlimError, StorageError, one_line
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
@@ -49,6 +49,8 @@ def attempt(task: Task, storage: str, folder: Path) -> dict[str, Any]:
     """Do the task in the empty `folder`; status, message and exit code as in `Ended`."""
     try:
         do(task, Storage(storage), folder)
+    except (StorageError, OutputError) as error:
+        return {"status": "blocked", "message": one_line(error), "exit_code": error.exit_code}
     except SlimError as error:
         return {"status": "failed", "message": one_line(error), "exit_code": error.exit_code}
     except MemoryError as error:

@@ -14,8 +14,8 @@ INPUTS = ".npz"  # ready model inputs, which no tokenizer is read for
 
 
 def place_of(spec: str, folder: Path) -> str:
-    """A data set as the library takes it: its name, or its file, relative paths beginning at `folder`."""
-    return spec if is_named(spec) else str(folder / spec)
+    """A data set as every process finds it: its name, or its file, relative paths beginning at `folder`."""
+    return spec if is_named(spec) else str((folder / spec).absolute())
 
 
 def is_text(spec: str | None) -> bool:

@@ -52,6 +52,11 @@ def parse_zoo(text: str, path: Path) -> Plan:
             mistakes.add(("run", key), f"{key} does nothing with time = false")
     defaults = read_table(document.get("defaults", {}), DEFAULTS, ("defaults",), mistakes)
     recipes = read_recipes(document.get("recipes", {}), mistakes)
+    if run.get("time", True) and len(recipes) > 1:
+        for recipe in recipes.values():
+            if "threads" in recipe.settings:
+                reason = "recipes of a model are timed together, with as many; give them to the model or in [defaults]"
+                mistakes.add(recipe.settings["threads"].place, f"threads of one recipe: {reason}")
     entries = read_models(document.get("models", []), path.parent, mistakes)
     jobs = _jobs(defaults, recipes, entries, Jobs(path.parent, run.get("time", True), mistakes), mistakes)
     mistakes.check()

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from onnxslim_bert.errors import DataError, OutputError, SlimError
+from onnxslim_bert.errors import DataError, SlimError, StorageError
 from onnxslim_bert.zoo.store.file_systems import file_system, reason, shows_puts_whole
 from onnxslim_bert.zoo.store.workspaces import workspace
 
@@ -22,7 +22,8 @@ class Storage:
     """Files by name below one URL.
 
     A name is relative, with "/" between its parts, none of which starts with a dot. A file appears under its name
-    complete or not at all. Every method raises a SlimError, naming the URL, where the file system fails.
+    complete or not at all. Every method raises DataError for what is no name, and StorageError, naming the URL, where
+    the file system fails.
     url: the path of a folder, or a URL that fsspec opens ("s3://bucket/zoo").
     """
 
@@ -39,9 +40,15 @@ class Storage:
         """Where the file is or would be when this is a folder; None when it lies elsewhere."""
         return Path(self._at(name)) if self.folder else None
 
+    def check_writable(self) -> None:
+        """Raise StorageError where nothing can be written."""
+        probe = f"{WORKSPACES}/{secrets.token_hex(8)}"
+        self.write(probe, b"")
+        self.delete(probe)
+
     def read(self, name: str) -> bytes | None:
         """The content; None when there is no such file."""
-        with self._said(name, "read", DataError):
+        with self._said(name, "read"):
             try:
                 return cast(bytes, self._files.cat_file(self._at(name)))
             except (FileNotFoundError, IsADirectoryError):
@@ -49,7 +56,7 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file, or a folder, of this name."""
-        with self._said(name, "read", DataError):
+        with self._said(name, "read"):
             self._files.invalidate_cache()
             return bool(self._files.exists(self._at(name)))
 
@@ -59,7 +66,7 @@ class Storage:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of every file below the folder `prefix`, by name."""
-        with self._said(prefix, "listed", DataError):
+        with self._said(prefix, "listed"):
             self._files.invalidate_cache()
             found = cast(dict[str, dict[str, Any]], self._files.find(self._at(prefix), detail=True))
         named = {path.removeprefix(f"{self._root}/"): int(info["size"]) for path, info in found.items()}
@@ -67,20 +74,20 @@ class Storage:
 
     def modified(self, name: str) -> float:
         """When the file was written, in seconds since 1970."""
-        with self._said(name, "read", DataError):
+        with self._said(name, "read"):
             return float(self._files.modified(self._at(name)).timestamp())
 
     def write(self, name: str, data: bytes) -> None:
         """Give the file this content."""
         with self.workspace() as folder:
-            with self._said(name, "written", OutputError):
+            with self._said(name, "written"):
                 (folder / "data").write_bytes(data)
             self.put(name, folder / "data", move=True)
 
     def put(self, name: str, path: Path, *, move: bool = False) -> None:
         """Give the file the content of `path`. move: `path` may be gone then; it is renamed where that can be."""
         target = self._at(name)
-        with self._said(name, "written", OutputError):
+        with self._said(name, "written"):
             if self.folder and move and not path.is_symlink():
                 _place(path, Path(target))
             elif self.folder:
@@ -96,37 +103,42 @@ class Storage:
                 self._files.mv(temporary, target)
 
     def fetch(self, name: str, path: Path) -> None:
-        """Copy the file to `path`. Raises DataError when there is none."""
-        with self._said(name, "read", DataError):
+        """Copy the file to `path`. Raises StorageError when there is none."""
+        with self._said(name, "read"):
             self._files.get_file(self._at(name), str(path))
 
     def delete(self, prefix: str) -> None:
         """Remove the file, or the folder with everything below it, if it is there."""
-        with self._said(prefix, "deleted", OutputError), contextlib.suppress(FileNotFoundError):
+        with self._said(prefix, "deleted"), contextlib.suppress(FileNotFoundError):
             self._files.rm(self._at(prefix), recursive=True)
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """A temporary folder, gone in the end; where this is a folder, on its file system."""
         with contextlib.ExitStack() as stack:
-            with self._said(WORKSPACES, "written", OutputError):
+            with self._said(WORKSPACES, "written"):
                 parent = self.folder / WORKSPACES if self.folder else Path(tempfile.gettempdir())
                 folder = stack.enter_context(workspace(parent))
             yield folder
 
     def _at(self, name: str) -> str:
         if not all(part and part[0] != "." and not set(part) & {"\\", ":", "\0"} for part in name.split("/")):
-            raise OutputError(f"{name!r} is no name for a file in {self.url}; no part may be empty or start with a dot")
+            raise DataError(f"{name!r} is no name for a file in {self.url}; no part may be empty or start with a dot")
         return f"{self._root}/{name}"
 
     @contextlib.contextmanager
-    def _said(self, name: str, verb: str, kind: type[SlimError]) -> Iterator[None]:
+    def _said(self, name: str, verb: str) -> Iterator[None]:
         try:
             yield
         except SlimError:
             raise
         except Exception as error:  # every file system has errors of its own
-            raise kind(f"{self.url}/{name}: cannot be {verb} ({reason(error)})") from error
+            raise StorageError(f"{self.url}/{name}: cannot be {verb} ({reason(error)})") from error
+
+
+def absolute(url: str) -> str:
+    """A path as every process finds it; a URL as it is."""
+    return url if "://" in url else str(Path(url).absolute())
 
 
 def result_name(key: str) -> str:

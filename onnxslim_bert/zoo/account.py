@@ -1,0 +1,85 @@
+"""What a run has come to so far: a row for each job, a source for each model."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from onnxslim_bert.zoo.conductor import Conductor
+from onnxslim_bert.zoo.documents import structured
+from onnxslim_bert.zoo.engines.task import Task
+from onnxslim_bert.zoo.given import Given
+from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing
+from onnxslim_bert.zoo.rows import row_of, why_untimed
+from onnxslim_bert.zoo.unmeasured import unstudied, untimed
+
+Job = tuple[Planned, Task]
+At = tuple[str, str]  # a model and a target
+Document = TypeVar("Document", Result, Study, Timing)
+
+
+def rows_of(jobs: Sequence[Job], timings: Mapping[At, Task], conductor: Conductor, strict: bool) -> tuple[Row, ...]:
+    """The row of every job. timings: the tasks that time what was made, as far as there are any yet."""
+    found = {at: _found(conductor, task, Timing) for at, task in timings.items()}
+    return tuple(
+        _row(job, task, found.get(at_of(job)), timings.get(at_of(job)), conductor, strict) for job, task in jobs
+    )
+
+
+def sources_of(
+    jobs: Sequence[Job],
+    contents: Mapping[str, Given],
+    studies: Mapping[str, Task],
+    timings: Mapping[At, Task],
+    conductor: Conductor,
+) -> tuple[Source, ...]:
+    """Every model of the run as it was given, with what was studied and timed of it, or why that was not.
+
+    contents, studies: by model.
+    """
+    places = {job.model: job.source for job, _ in jobs}
+    times: dict[str, dict[str, Timing]] = {}
+    for (model, target), task in timings.items():
+        timing = _found(conductor, task, Timing) or untimed(task, conductor.state.known(task.key))
+        times.setdefault(model, {})[target] = timing
+    return tuple(
+        Source(
+            name,
+            places[name],
+            content.sha256,
+            content.nbytes,
+            study=_study(studies[name], conductor) if name in studies else None,
+            timings=times.get(name, {}),
+        )
+        for name, content in contents.items()
+    )
+
+
+def at_of(job: Planned) -> At:
+    """By what the timing of `job` is found."""
+    return job.model, job.target
+
+
+def _row(
+    job: Planned, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
+) -> Row:
+    """times: the task of `timing`."""
+    return row_of(
+        job,
+        task,
+        conductor.state.known(task.key),
+        _found(conductor, task, Result),
+        timing.outputs.get(task.key) if timing else None,
+        untimed=why_untimed(timing, conductor.state.known(times.key) if times else None),
+        cached=task.key not in conductor.ran,
+        strict=strict,
+    )
+
+
+def _study(task: Task, conductor: Conductor) -> Study:
+    return _found(conductor, task, Study) or unstudied(task, conductor.state.known(task.key))
+
+
+def _found(conductor: Conductor, task: Task, kind: type[Document]) -> Document | None:
+    """What the task wrote about itself; None when it did not come so far."""
+    document = conductor.result(task.key)
+    return None if document is None else structured(kind, document)
