@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.release.markdown import append, escaped, heading, run_summary, table
+from onnxslim_bert.release.markdown import _reason, append, escaped, heading, run_summary, table
 
 NASTY = [
     "a|b",
@@ -87,6 +87,15 @@ def row(name: str, **values: object) -> dict[str, object]:
 
 def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 1, "high": value + 1}
+
+
+def test_what_fails_undecided_says_what_could_not_be_decided():
+    """As it does with --strict."""
+    verdicts = [{"gate": "max-drop", "outcome": "inconclusive", "note": "0.5 points", "where": ""}]
+    row = {"message": "", "status": "done", "exit_code": 3, "verdicts": verdicts}
+    assert _reason(row) == "max-drop: 0.5 points"
+    verdicts.append({"gate": "max-size", "outcome": "missed", "note": "too large", "where": ""})
+    assert _reason(row) == "max-size: too large"
 
 
 def test_a_run_is_a_row_for_each_job_and_the_reasons_of_those_that_fail():

@@ -7,6 +7,7 @@ would move between jobs lies in the one workspace.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,18 +131,19 @@ class Runner:
         onnx.save(model, path)
 
 
-def uploads(job: str) -> list[str]:
-    """What the steps of a GitHub job upload."""
-    steps = read(GITHUB)["jobs"][job]["steps"]
+def uploads(job: str, *, failed: bool = False) -> list[str]:
+    """What the steps of a GitHub job upload; when it `failed`, those that run all the same."""
+    steps = [step for step in read(GITHUB)["jobs"][job]["steps"] if not failed or step.get("if") == "always()"]
     kept = [step["with"]["path"] for step in steps if step.get("uses", "").startswith("actions/upload-artifact@")]
     return [path for paths in kept for path in paths.split()]
 
 
-def artifacts(job: str) -> list[str]:
-    """What a GitLab job keeps, reports included."""
+def artifacts(job: str, *, failed: bool = False) -> list[str]:
+    """What a GitLab job keeps; when it `failed`, reports at least."""
     kept = read(GITLAB)[job]["artifacts"]
     reports = kept["reports"]["junit"]
-    return [*kept["paths"], *([reports] if isinstance(reports, str) else reports)]
+    paths = kept["paths"] if kept["when"] == "always" or not failed else []
+    return [*paths, *([reports] if isinstance(reports, str) else reports)]
 
 
 def assert_there(folder: Path, paths: Sequence[str]) -> None:
@@ -190,15 +192,16 @@ def test_both_services_run_the_same_commands():
     """One that is changed here and not there is a mistake."""
 
     def commands(scripts: Sequence[str]) -> list[str]:
-        joined = "\n".join(scripts).replace("\\\n", " ")
+        """With all options but the names of summaries, which the services have their own for."""
+        joined = re.sub(r"\\\n|--(junit|markdown) \S+| > \S+| \|\| code=\$\?", " ", "\n".join(scripts))
         found = [line.split() for line in joined.splitlines() if line.strip().startswith("onnxslim ")]
-        return [" ".join(words[:3] if words[1] == "zoo" else words[:2]) for words in found]
+        return [" ".join(words) for words in found]
 
     ours = [step["run"] for job in read(GITHUB)["jobs"].values() for step in job["steps"] if "run" in step]
     theirs = [line for job in ("quantize", "verify", "zoo") for line in read(GITLAB)[job]["script"]]
     theirs += read(GITLAB)["zoo"]["after_script"]
     assert commands(ours) == commands(theirs)
-    assert commands(ours) == [
+    assert [re.match(r"onnxslim (zoo )?\w+", command)[0] for command in commands(ours)] == [  # type: ignore[index]
         *("onnxslim quantize", "onnxslim validate", "onnxslim verify"),
         *("onnxslim zoo run", "onnxslim zoo diff", "onnxslim zoo gc", "onnxslim report"),
     ]
@@ -218,7 +221,8 @@ def test_the_github_release_passes_and_finds_what_was_mixed_up(tmp_path):
     runner.spoil()
     assert runner.github("release") == 2, runner.log
     assert "| content | MISSED |" in runner.summary
-    assert_there(runner.folder, ["verify.xml"])
+    assert_there(runner.folder, uploads("release", failed=True))
+    assert "release/" not in uploads("release", failed=True)
 
 
 @runs_bash
@@ -231,7 +235,8 @@ def test_the_gitlab_release_passes_and_finds_what_was_mixed_up(tmp_path):
     (runner.folder / "verify.xml").unlink()
     runner.spoil()
     assert runner.gitlab("verify") == 2, runner.log
-    assert_there(runner.folder, artifacts("verify"))
+    assert_there(runner.folder, artifacts("verify", failed=True))
+    assert "release/" not in artifacts("verify", failed=True)
 
 
 @runs_bash
@@ -267,3 +272,10 @@ def test_the_nightly_zoo(tmp_path, service):
     assert night(job) == 0, runner.log
     assert_there(runner.folder, kept(job))
     assert all(row["cached"] for row in json.loads((runner.folder / "out" / "run.json").read_text())["rows"])
+    zoo = runner.folder / "zoo.toml"
+    zoo.write_text(zoo.read_text().replace("max-drop = 2", 'max-drop = 2\nmax-size = "1MB"'))
+    for path in runner.folder.glob("*.xml"):
+        path.unlink()
+    assert night(job) == 6, runner.log
+    assert_there(runner.folder, kept(job, failed=True))
+    assert b"fails now, and did not" in (runner.folder / "diff.xml").read_bytes()

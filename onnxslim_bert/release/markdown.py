@@ -129,8 +129,11 @@ def _named(case: Document) -> str:
 
 
 def _reason(row: Document) -> str:
-    missed = [f"{_named(verdict)}: {verdict['note']}" for verdict in row["verdicts"] if verdict["outcome"] == "missed"]
-    return row["message"] or "; ".join(missed) or f"{row['status']}, exit code {row['exit_code']}"
+    said = {
+        outcome: "; ".join(f"{_named(one)}: {one['note']}" for one in row["verdicts"] if one["outcome"] == outcome)
+        for outcome in ("missed", "inconclusive")
+    }
+    return row["message"] or said["missed"] or said["inconclusive"] or f"{row['status']}, exit code {row['exit_code']}"
 
 
 def _file(path: str) -> str:
