@@ -88,6 +88,9 @@ def failed(name: str = "bert int8 cpu", code: int = 1, status: str = "crashed") 
     return replace(row(name), status=status, message="out of luck", exit_code=code, result=None)
 
 
+OVER = row(drop=Interval(0.0, -0.3, 0.3), exit_code=4, verdicts=(Verdict("min-speedup", "missed", "1x, wanted 2x"),))
+
+
 def compared(old: Row | None, new: Row | None, limits: Limits = Limits(), cpus: tuple[str, str] = ("x", "x")) -> Diff:  # noqa: B008
     """Two runs of at most one job."""
     runs = (
@@ -214,6 +217,10 @@ def test_numbers_that_are_none_are_not_compared():
         (row(), failed(code=2, status="failed"), 2, 2),
         (row(), row(exit_code=4, verdicts=(Verdict("min-speedup", "missed", "1x, wanted at least 2x"),)), 4, 4),
         (failed(), failed(), 0, 0),
+        (OVER, failed(code=1), 1, 1),
+        (OVER, replace(OVER, result=row(seen=comparison(POINT, broken=800)).result), 3, 3),
+        (OVER, row(drop=around(9, 0.3)), 3, 3),
+        (OVER, OVER, 0, 0),
         (failed(), row(), 0, 0),
         (None, failed(), 0, 0),
         (row(), None, 2, 2),
@@ -250,11 +257,32 @@ def test_answers_that_are_no_numbers_are_worse():
     assert "NaN or infinite outputs on 2 of 872 rows, 0 before" in diff_summary(found)
 
 
+@pytest.mark.parametrize(
+    ("new", "state"),
+    [
+        (failed(code=1), "newly failing"),
+        (row(drop=around(9, 0.3)), "worse"),
+        (row(), "mended"),
+    ],
+)
+def test_what_missed_a_budget_can_still_get_worse(new, state):
+    """It made a model, and now makes none, or one that lost what the old one had."""
+    assert compared(OVER, new).jobs[0].state == state
+
+
+def test_times_of_another_workload_are_inconclusive():
+    old, new = row(speedup=around(3, 0.1)), row(speedup=around(2, 0.1))
+    new = replace(new, timed=replace(new.timed, latency=replace(new.timed.latency, length=32)))
+    found = compared(old, new)
+    assert (code(found), code(found, strict=True)) == (0, 4)
+    assert "1 x 32 tokens, before on x, 1 thread, 1 x 128 tokens" in diff_summary(found)
+
+
 def test_times_of_another_cpu_are_inconclusive():
     old, new = row(speedup=around(3, 0.1)), row(speedup=around(2, 0.1))
     found = compared(old, new, cpus=("with VNNI", "without"))
     assert (code(found), code(found, strict=True)) == (0, 4)
-    assert "timed on without, before on with VNNI" in diff_summary(found)
+    assert "timed on without, 1 thread, 1 x 128 tokens, before on with VNNI, 1 thread" in diff_summary(found)
 
 
 # what is told

@@ -34,8 +34,8 @@ class Change:
     open: str = ""
 
 
-def changes(old: Row, new: Row, *, other_host: str = "") -> list[Change]:
-    """What was measured of a job in both runs, compared. other_host: says so when times are of different machines."""
+def changes(old: Row, new: Row, *, other_times: str = "") -> list[Change]:
+    """What was measured of a job in both runs, compared. other_times: says so when these were taken otherwise."""
     found: list[Change] = []
     if old.result and new.result:
         before, after = old.result, new.result
@@ -45,7 +45,7 @@ def changes(old: Row, new: Row, *, other_host: str = "") -> list[Change]:
             found += _coverage(before.placement, after.placement)
         found.append(_size(before, after))
     if old.timed and new.timed:
-        found += _times(old.timed, new.timed, other_host)
+        found += _times(old.timed, new.timed, other_times)
     return found
 
 
@@ -83,7 +83,7 @@ def closeness(seen: Fidelity) -> Interval | None:
     return None if value is None else Interval(value, value, value)
 
 
-def _times(old: Timed, new: Timed, other_host: str) -> list[Change]:
+def _times(old: Timed, new: Timed, other_times: str) -> list[Change]:
     before, after = old.latency.speedup, new.latency.speedup
     if not (before.low > 0 and after.low > 0):  # or not a number
         return []
@@ -91,7 +91,7 @@ def _times(old: Timed, new: Timed, other_host: str) -> list[Change]:
     logs = [Interval(*(-math.log(end) for end in (times.value, times.high, times.low))) for times in (before, after)]
     slower = _loss(*logs)
     loss = Interval(*(100 * math.expm1(end) for end in (slower.value, slower.low, slower.high)))
-    return [_change("speed-up", before, after, loss, other_host)]
+    return [_change("speed-up", before, after, loss, other_times)]
 
 
 def _coverage(old: Placement, new: Placement) -> list[Change]:

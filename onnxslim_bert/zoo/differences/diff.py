@@ -1,13 +1,14 @@
 """What got better, worse, new or lost between two runs of a zoo."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from onnxslim_bert.inspection.wording import plural
 from onnxslim_bert.zoo.differences.changes import Aspect, Change, changes
-from onnxslim_bert.zoo.differences.regressions import Finding, Limits, on_changes, on_job, why
-from onnxslim_bert.zoo.records import Row, Run
+from onnxslim_bert.zoo.differences.regressions import Finding, Limits, fails_anew, on_changes, on_job, why
+from onnxslim_bert.zoo.records import Row, Run, Timing
 
 # In the order in which they are told.
 State = Literal["newly failing", "missing", "worse", "failing still", "mended", "better", "new", "same"]
@@ -60,10 +61,11 @@ class Diff:
 def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "new")) -> Diff:
     """Pair the jobs of two runs by model, recipe and target, and compare each pair. A job that waits is not there."""
     before, after = _ended(old), _ended(new)
+    timings = _timings(old), _timings(new)
     jobs = []
     for key in dict.fromkeys([*before, *after]):
         was, now = before.get(key), after.get(key)
-        found = changes(was, now, other_host=_other_host(old, new, key)) if was and now else []
+        found = changes(was, now, other_times=_other_times(was, now, *timings)) if was and now else []
         lost = _aspects(was, was) - _aspects(was, now) if was and now and now.result else set()
         where = " ".join(key)
         findings = (*on_job(where, was, now, limits), *on_changes(where, found, sorted(lost), limits))
@@ -75,6 +77,7 @@ def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "n
 
 
 Key = tuple[str, str, str]
+Timings = Mapping[tuple[str, str], Timing]  # by model and target
 
 
 def _ended(run: Run) -> dict[Key, Row]:
@@ -89,11 +92,14 @@ def _aspects(old: Row, new: Row) -> set[Aspect]:
 def _state(old: Row | None, new: Row | None, found: list[Change], findings: tuple[Finding, ...]) -> State:
     if old is None or new is None:
         return "missing" if new is None else "new"
-    if old.exit_code or new.exit_code:
-        return "mended" if not new.exit_code else "failing still" if old.exit_code else "newly failing"
+    if fails_anew(old, new):
+        return "newly failing"
     ways = {change.way for change in found}
-    fails = any(finding.verdict.outcome == "missed" for finding in findings)  # NaN is no aspect that has a size
-    return "worse" if fails or "worse" in ways else "better" if "better" in ways else "same"
+    if any(finding.verdict.outcome == "missed" for finding in findings):  # NaN, too, which is no aspect with a size
+        return "worse"
+    if old.exit_code:
+        return "failing still" if new.exit_code else "mended"
+    return "worse" if "worse" in ways else "better" if "better" in ways else "same"
 
 
 def _notes(old: Row | None, new: Row | None) -> tuple[str, ...]:
@@ -110,13 +116,20 @@ def _notes(old: Row | None, new: Row | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _other_host(old: Run, new: Run, key: Key) -> str:
-    """That the times of a job are of two kinds of CPU, "" when they are of one."""
-    cpus = [_cpu(run, key) for run in (old, new)]
-    return f"timed on {cpus[1]}, before on {cpus[0]}" if None not in cpus and cpus[0] != cpus[1] else ""
+def _other_times(old: Row, new: Row, before: Timings, after: Timings) -> str:
+    """How the times of a job were taken otherwise in the two runs, "" when they were taken alike."""
+    was, now = _timed_on(old, before), _timed_on(new, after)
+    return f"timed on {now}, before on {was}" if was and now and was != now else ""
 
 
-def _cpu(run: Run, key: Key) -> str | None:
-    model, _, target = key
-    timings = next((source.timings for source in run.sources if source.name == model), {})
-    return timings[target].host.cpu if target in timings else None
+def _timings(run: Run) -> Timings:
+    return {(source.name, target): timing for source in run.sources for target, timing in source.timings.items()}
+
+
+def _timed_on(row: Row, timings: Timings) -> str:
+    """CPU, threads and workload of the times of a job; "" without any."""
+    timing = timings.get((row.model, row.target))
+    if timing is None or row.timed is None:
+        return ""
+    latency = row.timed.latency
+    return f"{timing.host.cpu}, {plural(timing.threads, 'thread')}, {latency.batch} x {latency.length} tokens"

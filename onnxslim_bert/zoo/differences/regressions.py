@@ -73,20 +73,26 @@ def held(limits: Limits) -> dict[Aspect, Held]:
 
 def on_job(where: str, old: Row | None, new: Row | None, limits: Limits) -> Iterator[Finding]:
     """Whether a job that was fine is still there, and still fine; its answers that are no numbers any more."""
-    if old is None or old.exit_code:
+    if old is None:
         return
     if new is None:
-        if not limits.allow_missing:
+        if not (old.exit_code or limits.allow_missing):
             yield Finding(Verdict("made", "missed", "not in the new run", where), GateError.exit_code)
         return
-    verdict = Verdict("made", "met", "done", where)
-    if new.exit_code:
+    if fails_anew(old, new):
         verdict = Verdict("made", "missed", f"fails now, and did not: {why(new)}", where)
-    yield Finding(verdict, new.exit_code or GateError.exit_code)
+        yield Finding(verdict, new.exit_code or GateError.exit_code)
+    elif not old.exit_code:
+        yield Finding(Verdict("made", "met", "done", where), GateError.exit_code)
     before, after = (row.result.comparison if row.result else None for row in (old, new))
     if before and after and after.broken > before.broken:
         note = f"NaN or infinite outputs on {after.broken} of {after.rows} rows, {before.broken} before"
         yield Finding(Verdict("finite", "missed", note, where), AccuracyGateError.exit_code)
+
+
+def fails_anew(old: Row, new: Row) -> bool:
+    """Whether a job that passed fails, or one that at least made a model makes none any more."""
+    return bool(new.exit_code and not old.exit_code) or (old.result is not None and new.result is None)
 
 
 def on_changes(where: str, changes: Iterable[Change], lost: Iterable[Aspect], limits: Limits) -> Iterator[Finding]:
