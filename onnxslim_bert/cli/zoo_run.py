@@ -12,7 +12,8 @@ from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 
 @click.command(
-    epilog="Exit code: that of the worst job. 1 crashed or stopped at a limit; 2 model or data; 3 to 6 budgets missed."
+    epilog="Exit code: that of the worst job. 1 crashed or stopped at a limit; 2 model, data, disk or storage; "
+    "3 to 6 budgets missed, 5 also a target without a worker."
 )
 @click.argument("plan", metavar="ZOO", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -25,7 +26,7 @@ from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
     type=click.FloatRange(min=0),
     default=600,
     show_default=True,
-    help="Seconds for which a target may have no worker before its jobs fail.",
+    help="Seconds for which a target may have no worker before its jobs are given up.",
 )
 @click.option("--jobs", type=COUNT, help="Local processes at once  [default: one for each CPU, as memory allows]")
 @click.option("--storage", help="Where artefacts go: a folder or a URL, like s3://bucket/zoo  [default: OUTPUT]")
@@ -52,7 +53,8 @@ def run(
     onnxslim zoo run zoo.toml -o out --engine dask://10.0.0.7:8786 --storage s3://models/zoo
 
     A folder with a zoo.toml in it is that file. A job is known by the content of its model, recipe and data and by the
-    versions of the software; one that ended is not run again, unless it was stopped at a limit that is wider now.
+    versions of the software; one that ended is not run again, unless it was blocked, by a full disk or for want of a
+    worker, or stopped at a limit that is wider now.
     Interrupted or killed, the same command goes on where it was.
     """
     from onnxslim_bert.cli.tables import console
@@ -91,7 +93,7 @@ def run(
             found = run_zoo(wanted, output, runner, storage=storage, strict=strict, watch=watch)
     except KeyboardInterrupt:
         fail(f"interrupted; what has ended is in {output}, and the same command goes on from there", code=INTERRUPTED)
-    kept = sum(row.cached and row.status != "done" for row in found.rows)
+    kept = sum(row.cached and row.status not in ("done", "waiting") for row in found.rows)
     if kept:
         said = f"{plural(kept, 'job')} failed before and {'was' if kept == 1 else 'were'} not tried again"
         click.echo(f"{said}: `onnxslim zoo retry {output}` lets them run", err=True)

@@ -53,5 +53,7 @@ def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
     click.echo(", ".join(f"{number} {status}" for status, number in counts.most_common()) or "no run has begun here")
     if going:
         click.echo(f"`{going.what}` goes on in process {going.worker}")
-    elif any(task.status == "waiting" for task in tasks):
+    elif counts["waiting"]:
         click.echo("nothing goes on here: `onnxslim zoo run` finishes what waits")
+    elif counts["blocked"]:
+        click.echo("nothing goes on here: `onnxslim zoo run` tries again what was blocked")

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from onnxslim_bert.inspection.wording import plural
 from onnxslim_bert.report_page.pareto import pareto
@@ -52,15 +53,14 @@ def trades(run: Run) -> list[Trade]:
 
 def _trade(source: Source, rows: tuple[Row, ...]) -> Trade:
     compared = [row.result.comparison for row in rows if row.result and row.result.comparison]
-    sizes = {row.key: row.result.output_bytes for row in rows if row.result and not missed(row)}
-    kept = [row for row in rows if row.key in sizes]
-    gains = {row.key: gain for row in kept if _unharmed(row) and (gain := speedup(row))}
+    kept = [(row, row.result.output_bytes) for row in rows if row.result and not missed(row)]
+    gains = [(row, gain) for row, _ in kept if _unharmed(row) and (gain := speedup(row))]
     return Trade(
         source,
         rows,
         scale_of(compared),
-        max((row for row in kept if row.key in gains), key=lambda row: gains[row.key], default=None),
-        min(kept, key=lambda row: sizes[row.key], default=None),
+        max(gains, key=itemgetter(1), default=(None, 0))[0],
+        min(kept, key=itemgetter(1), default=(None, 0))[0],
     )
 
 

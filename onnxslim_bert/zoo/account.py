@@ -9,7 +9,7 @@ from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given
 from onnxslim_bert.zoo.planning.plan import Planned
 from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing
-from onnxslim_bert.zoo.rows import row_of, why_untimed
+from onnxslim_bert.zoo.rows import held_up, row_of, why_untimed
 from onnxslim_bert.zoo.unmeasured import unstudied, untimed
 
 Job = tuple[Planned, Task]
@@ -63,16 +63,18 @@ def _row(
     job: Planned, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
 ) -> Row:
     """times: the task of `timing`."""
-    return row_of(
+    state, timed = (conductor.state.known(of.key) if of else None for of in (task, times))
+    row = row_of(
         job,
         task,
-        conductor.state.known(task.key),
+        state,
         _found(conductor, task, Result),
         timing.outputs.get(task.key) if timing else None,
-        untimed=why_untimed(timing, conductor.state.known(times.key) if times else None),
-        cached=task.key not in conductor.ran,
+        untimed=why_untimed(timing, timed),
+        cached=task.key not in conductor.ran and not (state and state.status == "blocked"),
         strict=strict,
     )
+    return row if timing else held_up(row, timed)
 
 
 def _study(task: Task, conductor: Conductor) -> Study:

@@ -38,7 +38,7 @@ class Conductor:
         self._read: dict[str, bytes] = {}  # results as they were read: an object store takes its time for each
 
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> None:
-        """Bring every task to its end; those that ended before stay as they are."""
+        """Bring every task to its end; those that ended before stay as they are, but for what was blocked."""
         distinct = {task.key: task for task in tasks}
         self.state.expect(distinct.values())
         missing = {key: task for key, task in distinct.items() if not self.is_over(task)}

@@ -35,7 +35,7 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
     try:
         fresh.mkdir()
         for row in run.rows:
-            if row.status == "waiting":
+            if row.result is None and row.status == "waiting":
                 _keep(row, out / MODELS, fresh)
         rows = tuple(_lay_out(row, fresh, storage) for row in run.rows)
         if (out / MODELS).exists():
@@ -85,4 +85,5 @@ def _link(source: Path, target: Path) -> None:
             source.chmod(mode & ~WRITE)
         os.link(source, target)
     except OSError:  # another file system, one without links, or another's file
+        target.unlink(missing_ok=True)  # a link into objects/ would be written through
         shutil.copyfile(source, target)

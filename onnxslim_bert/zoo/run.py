@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from onnxslim_bert.errors import StorageError
 from onnxslim_bert.output import write_atomically
 from onnxslim_bert.report import report_json
 from onnxslim_bert.zoo.account import At, Job, at_of, rows_of, sources_of
@@ -38,7 +40,8 @@ def run_zoo(
     place.check_writable()  # or every job would find out at its end
     out.mkdir(parents=True, exist_ok=True)
     with State(out / STATE) as state, state.lock():
-        delete(place, leftovers(place))
+        with suppress(StorageError):  # of another user; it is in nobody's way
+            delete(place, leftovers(place))
         tasks = Tasks(state.sha256_of, engine.executes)
         jobs = [(job, tasks.make(job)) for job in plan.jobs]
         sources = {job.model: tasks.source(job) for job in plan.jobs}

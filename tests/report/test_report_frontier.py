@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from sample import HOSTILE, large_run, sample_run
 
+from onnxslim_bert.proof.gates import Verdict
 from onnxslim_bert.proof.intervals import Interval
 from onnxslim_bert.report_page.labels import LINE, MARK, Box, fitted, is_far, place, text_width
 from onnxslim_bert.report_page.layout import layout
@@ -121,6 +122,15 @@ def test_the_fastest_is_timed_unharmed_and_within_budget_and_the_smallest_within
     assert embedder.smallest.recipe == "tiny"
     assert hostile.fastest is None
     assert [trade.done for trade in (minilm, stsb, embedder, hostile)] == [6, 4, 5, 4]
+
+
+def test_one_result_under_two_budgets_is_taken_where_it_meets_them(run):
+    """Recipes of one content share a key."""
+    source = run.sources[0]
+    rows = [row for row in run.rows if row.model == source.name and row.recipe == "int8"]
+    over = replace(rows[0], recipe="strict", exit_code=6, verdicts=(Verdict("max-size", "missed", "too large"),))
+    (trade,) = trades(replace(run, sources=(source,), rows=(over, *rows)))
+    assert (trade.fastest.recipe, trade.smallest.recipe) == ("int8", "int8")
 
 
 # points and their names

@@ -46,9 +46,15 @@ def environment(task: Task, storage: Storage, folder: Path) -> Wrote:
     )
 
 
-def miss_the_disk(task: Task, storage: Storage, folder: Path) -> Wrote:
-    """Find the disk full."""
-    raise OutputError("model.onnx: No space left on device")
+def write_nowhere(task: Task, storage: Storage, folder: Path) -> Wrote:
+    """Meet an error of the operating system, foreseen or not."""
+    number = int(task.payload["number"])
+    try:
+        raise OSError(number, os.strerror(number))
+    except OSError as error:
+        if not task.payload["foreseen"]:
+            raise
+        raise OutputError("model.onnx: cannot be written") from error
 
 
 def count(task: Task, storage: Storage, folder: Path) -> Wrote:

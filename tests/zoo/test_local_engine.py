@@ -112,6 +112,12 @@ def test_what_nobody_waits_for_is_ended(tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_target_executes_where_its_provider_is(monkeypatch):
+    engine = LocalEngine(1)
+    assert engine.executes("cpu")
+    assert not engine.executes("nnapi"), "only on a phone"
+
+
 def test_an_interruption_ends_everything(tmp_path):
     """Whoever is told of a task may be interrupted, and nothing stays."""
 

@@ -10,7 +10,7 @@ import pytest
 from zoo_documents import KEY, result
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.zoo.publish import check_replaceable, publish
+from onnxslim_bert.zoo.publish import _link, check_replaceable, publish
 from onnxslim_bert.zoo.records import Row, Run
 from onnxslim_bert.zoo.store.storage import Storage
 
@@ -70,6 +70,18 @@ def test_what_waits_keeps_the_file_of_its_name(out):
         "lengths.cpu/model/model.32.onnx",
         "lengths.cpu/model/model.data",
     ]
+
+
+def test_no_copy_is_written_through_a_link(out, monkeypatch):
+    """Into objects/, under another key."""
+    other = out / "objects" / ("1" * 64) / "model.onnx"
+    other.parent.mkdir(parents=True)
+    other.write_text("another")
+    target = out / "models" / "bert.onnx"
+    target.parent.mkdir()
+    os.link(other, target)
+    _link(out / "objects" / KEY / "model.onnx", target)
+    assert (target.read_text(), other.read_text()) == ("model.onnx", "another")
 
 
 def test_what_cannot_be_laid_out_says_where_it_is(out, monkeypatch):

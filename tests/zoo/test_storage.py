@@ -288,6 +288,17 @@ def test_a_model_that_is_not_there_is_named(zoo_in_memory, missing):
         pass
 
 
+def test_a_store_that_does_not_answer_has_lost_no_model(zoo_in_memory, monkeypatch):
+    """It may answer the next time."""
+
+    def silent(*_: object) -> None:
+        raise StorageError("memory://models/model.onnx: cannot be read (timeout)")
+
+    monkeypatch.setattr(Storage, "fetch", silent)
+    with pytest.raises(StorageError, match="timeout"), opened("memory://models/model.onnx"):
+        pass
+
+
 def test_every_error_is_one_that_a_user_can_act_on(monkeypatch):
     """File systems have errors of their own: a store's is not a traceback."""
 

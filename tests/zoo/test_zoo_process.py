@@ -249,8 +249,14 @@ def test_a_process_that_cannot_be_started_blocks_the_task(tmp_path, monkeypatch)
 
 
 def test_a_disk_that_is_full_blocks_the_task(tmp_path):
-    ended = run(tmp_path, "miss_the_disk")
-    assert (ended.status, ended.message, ended.exit_code) == ("blocked", "model.onnx: No space left on device", 2)
+    """Whether its error was foreseen or not; what cannot be written anywhere fails."""
+    ended = run(tmp_path, "write_nowhere", number=errno.ENOSPC, foreseen=True)
+    assert (ended.status, ended.message, ended.exit_code) == ("blocked", "model.onnx: cannot be written", 2)
+    ended = run(tmp_path, "write_nowhere", number=errno.ENOSPC, foreseen=False)
+    assert (ended.status, ended.exit_code) == ("blocked", 1)
+    assert "No space left on device" in ended.message
+    ended = run(tmp_path, "write_nowhere", number=errno.EISDIR, foreseen=True)
+    assert (ended.status, ended.exit_code) == ("failed", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")

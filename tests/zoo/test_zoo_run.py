@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import assert_refused, contents, run, run_process, workspace
 
+from onnxslim_bert.zoo.engines.local import LocalEngine
+
 ZOO = """
 [defaults]
 calib = "calib.tsv"
@@ -199,6 +201,28 @@ def test_outputs_that_cannot_be_are_refused_at_once(zoo, arguments, reason):
     before = contents(zoo)
     assert_refused(run("zoo", "run", zoo / "zoo.toml", *(part.format(zoo) for part in arguments)), reason)
     assert contents(zoo) == before
+
+
+def test_what_was_blocked_is_tried_again(zoo):
+    """Its storage keeps nothing; once it does, the next run goes on."""
+    store = zoo / "store"
+    store.mkdir()
+    (store / "cache").write_text("no folder")
+    found, said = again(zoo, "--storage", store)
+    assert [(row["status"], row["exit_code"], row["cached"]) for row in found["rows"]] == [("blocked", 2, False)] * 2
+    assert "cannot be written" in found["rows"][0]["message"]
+    assert "zoo retry" not in said
+    assert "`onnxslim zoo run` tries again what was blocked" in run("zoo", "status", zoo / "out").out
+    (store / "cache").unlink()
+    found, _ = again(zoo, "--storage", store)
+    assert [(row["status"], row["attempts"]) for row in found["rows"]] == [("done", 3)] * 2, "the first was in out/"
+    assert found["code"] == 0
+
+
+def test_what_was_made_where_the_target_does_not_execute_is_made_again_where_it_does(zoo, monkeypatch):
+    monkeypatch.setattr(LocalEngine, "executes", lambda self, target: False)
+    found, _ = again(zoo)
+    assert [row["cached"] for row in found["rows"]] == [False, False]
 
 
 def test_an_interrupted_run_leaves_the_models_of_before(zoo, monkeypatch):

@@ -14,7 +14,7 @@ def engine_named(name: str, jobs: int | None = None, *, patience: float = PATIEN
     """The engine called "local" or "dask://HOST:PORT", with which the scheduler was reached.
 
     jobs: processes at once of the local engine; None is its own choice. patience: seconds that tasks wait while a Dask
-    cluster has no worker that could take them, before they fail. Raises SlimError for another name, a scheduler
+    cluster has no worker that could take them, before they are given up. Raises SlimError for another name, a scheduler
     that does not answer, the extra [dask] missing, and for jobs where Dask's workers decide.
     """
     if name == "local":

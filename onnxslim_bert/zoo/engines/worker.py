@@ -9,6 +9,7 @@ closes, whoever started this is gone, and the process ends itself and its childr
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from typing import Any, cast
 
 import psutil
 
-from onnxslim_bert.errors import OutputError, SlimError, StorageError, one_line
+from onnxslim_bert.errors import SlimError, StorageError, one_line
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
@@ -31,6 +32,7 @@ KINDS = {
     "time": "onnxslim_bert.zoo.timing:time_models",
     "study": "onnxslim_bert.zoo.study:study",
 }
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO") if hasattr(errno, name)}
 Function = Callable[[Task, Storage, Path], object]
 
 
@@ -49,21 +51,27 @@ def attempt(task: Task, storage: str, folder: Path) -> dict[str, Any]:
     """Do the task in the empty `folder`; status, message and exit code as in `Ended`."""
     try:
         do(task, Storage(storage), folder)
-    except (StorageError, OutputError) as error:
-        return {"status": "blocked", "message": one_line(error), "exit_code": error.exit_code}
     except SlimError as error:
-        return {"status": "failed", "message": one_line(error), "exit_code": error.exit_code}
+        status = "blocked" if is_of_the_place(error) else "failed"
+        return {"status": status, "message": one_line(error), "exit_code": error.exit_code}
     except MemoryError as error:
         traceback.print_exc()
         return {"status": "memory", "message": f"out of memory ({one_line(error)})", "exit_code": 1}
     except BaseException as error:
         traceback.print_exc()
-        return {
-            "status": "crashed",
-            "message": one_line(RuntimeError(f"{type(error).__name__}: {error}")),
-            "exit_code": 1,
-        }
+        status = "blocked" if is_of_the_place(error) else "crashed"
+        message = one_line(RuntimeError(f"{type(error).__name__}: {error}"))
+        return {"status": status, "message": message, "exit_code": 1}
     return {"status": "done"}
+
+
+def is_of_the_place(error: BaseException | None) -> bool:
+    """Whether what went wrong is the machine's or the storage's, and not the task's."""
+    while error is not None:
+        if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            return True
+        error = error.__cause__
+    return False
 
 
 def do(task: Task, storage: Storage, folder: Path) -> None:

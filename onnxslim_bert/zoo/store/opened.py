@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from onnxslim_bert.errors import ModelError, SlimError
+from onnxslim_bert.errors import DataError, ModelError, StorageError
 from onnxslim_bert.export import TOKENIZER_FILES
 from onnxslim_bert.wire import read_skeleton
 from onnxslim_bert.zoo.store.storage import Storage
@@ -16,7 +16,8 @@ def opened(source: str) -> Iterator[Path]:
     """The model file that `source` names.
 
     A local path is itself. What a URL names is fetched into a temporary folder, gone in the end, with its external data
-    and, where there are any, the tokenizer's files beside it. Raises ModelError for a URL without a model.
+    and, where there are any, the tokenizer's files beside it. Raises ModelError for a URL without a model,
+    StorageError for one that does not answer.
     """
     if "://" not in source:
         yield Path(source)
@@ -41,8 +42,10 @@ def opened(source: str) -> Iterator[Path]:
 def _fetch(beside: Storage, name: str, path: Path) -> None:
     try:
         beside.fetch(name, path)
-    except SlimError as error:
-        raise ModelError(f"{beside.url}: no complete model: {error}") from error
+    except (DataError, StorageError) as error:
+        if isinstance(error, StorageError) and beside.exists(name):
+            raise  # it may be read the next time
+        raise ModelError(f"{beside.url}: no complete model: {error}") from None
 
 
 def _external_files(model: Path) -> list[str]:
