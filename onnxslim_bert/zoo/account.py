@@ -9,7 +9,7 @@ from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given
 from onnxslim_bert.zoo.planning.plan import Planned
 from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing
-from onnxslim_bert.zoo.rows import held_up, row_of, why_untimed
+from onnxslim_bert.zoo.rows import row_of, why_untimed
 from onnxslim_bert.zoo.unmeasured import unstudied, untimed
 
 Job = tuple[Planned, Task]
@@ -64,7 +64,7 @@ def _row(
 ) -> Row:
     """times: the task of `timing`."""
     state, timed = (conductor.state.known(of.key) if of else None for of in (task, times))
-    row = row_of(
+    return row_of(
         job,
         task,
         state,
@@ -74,7 +74,6 @@ def _row(
         cached=task.key not in conductor.ran and not (state and state.status == "blocked"),
         strict=strict,
     )
-    return row if timing else held_up(row, timed)
 
 
 def _study(task: Task, conductor: Conductor) -> Study:

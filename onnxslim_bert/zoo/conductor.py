@@ -42,6 +42,7 @@ class Conductor:
         distinct = {task.key: task for task in tasks}
         self.state.expect(distinct.values())
         missing = {key: task for key, task in distinct.items() if not self.is_over(task)}
+        self.state.forget(missing)  # what was said of them is not true any more
         for key in missing:
             self._read.pop(key, None)
             self.storage.delete(f"objects/{key}")  # of a damaged artefact, the result would be taken for its own

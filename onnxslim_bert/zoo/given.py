@@ -7,29 +7,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.export import TOKENIZER_FILES
 from onnxslim_bert.proof.footprint import model_bytes, model_files
 from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.sources import Sources
-from onnxslim_bert.versions import version_of
 from onnxslim_bert.zoo.store.opened import opened
 
 Hash = Callable[[Path], str]  # sha256 of one file
 
 
 class Given(NamedTuple):
-    """A source: sha256 and bytes of the model, external data included, and sha256 over its tokenizer's files."""
+    """A source: sha256 and bytes of the model, external data included, and sha256 over its tokenizer's files.
+
+    legacy: whether these are of an older vocabulary, which transformers reads.
+    """
 
     sha256: str
     nbytes: int
     tokenizer_sha256: str
+    legacy: bool
 
 
 def given(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha256) -> Given:
     """The model and its tokenizer: a folder or a file, None where it lies beside the model."""
+    place = tokenizer or model.parent
+    folder = place if place.is_dir() else place.parent
+    whole = place if place.is_file() else folder / "tokenizer.json"
+    names = TOKENIZER_FILES if whole.is_file() else (*TOKENIZER_FILES, *DESCRIPTIONS)
+    found = sorted(file for file in {place, *(folder / name for name in names)} if file.is_file())
     return Given(
-        _model_sha256(model, sha256_of), model_bytes(model), _tokenizer_sha256(tokenizer or model.parent, sha256_of)
+        _model_sha256(model, sha256_of),
+        model_bytes(model),
+        _hash([f"{file.name} {sha256_of(file)}" for file in found]),
+        legacy=not whole.is_file() and any((folder / name).is_file() for name in DESCRIPTIONS),
     )
 
 
@@ -61,17 +73,6 @@ def _model_sha256(path: Path, sha256_of: Hash) -> str:
     """Over the hashes of all its files where it has external data."""
     hashes = [sha256_of(file) for file in model_files(path)]
     return hashes[0] if len(hashes) == 1 else _hash(hashes)
-
-
-def _tokenizer_sha256(place: Path, sha256_of: Hash) -> str:
-    """Over the files that decide how texts are read; without a tokenizer.json, transformers decides, too."""
-    folder = place if place.is_dir() else place.parent
-    files = {place, *(folder / name for name in TOKENIZER_FILES)}
-    whole = place if place.is_file() else folder / "tokenizer.json"
-    if not whole.is_file():
-        files.add(folder / "config.json")
-    hashes = [f"{file.name} {sha256_of(file)}" for file in sorted(files) if file.is_file()]
-    return _hash(hashes if whole.is_file() else [*hashes, f"transformers {version_of('transformers')}"])
 
 
 def _hash(parts: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
     read-only for that. Artefacts in a storage elsewhere stay there, and their path is where.
     """
     fresh, old = (out / f".{MODELS}-{age}" for age in ("new", "old"))
+    if old.exists() and not (out / MODELS).exists():  # a run was killed between two renames
+        old.rename(out / MODELS)
     for left in (fresh, old):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
@@ -41,7 +43,10 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
         if (out / MODELS).exists():
             (out / MODELS).rename(old)
         fresh.rename(out / MODELS)
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)  # copies that filled the disk, it may be
+        if not isinstance(error, OSError):
+            raise
         message = f"{out / MODELS}: cannot be laid out ({error.strerror}); the artefacts are in {storage.url}/objects"
         raise OutputError(message) from error
     shutil.rmtree(old, ignore_errors=True)

@@ -69,21 +69,12 @@ def verdicts_on(
 
 
 def why_untimed(timing: Timing | None, state: TaskState | None) -> Verdict:
-    """The verdict on a speed-up that was not measured: open where it cannot be, is still to be or was blocked, missed
-    where that failed. timing, state: of the task that times.
+    """The verdict on a speed-up that was not measured: open where it cannot be or is still to be, missed where that
+    failed or was blocked. timing, state: of the task that times.
     """
     if timing or state is None or state.status in UNENDED:
         return Verdict("min-speedup", "inconclusive", timing.reason if timing else "not timed yet")
-    if state.status == "blocked":
-        return Verdict("min-speedup", "inconclusive", f"timing blocked: {state.message}")
     return Verdict("min-speedup", "missed", f"timing {state.status}: {state.message}")
-
-
-def held_up(row: Row, times: TaskState | None) -> Row:
-    """The row, which fails where what would judge its speed-up was blocked. times: of the task that times."""
-    if times is None or times.status != "blocked" or row.exit_code or row.budgets.min_speedup is None:
-        return row
-    return replace(row, exit_code=times.exit_code)
 
 
 def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:

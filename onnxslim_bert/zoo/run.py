@@ -1,6 +1,7 @@
 """Run a zoo: what is missing is made, studied and timed; what is there stays."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,15 +34,16 @@ def run_zoo(
     again. Raises SlimError before anything runs for what the user can mend, OutputError while another run has `out`.
     """
     began = time.monotonic()
-    storage = absolute(storage) if storage else ""
+    storage = absolute(os.path.expanduser(storage)) if storage else ""  # noqa: PTH111 (a Path would spoil a URL)
     url = storage or str(out)
     place = Storage(url)
     check_replaceable(out)
     place.check_writable()  # or every job would find out at its end
     out.mkdir(parents=True, exist_ok=True)
     with State(out / STATE) as state, state.lock():
-        with suppress(StorageError):  # of another user; it is in nobody's way
-            delete(place, leftovers(place))
+        for left in leftovers(place):
+            with suppress(StorageError):  # of another user; it is in nobody's way
+                delete(place, [left])
         tasks = Tasks(state.sha256_of, engine.executes)
         jobs = [(job, tasks.make(job)) for job in plan.jobs]
         sources = {job.model: tasks.source(job) for job in plan.jobs}

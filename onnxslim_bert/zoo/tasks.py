@@ -11,7 +11,7 @@ from typing import Any
 from onnxslim_bert.release.measured import Asked
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
-from onnxslim_bert.versions import versions
+from onnxslim_bert.versions import version_of, versions
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given, Hash, given
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
@@ -45,7 +45,7 @@ class Tasks:
             "tokenizer_sha256": source.tokenizer_sha256,
             "data_sha256": self.data(sources, options.seed),
             "executes": self.executes(job.target),
-            "versions": versions(job.target),
+            "versions": _versions(job.target, source),
         }
         return _addressed("make", job.name, payload, job.target, job.memory, job.timeout)
 
@@ -105,7 +105,7 @@ class Tasks:
             "max_length": first.options.max_length,
             "threads": first.options.threads,
             "seed": first.options.seed,
-            "versions": versions(),
+            "versions": _versions("cpu", source),
         }
         return _addressed("study", first.model, payload, "cpu", first.memory, _longest(jobs))
 
@@ -117,6 +117,11 @@ def _addressed(
     content = {key: value for key, value in payload.items() if key not in PLACES}
     key = hashlib.sha256(json.dumps([kind, target, content], sort_keys=True).encode()).hexdigest()
     return Task(key, kind, name, payload, target, memory, timeout)
+
+
+def _versions(target: str, source: Given) -> dict[str, str]:
+    """Of the software that makes something of `source`."""
+    return versions(target) | ({"transformers": version_of("transformers")} if source.legacy else {})
 
 
 def _places(job: Planned) -> dict[str, Any]:

@@ -108,6 +108,22 @@ def test_what_was_blocked_is_tried_by_the_next_run(out):
     assert states[0].status == "done"
 
 
+def test_what_is_to_be_made_again_waits(out):
+    """In a run that is interrupted before it begins; what was said of it is of before."""
+
+    class Interrupted(Engine):
+        def run(self, *_, **__):
+            raise KeyboardInterrupt
+            yield
+
+    conduct(out, Engine(), TASK)
+    Storage(out).delete("objects")
+    with pytest.raises(KeyboardInterrupt):
+        conduct(out, Interrupted(), TASK)
+    with State(out / "zoo.sqlite") as state:
+        assert [(found.status, found.attempts) for found in state.tasks([TASK.key])] == [("waiting", 1)]
+
+
 def test_a_result_that_can_be_seen_now_is_one(out):
     """It is there, whatever was said of it when it could not be seen."""
     conduct(out, Engine(a=Ended(TASK.key, "failed", "why", 2)), TASK)

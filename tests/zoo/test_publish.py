@@ -85,15 +85,32 @@ def test_no_copy_is_written_through_a_link(out, monkeypatch):
 
 
 def test_what_cannot_be_laid_out_says_where_it_is(out, monkeypatch):
-    def full(*_: object) -> None:
+    """And leaves nothing of it, which would take the room of run.json."""
+
+    def full(_: object, target: Path) -> None:
+        target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "link", full)
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(
         OutputError, match=r"models: cannot be laid out \(No space left on device\); the artefacts are in"
     ):
         publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    assert not list(out.glob(".models*"))
+
+
+def test_a_run_that_was_killed_between_two_renames_is_mended(out):
+    """What was there is still what waits keeps."""
+    publish(Run("zoo.toml", (), (row(**{"model.onnx": ""}),)), out, Storage(out))
+    (out / "models").rename(out / ".models-old")
+    waiting = replace(row(**{"model.onnx": ""}), status="waiting", result=None)
+    publish(Run("zoo.toml", (), (waiting,)), out, Storage(out))
+    assert (out / "models/bert/int8.cpu.onnx").is_file()
+    assert not (out / ".models-old").exists()
 
 
 def test_files_of_somebody_else_get_copies(out, monkeypatch):

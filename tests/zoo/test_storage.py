@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -209,7 +210,7 @@ def test_a_relative_folder_is_that_of_now(tmp_path, monkeypatch):
 )
 def test_a_url_that_nothing_opens_is_refused(url, message):
     """In one line that names it."""
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(StorageError, match=message):
         Storage(url)
 
 
@@ -288,15 +289,28 @@ def test_a_model_that_is_not_there_is_named(zoo_in_memory, missing):
         pass
 
 
-def test_a_store_that_does_not_answer_has_lost_no_model(zoo_in_memory, monkeypatch):
-    """It may answer the next time."""
+def test_a_store_that_does_not_answer_has_lost_no_model(tmp_path):
+    """It may answer the next time; one that says that there is none has none."""
+    pytest.importorskip("aiohttp", reason="fsspec reads http with it")
 
-    def silent(*_: object) -> None:
-        raise StorageError("memory://models/model.onnx: cannot be read (timeout)")
+    class Server(BaseHTTPRequestHandler):
+        code = 503
 
-    monkeypatch.setattr(Storage, "fetch", silent)
-    with pytest.raises(StorageError, match="timeout"), opened("memory://models/model.onnx"):
-        pass
+        def do_GET(self) -> None:
+            self.send_error(self.code)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/model.onnx"
+        with pytest.raises(StorageError, match=r"model\.onnx: cannot be read"), opened(url):
+            pass
+        Server.code = 404
+        with pytest.raises(ModelError, match="no complete model"), opened(url):
+            pass
+        server.shutdown()
 
 
 def test_every_error_is_one_that_a_user_can_act_on(monkeypatch):

@@ -13,6 +13,7 @@ from onnxslim_bert.provenance import file_sha256
 from onnxslim_bert.recipe import Recipe
 from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo import tasks as module
+from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
 from onnxslim_bert.zoo.tasks import Tasks
@@ -80,19 +81,19 @@ def test_a_tokenizer_of_another_name_is_in_the_key(job):
 
 
 def test_transformers_is_in_the_key_of_what_it_reads(job, monkeypatch):
-    """A vocabulary without tokenizer.json."""
+    """An older vocabulary, without tokenizer.json; workers are to have the same version then."""
     folder = job.sources.tokenizer.parent
-    keys = []
-    for version in ("5", "6"):
-        monkeypatch.setattr("onnxslim_bert.zoo.given.version_of", lambda _, found=version: found)
-        keys.append(key(job))
-    assert keys[0] == keys[1]
-    job.sources.tokenizer.unlink()
-    job = replace(job, sources=replace(job.sources, tokenizer=folder))
-    for version in ("5", "6"):
-        monkeypatch.setattr("onnxslim_bert.zoo.given.version_of", lambda _, found=version: found)
-        keys.append(key(job))
-    assert len(set(keys)) == 3
+
+    def tasks_with(version: str) -> Task:
+        monkeypatch.setattr(module, "version_of", lambda _: version)
+        return Tasks(file_sha256).make(replace(job, sources=replace(job.sources, tokenizer=folder)))
+
+    assert tasks_with("5").key == tasks_with("6").key
+    (folder / "tokenizer.json").unlink()
+    assert tasks_with("5").key == tasks_with("6").key, "nothing is there for it to read"
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert tasks_with("5").key != tasks_with("6").key
+    assert tasks_with("6").payload["versions"]["transformers"] == "6"
 
 
 def test_a_link_stays_a_link(job, tmp_path):

@@ -244,7 +244,7 @@ def test_a_process_that_cannot_be_started_blocks_the_task(tmp_path, monkeypatch)
 
     monkeypatch.setattr(subprocess, "Popen", no_more)
     ended = run(tmp_path, "write")
-    assert (ended.status, ended.exit_code) == ("blocked", 1)
+    assert (ended.status, ended.exit_code) == ("blocked", 2)
     assert "Resource temporarily unavailable" in ended.message
 
 
@@ -253,7 +253,7 @@ def test_a_disk_that_is_full_blocks_the_task(tmp_path):
     ended = run(tmp_path, "write_nowhere", number=errno.ENOSPC, foreseen=True)
     assert (ended.status, ended.message, ended.exit_code) == ("blocked", "model.onnx: cannot be written", 2)
     ended = run(tmp_path, "write_nowhere", number=errno.ENOSPC, foreseen=False)
-    assert (ended.status, ended.exit_code) == ("blocked", 1)
+    assert (ended.status, ended.exit_code) == ("blocked", 2)
     assert "No space left on device" in ended.message
     ended = run(tmp_path, "write_nowhere", number=errno.EISDIR, foreseen=True)
     assert (ended.status, ended.exit_code) == ("failed", 2)

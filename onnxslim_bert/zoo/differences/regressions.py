@@ -80,7 +80,8 @@ def on_job(where: str, old: Row | None, new: Row | None, limits: Limits) -> Iter
             yield Finding(Verdict("made", "missed", "not in the new run", where), GateError.exit_code)
         return
     if fails_anew(old, new):
-        verdict = Verdict("made", "missed", f"fails now, and did not: {why(new)}", where)
+        how = "makes no model any more" if old.exit_code else "fails now, and did not"
+        verdict = Verdict("made", "missed", f"{how}: {why(new)}", where)
         yield Finding(verdict, new.exit_code or GateError.exit_code)
     elif not old.exit_code:
         yield Finding(Verdict("made", "met", "done", where), GateError.exit_code)

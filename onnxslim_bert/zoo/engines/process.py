@@ -57,7 +57,7 @@ def run_process(task: Task, storage: str, stop: threading.Event | None = None, s
     except SlimError as error:
         end = Ending("blocked", one_line(error), error.exit_code)
     except Exception as error:  # no process can be started, or looked after
-        end = Ending("blocked", one_line(error) or type(error).__name__, 1)
+        end = Ending("blocked", one_line(error) or type(error).__name__, SlimError.exit_code)
     return Ended(
         task.key,
         *end,

@@ -61,7 +61,7 @@ def attempt(task: Task, storage: str, folder: Path) -> dict[str, Any]:
         traceback.print_exc()
         status = "blocked" if is_of_the_place(error) else "crashed"
         message = one_line(RuntimeError(f"{type(error).__name__}: {error}"))
-        return {"status": status, "message": message, "exit_code": 1}
+        return {"status": status, "message": message, "exit_code": SlimError.exit_code if status == "blocked" else 1}
     return {"status": "done"}
 
 

@@ -55,7 +55,8 @@ def find_models(path: str, folder: Path) -> Matches:
         raise DataError(
             f"{place}: onnxslim-bert wrote what is there: give its source, or {written[0].name} by its name"
         )
-    return Matches([str(model) for model in found if model not in written], list(map(str, written)))
+    passed = set(written)
+    return Matches([str(model) for model in found if model not in passed], list(map(str, written)))
 
 
 def is_output(folder: Path) -> bool:

@@ -4,21 +4,21 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.errors import StorageError, one_line
 
 OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oss", "s3", "s3a"}
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system that a path or URL is on, and the absolute path there. Raises DataError when it has no driver."""
+    """The file system that a path or URL is on, and the absolute path there. Raises StorageError without its driver."""
     try:
         if "://" not in url:
             return LocalFileSystem(), LocalFileSystem._strip_protocol(url)
         files, path = url_to_fs(url)
     except ImportError as error:
-        raise DataError(f"{url}: {one_line(error)}, with pip install") from error
+        raise StorageError(f"{url}: {one_line(error)}, with pip install") from error
     except Exception as error:  # an unknown protocol, credentials
-        raise DataError(
+        raise StorageError(
             f"{url}: cannot be opened ({reason(error)}); give a folder or a URL that fsspec opens"
         ) from error
     return files, path.rstrip("/")

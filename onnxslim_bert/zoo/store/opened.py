@@ -43,7 +43,7 @@ def _fetch(beside: Storage, name: str, path: Path) -> None:
     try:
         beside.fetch(name, path)
     except (DataError, StorageError) as error:
-        if isinstance(error, StorageError) and beside.exists(name):
+        if isinstance(error, StorageError) and not isinstance(error.__cause__, FileNotFoundError):
             raise  # it may be read the next time
         raise ModelError(f"{beside.url}: no complete model: {error}") from None
 
