@@ -26,8 +26,8 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
     from onnxslim_bert.zoo.store.state import State
     from onnxslim_bert.zoo.store.storage import Storage
 
-    run = load_run(output)
     with State(output / STATE, create=False) as state, state.lock("zoo gc"):
+        run = load_run(output)
         storage = Storage(run.storage or str(output))
         keep = state.needed() | {row.key for row in run.rows}
         found = unreferenced(storage, keep, cache_age=cache_age * DAY)

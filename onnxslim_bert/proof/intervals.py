@@ -76,7 +76,7 @@ def with_unseen(drop: Interval, rows: int) -> Interval:
 
     Rule of three, Hanley and Lippman-Hand 1983, https://doi.org/10.1001/jama.1983.03330370053031
     """
-    return replace(drop, high=max(drop.high, drop.value + 300 / rows))
+    return replace(drop, high=max(drop.high, min(drop.value + 300 / rows, 100.0)))
 
 
 def paired_ratio(first: Array, second: Array, resamples: int = 2000, seed: int = 0) -> Interval:

@@ -124,7 +124,8 @@ def _with(result: Verification, check: Check) -> Verification:
 def _same(name: str, found: str, recorded: str) -> Check:
     if found == recorded:
         return Check(name, "met", f"sha256 {found[:12]}, as recorded")
-    return Check(name, "missed", f"sha256 {found[:12]}, and {recorded[:12]} recorded")
+    shown = 12 if found[:12] != recorded[:12] else None
+    return Check(name, "missed", f"sha256 {found[:shown]}, and {recorded[:shown]} recorded")
 
 
 def _rows(found: Mapping[str, Found], provenance: Provenance, measured: Measured, may_miss: bool) -> Iterator[Check]:

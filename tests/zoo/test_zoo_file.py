@@ -240,6 +240,13 @@ def test_data_are_found_from_any_folder(zoo, monkeypatch):
     assert read_zoo(Path("zoo.toml")).jobs[0].sources.calibration == str(zoo.parent / "calib.tsv")
 
 
+def test_a_wrong_set_is_one_mistake(zoo):
+    """And does not ask for another one, to judge budgets on."""
+    text = '[defaults]\ncalib = "revews"\nbudgets = { max-drop = 1 }\n[recipes.a]\n[[models]]\npath = "model.onnx"\n'
+    (mistake,) = mistakes(zoo, text)
+    assert mistake.startswith("2: calib = 'revews': no named set")
+
+
 def test_recipes_that_are_timed_together_have_as_many_threads(zoo):
     recipes = '[recipes.int8]\nthreads = 2\n[recipes.small]\nmode = "dynamic"\n'
     text = f'[defaults]\ncalib = "reviews"\n{recipes}[[models]]\npath = "model.onnx"\n'

@@ -121,6 +121,24 @@ def test_limits_of_the_last_attempt_are_known(state):
     assert (known.memory, known.timeout) == (10**9, 60.0)
 
 
+def test_where_nothing_can_be_written_the_state_is_read(path, monkeypatch):
+    """As SQLite does it for a file of its own kind on a medium that is read-only."""
+    with State(path) as state, state.lock():
+        state.begin(TASK, "host 1")
+    connect = sqlite3.connect
+
+    def read_only(name, **options):
+        if "immutable" not in str(name):
+            name, options = f"file:{path.parent}/nowhere/zoo.sqlite?mode=ro", {**options, "uri": True}
+        return connect(name, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with State(path, create=False) as state:
+        assert [task.name for task in state.tasks()] == [TASK.name]
+        with pytest.raises(OutputError, match="readonly database"):
+            state.expect([TASK])
+
+
 def test_what_an_interrupted_run_did_not_come_to_is_needed(path):
     """Of every run since the last one that came to its end, and of that one."""
     third = Task("c" * 64, "make", "minilm fast cpu")

@@ -40,7 +40,7 @@ def find_models(path: str, folder: Path) -> Matches:
     place = folder / path
     if place.is_dir():
         found = sorted(place.glob("*.onnx"))
-        needed = "no .onnx in this folder"
+        needed = f"no .onnx in this folder; {path}/**/*.onnx looks below it"
     elif place.is_file() or not glob.has_magic(path):
         found, needed = [place] * place.is_file(), "no such file or folder"
     else:

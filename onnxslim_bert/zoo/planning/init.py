@@ -43,6 +43,10 @@ mode = "static"
 
 # [recipes.small]  # a recipe of passes, as for `onnxslim slim -p`
 # passes = "canonicalize?,fuse,prune-ffn{{keep=0.75}},quantize-static"
+
+# [run]
+# time = true  # false: sources and results are not timed
+# study = true  # false: the sensitivity of the sources' layers is not measured
 """
 
 

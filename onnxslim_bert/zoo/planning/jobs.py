@@ -68,8 +68,9 @@ class Jobs:
 
     def _budgets(self, settings: Settings, sources: Sources, name: str) -> Budgets:
         """What the job is held to; a mistake for a budget that nothing would be held against."""
+        known = [settings.place(key) for key in ("calib", "data") if settings.look(key) is not None]
         for key in ("max-drop", "min-agreement"):
-            if settings.look(key) is not None and sources.evaluation is None:
+            if settings.look(key) is not None and sources.evaluation is None and not any(map(self._mistakes.at, known)):
                 needed = "needs evaluation rows: give data, a GLUE name or a file"
                 self._mistakes.add(settings.place(key), f"{key} of recipe {name!r} {needed}")
         labelled = self._data.check_evaluation(settings, sources)

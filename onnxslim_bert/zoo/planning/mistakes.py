@@ -30,6 +30,10 @@ class Mistakes:
         """Note what is wrong at `place`, once."""
         self._found[place, message] = None
 
+    def at(self, place: Place) -> bool:
+        """Whether something is wrong there already."""
+        return any(place == found for found, _ in self._found)
+
     def check(self) -> None:
         """Raise ZooError when there are any, in the order of their lines."""
         if self._found:

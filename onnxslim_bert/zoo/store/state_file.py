@@ -38,12 +38,13 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._said():
-            self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
             try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+                self._open(str(path))
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or not path.is_file():
+                    raise
+                # where nothing can be written, what is in the file can be read all the same
+                self._open(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -60,6 +61,14 @@ class StateFile:
         with self._said(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+
+    def _open(self, name: str, *, uri: bool = False) -> None:
+        self._db = sqlite3.connect(name, timeout=PATIENCE_S, isolation_level=None, uri=uri)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
 
     def _prepare(self) -> None:
         """Make the tables, or find them made. Others may be at it: a change of the journal does not wait for them."""
