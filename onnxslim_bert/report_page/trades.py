@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from onnxslim_bert.inspection.wording import plural
+from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.report_page.pareto import pareto
 from onnxslim_bert.report_page.quality import Scale, loses_nothing, quality_of, scale_of
 from onnxslim_bert.zoo.records import Row, Run, Source
@@ -94,7 +95,8 @@ def outcome(row: Row) -> str:
 def headline(run: Run) -> str:
     """The whole run in one sentence."""
     done, models = sum(row.status == "done" for row in run.rows), len({row.model for row in run.rows})
-    return f"{done} of {plural(len(run.rows), 'job')} on {plural(models, 'model')} done; {budgets(run.rows)}."
+    text = f"{done} of {plural(len(run.rows), 'job')} on {plural(models, 'model')} done; {budgets(run.rows)}."
+    return f"{text} The run was interrupted." if run.interrupted else text
 
 
 def without_result(run: Run) -> str:
@@ -106,8 +108,9 @@ def without_result(run: Run) -> str:
 def budgets(rows: Sequence[Row]) -> str:
     """How many budgets were missed, or cannot be decided by so few evaluation rows."""
     verdicts = Counter(verdict.outcome for row in rows for verdict in row.verdicts)
-    if not any(verdict.gate not in ALWAYS for row in rows for verdict in row.verdicts) and not verdicts["missed"]:
-        return "no budgets were set"
+    held = any(verdict.gate not in ALWAYS for row in rows for verdict in row.verdicts)
+    if not held and not verdicts["missed"]:
+        return "no budget was held" if any(row.budgets != Budgets() for row in rows) else "no budgets were set"
     open_ones = f", {verdicts['inconclusive']} inconclusive" if verdicts["inconclusive"] else ""
     if not verdicts["missed"]:
         return f"no budget missed{open_ones}"

@@ -128,6 +128,7 @@ class Run:
     """The whole run; `report.report_json` adds schema, version and host.
 
     seconds: wall, of the last invocation. storage: the URL of what lies elsewhere than in the run's folder.
+    interrupted: it did not come to its end.
     """
 
     zoo: str
@@ -135,3 +136,4 @@ class Run:
     rows: tuple[Row, ...]
     seconds: float = 0.0
     storage: str = ""
+    interrupted: bool = False

@@ -50,15 +50,17 @@ def run_zoo(
         studies = {model: tasks.study(of) for model, of in by_model(plan.jobs).items()} if plan.study else {}
         conductor = Conductor(engine, place, url, state, watch)
         timings: dict[At, Task] = {}
+        interrupted = True
         try:
             conductor.run([*in_turn(jobs), *studies.values()])
             if plan.time:
                 timings = timings_of(plan, jobs, tasks, conductor)
                 conductor.run(list(timings.values()), alone=True)
-        finally:  # interrupted, too
+            interrupted = False
+        finally:
             rows = rows_of(jobs, timings, conductor, strict)
             given = sources_of(jobs, sources, studies, timings, conductor)
-            run = Run(plan.path.name, given, rows, time.monotonic() - began, storage)
+            run = Run(plan.path.name, given, rows, time.monotonic() - began, storage, interrupted)
             try:
                 run = publish(run, out, place)
             finally:  # it says where the artefacts are, and whether they have names

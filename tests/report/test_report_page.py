@@ -12,6 +12,7 @@ import pytest
 from sample import HOSTILE, SCRIPT, large_run, sample_run
 
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.report_page.details import bars, details
 from onnxslim_bert.report_page.document import Document
 from onnxslim_bert.report_page.jobs import NUMBERS, WORDS, lines
@@ -151,8 +152,13 @@ def test_the_headline_counts_jobs_and_budgets(page):
     assert headline(run) == "19 of 24 jobs on 4 models done; 1 budget missed, 1 inconclusive."
     assert without_result(run) == ("Without a result: 1 out of time, 1 failed, 1 out of memory, 1 crashed, 1 waiting.")
     assert headline(run) in page.texts
-    unset = replace(run, rows=tuple(replace(row, verdicts=()) for row in run.rows if row.status == "done"))
+    free = (replace(row, verdicts=(), budgets=Budgets()) for row in run.rows if row.status == "done")
+    unset = replace(run, rows=tuple(free))
     assert headline(unset) == "19 of 19 jobs on 4 models done; no budgets were set."
+    failed = tuple(replace(row, verdicts=(), budgets=Budgets(max_drop=1)) for row in run.rows if row.status != "done")
+    assert headline(replace(run, rows=failed, interrupted=True)) == (
+        "0 of 5 jobs on 3 models done; no budget was held. The run was interrupted."
+    )
     assert without_result(unset) == ""
 
 

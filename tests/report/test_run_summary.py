@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from sample import sample_run
 
-from onnxslim_bert.proof.gates import Verdict
+from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.report_page.trades import headline, outcome, shortfalls, trades
 from onnxslim_bert.run_summary import summary
 from onnxslim_bert.zoo.records import Run
@@ -63,7 +63,7 @@ def test_a_model_without_any_result_has_its_table():
     run = sample_run()
     rows = tuple(replace(row, status="waiting", result=None, timed=None, verdicts=()) for row in run.rows[:6])
     text = printed(replace(run, sources=run.sources[:1], rows=rows), 80)
-    assert text.startswith("0 of 6 jobs on 1 model done; no budgets were set.\nWithout a result: 6 waiting.\n")
+    assert text.startswith("0 of 6 jobs on 1 model done; no budget was held.\nWithout a result: 6 waiting.\n")
     assert "quality" in text
 
 
@@ -101,7 +101,8 @@ def test_a_job_fails_the_run_for_a_reason_that_is_said(change, words, reasons):
 
 def test_a_check_that_always_runs_is_no_budget():
     run = sample_run()
-    rows = tuple(replace(row, verdicts=(Verdict("finite", "met", ""),)) for row in run.rows[:6])
+    given = {"budgets": Budgets(), "verdicts": (Verdict("finite", "met", ""),)}
+    rows = tuple(replace(row, **given) for row in run.rows[:6])
     assert headline(replace(run, rows=rows)).endswith("no budgets were set.")
     broken = replace(rows[0], verdicts=(Verdict("finite", "missed", "3 rows"),))
     assert headline(replace(run, rows=(broken,))).endswith("1 budget missed.")

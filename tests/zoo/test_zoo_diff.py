@@ -270,6 +270,25 @@ def test_what_missed_a_budget_can_still_get_worse(new, state):
     assert compared(OVER, new).jobs[0].state == state
 
 
+def test_a_model_of_another_name_is_known_by_its_content():
+    """Its name grows by a folder when another model comes."""
+    before, after = (replace(source_on("x"), name=name) for name in ("bert", "a-bert"))
+    other = replace(source_on("x"), name="b-bert", sha256="6" * 64)
+    old, new = row(drop=around(0, 0.3)), row("a-bert int8 cpu", drop=around(2, 0.3))
+    found = diff(Run("zoo.toml", (before,), (old,)), Run("zoo.toml", (after, other), (new,)), Limits())
+    assert [(job.name, job.state, job.notes) for job in found.jobs] == [
+        ("a-bert int8 cpu", "worse", ("called bert before",))
+    ]
+    replaced = diff(Run("zoo.toml", (before,), (old,)), Run("zoo.toml", (other,), ()), Limits())
+    assert [job.state for job in replaced.jobs] == ["missing"]
+
+
+def test_what_an_interrupted_run_did_not_come_to_is_not_called_gone():
+    found = compared(row(), row(status="waiting", result=None))
+    assert found.findings[0].verdict.note == "not done yet: the new run was interrupted"
+    assert compared(row(), None).findings[0].verdict.note == "not in the new run"
+
+
 def test_times_of_another_workload_are_inconclusive():
     old, new = row(speedup=around(3, 0.1)), row(speedup=around(2, 0.1))
     new = replace(new, timed=replace(new.timed, latency=replace(new.timed.latency, length=32)))

@@ -236,6 +236,9 @@ def test_an_interrupted_run_leaves_the_models_of_before(zoo, monkeypatch):
     found, _ = again(zoo, old="[defaults]", new="[defaults]\nseed = 1")
     assert (found["code"], [row["status"] for row in found["rows"]]) == (130, ["waiting", "waiting"])
     assert contents(zoo / "out" / "models") == before
+    assert found["interrupted"]
+    monkeypatch.undo()
+    assert not again(zoo)[0]["interrupted"]
 
 
 def test_a_run_whose_models_cannot_be_named_is_written_down(zoo, monkeypatch):

@@ -60,7 +60,8 @@ class Diff:
 
 def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "new")) -> Diff:
     """Pair the jobs of two runs by model, recipe and target, and compare each pair. A job that waits is not there."""
-    before, after = _ended(old), _ended(new)
+    planned = _rows(new, {})
+    before, after = _ended(_rows(old, renamed(old, new))), _ended(planned)
     timings = _timings(old), _timings(new)
     jobs = []
     for key in dict.fromkeys([*before, *after]):
@@ -68,7 +69,8 @@ def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "n
         found = changes(was, now, other_times=_other_times(was, now, *timings)) if was and now else []
         lost = _aspects(was, was) - _aspects(was, now) if was and now and now.result else set()
         where = " ".join(key)
-        findings = (*on_job(where, was, now, limits), *on_changes(where, found, sorted(lost), limits))
+        fate = on_job(where, was, now, limits, waits=key in planned)
+        findings = (*fate, *on_changes(where, found, sorted(lost), limits))
         jobs.append(JobDiff(*key, _state(was, now, found, findings), _notes(was, now), tuple(found), findings))
     order = get_args(State)
     jobs.sort(key=lambda job: order.index(job.state))
@@ -80,8 +82,23 @@ Key = tuple[str, str, str]
 Timings = Mapping[tuple[str, str], Timing]  # by model and target
 
 
-def _ended(run: Run) -> dict[Key, Row]:
-    return {(row.model, row.recipe, row.target): row for row in run.rows if row.status != "waiting"}
+def renamed(old: Run, new: Run) -> dict[str, str]:
+    """The new name of each model that the runs call otherwise, by its old one: of names that one of them alone has.
+
+    A model is its content. Its name, where none is given, is as long as it takes to tell it from the others.
+    """
+    before, after = ({source.name: source.sha256 for source in run.sources} for run in (old, new))
+    come = {sha256: name for name, sha256 in after.items() if name not in before}
+    return {name: come[sha256] for name, sha256 in before.items() if name not in after and sha256 in come}
+
+
+def _rows(run: Run, names: Mapping[str, str]) -> dict[Key, Row]:
+    """By model, recipe and target. names: what models are called instead."""
+    return {(names.get(row.model, row.model), row.recipe, row.target): row for row in run.rows}
+
+
+def _ended(rows: Mapping[Key, Row]) -> dict[Key, Row]:
+    return {key: row for key, row in rows.items() if row.status != "waiting"}
 
 
 def _aspects(old: Row, new: Row) -> set[Aspect]:
@@ -107,6 +124,8 @@ def _notes(old: Row | None, new: Row | None) -> tuple[str, ...]:
     if new is not None and new.exit_code:
         notes.append(why(new))
     if old and new:
+        if old.model != new.model:
+            notes.append(f"called {old.model} before")
         if old.text != new.text:
             notes.append(f"recipe changed from {old.text}")
         if old.result and new.result:

@@ -71,13 +71,17 @@ def held(limits: Limits) -> dict[Aspect, Held]:
     }
 
 
-def on_job(where: str, old: Row | None, new: Row | None, limits: Limits) -> Iterator[Finding]:
-    """Whether a job that was fine is still there, and still fine; its answers that are no numbers any more."""
+def on_job(where: str, old: Row | None, new: Row | None, limits: Limits, waits: bool = False) -> Iterator[Finding]:
+    """Whether a job that was fine is still there, and still fine; its answers that are no numbers any more.
+
+    waits: it is planned in the new run, which was interrupted.
+    """
     if old is None:
         return
     if new is None:
         if not (old.exit_code or limits.allow_missing):
-            yield Finding(Verdict("made", "missed", "not in the new run", where), GateError.exit_code)
+            note = "not done yet: the new run was interrupted" if waits else "not in the new run"
+            yield Finding(Verdict("made", "missed", note, where), GateError.exit_code)
         return
     if fails_anew(old, new):
         how = "makes no model any more" if old.exit_code else "fails now, and did not"
