@@ -17,31 +17,29 @@ At = tuple[str, str]  # a model and a target
 Document = TypeVar("Document", Result, Study, Timing)
 
 
-def rows_of(jobs: Sequence[Job], timings: Mapping[At, Task], conductor: Conductor, strict: bool) -> tuple[Row, ...]:
-    """The row of every job. timings: the tasks that time what was made, as far as there are any yet."""
-    found = {at: _found(conductor, task, Timing) for at, task in timings.items()}
-    return tuple(
-        _row(job, task, found.get(at_of(job)), timings.get(at_of(job)), conductor, strict) for job, task in jobs
-    )
-
-
-def sources_of(
+def account(
     jobs: Sequence[Job],
     contents: Mapping[str, Given],
     studies: Mapping[str, Task],
     timings: Mapping[At, Task],
     conductor: Conductor,
-) -> tuple[Source, ...]:
-    """Every model of the run as it was given, with what was studied and timed of it, or why that was not.
+    *,
+    strict: bool,
+) -> tuple[tuple[Source, ...], tuple[Row, ...]]:
+    """Every model as it was given, with what was studied and timed of it, or why that was not; the row of every job.
 
-    contents, studies: by model.
+    contents, studies: by model. timings: the tasks that time what was made, as far as there are any yet.
     """
+    timed = {at: found for at, task in timings.items() if (found := _found(conductor, task, Timing))}
+    rows = tuple(
+        _row(job, task, timed.get(at_of(job)), timings.get(at_of(job)), conductor, strict) for job, task in jobs
+    )
     places = {job.model: job.source for job, _ in jobs}
     times: dict[str, dict[str, Timing]] = {}
     for (model, target), task in timings.items():
-        timing = _found(conductor, task, Timing) or untimed(task, conductor.state.known(task.key))
-        times.setdefault(model, {})[target] = timing
-    return tuple(
+        shown = timed.get((model, target)) or untimed(task, conductor.state.known(task.key))
+        times.setdefault(model, {})[target] = shown
+    sources = tuple(
         Source(
             name,
             places[name],
@@ -52,6 +50,7 @@ def sources_of(
         )
         for name, content in contents.items()
     )
+    return sources, rows
 
 
 def at_of(job: Planned) -> At:

@@ -11,7 +11,7 @@ from pathlib import Path
 from onnxslim_bert.errors import StorageError
 from onnxslim_bert.output import write_atomically
 from onnxslim_bert.report import report_json
-from onnxslim_bert.zoo.account import At, Job, at_of, rows_of, sources_of
+from onnxslim_bert.zoo.account import At, Job, account, at_of
 from onnxslim_bert.zoo.conductor import Conductor, Watch
 from onnxslim_bert.zoo.documents import RUN, STATE
 from onnxslim_bert.zoo.engines.task import Engine, Task
@@ -58,8 +58,7 @@ def run_zoo(
                 conductor.run(list(timings.values()), alone=True)
             interrupted = False
         finally:
-            rows = rows_of(jobs, timings, conductor, strict)
-            given = sources_of(jobs, sources, studies, timings, conductor)
+            given, rows = account(jobs, sources, studies, timings, conductor, strict=strict)
             run = Run(plan.path.name, given, rows, time.monotonic() - began, storage, interrupted)
             try:
                 run = publish(run, out, place)
