@@ -4,8 +4,8 @@ Every observer takes rows [tokens, channels], padding dropped, and its size does
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -220,3 +220,40 @@ OBSERVERS: dict[str, Callable[[], Observer]] = {
     "square": Square,
     "counts": Counts,
 }
+
+
+@dataclass(frozen=True)
+class Want:
+    """One statistic that a pass asks for.
+
+    tensor: the tensor it is taken of, [tokens, channels] once padding is dropped.
+    kind: a name in `calibration.observers.OBSERVERS`, "sample" for instance.
+    """
+
+    tensor: str
+    kind: str
+
+
+# What the observers answer that is no array, by kind of statistic; their numbers become arrays without a dimension.
+TYPES: dict[str, type[Any]] = {"minmax": Range, "moving-average": Range, "histogram": Histogram, "gram": Gram}
+
+
+def packed(kind: str, statistics: Sequence[Any]) -> dict[str, Array]:
+    """Statistics of one kind as arrays by place and name: 0.low, 0.high, 1.low, ...; an array alone is 0.values."""
+    if kind not in TYPES:
+        return {f"{i}.values": values for i, values in enumerate(statistics)}
+    names = [field.name for field in fields(TYPES[kind])]
+    return {f"{i}.{name}": np.asarray(getattr(one, name)) for i, one in enumerate(statistics) for name in names}
+
+
+def unpacked(kind: str, arrays: Mapping[str, Array], count: int) -> list[Any]:
+    """The `count` statistics that `packed` made arrays of. Raises KeyError when they are not there."""
+    if kind not in TYPES:
+        return [arrays[f"{i}.values"] for i in range(count)]
+    names = [field.name for field in fields(TYPES[kind])]
+    return [TYPES[kind](**{name: _plain(arrays[f"{i}.{name}"]) for name in names}) for i in range(count)]
+
+
+def _plain(values: Array) -> Any:
+    """The number that an array without a dimension holds; any other array as it is."""
+    return values if values.ndim else values.item()

@@ -1,6 +1,5 @@
 """The one table of passes, in an order in which they can run."""
 
-from onnxslim_bert.contract import Pass
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.dense_2d import Dense2d
 from onnxslim_bert.passes.drop_layers import DropLayers
@@ -32,6 +31,7 @@ from onnxslim_bert.passes.split_sums import SplitSums
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.rewriting.contract import Pass
 
 # what providers other than the CPU's want (`lowering`), and nobody else
 FORMS: tuple[type[Pass], ...] = (

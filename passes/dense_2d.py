@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.linear import Linear, is_linear, read_linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.fix_shapes import bypass_same_shape, tidy
-from onnxslim_bert.regions import constant, producer
-from onnxslim_bert.static_shapes import has_fixed_shape, infer_shapes
-from onnxslim_bert.surgery import Builder, redirect
-from onnxslim_bert.tokenwise import OPERATORS
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import has_fixed_shape, infer_shapes
+from onnxslim_bert.model.simplify import bypass_same_shape, tidy
+from onnxslim_bert.model.tokenwise import OPERATORS
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 

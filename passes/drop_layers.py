@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.layer_numbers import check_layers, read_layers
-from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.bridge import bridge_gap, can_bridge, fit_bridges
-from onnxslim_bert.pruning.layers import find_spans, remove_layer
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.model.layer_sets import check_layers, read_layers
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.spans import find_spans, remove_layer
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.bridge import bridge_gap, can_bridge, fit_bridges
+from onnxslim_bert.rewriting.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class DropLayers(Pass):
     """
 
     name: ClassVar[str] = "drop-layers"
-    measures: ClassVar[bool] = True
     drop: int = 1
     layers: str = ""
     refit: bool = True
@@ -45,6 +44,10 @@ class DropLayers(Pass):
         if self.layers and self.drop != 1:
             raise PassError(f"drop-layers: layers={self.layers} says how many layers go; leave drop={self.drop} out")
         self._named()  # numbers, or a PassError
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         numbers, named = list(range(len(model.encoder.layers))), self._named()

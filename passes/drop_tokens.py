@@ -8,15 +8,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.encoder import Layer
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.kept_tokens import KeptTokens, residual_sum
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.first_token import find_selection
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.regions import constant, nodes_between, producer, read_by
-from onnxslim_bert.tokenwise import is_tokenwise
+from onnxslim_bert.graph.probe import constant, nodes_between, producer, read_by
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.selection import find_selection
+from onnxslim_bert.model.tokenwise import is_tokenwise
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.tokens.kept_tokens import KeptTokens, residual_sum
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass, Want
-from onnxslim_bert.embeddings import table_of
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.factors import principal_axes, project, rank_of_energy, rotation, weighted_moments
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.factors import principal_axes, project, rank_of_energy, rotation, weighted_moments
 
 UNSET = -1
 ENERGY = 0.9

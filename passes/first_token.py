@@ -1,22 +1,19 @@
 """Compute the last layer for the first token alone, when nothing else of it is read."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.attention import attention_style, emit_attention
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.encoder import Layer
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, nodes_between, opsets_of, producer, run
-from onnxslim_bert.surgery import Builder, is_output, redirect
-from onnxslim_bert.tokenwise import is_tokenwise
-
-SELECTORS = frozenset(["Gather", "Slice", "Squeeze", "Reshape", "Identity"])
-LONGEST_SELECTION = 3  # nodes with which an exporter writes x[:, 0]
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.selection import find_selection
+from onnxslim_bert.model.tokenwise import is_tokenwise
+from onnxslim_bert.model.write_attention import attention_style, emit_attention
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 
 @dataclass(frozen=True)
@@ -50,59 +47,6 @@ class FirstToken(Pass):
             redirect(model.graph, tensor, first if rank == 3 else build.node("Squeeze", "selected", [first, axis]))
         model.changed()
         return Change(1, f"layer {last.index} computes one token")
-
-
-def find_selection(model: Model, last: Layer) -> tuple[gs.Tensor, list[tuple[gs.Tensor, int]]] | str:
-    """The last hidden state and the tensors [batch, 1?, hidden] that are its position 0, with ranks; or why not."""
-    state = _last_state(model, last)
-    if state is None:
-        return "the model has no single last hidden state"
-    if is_output(model.graph, state):
-        return f"the whole last hidden state is an output ({state.name!r})"
-    selected: list[tuple[gs.Tensor, int]] = []
-    for reader in state.outputs:
-        found = next((pair for tensor in _selections(reader) if (pair := _is_first(model, state, tensor))), None)
-        if found is None:
-            return f"node {reader.name!r} ({reader.op}) reads the last hidden state beyond position 0"
-        if not any(found[0] is tensor for tensor, _ in selected):
-            selected.append(found)
-    return state, selected
-
-
-def _last_state(model: Model, last: Layer) -> gs.Tensor | None:
-    """The tensor that leaves the encoder: the last one, following the last layer, that token-wise nodes give."""
-    tensors = model.graph.tensors()
-    final = last.down or last.output
-    current = tensors[final.result]
-    while len(current.outputs) == 1 and is_tokenwise(current.outputs[0]) and not is_output(model.graph, current):
-        following = current.outputs[0].outputs[0]
-        if current.outputs[0].op == "Tanh" or producer(following) is None:
-            break
-        current = following
-    return current
-
-
-def _selections(reader: gs.Node) -> Iterator[gs.Tensor]:
-    node = reader
-    for _ in range(LONGEST_SELECTION):
-        if node.op not in SELECTORS:
-            return
-        yield node.outputs[0]
-        if len(node.outputs[0].outputs) != 1:
-            return
-        node = node.outputs[0].outputs[0]
-
-
-def _is_first(model: Model, state: gs.Tensor, tensor: gs.Tensor) -> tuple[gs.Tensor, int] | None:
-    probe = np.random.default_rng(0).standard_normal((3, 5, model.encoder.hidden)).astype(np.float32)
-    try:
-        value = run(nodes_between([state], tensor), {state.name: probe}, tensor, opsets_of(model.graph))
-    except ValueError:
-        return None
-    for rank, expected in ((2, probe[:, 0]), (3, probe[:, :1])):
-        if value.shape == expected.shape and (value == expected).all():
-            return tensor, rank
-    return None
 
 
 class _NotTokenwiseError(Exception):

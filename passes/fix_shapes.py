@@ -6,17 +6,20 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.canonicalize import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
-from onnxslim_bert.position_rows import most_tokens
-from onnxslim_bert.regions import constant
-from onnxslim_bert.static_shapes import has_fixed_shape, infer_shapes
-from onnxslim_bert.surgery import redirect
+from onnxslim_bert.graph.edit import redirect
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.positions import most_tokens
+from onnxslim_bert.model.shapes import has_fixed_shape, infer_shapes
+from onnxslim_bert.model.simplify import (
+    bypass_same_shape,
+    fold,
+    tidy,
+)
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 PICKING = ("Gather", "GatherElements", "GatherND")
-RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
 
 
 @dataclass(frozen=True)
@@ -96,29 +99,3 @@ def fold_uniform(graph: gs.Graph) -> None:
         if values is not None and values.dtype.kind == "i" and values.size and (values == values.flat[0]).all():
             same = np.full(node.outputs[0].shape, values.flat[0])
             redirect(graph, node.outputs[0], gs.Constant(f"{node.outputs[0].name}/same", same))
-
-
-def bypass_same_shape(graph: gs.Graph) -> None:
-    """Make identities of the nodes that only reshape, cut or repeat, and give the shape that they read."""
-    for node in graph.nodes:
-        if node.op in RESHAPING and _is_same_shape(node.inputs[0], node.outputs[0]) and not _may_reverse(node):
-            node.op, node.attrs = "Identity", {}
-            while len(node.inputs) > 1:
-                node.inputs.pop()
-
-
-def _is_same_shape(source: gs.Tensor, result: gs.Tensor) -> bool:
-    return has_fixed_shape(source) and has_fixed_shape(result) and list(source.shape) == list(result.shape)
-
-
-def _may_reverse(node: gs.Node) -> bool:
-    """Whether `node` is a Slice whose steps are not known to go forwards."""
-    steps = constant(node.inputs[4]) if node.op == "Slice" and len(node.inputs) > 4 else np.ones(1)
-    return steps is None or bool((steps < 0).any())
-
-
-def tidy(model: Model) -> None:
-    """Drop identities and what is there twice."""
-    while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
-        model.changed()
-    model.changed()

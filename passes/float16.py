@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 LARGEST = float(np.finfo(np.float16).max)
 

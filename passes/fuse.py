@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.attention import Style, emit_attention
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.gelu_form import find_gelus, spell_gelus
-from onnxslim_bert.model import Model
-from onnxslim_bert.norm_form import find_norms
-from onnxslim_bert.regions import MICROSOFT, constant, producer
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.gelu_form import fuse_gelus
+from onnxslim_bert.model.norm_form import find_norms
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.write_attention import Style, emit_attention
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 STYLES: tuple[Style, ...] = ("contrib", "standard")
 
@@ -56,28 +56,6 @@ def fuse_norms(model: Model) -> int:
             epsilon=form.epsilon,
         )
         redirect(model.graph, form.target, norm)
-    model.changed()
-    return len(forms)
-
-
-def fuse_gelus(model: Model, style: Style) -> int:
-    """One node for each activation; below opset 20 the standard has none, and then `standard` spells them out."""
-    has_gelu = model.graph.opset >= 20
-    if style == "standard":
-        spelled = spell_gelus(model.graph)
-        model.changed()
-        if not has_gelu:
-            return spelled
-    build = Builder(model.graph, "")
-    forms = find_gelus(model.graph)
-    for form in forms:
-        name = f"{form.target.name}/gelu"
-        if has_gelu:
-            kind = "none" if form.kind == "erf" else "tanh"
-            result = build.node("Gelu", name, [form.source], approximate=kind)
-        else:
-            result = build.node("Gelu" if form.kind == "erf" else "FastGelu", name, [form.source], MICROSOFT)
-        redirect(model.graph, form.target, result)
     model.changed()
     return len(forms)
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.gelu_form import GeluForm, find_gelus
-from onnxslim_bert.model import Model
-from onnxslim_bert.static_shapes import renew_shapes
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.gelu_form import GeluForm, find_gelus
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 PUBLISHED = (math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi))
 FITTED = (7.97507884e-1, 3.70056461e-2, -3.51516787e-4)  # the least largest error of GELU over the whole line

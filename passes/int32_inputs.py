@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.static_shapes import renew_shapes
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 
 @dataclass(frozen=True)

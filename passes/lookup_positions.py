@@ -8,13 +8,13 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.embeddings import table_of
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, inputs_of, nodes_between, opsets_of, run
-from onnxslim_bert.static_shapes import has_fixed_shape, renew_shapes
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import has_fixed_shape, renew_shapes
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 
 @dataclass(frozen=True)

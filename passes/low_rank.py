@@ -7,15 +7,14 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.observers import Gram
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Gram, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.factors import Products, channel_shares, rank_of_energy
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.passes.smooth import group_sites
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.factors import Products, channel_shares, rank_of_energy
 
 Roles = Literal["all", "attention", "ffn"]
 FEED_FORWARD = ("up", "down")

@@ -6,10 +6,10 @@ from typing import ClassVar
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 AXES_INPUT = 18  # from here on reductions read their axes as an input
 

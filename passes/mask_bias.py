@@ -7,14 +7,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.attention import emit_attention
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.encoder import Layer
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, nodes_between, producer
-from onnxslim_bert.static_shapes import renew_shapes
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.model.write_attention import emit_attention
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 PLAIN = frozenset(["Reshape", "Transpose", "Mul", "MatMul", "Add", "Softmax", "Gather", "Unsqueeze"])
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.prune import prune
-from onnxslim_bert.pruning.sensitivity import measure
-from onnxslim_bert.pruning.sites import Kind, Site, find_sites
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.prune import prune
+from onnxslim_bert.rewriting.pruning.sensitivity import measure
+from onnxslim_bert.rewriting.pruning.sites import Kind, Site, find_sites
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,12 @@ class Prune(Pass):
     """
 
     name: ClassVar[str] = "prune"
-    measures: ClassVar[bool] = True
     heads: str = ""
     neurons: str = ""
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         wanted = [

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.widths import check_keep, check_rounds, prune_to_share
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.widths import check_keep, check_rounds, prune_to_share
 
 GRID = 32  # neurons: the widths that int8 kernels run at full speed
 
@@ -29,7 +29,6 @@ class PruneFfn(Pass):
     """
 
     name: ClassVar[str] = "prune-ffn"
-    measures: ClassVar[bool] = True
     keep: float = 0.75
     even: bool = False
     refit: bool = True
@@ -38,6 +37,10 @@ class PruneFfn(Pass):
     def __post_init__(self) -> None:
         check_keep(self.name, self.keep)
         check_rounds(self.name, self.rounds)
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         return prune_to_share(

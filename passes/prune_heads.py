@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.widths import check_keep, check_rounds, prune_to_share
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.widths import check_keep, check_rounds, prune_to_share
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class PruneHeads(Pass):
     """
 
     name: ClassVar[str] = "prune-heads"
-    measures: ClassVar[bool] = True
     keep: float = 0.75
     even: bool = False
     refit: bool = True
@@ -36,6 +35,10 @@ class PruneHeads(Pass):
     def __post_init__(self) -> None:
         check_keep(self.name, self.keep)
         check_rounds(self.name, self.rounds)
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         return prune_to_share(model, "heads", self.keep, 1, ctx, even=self.even, refit=self.refit, rounds=self.rounds)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.int8_graph import Format, Int8Writer
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers, format_of, quantize_tables
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, format_of, quantize_tables
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from onnxslim_bert.calibration.observers import Range
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Range, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.qdq_form import to_qdq_form
-from onnxslim_bert.qdq_insert import insert_qdq
-from onnxslim_bert.qdq_ranges import MOVES, wanted
-from onnxslim_bert.regions import nodes_between
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.graph.probe import nodes_between
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.qdq_form import to_qdq_form
+from onnxslim_bert.rewriting.int8.qdq_insert import insert_qdq
+from onnxslim_bert.rewriting.int8.qdq_ranges import MOVES, wanted
+from onnxslim_bert.rewriting.trials import Trials
 
 Activations = Literal["u16", "u8", "mixed"]
 CHOICES: tuple[Activations, ...] = ("u16", "u8", "mixed")
@@ -42,8 +42,11 @@ class QuantizeQdq(Pass):
     """
 
     name: ClassVar[str] = "quantize-qdq"
-    measures: ClassVar[bool] = True
     activations: Activations = "u16"
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def wants(self, model: Model) -> Iterable[Want]:
         return [Want(name, "minmax") for name in wanted(to_qdq_form(model.clone()).tensors)]

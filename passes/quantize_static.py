@@ -1,22 +1,22 @@
 """int8 weights, and activations quantized with ranges that calibration found."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
-import numpy as np
-
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
-from onnxslim_bert.contract import Change, Context, Pass, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.float_layers import read_float_layers
-from onnxslim_bert.int8 import activation_quantizer, mean_rounding
-from onnxslim_bert.int8_graph import Format, Int8Writer
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.layer_sets import read_float_layers
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.best_method import method_damages
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, format_of, quantize_tables
+from onnxslim_bert.rewriting.int8.quantizers import activation_quantizer, mean_rounding
 
-NARROWEST = 32  # outputs of a task head from which int8 saves anything
-FORMATS: tuple[Format, ...] = ("contrib", "qdq")
+Choice = Literal[Method, "best"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class QuantizeStatic(Pass):
     Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several
     layers share is quantized once, and so is a weight. Embedding tables have one scale a row.
 
-    method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse.
+    method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse; or best, the one of
+    these that damages the outputs least on rows that were held back from calibration.
     format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
     correct_bias: take the mean error that rounding leaves on calibration rows off each bias (Nagel et al. 2019,
     https://arxiv.org/abs/1906.04721).
@@ -39,20 +40,28 @@ class QuantizeStatic(Pass):
     """
 
     name: ClassVar[str] = "quantize-static"
-    method: Method = "minmax"
+    method: Choice = "minmax"
     format: Format = "contrib"
     correct_bias: bool = True
     embeddings: bool = True
     reduce_range: bool = False
     float_layers: str = ""
 
+    @property
+    def measures(self) -> bool:
+        return self.method == "best"
+
     def wants(self, model: Model) -> Iterable[Want]:
-        kinds = [observer_of(self._method()), *(["sample"] if self.correct_bias else [])]
+        kinds = dict.fromkeys(observer_of(method) for method in self._methods())
+        kinds |= dict.fromkeys(["sample"] if self.correct_bias else [])
         sources = dict.fromkeys(linear.source for linear in self._linears(model))
         return [Want(source, kind) for source in sources for kind in kinds]
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        method = self._method()
+        if self.method == "best":
+            best, damages = self.best(model, ctx)
+            return replace(best.apply(model, ctx), details={"methods": damages}, ran=str(best))
+        (method,) = self._methods()
         writer = Int8Writer(model, format_of(self.format), reduce_range=self.reduce_range)
         linears = self._linears(model)
         for linear in linears:
@@ -71,6 +80,13 @@ class QuantizeStatic(Pass):
         left = f"; float32: layers {self.float_layers}" if self.float_layers else ""
         return Change(len(linears) + tables, note + left)
 
+    def best(self, model: Model, ctx: Context) -> "tuple[QuantizeStatic, dict[str, float]]":
+        """The same pass with the method of least damage, and the damage of each method."""
+        choices = {method: replace(self, method=method) for method in METHODS}
+        compared = {name: replace(choice, embeddings=False) for name, choice in choices.items()}  # tables: all alike
+        damages = method_damages(model, compared, ctx.trials, ctx.stats)
+        return choices[min(METHODS, key=lambda method: damages[method])], damages
+
     def _linears(self, model: Model) -> list[Linear]:
         """What is quantized."""
         layers = [model.encoder.layers[index] for index in read_float_layers(model, self.float_layers)]
@@ -80,39 +96,8 @@ class QuantizeStatic(Pass):
             raise PassError(f"quantize-static: float-layers={self.float_layers} leaves nothing to quantize")
         return linears
 
-    def _method(self) -> Method:
-        found = next((method for method in METHODS if method == self.method), None)
-        if found is None:
-            raise PassError(f"quantize-static: method {self.method!r} is not one of {', '.join(METHODS)}")
-        return found
-
-
-def dense_layers(model: Model) -> list[Linear]:
-    """The dense layers that are still float, in execution order; the few outputs of a classifier stay float."""
-    encoder = model.encoder
-    projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
-    head = [linear for linear in encoder.head if linear.d_out >= NARROWEST]
-    layers = [linear for layer in encoder.layers for linear in layer.linears.values()]
-    linears = list(dict.fromkeys(matrix for linear in (*projection, *layers, *head) for matrix in linear.matrices))
-    if all(linear.quantized for linear in linears):
-        raise PassError("the encoder's dense layers are quantized already; start from the float model")
-    constants = model.constants()
-    found = [linear for linear in linears if not linear.quantized]
-    for linear in found:
-        if (dtype := constants[linear.weight].values.dtype) != np.float32:
-            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
-    return found
-
-
-def quantize_tables(model: Model, writer: Int8Writer) -> int:
-    """Quantize the float embedding tables; how many there were."""
-    tables = model.encoder.embeddings.tables.values()
-    return sum(1 for name in tables if model.array(name).dtype.kind == "f" and writer.table(name))
-
-
-def format_of(name: str) -> Format:
-    """The format called `name`. Raises PassError."""
-    found = next((form for form in FORMATS if form == name), None)
-    if found is None:
-        raise PassError(f"format {name!r} is not one of {', '.join(FORMATS)}")
-    return found
+    def _methods(self) -> tuple[Method, ...]:
+        """The range method; all of them, where the best is to be found."""
+        if self.method not in get_args(Choice):
+            raise PassError(f"quantize-static: method {self.method!r} is not one of {', '.join(get_args(Choice))}")
+        return tuple(method for method in METHODS if self.method in (method, "best"))

@@ -6,11 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.int8 import quantize_columns_affine, quantize_rows
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.quantizers import quantize_columns_affine, quantize_rows
 
 
 @dataclass(frozen=True)

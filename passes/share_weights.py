@@ -6,18 +6,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from onnxslim_bert.calibration.observers import Gram
-from onnxslim_bert.contract import Change, Context, Pass, Want
-from onnxslim_bert.encoder import Layer
+from onnxslim_bert.calibration.observers import Gram, Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.pruning.sites import find_sites
-from onnxslim_bert.pruning.surgery import matrix, set_dense
-from onnxslim_bert.sharing_fit import Dense, SharedFit
-from onnxslim_bert.sharing_order import align
-from onnxslim_bert.store_once import store_once
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.surgery import matrix, set_dense
+from onnxslim_bert.rewriting.weights.sharing_fit import Dense, SharedFit
+from onnxslim_bert.rewriting.weights.sharing_order import align
+from onnxslim_bert.rewriting.weights.store_once import store_once
 
 ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("up", "down")
 ROLES = {"all": ATTENTION + FEED_FORWARD, "attention": ATTENTION, "ffn": FEED_FORWARD}
@@ -57,7 +57,7 @@ class ShareWeights(Pass):
             raise PassError(f"share-weights: ridge={self.ridge} is not above 0")
 
     @property
-    def measures(self) -> bool:  # type: ignore[override]
+    def measures(self) -> bool:
         """Whether calibration rows are needed: the exact part needs none."""
         return self.groups > 0
 

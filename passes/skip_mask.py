@@ -6,11 +6,11 @@ from typing import ClassVar
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.attention_form import masks
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import MICROSOFT, producer
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import MICROSOFT, producer
+from onnxslim_bert.model.attention_form import masks
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 MASK = 4  # position of MultiHeadAttention's key_padding_mask
 

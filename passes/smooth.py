@@ -8,14 +8,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.int8_error import choose_scales
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.regions import producer
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.error import choose_scales
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,6 @@ class Smooth(Pass):
                 model.replace(linear.weight, model.array(linear.weight) * rowwise)
         model.changed()
         return Change(len(details), f"{len(details)} inputs smoothed, {muls} of them by a Mul", details)
-
-
-def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:
-    """Sites, each the layers that read one tensor, in groups that share a weight and so need the same scales."""
-    sites: dict[str, list[Linear]] = {}
-    for linear in linears:
-        sites.setdefault(linear.source, []).append(linear)
-    groups: list[list[list[Linear]]] = []
-    for site in sites.values():
-        names = {linear.weight for linear in site}
-        sharing = [g for g in groups if names & {linear.weight for other in g for linear in other}]
-        merged = [other for g in sharing for other in g] + [site]
-        groups = [g for g in groups if not any(g is s for s in sharing)] + [merged]
-    return groups
 
 
 def _unclipped(model: Model) -> list[Linear]:

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.sparsity import importance, keep_share, keep_two_of_four
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.sparsity import importance, keep_share, keep_two_of_four
 
 Score = Literal["wanda", "magnitude"]
 Pattern = Literal["unstructured", "2:4"]

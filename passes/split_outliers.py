@@ -7,14 +7,14 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.int8_error import choose_scales, product_error
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.quantize_static import dense_layers
-from onnxslim_bert.passes.smooth import group_sites
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.error import choose_scales, product_error
 
 COUNTS = (1, 2, 4, 8, 16)
 FARTHEST = 1.5  # times the other channels' range that the largest must reach to be an outlier

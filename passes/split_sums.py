@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.static_shapes import renew_shapes
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 
 @dataclass(frozen=True)

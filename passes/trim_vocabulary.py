@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 AT_ONCE = 1024  # removed rows whose distances to all kept rows are held at once
 
@@ -32,7 +33,6 @@ class TrimVocabulary(Pass):
     """
 
     name: ClassVar[str] = "trim-vocabulary"
-    measures: ClassVar[bool] = True
     tokens: int = 0
     min_count: int = 1
 
@@ -40,6 +40,10 @@ class TrimVocabulary(Pass):
         for option in ("tokens", "min_count"):
             if getattr(self, option) < 0:
                 raise PassError(f"trim-vocabulary: {option}={getattr(self, option)} is negative; give 0 or more")
+
+    @property
+    def measures(self) -> bool:
+        return True
 
     def wants(self, model: Model) -> Iterable[Want]:
         embeddings = model.encoder.embeddings

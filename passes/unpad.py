@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.first_token import find_selection
-from onnxslim_bert.regions import constant, nodes_between, producer
-from onnxslim_bert.surgery import Builder
-from onnxslim_bert.tokenwise import is_tokenwise
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.selection import find_selection
+from onnxslim_bert.model.tokenwise import is_tokenwise
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 
 @dataclass(frozen=True)

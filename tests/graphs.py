@@ -10,9 +10,9 @@ import pytest
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.contract import Change, Context, Pass
-from onnxslim_bert.model import Model
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.trials import Trials
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("ONNXSLIM_SHARED", Path(__file__).parents[2] / "shared"))

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
 
 Answers = dict[str, Array]
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from graphs import SOME, prepared, trials
 
-from onnxslim_bert import ahead as module
-from onnxslim_bert.ahead import Ahead
-from onnxslim_bert.contract import Want
-from onnxslim_bert.partition import boundary
+from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.model.parts import boundary
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.rewriting import ahead as module
+from onnxslim_bert.rewriting.ahead import Ahead
 
 NAMES = (*SOME, "bert-features", "bert-features-pooled", "bert-mlm-tied")
 

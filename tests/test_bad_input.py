@@ -26,9 +26,10 @@ from command_line import (
 from graphs import fixture
 from onnx import external_data_helper, numpy_helper
 
-from onnxslim_bert import model as model_module
-from onnxslim_bert import output, placing
 from onnxslim_bert.calibration import collect
+from onnxslim_bert.graph import files as output
+from onnxslim_bert.job import prove as placing
+from onnxslim_bert.model import onnx_model as model_module
 
 WORD_TABLE = "bert.embeddings.word_embeddings.weight"
 

@@ -10,9 +10,9 @@ import pytest
 from graphs import SOME, feeds, prepared
 from oracles import answers
 
-from onnxslim_bert.buckets import Buckets, read_buckets, write_buckets
 from onnxslim_bert.errors import DataError, ModelError, OutputError
-from onnxslim_bert.model import Model
+from onnxslim_bert.job.lengths import Buckets, read_buckets, write_buckets
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse

@@ -10,30 +10,27 @@ from command_line import workspace, write_tokenizer
 from graphs import batches, prepared
 from kept_arrays import Kept
 
-from onnxslim_bert import cache as cache_module
-from onnxslim_bert import choose_method as choose_method_module
-from onnxslim_bert import trials as trials_module
-from onnxslim_bert.cache import key_of
+from onnxslim_bert.calibration import cache as cache_module
 from onnxslim_bert.calibration import collect_once as collect_once_module
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.collect import collect
-from onnxslim_bert.calibration.collect_once import collect_once, rows_sha256
-from onnxslim_bert.calibration.observers import OBSERVERS
-from onnxslim_bert.calibration.packing import packed, unpacked
+from onnxslim_bert.calibration.cache import key_of
+from onnxslim_bert.calibration.collect import collect, collect_once, rows_sha256
+from onnxslim_bert.calibration.observers import OBSERVERS, Want, packed, unpacked
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
-from onnxslim_bert.contract import Want
-from onnxslim_bert.lowering import Mode
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.quantize import Result, quantize_files
+from onnxslim_bert.job.slim import slim
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof import evaluate_once as evaluate_once_module
 from onnxslim_bert.proof.evaluate_once import evaluate_once
-from onnxslim_bert.quantize import Result, quantize_files
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.slim import slim
-from onnxslim_bert.sources import Sources
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.recipes.lowering import Mode
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.rewriting import trials as trials_module
+from onnxslim_bert.rewriting.int8 import best_method as choose_method_module
+from onnxslim_bert.rewriting.trials import Trials
 
 
 def assert_equal(found, expected):
@@ -301,7 +298,7 @@ def test_recipes_with_one_beginning_share_what_it_took(source, monkeypatch):
     sources, kept = Sources(str(source.parent / "calib.tsv")), Kept()
     prune = "canonicalize?,fuse,prune-ffn{keep=0.5}"
     slim(source, source.with_name("a.onnx"), Recipe.parse(prune), sources, Options(), cache=kept)
-    monkeypatch.setattr("onnxslim_bert.pruning.sensitivity.Ahead", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("onnxslim_bert.rewriting.pruning.sensitivity.Ahead", lambda *_: pytest.fail("measured again"))
     longer = Recipe.parse(f"{prune},quantize-dynamic")
     slim(source, source.with_name("b.onnx"), longer, sources, Options(), cache=kept)
     monkeypatch.undo()

@@ -4,19 +4,21 @@ import pytest
 from graphs import prepared, trials
 
 from onnxslim_bert.calibration.ranges import METHODS
-from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 
 def test_the_least_damage_wins():
     """Measured for every method on the held-back rows; the model is quantized with the best, as asked otherwise."""
     model = prepared("bert-ts17-eager", Canonicalize(), Fuse())
     on_rows = trials(model)
-    action, change, errors = choose_method(model, QuantizeStatic(format="qdq", embeddings=False), on_rows)
+    (done,) = run_recipe(model, Recipe.parse("quantize-static{method=best,format=qdq,embeddings=false}"), on_rows)
+    errors = done.details["methods"]
     assert list(errors) == list(METHODS)
-    assert errors[action.method] == min(errors.values())
     assert len(set(errors.values())) > 1
-    assert (action.format, action.embeddings, change.count) == ("qdq", False, 18)
-    assert on_rows.damage(model) == pytest.approx(errors[action.method])
+    best = min(errors, key=errors.get)
+    assert Recipe.parse(done.step) == Recipe.parse(f"quantize-static{{method={best},format=qdq,embeddings=false}}")
+    assert done.count == 18
+    assert on_rows.damage(model) == pytest.approx(errors[best])

@@ -8,10 +8,10 @@ import pytest
 from command_line import contents, run
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxslim_bert.compile_context import compile_contexts, default_outputs
+from onnxslim_bert.device.compile_context import compile_contexts, default_outputs
 from onnxslim_bert.errors import OutputError, ProviderError
-from onnxslim_bert.provenance import KEY, MEASURED, notes
-from onnxslim_bert.release.trailer import write_trailer
+from onnxslim_bert.job.trailer import write_trailer
+from onnxslim_bert.recipes.provenance import KEY, MEASURED, notes
 from onnxslim_bert.targets.session import open_on
 from onnxslim_bert.targets.table import TARGETS
 
@@ -113,7 +113,7 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     """Here because the second session is made to."""
     pytest.importorskip("onnxruntime_qnn")
     answers = iter([[np.zeros(3)], [np.ones(3)]])
-    monkeypatch.setattr("onnxslim_bert.compile_context.run", lambda session, feeds: next(answers))
+    monkeypatch.setattr("onnxslim_bert.device.compile_context.run", lambda session, feeds: next(answers))
     source = tiny(tmp_path / "m.onnx")
     with pytest.raises(ProviderError, match="compiled for soc_model=57 answers otherwise when loaded"):
         compile_contexts(source, {"57": tmp_path / "a.onnx"}, QNN)

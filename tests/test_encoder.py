@@ -7,12 +7,12 @@ import pytest
 from graphs import EVERY, EXPORTS, FAMILIES, SOME, apply, feeds, fixture, prepared, reference, shared_graph
 from oracles import assert_layers, assert_linear, assert_roles, assert_same_outputs, matrix
 
-from onnxslim_bert.attention_form import AttentionForm
-from onnxslim_bert.encoder import Encoder
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.attention_form import AttentionForm
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.surgery import Builder, redirect
 
 CANONICAL = Canonicalize()
 MASKED = AttentionForm(scale=0.5, mask="attention_mask")

@@ -10,8 +10,8 @@ from graphs import fixture, prepared
 from onnxslim_bert.cli.explain import NAMES
 from onnxslim_bert.cli.explain import explain as command
 from onnxslim_bert.errors import ProviderError
-from onnxslim_bert.explain import describe, explain
 from onnxslim_bert.passes.fix_shapes import FixShapes
+from onnxslim_bert.targets.explain import describe, explain
 from onnxslim_bert.targets.table import TARGETS
 
 GOLDEN = Path(__file__).parent / "prediction" / "golden"

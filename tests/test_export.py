@@ -16,9 +16,9 @@ pytest.importorskip("onnxscript", reason="export needs the [export] extra: onnxs
 import transformers  # noqa: E402
 
 from onnxslim_bert.cli.export import export  # noqa: E402
-from onnxslim_bert.export import ROWS, example_feeds, export_encoder  # noqa: E402
-from onnxslim_bert.runtime import open_session  # noqa: E402
-from onnxslim_bert.torch_export import export_module  # noqa: E402
+from onnxslim_bert.export.hugging_face import ROWS, example_feeds, export_encoder  # noqa: E402
+from onnxslim_bert.export.torch_export import export_module  # noqa: E402
+from onnxslim_bert.graph.sessions import open_session  # noqa: E402
 
 SIZES = {
     "vocab_size": 37,

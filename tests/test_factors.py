@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.factors import (
+from onnxslim_bert.rewriting.int8.quantizers import quantize_rows
+from onnxslim_bert.rewriting.weights.factors import (
     RIDGE,
     Products,
     channel_shares,
@@ -13,7 +14,6 @@ from onnxslim_bert.factors import (
     rotation,
     weighted_moments,
 )
-from onnxslim_bert.int8 import quantize_rows
 
 
 @pytest.fixture

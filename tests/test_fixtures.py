@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxslim_bert.runtime import open_session
+from onnxslim_bert.graph.sessions import open_session
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FAMILIES = ("bert", "roberta", "distilbert", "albert", "electra", "prenorm")

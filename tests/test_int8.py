@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.int8 import (
+from onnxslim_bert.rewriting.int8.quantizers import (
     activation_quantizer,
     mean_rounding,
     quantize_columns,

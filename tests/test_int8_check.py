@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.int8_check import SMALL, check_weights_stay_int8
+from onnxslim_bert.targets.int8_check import SMALL, check_weights_stay_int8
 
 SHAPE = (64, 65)
 

@@ -3,16 +3,15 @@
 import pytest
 from graphs import prepared, trials
 
-from onnxslim_bert import sensitivity
-from onnxslim_bert.choose_method import choose_method
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.job.search import sensitivity
+from onnxslim_bert.job.search.sensitivity import layer_sensitivities
+from onnxslim_bert.job.search.tables import best_static
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sensitivity import layer_sensitivities
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 EXACT = Canonicalize(), Fuse()
 PREPARED = "first-token?,split-outliers?,smooth?"
@@ -29,7 +28,7 @@ def test_each_layer_is_what_its_recipe_shows():
     model = prepared("bert-ts17-sdpa", *EXACT)
     probe = model.clone()
     run_recipe(probe, Recipe.parse(PREPARED), trials(model))
-    method = choose_method(probe, QuantizeStatic(), trials(model))[0].method
+    method = best_static(probe, trials(model)).method
     found = layer_sensitivities(model, trials(model))
     layers = [layer.index for layer in model.encoder.layers]
     assert [one.layer for one in found] == layers

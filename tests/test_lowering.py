@@ -5,9 +5,9 @@ import pytest
 from graphs import SOME, feeds, fixture, prepared
 from oracles import answers, assert_same_answers
 
-from onnxslim_bert.lowering import lowering
-from onnxslim_bert.model import Model
-from onnxslim_bert.prediction.predict import predict
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.lowering import lowering
+from onnxslim_bert.targets.prediction.predict import predict
 
 
 @pytest.mark.parametrize(("target", "atol"), [("coreml", 1e-5), ("nnapi", 3e-4)])

@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.release.markdown import _reason, append, escaped, heading, run_summary, table
+from onnxslim_bert.inspection.verify.markdown import _reason, append, escaped, heading, run_summary, table
 
 NASTY = [
     "a|b",

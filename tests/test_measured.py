@@ -13,13 +13,13 @@ from command_line import run, run_process, workspace
 from onnx.external_data_helper import convert_model_to_external_data
 
 from onnxslim_bert.errors import DataError, ModelError, OutputError
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.measured import Answers, Asked, Measured, read, record
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.trailer import content_end, content_sha256, write_trailer
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.provenance import KEY, MEASURED, Provenance, stamp
-from onnxslim_bert.release.measured import Answers, Asked, Measured, read, record
-from onnxslim_bert.release.trailer import content_end, content_sha256, write_trailer
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.provenance import KEY, MEASURED, Provenance, stamp
 
 ANSWERS = Answers("rows.tsv", "all", 24, "ab" * 32, "logits", "accuracy", 50.0, 48.5, 97.25, 0.03, "cpu")
 SOURCES = Sources("data/calib.tsv", "/tmp/eval.tsv", 30, None, ("sentence",), "label", None)

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 from graphs import feeds, fixture, prepared
 
-from onnxslim_bert import mobile
 from onnxslim_bert.cli.mobile import mobile as command
+from onnxslim_bert.device import mobile
+from onnxslim_bert.device.mobile import same_addresses, write_mobile
 from onnxslim_bert.errors import ModelError, OutputError
-from onnxslim_bert.mobile import same_addresses, write_mobile
-from onnxslim_bert.provenance import KEY, MEASURED
-from onnxslim_bert.release.trailer import write_trailer
-from onnxslim_bert.runtime import open_session
+from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.job.trailer import write_trailer
+from onnxslim_bert.recipes.provenance import KEY, MEASURED
 
 NAME = "bert-ts17-sdpa"
 

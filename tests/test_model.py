@@ -10,9 +10,9 @@ from graphs import feeds, fixture, prepared
 from onnx import external_data_helper, helper, numpy_helper
 from oracles import assert_same_outputs
 
-from onnxslim_bert import output
 from onnxslim_bert.errors import ModelError, OutputError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph import files as output
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 
 ROUND_TRIPS = ("bert-ts13-eager", "albert-dynamo20-sdpa", "bert-features-pooled", "fused-attention", "quantized-qdq")

@@ -5,7 +5,7 @@ import pytest
 from graphs import feeds, fixture, prepared, reference
 from oracles import assert_roles, assert_same_answers, assert_same_outputs
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 
 NAME = "bert-features-pooled"  # the one fixture with two outputs

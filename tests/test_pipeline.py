@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from graphs import batches, prepared, trials
 
-from onnxslim_bert import trials as trials_module
-from onnxslim_bert.contract import Change, Context, Pass, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import DataError, PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.pipeline import run_recipe, run_step
-from onnxslim_bert.recipe import Recipe, Step
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.recipes.recipe import Recipe, Step
+from onnxslim_bert.recipes.run import run_recipe, run_step
+from onnxslim_bert.rewriting import trials as trials_module
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.trials import Trials
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from command_line import CLASSES, WORDS, assert_refused, contents, run, run_proc
 from graphs import fixture
 from onnx import TensorProto
 
-from onnxslim_bert import runtime
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.provenance import KEY, file_sha256
+from onnxslim_bert.graph import sessions as runtime
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.recipes.provenance import KEY
 
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),

@@ -6,12 +6,12 @@ import onnx
 import pytest
 from command_line import assert_refused, contents, run, workspace
 
-from onnxslim_bert.buckets import read_buckets
 from onnxslim_bert.cli.options import TARGETS as NAMES
-from onnxslim_bert.lowering import CPU_MODES, LOWERINGS, lowered, lowering, mode_for
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.job.lengths import read_buckets
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.lowering import CPU_MODES, LOWERINGS, lowered, lowering, mode_for
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.table import TARGETS
 
 

@@ -5,9 +5,9 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.received_attention import emit_received_attention
-from onnxslim_bert.regions import opsets_of, run
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import opsets_of, run
+from onnxslim_bert.rewriting.tokens.received_attention import emit_received_attention
 
 HEADS, HEAD_DIM, SCALE = 3, 5, 0.4
 

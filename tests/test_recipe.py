@@ -7,7 +7,7 @@ import pytest
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
 
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
 

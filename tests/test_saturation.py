@@ -5,13 +5,13 @@ import pytest
 from graphs import SOME, apply, prepared, trials
 from oracles import matrix
 
-from onnxslim_bert.int8 import pair_scales, quantize_columns
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.quantize_weights import QuantizeWeights
-from onnxslim_bert.saturation import can_saturate, find_saturation, lost_in_pairs
+from onnxslim_bert.rewriting.int8.quantizers import pair_scales, quantize_columns
+from onnxslim_bert.rewriting.int8.saturation import can_saturate, find_saturation, lost_in_pairs
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 FORMS = {

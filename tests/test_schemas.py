@@ -14,11 +14,11 @@ import jsonschema
 import pytest
 from command_line import ROOT, assert_refused, run, workspace
 
-from onnxslim_bert.pipeline import Done
+from onnxslim_bert.inspection.verify.schema import schema, schemas
+from onnxslim_bert.proof.documents import SCHEMA, report_json
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.provenance import Provenance
-from onnxslim_bert.release.schema import schema, schemas
-from onnxslim_bert.report import SCHEMA, report_json
+from onnxslim_bert.recipes.provenance import Provenance
+from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.zoo.differences.diff import diff
 from onnxslim_bert.zoo.differences.regressions import Limits
 from onnxslim_bert.zoo.records import Result, Row, Run, Source

@@ -10,9 +10,9 @@ from command_line import assert_refused, contents, run, workspace
 from onnxslim_bert.calibration.datasets import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.job.seal import UNTIMED, Gate, verdicts_on
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.proof.validate import validate
-from onnxslim_bert.release.seal import UNTIMED, Gate, verdicts_on
 
 MISSED = [
     (("--max-drop", "-50"), 3, "max-drop"),

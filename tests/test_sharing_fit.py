@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.sharing_fit import Dense, SharedFit
+from onnxslim_bert.rewriting.weights.sharing_fit import Dense, SharedFit
 
 ROWS = 301
 

@@ -6,8 +6,8 @@ import numpy as np
 from test_sharing_fit import dense
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.sharing_fit import Dense
-from onnxslim_bert.sharing_order import align, match
+from onnxslim_bert.rewriting.weights.sharing_fit import Dense
+from onnxslim_bert.rewriting.weights.sharing_order import align, match
 
 HIDDEN, HEADS, HEAD_DIM, NEURONS = 7, 3, 5, 11
 SHAPES = {

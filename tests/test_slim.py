@@ -15,14 +15,15 @@ from command_line import SPECIAL, assert_refused, contents, run, run_process, wo
 from graphs import feeds
 from oracles import assert_same_outputs
 
-from onnxslim_bert.lowering import lowered
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
-from onnxslim_bert.provenance import KEY, file_sha256
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.release.measured import read
-from onnxslim_bert.slim import slim
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.measured import read
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.slim import slim
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.lowering import lowered
+from onnxslim_bert.recipes.provenance import KEY
+from onnxslim_bert.recipes.recipe import Recipe
 
 EXACT = "canonicalize,fuse,first-token"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.sparsity import importance, keep_share, keep_two_of_four
+from onnxslim_bert.rewriting.weights.sparsity import importance, keep_share, keep_two_of_four
 
 WEIGHT = np.array([[1, -5], [-2, 4], [3, -3], [-4, 2], [5, -1]], np.float32)
 

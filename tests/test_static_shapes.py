@@ -6,9 +6,9 @@ import pytest
 from graphs import prepared
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import has_fixed_shape, infer_shapes, renew_shapes
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.static_shapes import has_fixed_shape, infer_shapes, renew_shapes
 
 
 def model_of(nodes: list[gs.Node], inputs: list[gs.Tensor], outputs: list[gs.Tensor]) -> Model:

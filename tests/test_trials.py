@@ -5,10 +5,10 @@ import pytest
 from graphs import batches, prepared, trials
 from oracles import answers
 
-from onnxslim_bert.contract import Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.rewriting.trials import Trials
 
 HELD_BACK = ((4, 7), (3, 11))
 

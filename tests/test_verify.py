@@ -14,12 +14,12 @@ from command_line import ROOT, assert_refused, contents, run, workspace
 
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.errors import AccuracyGateError, GateError
-from onnxslim_bert.provenance import KEY, MEASURED
-from onnxslim_bert.release.measured import Asked, Measured, read, record
-from onnxslim_bert.release.rows_again import rows_again
-from onnxslim_bert.release.trailer import content_end
-from onnxslim_bert.release.verification import Check, Verification
-from onnxslim_bert.release.verify import Now, verify
+from onnxslim_bert.inspection.verify.rows_again import rows_again
+from onnxslim_bert.inspection.verify.verification import Check, Verification
+from onnxslim_bert.inspection.verify.verify import Now, verify
+from onnxslim_bert.job.measured import Asked, Measured, read, record
+from onnxslim_bert.job.trailer import content_end
+from onnxslim_bert.recipes.provenance import KEY, MEASURED
 from onnxslim_bert.targets.table import target_named
 
 BUDGETS = ("--max-drop", "60", "--min-agreement", "40", "--max-size", "1MB")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from graphs import batches, fixture, prepared, trials
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.int32_inputs import Int32Inputs
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.trials import Trials
-from onnxslim_bert.watch import Watch
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.rewriting.trials import Trials
 
 HELD_BACK = ((4, 7), (3, 11))
 

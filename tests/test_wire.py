@@ -9,8 +9,8 @@ from graphs import fixture
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.model import Model
-from onnxslim_bert.wire import STAYS_IN_FILE, read_skeleton, release, serialized
+from onnxslim_bert.graph.wire import STAYS_IN_FILE, read_skeleton, release, serialized
+from onnxslim_bert.model.onnx_model import Model
 
 
 def one_table(values: np.ndarray, path: Path) -> onnx.ModelProto:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.fidelity import Fidelity
 from onnxslim_bert.proof.intervals import Interval
-from onnxslim_bert.provenance import Provenance
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.provenance import Provenance
 from onnxslim_bert.zoo.planning.plan import Planned
 from onnxslim_bert.zoo.records import Result, Timed
 from onnxslim_bert.zoo.store.state import TaskState

@@ -14,12 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.machine import host, instruction_sets, int8_advice
 from onnxslim_bert.proof.bench import interleave
-from onnxslim_bert.proof.host import host
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
-from onnxslim_bert.runtime import CPU, session_options
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
-from onnxslim_bert.targets.isa import instruction_sets, int8_advice
 
 WRITTEN = "u8 x s8"  # by quantize-static and quantize-dynamic
 PRECISE = {"session.x64quantprecision": "1"}

@@ -20,7 +20,7 @@ from peer_trial import CANDIDATES, Settings, run
 
 from onnxslim_bert import __version__
 from onnxslim_bert.errors import SlimError
-from onnxslim_bert.proof.host import host
+from onnxslim_bert.machine import host
 
 
 def main() -> None:

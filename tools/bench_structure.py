@@ -23,7 +23,7 @@ from structure_trial import Settings, Workbench
 
 from onnxslim_bert import __version__
 from onnxslim_bert.errors import SlimError
-from onnxslim_bert.proof.host import host
+from onnxslim_bert.machine import host
 
 PEER = "onnxsim"
 

@@ -20,21 +20,21 @@ from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.compile_context import compile_contexts, default_outputs
+from onnxslim_bert.device.compile_context import compile_contexts, default_outputs
 from onnxslim_bert.errors import DataError, SlimError
-from onnxslim_bert.lowering import LOWERINGS, Mode, lowering
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.prediction.predict import PREDICTED, predict
-from onnxslim_bert.preparation import make_trials
+from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.prepare import make_trials
+from onnxslim_bert.machine import host
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import Outputs, answer, evaluate
-from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.proof.host import host
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.lowering import LOWERINGS, Mode, lowering
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.prediction.predict import PREDICTED, predict
 from onnxslim_bert.targets.session import open_on
 from onnxslim_bert.targets.table import TARGETS
 

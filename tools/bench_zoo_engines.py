@@ -17,7 +17,7 @@ import numpy as np
 from distributed import LocalCluster
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.proof.host import host
+from onnxslim_bert.machine import host
 from onnxslim_bert.proof.intervals import paired_ratio
 from onnxslim_bert.zoo.engines.dask_engine import DaskEngine
 from onnxslim_bert.zoo.engines.local import LocalEngine

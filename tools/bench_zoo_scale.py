@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from onnxslim_bert.report_page.document import load_document
-from onnxslim_bert.report_page.page import render
 from onnxslim_bert.zoo.engines.local import LocalEngine
 from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
+from onnxslim_bert.zoo.page.document import load_document
+from onnxslim_bert.zoo.page.page import render
 from onnxslim_bert.zoo.planning.zoo_file import parse_zoo
 from onnxslim_bert.zoo.run import run_zoo
 from onnxslim_bert.zoo.store.storage import Storage

@@ -32,8 +32,8 @@ from tiny_models import FAMILIES, HEAD_DIM, HEADS, SIZES, build, classifier, ran
 from torch import nn
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.export import ROWS, TOKENS, example_feeds
-from onnxslim_bert.torch_export import Axes, Exporter, export_module, quiet, strip
+from onnxslim_bert.export.hugging_face import ROWS, TOKENS, example_feeds
+from onnxslim_bert.export.torch_export import Axes, Exporter, export_module, quiet, strip
 
 EXPORTS: tuple[tuple[str, Exporter, int, str], ...] = (
     ("ts13-eager", "torchscript", 13, "eager"),

@@ -15,14 +15,14 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from onnxslim_bert.inspection.verify.verification import Verification
+from onnxslim_bert.job.quantize import Result
+from onnxslim_bert.job.search.run import Searched
+from onnxslim_bert.job.slim import Slimmed
+from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Bench
-from onnxslim_bert.proof.host import Host
+from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.proof.validation import Validation
-from onnxslim_bert.quantize import Result
-from onnxslim_bert.release.verification import Verification
-from onnxslim_bert.report import SCHEMA
-from onnxslim_bert.search.run import Searched
-from onnxslim_bert.slim import Slimmed
 from onnxslim_bert.zoo.differences.diff import Diff
 from onnxslim_bert.zoo.records import Run
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.export.torch_export import OPSETS
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.intervals import wilson
-from onnxslim_bert.torch_export import OPSETS
 
 CARD = """\
 ---

@@ -12,16 +12,16 @@ from measured import ProgramError, measure
 from peer_table import Export, Row
 from peers import PEERS, Job, without_types
 
-from onnxslim_bert.encoder import Encoder
 from onnxslim_bert.errors import DataError, SlimError
-from onnxslim_bert.model import Model
-from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs, evaluate
-from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 BASE = "fp32"
 

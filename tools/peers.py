@@ -19,7 +19,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
 
 from onnxslim_bert.calibration.batches import Batch, Batches
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.job.data import Sources
 
 # Operators with weights: with Gather and EmbedLayerNormalization the embeddings become int8 as well.
 WEIGHTED = ("MatMul", "Gemm", "Attention", "Gather", "EmbedLayerNormalization")

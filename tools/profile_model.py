@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxslim_bert.proof.signature import input_dtypes
-from onnxslim_bert.runtime import CPU, session_options
+from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.graph.signature import input_dtypes
 
 DENSE = ("MatMul", "Gemm", "FusedGemm", "FusedMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QAttention")
 CONTAINERS = ("If",)  # their time is that of the nodes inside

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import ge, le
 from typing import Literal
 
-from onnxslim_bert.encoder import Encoder
+from onnxslim_bert.model.encoder import Encoder
 
 Figure = Literal["drop", "cosine", "speed-up", "MB"]
 

@@ -22,8 +22,8 @@ from peers import Job, calibration
 from structure_cases import Cut
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, producer
+from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.onnx_model import Model
 
 Feeds = dict[str, Array]
 

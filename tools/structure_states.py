@@ -6,7 +6,7 @@ import numpy as np
 from structure_trial import canonical
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.passes.first_token import find_selection
+from onnxslim_bert.model.selection import find_selection
 
 
 def write_states(path: Path, output: Path) -> None:

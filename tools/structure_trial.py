@@ -14,17 +14,17 @@ from structure_table import Row
 
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, ModelError, SlimError
+from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.inspection.flops import flops_by_part
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
-from onnxslim_bert.pipeline import run_recipe
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.slim import slim
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs, evaluate
-from onnxslim_bert.proof.footprint import model_bytes
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.slim import slim
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 BASE = "fp32"
 JUDGED = 512  # rows, neither calibrated nor evaluated on, that choose among mixtures

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
 from onnxslim_bert.calibration.datasets import load_dataset
-from onnxslim_bert.export import export_encoder
+from onnxslim_bert.export.hugging_face import export_encoder
 
 FOLDER = Path(__file__).parents[1] / "models" / "sst2-tiny"
 SIZE = Size(layers=(0, 1, 3, 5), hidden=192, ffn=384, positions=128)

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from onnxslim_bert import __version__
-from onnxslim_bert.blas import BLAS_THREADS
 from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.errors import SlimError
+from onnxslim_bert.machine import BLAS_THREADS
 
 COMMANDS = {
     "inspect": "Print the encoder found in a model, and what a pass could do with it.",

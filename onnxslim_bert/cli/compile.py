@@ -32,7 +32,7 @@ def compile(model: Path, name: str, socs: tuple[str, ...], output: Path | None, 
     onnxslim compile model.qnn.onnx --soc 57
     onnxslim compile model.qnn.onnx --soc 43 --soc 57 --soc 69 -o model.ctx.onnx
     """
-    from onnxslim_bert.compile_context import compile_contexts, default_outputs
+    from onnxslim_bert.device.compile_context import compile_contexts, default_outputs
     from onnxslim_bert.targets.table import target_named
 
     target = target_named(name)

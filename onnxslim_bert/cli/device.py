@@ -118,10 +118,10 @@ def run(
     from onnxslim_bert.device.adb import connect
     from onnxslim_bert.device.answers import compare
     from onnxslim_bert.device.bundle import open_bundle
-    from onnxslim_bert.device.documents import write_document
     from onnxslim_bert.device.manifest import RESULTS
     from onnxslim_bert.device.run import run_on_device
-    from onnxslim_bert.output import check_output, write_atomically
+    from onnxslim_bert.graph.files import check_output, write_atomically
+    from onnxslim_bert.proof.documents import write_document
 
     opened = open_bundle(bundle)
     output = output or bundle / RESULTS

@@ -28,8 +28,8 @@ def explain(model: Path, target: str, seq: int | None, batch: int, as_json: bool
     onnxslim explain model.onnx --target nnapi --seq 64 --json
     """
     from onnxslim_bert.cli.options import refuse_ignored
-    from onnxslim_bert.explain import describe
-    from onnxslim_bert.explain import explain as run_explain
+    from onnxslim_bert.targets.explain import describe
+    from onnxslim_bert.targets.explain import explain as run_explain
 
     if seq is None:
         refuse_ignored(["batch"], "without --seq")

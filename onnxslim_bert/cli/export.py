@@ -44,7 +44,7 @@ def export(
     onnxslim export ./my-bert -o model.onnx --exporter torchscript --attention eager
     onnxslim export google/electra-small-discriminator -o electra.onnx --opset 20
     """
-    from onnxslim_bert.export import export_encoder
+    from onnxslim_bert.export.hugging_face import export_encoder
 
     written = export_encoder(source, output, exporter=exporter, attention=attention, opset=opset, overwrite=force)
     click.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, agrees with PyTorch")

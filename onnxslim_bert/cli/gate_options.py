@@ -8,7 +8,7 @@ import click
 from onnxslim_bert.cli.options import Finite, refuse_ignored
 
 if TYPE_CHECKING:
-    from onnxslim_bert.release.seal import Gate
+    from onnxslim_bert.job.seal import Gate
 
 BUDGETS = ["max_drop", "min_agreement", "min_speedup", "max_size"]
 
@@ -30,8 +30,8 @@ def gate_of(
     max_drop: float | None, min_agreement: float | None, min_speedup: float | None, max_size: str | None, strict: bool
 ) -> "Gate":
     """What the options say together. Raises UsageError for --strict with nothing to be strict about."""
+    from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.proof.gates import Budgets, parse_size
-    from onnxslim_bert.release.seal import Gate
 
     budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
     if budgets == Budgets():

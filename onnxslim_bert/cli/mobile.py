@@ -28,7 +28,7 @@ def mobile(model: Path, output: Path, style: str, as_json: bool) -> None:
     onnxslim mobile model.onnx -o phone
     onnxslim mobile model.onnx -o phone --style fixed
     """
-    from onnxslim_bert.mobile import write_mobile
+    from onnxslim_bert.device.mobile import write_mobile
 
     done = write_mobile(model, output, "fixed" if style == "fixed" else "runtime")
     if as_json:

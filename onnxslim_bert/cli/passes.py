@@ -19,7 +19,7 @@ def passes(name: str | None) -> None:
     """
     from onnxslim_bert.errors import PassError
     from onnxslim_bert.passes import PASSES
-    from onnxslim_bert.recipe import nearest
+    from onnxslim_bert.recipes.recipe import nearest
 
     if name is None:
         for known, kind in PASSES.items():

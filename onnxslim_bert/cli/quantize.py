@@ -13,9 +13,9 @@ from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
-    from onnxslim_bert.lowering import Mode
-    from onnxslim_bert.making import Saturating
-    from onnxslim_bert.quantize import Result
+    from onnxslim_bert.job.make import Saturating
+    from onnxslim_bert.job.quantize import Result
+    from onnxslim_bert.recipes.lowering import Mode
     from onnxslim_bert.targets.placement import Placement
 
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
@@ -127,11 +127,11 @@ def quantize(
     onnxslim quantize model.onnx --target qnn --seq 32,64,128 --calib sst2
     onnxslim quantize model.onnx --target openvino --data sst2
     """
-    from onnxslim_bert.options import Options
+    from onnxslim_bert.job.data import Sources
+    from onnxslim_bert.job.options import Options
+    from onnxslim_bert.job.quantize import default_output, quantize_files
+    from onnxslim_bert.proof.documents import report_json, report_path
     from onnxslim_bert.proof.gates import enforce
-    from onnxslim_bert.quantize import default_output, quantize_files
-    from onnxslim_bert.report import report_json, report_path
-    from onnxslim_bert.sources import Sources
 
     if calib is None:
         refuse_ignored(["rows"], "without --calib")
@@ -176,7 +176,7 @@ def show(result: "Result") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onnxslim_bert.inspection.wording import si
+    from onnxslim_bert.proof.wording import si
 
     for done in result.steps:
         click.echo(f"{done.step}: {done.note}")

@@ -25,12 +25,12 @@ def report(run: Path, output: Path | None, models: tuple[str, ...], force: bool)
     from dataclasses import replace
 
     from onnxslim_bert.cli.tables import console
-    from onnxslim_bert.output import check_output, write_atomically
-    from onnxslim_bert.report_page.charts import check_installed
-    from onnxslim_bert.report_page.document import load_document
-    from onnxslim_bert.report_page.page import render
-    from onnxslim_bert.report_page.reduce import only
-    from onnxslim_bert.run_summary import summary
+    from onnxslim_bert.graph.files import check_output, write_atomically
+    from onnxslim_bert.zoo.page.charts import check_installed
+    from onnxslim_bert.zoo.page.document import load_document
+    from onnxslim_bert.zoo.page.page import render
+    from onnxslim_bert.zoo.page.reduce import only
+    from onnxslim_bert.zoo.summary import summary
 
     written = output or (run if run.is_dir() else run.parent) / "report.html"
     check_installed()

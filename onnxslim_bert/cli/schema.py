@@ -12,8 +12,8 @@ def schema(name: str | None) -> None:
     onnxslim schema
     onnxslim schema quantize-report > quantize-report.schema.json
     """
-    from onnxslim_bert.release.schema import schema as schema_text
-    from onnxslim_bert.release.schema import titles
+    from onnxslim_bert.inspection.verify.schema import schema as schema_text
+    from onnxslim_bert.inspection.verify.schema import titles
 
     if name is not None:
         click.echo(schema_text(name), nl=False)

@@ -11,8 +11,8 @@ from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, ref
 from onnxslim_bert.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from onnxslim_bert.search.run import Searched
-    from onnxslim_bert.slim import Slimmed
+    from onnxslim_bert.job.search.run import Searched
+    from onnxslim_bert.job.slim import Slimmed
 
 
 @click.command(
@@ -107,17 +107,17 @@ def slim(
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
-    from onnxslim_bert.lowering import lowered
-    from onnxslim_bert.options import Options
+    from onnxslim_bert.job.data import Sources
+    from onnxslim_bert.job.options import Options
+    from onnxslim_bert.job.seal import OPEN
+    from onnxslim_bert.job.search.run import search_files
+    from onnxslim_bert.job.search.targets import Targets
+    from onnxslim_bert.job.slim import Slimmed
+    from onnxslim_bert.job.slim import slim as run_slim
+    from onnxslim_bert.proof.documents import report_json
     from onnxslim_bert.proof.gates import enforce, parse_size
-    from onnxslim_bert.recipe import Recipe
-    from onnxslim_bert.release.seal import OPEN
-    from onnxslim_bert.report import report_json
-    from onnxslim_bert.search.run import search_files
-    from onnxslim_bert.search.targets import Targets
-    from onnxslim_bert.slim import Slimmed
-    from onnxslim_bert.slim import slim as run_slim
-    from onnxslim_bert.sources import Sources
+    from onnxslim_bert.recipes.lowering import lowered
+    from onnxslim_bert.recipes.recipe import Recipe
 
     targeted = target_speedup is not None or target_size is not None
     searches = targeted or (recipe is None and max_drop is not None)
@@ -188,8 +188,8 @@ def show(result: "Searched | Slimmed") -> None:
     """Print what was done, or found, and what it is worth."""
     from onnxslim_bert.cli.comparison_lines import compared
     from onnxslim_bert.cli.quantize import where
-    from onnxslim_bert.inspection.wording import si
-    from onnxslim_bert.slim import Slimmed
+    from onnxslim_bert.job.slim import Slimmed
+    from onnxslim_bert.proof.wording import si
 
     if isinstance(result, Slimmed):
         for done in result.steps:

@@ -23,7 +23,7 @@ class SummaryFiles:
 
     def check(self, inputs: Iterable[Path] = ()) -> None:
         """Before the work: raise OutputError for a file that cannot be written, or is one of `inputs`."""
-        from onnxslim_bert.output import check_output
+        from onnxslim_bert.graph.files import check_output
 
         given = list(inputs)
         if self.junit:
@@ -38,9 +38,9 @@ class SummaryFiles:
 
         cases, fails: as `proof.junit.junit` takes them.
         """
-        from onnxslim_bert.output import write_atomically
+        from onnxslim_bert.graph.files import write_atomically
+        from onnxslim_bert.inspection.verify.markdown import append
         from onnxslim_bert.proof.junit import junit
-        from onnxslim_bert.release.markdown import append
 
         if self.junit:
             write_atomically(self.junit, [junit(suite, cases, fails)], overwrite=self.force)

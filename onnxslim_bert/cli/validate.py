@@ -83,10 +83,10 @@ def validate(
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
     from onnxslim_bert.cli.validation_tables import show, show_all
+    from onnxslim_bert.inspection.verify.markdown import validation_summary
     from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
     from onnxslim_bert.proof.validate import validate_all
     from onnxslim_bert.proof.validation import document
-    from onnxslim_bert.release.markdown import validation_summary
     from onnxslim_bert.targets.table import CPU
 
     files.check([base, *candidates])

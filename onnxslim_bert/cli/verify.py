@@ -10,7 +10,7 @@ from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
-    from onnxslim_bert.release.verification import Verification
+    from onnxslim_bert.inspection.verify.verification import Verification
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -56,10 +56,10 @@ def verify(
     onnxslim verify release/model.int8.onnx --base model.onnx --data labelled.tsv
     onnxslim verify model.int8.onnx --allow-missing-data --json --junit verify.xml
     """
-    from onnxslim_bert.release.markdown import verification_summary
-    from onnxslim_bert.release.verify import Now
-    from onnxslim_bert.release.verify import verify as run_verify
-    from onnxslim_bert.report import report_json
+    from onnxslim_bert.inspection.verify.markdown import verification_summary
+    from onnxslim_bert.inspection.verify.verify import Now
+    from onnxslim_bert.inspection.verify.verify import verify as run_verify
+    from onnxslim_bert.proof.documents import report_json
 
     if strict and allow_missing_data:
         raise click.UsageError("--allow-missing-data passes what --strict fails: give one of them")

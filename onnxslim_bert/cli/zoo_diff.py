@@ -70,7 +70,7 @@ def diff(
     onnxslim zoo diff out-1.4 out
     onnxslim zoo diff out-1.4/run.json out --max-slowdown 25 --markdown summary.md --junit diff.xml
     """
-    from onnxslim_bert.report import report_json
+    from onnxslim_bert.proof.documents import report_json
     from onnxslim_bert.zoo.differences.diff import diff as diff_runs
     from onnxslim_bert.zoo.differences.diff_tables import diff_summary
     from onnxslim_bert.zoo.differences.regressions import Limits, check

@@ -34,7 +34,7 @@ def init(folder: Path, output: Path, calib: str, force: bool) -> None:
     onnxslim zoo init models
     onnxslim zoo init models --calib sst2 -o models/zoo.toml
     """
-    from onnxslim_bert.output import check_output, write_atomically
+    from onnxslim_bert.graph.files import check_output, write_atomically
     from onnxslim_bert.zoo.planning.init import propose
 
     check_output(output, overwrite=force)

@@ -59,15 +59,15 @@ def run(
     """
     from onnxslim_bert.cli.tables import console
     from onnxslim_bert.cli.zoo_watch import watching
-    from onnxslim_bert.inspection.wording import plural
-    from onnxslim_bert.release.markdown import run_summary
-    from onnxslim_bert.report import report_json
-    from onnxslim_bert.run_summary import summary
+    from onnxslim_bert.inspection.verify.markdown import run_summary
+    from onnxslim_bert.proof.documents import report_json
+    from onnxslim_bert.proof.wording import plural
     from onnxslim_bert.zoo.engines.named import engine_named
     from onnxslim_bert.zoo.planning.init import propose
     from onnxslim_bert.zoo.planning.zoo_file import read_zoo
     from onnxslim_bert.zoo.rows import exit_code, verdicts_of
     from onnxslim_bert.zoo.run import run_zoo
+    from onnxslim_bert.zoo.summary import summary
 
     if (plan / "zoo.toml").is_file():
         plan = plan / "zoo.toml"

@@ -24,7 +24,7 @@ def status(output: Path, as_json: bool) -> None:
 
     A run that goes on in another process is not disturbed.
     """
-    from onnxslim_bert.report import report_json
+    from onnxslim_bert.proof.documents import report_json
     from onnxslim_bert.zoo.documents import STATE
     from onnxslim_bert.zoo.store.state import State
 
@@ -41,7 +41,7 @@ def status(output: Path, as_json: bool) -> None:
 def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
     """Print the tasks, how many there are of each status, and who works on them."""
     from onnxslim_bert.cli.tables import console, plain_table
-    from onnxslim_bert.inspection.wording import si
+    from onnxslim_bert.proof.wording import si
 
     table = plain_table("task", "status", "began", "wall", "CPU", "memory", "")
     for task in tasks:

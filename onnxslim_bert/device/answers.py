@@ -12,10 +12,10 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.inputs import role_of
 from onnxslim_bert.device.bundle import Bundle
-from onnxslim_bert.device.documents import read_document
 from onnxslim_bert.device.manifest import Output, Results, vector_file
 from onnxslim_bert.device.vectors import unpack
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.proof.evaluation import choose_output, one_per_row
 from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
 

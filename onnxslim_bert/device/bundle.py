@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.device.documents import read_document
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, Manifest
 from onnxslim_bert.device.vectors import unpack
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.targets.table import TARGETS
 
 

@@ -15,16 +15,15 @@ from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.device.bundle import sha256_of
-from onnxslim_bert.device.documents import write_document
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, Plan, vector_file
 from onnxslim_bert.device.runner import OPTIONS
 from onnxslim_bert.device.vectors import pack
 from onnxslim_bert.errors import DataError, ModelError, OutputError
-from onnxslim_bert.output import check_output, staging
+from onnxslim_bert.graph.files import check_output, model_files, staging
+from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.proof.documents import write_document
 from onnxslim_bert.proof.evaluation import Progress, choose_output, run
-from onnxslim_bert.proof.footprint import model_files
-from onnxslim_bert.proof.signature import fixed_shape, input_dtypes
-from onnxslim_bert.runtime import open_session
 from onnxslim_bert.targets.table import TARGETS
 
 LONGEST = 128  # tokens kept of a text where no length is asked for

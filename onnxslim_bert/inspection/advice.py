@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import DataError, SlimError
-from onnxslim_bert.inspection.wording import si
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import FORMS, PASSES
-from onnxslim_bert.passes.quantize_static import dense_layers
+from onnxslim_bert.proof.wording import si
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 INT8 = ("quantize-static", "quantize-dynamic")
 FOR_TARGETS = {*(kind.name for kind in FORMS), "quantize-qdq"}  # `explain` says what those are good for

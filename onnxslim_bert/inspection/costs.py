@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.embeddings import table_of
+from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.inspection.flops import flops_by_part
 from onnxslim_bert.inspection.parts import PARTS, PartName, part_of_nodes
 from onnxslim_bert.inspection.sharing import Shared
-from onnxslim_bert.linear import is_linear, read_linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import producer
+from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.linear import is_linear, read_linear
+from onnxslim_bert.model.onnx_model import Model
 
 
 @dataclass(frozen=True)

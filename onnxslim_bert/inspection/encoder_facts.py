@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.encoder import Layer
+from onnxslim_bert.graph.probe import nodes_between
 from onnxslim_bert.inspection.norm_style import NormStyle, norm_style
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import nodes_between
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
 
 ACTIVATIONS = {
     "Gelu": "gelu",

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.graph.probe import MICROSOFT
+from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.inspection.producer import Producer, find_producer
-from onnxslim_bert.provenance import file_sha256
-from onnxslim_bert.regions import MICROSOFT
-from onnxslim_bert.wire import read_skeleton
 
 FUSED = frozenset(("LayerNormalization", "Gelu", "Attention", "RMSNormalization"))  # of the ONNX operator set
 INTEGER = ("quant", "integer", "qlinear", "qattention", "qembed", "qgemm", "nbits")  # in names, in lower case

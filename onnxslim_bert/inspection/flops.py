@@ -2,12 +2,12 @@
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.encoder import Layer
+from onnxslim_bert.graph.probe import constant, nodes_between
 from onnxslim_bert.inspection.parts import PartName
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import constant, nodes_between
-from onnxslim_bert.tokenwise import is_tokenwise
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.tokenwise import is_tokenwise
 
 SELECTS = frozenset(("Gather", "GatherND", "Slice", "ReduceMean", "ReduceSum", "ReduceMax"))
 ATTENTION, FEED_FORWARD = frozenset(("query", "key", "value", "output")), frozenset(("up", "down"))

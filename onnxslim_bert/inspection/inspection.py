@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert import __version__
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.inspection.advice import Advice, advise
 from onnxslim_bert.inspection.costs import Cost, measure_costs
@@ -13,10 +12,11 @@ from onnxslim_bert.inspection.encoder_facts import EncoderFacts, encoder_facts
 from onnxslim_bert.inspection.file_facts import FileFacts, read_facts
 from onnxslim_bert.inspection.problems import find_problems
 from onnxslim_bert.inspection.sharing import Shared, find_shared
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.rewriting.contract import Context
 
 # What other tools write in place of an encoder's parts, and this one does not take apart.
 UNREAD = frozenset(

@@ -4,7 +4,7 @@ from typing import Literal
 
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 
 COPIES = frozenset(("Slice", "Gather", "Reshape", "Squeeze", "QuantizeLinear", "DequantizeLinear", "Cast"))
 

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from onnxslim_bert.encoder import Encoder
+from onnxslim_bert.graph.probe import nodes_between
 from onnxslim_bert.inspection.norm_style import pre_norms
-from onnxslim_bert.linear import is_linear, read_linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import nodes_between
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.linear import is_linear, read_linear
+from onnxslim_bert.model.onnx_model import Model
 
 PartName = Literal["embeddings", "attention", "feed-forward", "head", "other"]
 PARTS: tuple[PartName, ...] = ("embeddings", "attention", "feed-forward", "head", "other")

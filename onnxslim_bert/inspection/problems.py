@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.inspection.file_facts import FileFacts
 from onnxslim_bert.inspection.sharing import Shared
-from onnxslim_bert.inspection.wording import numbered_layers, si
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.proof.wording import numbered_layers, si
 
 WORTH_SAYING = 0.01  # share of the weights that is stored twice
 

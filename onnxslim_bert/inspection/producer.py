@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxslim_bert.provenance import KEY
+from onnxslim_bert.recipes.provenance import KEY
 
 NUMBERED = re.compile(r"[A-Z]\w*_\d+")  # the node names of TorchScript before PyTorch 1.13: MatMul_12
 PRODUCERS = {"tf2onnx": "tf2onnx", "keras2onnx": "keras2onnx", "PaddlePaddle": "paddle2onnx"}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.encoder import Encoder
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.onnx_model import Model
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxslim_bert.cache import Cache, key_of
+from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.proof.evaluation import Outputs, Progress, evaluate
-from onnxslim_bert.proof.footprint import model_files
-from onnxslim_bert.provenance import file_sha256
 
 
 def evaluate_once(

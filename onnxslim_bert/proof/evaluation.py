@@ -12,9 +12,9 @@ from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.proof.fidelity import Kind, mean_pooled
-from onnxslim_bert.proof.signature import fixed_shape, input_dtypes
-from onnxslim_bert.runtime import open_session
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 

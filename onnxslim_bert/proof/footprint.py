@@ -13,8 +13,8 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.targets.setup import CPU_SETUP, Setup
-from onnxslim_bert.wire import read_skeleton
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,6 @@ def footprint(
         idle_bytes=int(np.median([run["idle_bytes"] for run in runs])),
         launches=launches,
     )
-
-
-def model_bytes(path: Path) -> int:
-    """Bytes of the file and of every external data file that its weights name."""
-    return sum(file.stat().st_size for file in model_files(path))
-
-
-def model_files(path: Path) -> list[Path]:
-    """The file and every external data file that its weights name. Raises ModelError when one is missing."""
-    skeleton, _ = read_skeleton(path)
-    entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
-    named: set[str] = {entry.value for entry in entries if entry.key == "location"}
-    missing = [name for name in sorted(named) if not (path.parent / name).is_file()]
-    if missing:
-        raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
-    return [path, *(path.parent / name for name in sorted(named))]
 
 
 def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool, setup: Setup) -> dict[str, float]:

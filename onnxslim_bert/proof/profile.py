@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.sessions import run, session_options
 from onnxslim_bert.proof.workload import Feeds
-from onnxslim_bert.runtime import run, session_options
 from onnxslim_bert.targets.setup import attach
 from onnxslim_bert.targets.target import Target
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.proof.bench import Bench, Entry, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import Progress, answer, evaluate
-from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.proof.verdicts import judge
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import CPU_ONLY, Places
 from onnxslim_bert.targets.table import CPU
-from onnxslim_bert.wire import read_skeleton
 
 ROUNDS = 100  # timed runs for a speed-up's interval
 NO_BUDGETS = Budgets()

@@ -11,8 +11,8 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.signature import fixed_shape
 from onnxslim_bert.proof.evaluation import feed_batches, run
-from onnxslim_bert.proof.signature import fixed_shape
 
 Feeds = Mapping[str, Array]
 

@@ -15,9 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ProviderError, SlimError
-from onnxslim_bert.proof.host import Host, host
+from onnxslim_bert.machine import Host, Int8Advice, host, instruction_sets, int8_advice
 from onnxslim_bert.targets.int8_kernels import Int8Kernels, int8_kernels
-from onnxslim_bert.targets.isa import Int8Advice, instruction_sets, int8_advice
 from onnxslim_bert.targets.session import open_on
 from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.targets.target import Target

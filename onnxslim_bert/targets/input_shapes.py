@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.wire import read_skeleton
+from onnxslim_bert.graph.wire import read_skeleton
 
 
 def open_input(path: Path) -> str:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.runtime import CPU, session_options
+from onnxslim_bert.graph.sessions import CPU, session_options
 
 ROWS, INNER, COLUMNS = 128, 768, 768
 REPEATS = 5

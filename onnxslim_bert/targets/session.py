@@ -8,7 +8,7 @@ from typing import NamedTuple
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ModelError, ProviderError, one_line
-from onnxslim_bert.runtime import session_options
+from onnxslim_bert.graph.sessions import session_options
 from onnxslim_bert.targets.assignment import RECORD, placement_of
 from onnxslim_bert.targets.input_shapes import free_dimensions, open_input
 from onnxslim_bert.targets.native_output import native_output

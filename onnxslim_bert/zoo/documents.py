@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import cattrs
 
 from onnxslim_bert.errors import DataError, one_line
-from onnxslim_bert.report import SCHEMA
+from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.zoo.records import Run
 
 RUN, STATE = "run.json", "zoo.sqlite"  # in the folder of a run

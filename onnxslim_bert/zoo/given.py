@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.export import TOKENIZER_FILES
-from onnxslim_bert.proof.footprint import model_bytes, model_files
-from onnxslim_bert.provenance import file_sha256
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.export.hugging_face import TOKENIZER_FILES
+from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
+from onnxslim_bert.job.data import Sources
 from onnxslim_bert.zoo.store.opened import opened
 
 Hash = Callable[[Path], str]  # sha256 of one file

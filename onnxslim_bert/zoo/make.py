@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.options import Options
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.quantize import Result as Quantized
+from onnxslim_bert.job.quantize import quantize_files
+from onnxslim_bert.job.slim import Slimmed, slim
 from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.provenance import Provenance, file_sha256
-from onnxslim_bert.quantize import Result as Quantized
-from onnxslim_bert.quantize import quantize_files
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.report import report_path
-from onnxslim_bert.slim import Slimmed, slim
+from onnxslim_bert.proof.documents import report_path
+from onnxslim_bert.recipes.provenance import Provenance
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import sources_of, unchanged

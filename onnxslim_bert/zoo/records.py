@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from onnxslim_bert.pipeline import Done
+from onnxslim_bert.job.search.sensitivity import Sensitivity
+from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.proof.host import Host
 from onnxslim_bert.proof.worst import Disagreement
-from onnxslim_bert.provenance import Provenance
-from onnxslim_bert.sensitivity import Sensitivity
+from onnxslim_bert.recipes.provenance import Provenance
+from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
 
 

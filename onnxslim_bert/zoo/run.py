@@ -9,8 +9,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from onnxslim_bert.errors import StorageError
-from onnxslim_bert.output import write_atomically
-from onnxslim_bert.report import report_json
+from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.proof.documents import report_json
 from onnxslim_bert.zoo.account import At, Job, account, at_of
 from onnxslim_bert.zoo.conductor import Conductor, Watch
 from onnxslim_bert.zoo.documents import RUN, STATE

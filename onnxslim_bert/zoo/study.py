@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import DataError, ModelError, PassError
 from onnxslim_bert.inspection.costs import measure_costs
 from onnxslim_bert.inspection.sharing import find_shared
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.prepare import check_vocabulary, fit_to, make_trials
+from onnxslim_bert.job.search.sensitivity import Sensitivity, layer_sensitivities
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.preparation import check_vocabulary, fit_to, make_trials
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sensitivity import Sensitivity, layer_sensitivities
-from onnxslim_bert.trials import Progress
+from onnxslim_bert.progress import Progress
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import sources_of, unchanged

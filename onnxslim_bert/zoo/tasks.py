@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.release.measured import Asked
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.measured import Asked
+from onnxslim_bert.machine import version_of, versions
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
-from onnxslim_bert.versions import version_of, versions
+from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given, Hash, given
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
@@ -87,7 +88,7 @@ class Tasks:
             "threads": first.options.threads,
             "seed": first.options.seed,
             "max_length": min(job.options.max_length for job, _, _ in jobs),
-            "versions": versions(first.target),
+            "versions": versions(TARGETS[first.target].extra),
         }
         name = f"{first.model} {first.target}"
         return _addressed("time", name, payload, first.target, None, _longest(job for job, _, _ in jobs))
@@ -121,7 +122,7 @@ def _addressed(
 
 def _versions(target: str, source: Given) -> dict[str, str]:
     """Of the software that makes something of `source`."""
-    return versions(target) | ({"transformers": version_of("transformers")} if source.legacy else {})
+    return versions(TARGETS[target].extra) | ({"transformers": version_of("transformers")} if source.legacy else {})
 
 
 def _places(job: Planned) -> dict[str, Any]:

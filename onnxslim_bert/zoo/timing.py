@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.errors import ModelError, ProviderError
-from onnxslim_bert.model import Model
-from onnxslim_bert.options import Options
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.preparation import Shape, fit_to
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.prepare import Shape, fit_to
+from onnxslim_bert.machine import host
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import Entry, bench, check_timeable
-from onnxslim_bert.proof.host import host
 from onnxslim_bert.proof.profile import profile
-from onnxslim_bert.proof.signature import fixed_axes
 from onnxslim_bert.proof.workload import Workload, same_feeds
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.targets.places import CPU_ONLY
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
-from onnxslim_bert.wire import read_skeleton
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Timed, Timing

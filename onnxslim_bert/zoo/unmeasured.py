@@ -1,6 +1,6 @@
 """What stands in a run for a study or a timing that came to no result: why."""
 
-from onnxslim_bert.proof.host import host
+from onnxslim_bert.machine import host
 from onnxslim_bert.zoo.conductor import UNENDED
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.records import Study, Timing

@@ -10,9 +10,9 @@ from oracles import values_of
 
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.collect import collect, real_rows
-from onnxslim_bert.contract import Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.unpad import Unpad

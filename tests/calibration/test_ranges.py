@@ -5,7 +5,7 @@ import pytest
 
 from onnxslim_bert.calibration.observers import OBSERVERS, Range
 from onnxslim_bert.calibration.ranges import METHODS, PERCENTILE, observer_of, quantizer_range
-from onnxslim_bert.int8 import activation_quantizer
+from onnxslim_bert.rewriting.int8.quantizers import activation_quantizer
 
 
 def spanned(method: str, values: np.ndarray) -> Range:

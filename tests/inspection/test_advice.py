@@ -8,8 +8,8 @@ from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 
 def advice(name: str) -> dict[str, tuple[bool, str]]:

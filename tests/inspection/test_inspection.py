@@ -14,10 +14,10 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.inspection.describe import describe
 from onnxslim_bert.inspection.encoder_facts import Table
 from onnxslim_bert.inspection.inspection import Inspection, inspect
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.provenance import Provenance, stamp
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.provenance import Provenance, stamp
+from onnxslim_bert.recipes.recipe import Recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 DESCRIBED = (

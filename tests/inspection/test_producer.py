@@ -7,7 +7,7 @@ from onnx import helper
 
 from onnxslim_bert.inspection.file_facts import read_facts
 from onnxslim_bert.inspection.producer import find_producer
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 
 SPELLINGS = {
     "torch.export": ("pytorch", ["node_MatMul_1"]),

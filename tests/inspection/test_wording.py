@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxslim_bert.inspection.wording import numbered_layers, plural, si
+from onnxslim_bert.proof.wording import numbered_layers, plural, si
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 from oracles import matrix, optimized
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
-from onnxslim_bert.regions import producer
+from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
 
 INTEGER_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
 

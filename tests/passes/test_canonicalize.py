@@ -9,8 +9,9 @@ from graphs import EVERY, EXPORTS, SOME, apply, every_padding, feeds, fixture, p
 from oracles import assert_same_outputs
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.model import Model
-from onnxslim_bert.passes.canonicalize import Canonicalize, merge_equal_constants, merge_equal_nodes
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.simplify import merge_equal_constants, merge_equal_nodes
+from onnxslim_bert.passes.canonicalize import Canonicalize
 
 CANONICAL = Canonicalize()
 

@@ -6,16 +6,16 @@ import pytest
 from graphs import SOME, apply, feeds, fixture, prepared
 from oracles import assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.dense_2d import Dense2d
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
-from onnxslim_bert.regions import constant
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, STANDARD, FIRST, FIX, FLAT = Canonicalize(), Fuse(style="standard"), FirstToken(), FixShapes(2, 7), Dense2d()
 

@@ -10,9 +10,11 @@ from oracles import answers, assert_same_outputs, matrix, values_of
 
 from onnxslim_bert.calibration.collect import real_rows
 from onnxslim_bert.calibration.observers import OBSERVERS
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.norm_form import layer_norm
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import nodes_between, opsets_of, run
+from onnxslim_bert.model.norm_form import layer_norm
+from onnxslim_bert.model.spans import find_spans, remove_layer
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.first_token import FirstToken
@@ -22,11 +24,9 @@ from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.unpad import Unpad
-from onnxslim_bert.pruning.bridge import best_map
-from onnxslim_bert.pruning.layers import find_spans, remove_layer
-from onnxslim_bert.regions import nodes_between, opsets_of, run
-from onnxslim_bert.surgery import Builder
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.rewriting.contract import Context
+from onnxslim_bert.rewriting.pruning.bridge import best_map
+from onnxslim_bert.rewriting.trials import Trials
 
 CANONICAL, FUSE, FIRST = Canonicalize(), Fuse(), FirstToken()
 CUT, DROP = DropLayers(refit=False), DropLayers()

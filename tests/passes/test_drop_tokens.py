@@ -8,9 +8,10 @@ from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared, 
 from oracles import Answers, answers, assert_layers, assert_same_answers, assert_same_outputs, values_of
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.attention import attention_style, emit_attention
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.write_attention import attention_style, emit_attention
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.drop_tokens import DropTokens, kept_counts
 from onnxslim_bert.passes.first_token import FirstToken
@@ -19,7 +20,6 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.unpad import Unpad
-from onnxslim_bert.surgery import Builder, redirect
 
 CANONICAL, FUSE, STANDARD, FIRST = Canonicalize(), Fuse(), Fuse(style="standard"), FirstToken()
 KEPT = "kept.{}"  # an input of the oracle: what layers from this one on may see

@@ -6,10 +6,11 @@ from graphs import EVERY, FAMILIES, SOME, apply, batches, every_padding, prepare
 from int8_oracles import assert_runs_in_integers
 from oracles import assert_layers, assert_same_outputs, matrix
 
-from onnxslim_bert.contract import Context, Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.inspection.encoder_facts import encoder_facts
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
@@ -20,7 +21,7 @@ from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.split_outliers import SplitOutliers
 from onnxslim_bert.passes.unpad import Unpad
-from onnxslim_bert.surgery import Builder, redirect
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 PROJECTED = ("albert", "electra")

@@ -7,13 +7,13 @@ import pytest
 from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared, reference, shared_graph
 from oracles import assert_layers, assert_same_outputs, values_of
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.surgery import Builder
 
 CANONICAL, FUSE, STANDARD, FIRST = Canonicalize(), Fuse(), Fuse(style="standard"), FirstToken()
 

@@ -10,14 +10,15 @@ import pytest
 from graphs import EVERY, SOME, apply, feeds, fixture, prepared
 from oracles import assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.simplify import bypass_same_shape
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
-from onnxslim_bert.passes.fix_shapes import FixShapes, bypass_same_shape, fold_uniform
+from onnxslim_bert.passes.fix_shapes import FixShapes, fold_uniform
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, FUSE, STANDARD, FIRST = Canonicalize(), Fuse(), Fuse(style="standard"), FirstToken()
 OTHERS = ("bert-dynamo23-sdpa", "bert-nomask", "bert-features-pooled", "bert-mlm", "fused-mha")

@@ -5,7 +5,7 @@ import pytest
 from graphs import SOME, apply, every_padding, prepared, reference
 from oracles import answers, matrix
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16

@@ -9,12 +9,12 @@ from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared, 
 from oracles import assert_same_outputs, optimized
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.gelu_form import find_gelus
-from onnxslim_bert.model import Model
-from onnxslim_bert.norm_form import find_norms
+from onnxslim_bert.graph.probe import nodes_between
+from onnxslim_bert.model.gelu_form import find_gelus
+from onnxslim_bert.model.norm_form import find_norms
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.regions import nodes_between
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 LAYERS = Counter(MatMul=18, Add=18, Sum=5, LayerNormalization=5, Gelu=3, MultiHeadAttention=3)

@@ -8,15 +8,15 @@ import pytest
 from graphs import SOME, apply, every_padding, fixture, prepared
 from oracles import assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.gelu_form import gelu
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import opsets_of, run
+from onnxslim_bert.model.gelu_form import gelu
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.gelu_tanh import COEFFICIENTS, GeluTanh, emit_gelu
-from onnxslim_bert.regions import opsets_of, run
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, FUSE, STANDARD, TANH = Canonicalize(), Fuse(), Fuse(style="standard"), GeluTanh()
 LARGEST_ERROR = {3: 4.8e-4, 5: 2.6e-5}

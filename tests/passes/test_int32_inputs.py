@@ -5,7 +5,7 @@ import pytest
 from graphs import EVERY, apply, every_padding, fixture, prepared
 from oracles import answers
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.int32_inputs import Int32Inputs

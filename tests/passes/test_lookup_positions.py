@@ -5,13 +5,13 @@ import pytest
 from graphs import EVERY, apply, feeds, fixture, prepared
 from oracles import assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.lookup_positions import LookupPositions, roberta_positions
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, FIX, LOOKUP = Canonicalize(), FixShapes(2, 7), LookupPositions()
 COUNTED = [name for name in EVERY if name.startswith(("roberta", "prenorm"))]

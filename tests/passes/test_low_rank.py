@@ -7,18 +7,19 @@ from int8_oracles import INTEGER_PRODUCTS
 from oracles import assert_same_outputs, matrix, optimized, values_of
 
 from onnxslim_bert.calibration.collect import real_rows
-from onnxslim_bert.contract import Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.inspection.flops import flops_by_part
 from onnxslim_bert.inspection.parts import part_of_nodes
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.low_rank import LowRank
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
-from onnxslim_bert.passes.quantize_static import QuantizeStatic, dense_layers
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.split_outliers import SplitOutliers
 from onnxslim_bert.passes.unpad import Unpad

@@ -7,13 +7,13 @@ import pytest
 from graphs import SOME, apply, every_padding, prepared
 from oracles import answers
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.gelu_tanh import GeluTanh
 from onnxslim_bert.passes.lower_opset import LowerOpset, why_not
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
+from onnxslim_bert.rewriting.contract import Context
 
 STEPS = (Canonicalize(), Fuse(style="standard"), GeluTanh(), UnfuseNorms())
 LOWER = LowerOpset()

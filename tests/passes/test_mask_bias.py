@@ -7,16 +7,16 @@ import pytest
 from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared
 from oracles import answers, assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.drop_tokens import DropTokens
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.mask_bias import MaskBias
-from onnxslim_bert.regions import constant
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, STANDARD, FIRST, MASK = Canonicalize(), Fuse(style="standard"), FirstToken(), MaskBias()
 BERT = [name for name in EVERY if name.startswith("bert")]  # every way in which an exporter writes a mask

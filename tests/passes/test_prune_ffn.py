@@ -5,15 +5,15 @@ import pytest
 from graphs import SOME, apply, every_padding, prepared, trials
 from oracles import answers, assert_same_outputs
 
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pruning.sensitivity import measure
-from onnxslim_bert.pruning.sites import find_sites
+from onnxslim_bert.rewriting.contract import Context
+from onnxslim_bert.rewriting.pruning.sensitivity import measure
+from onnxslim_bert.rewriting.pruning.sites import find_sites
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 OTHERS = ("bert-features", "bert-mlm-tied", "bert-nomask", "bert-dynamo23-sdpa", "fused-mha")

@@ -10,9 +10,9 @@ from oracles import answers, matrix
 
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.observers import Range
-from onnxslim_bert.contract import Change, Context, Pass
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
@@ -21,10 +21,10 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.passes.quantize_qdq import QuantizeQdq, attention_nodes, choose_narrow
 from onnxslim_bert.passes.split_sums import SplitSums
-from onnxslim_bert.qdq_graph import around_zero, dividing, of_bias, per_output, spanning
-from onnxslim_bert.qdq_ranges import MOVES, gelu_range
-from onnxslim_bert.regions import constant, producer
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.int8.qdq_ranges import MOVES, gelu_range
+from onnxslim_bert.rewriting.int8.qdq_writer import around_zero, dividing, of_bias, per_output, spanning
+from onnxslim_bert.rewriting.trials import Trials
 
 SHAPE = (2, 7)
 FIXED = FixShapes(*SHAPE)
@@ -158,7 +158,7 @@ def test_albert_s_weights_are_stored_once(export):
 
 def test_large_tables_are_int8_with_a_scale_a_row(monkeypatch):
     """The product of what two small tables give, to half a level of the row."""
-    monkeypatch.setattr("onnxslim_bert.qdq_form.FEWEST_ROWS", WORDS)
+    monkeypatch.setattr("onnxslim_bert.rewriting.int8.qdq_form.FEWEST_ROWS", WORDS)
     float_model = prepared("bert-ts17-eager", *FORM)
     table = float_model.array(float_model.encoder.embeddings.tables["word"])
     model = float_model.clone()

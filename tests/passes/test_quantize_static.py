@@ -13,11 +13,10 @@ from int8_oracles import (
 )
 from oracles import answers, assert_same_outputs, matrix, values_of
 
-from onnxslim_bert import int8_check
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.float_layers import layer_groups
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.layer_sets import layer_groups
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
@@ -26,6 +25,7 @@ from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.targets import int8_check
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 STATIC, QDQ = QuantizeStatic(), QuantizeStatic(format="qdq")

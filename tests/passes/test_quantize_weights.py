@@ -8,7 +8,8 @@ from int8_oracles import linears_of
 from oracles import answers, assert_same_outputs, matrix
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
@@ -16,7 +17,6 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.quantize_weights import QuantizeWeights
 from onnxslim_bert.passes.share_weights import ShareWeights
-from onnxslim_bert.regions import producer
 from onnxslim_bert.targets.session import open_on
 from onnxslim_bert.targets.table import TARGETS
 

@@ -8,9 +8,9 @@ from graphs import EVERY, SOME, apply, every_padding, prepared, trials
 from int8_oracles import INTEGER_PRODUCTS, linears_of, stored
 from oracles import answers, assert_same_answers, assert_same_outputs, optimized
 
-from onnxslim_bert.contract import Context, Pass
 from onnxslim_bert.errors import DataError, PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
@@ -20,12 +20,12 @@ from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.share_weights import ROLES, ShareWeights, measured
 from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.split_outliers import SplitOutliers
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.pruning.sites import find_sites
-from onnxslim_bert.pruning.surgery import keep_units, set_dense
-from onnxslim_bert.recipe import Recipe, Step
-from onnxslim_bert.sharing_order import align
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.recipes.recipe import Recipe, Step
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.contract import Context, Pass
+from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.surgery import keep_units, set_dense
+from onnxslim_bert.rewriting.weights.sharing_order import align
 
 CANONICAL, FUSE, STANDARD, FIRST = Canonicalize(), Fuse(), Fuse(style="standard"), FirstToken()
 TIED = ("bert-mlm", "bert-mlm-tied")

@@ -6,7 +6,7 @@ import pytest
 from graphs import EVERY, SOME, apply, every_padding, fixture, prepared, reference
 from oracles import assert_layers, assert_same_outputs
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse

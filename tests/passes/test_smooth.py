@@ -9,16 +9,17 @@ from int8_oracles import assert_runs_in_integers, linears_of
 from oracles import answers, matrix
 
 from onnxslim_bert.calibration.collect import collect
-from onnxslim_bert.contract import Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.int8 import activation_quantizer, quantize_columns
-from onnxslim_bert.int8_error import choose_scales, product_error
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.dense import group_sites
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.passes.smooth import Smooth, group_sites
+from onnxslim_bert.passes.smooth import Smooth
+from onnxslim_bert.rewriting.int8.error import choose_scales, product_error
+from onnxslim_bert.rewriting.int8.quantizers import activation_quantizer, quantize_columns
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 SMOOTH, STATIC = Smooth(), QuantizeStatic()

@@ -7,10 +7,10 @@ from oracles import answers, matrix
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.collect import collect
-from onnxslim_bert.contract import Want
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.linear import Linear
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse

@@ -6,7 +6,7 @@ from graphs import SOME, apply, batches, prepared
 from int8_oracles import INTEGER_PRODUCTS
 from oracles import assert_same_outputs, optimized
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic

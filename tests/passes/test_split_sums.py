@@ -7,7 +7,7 @@ import pytest
 from graphs import SOME, apply, every_padding, prepared
 from oracles import answers
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.split_sums import SplitSums

@@ -12,9 +12,9 @@ from oracles import answers, assert_same_answers, assert_same_outputs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.vocabulary import protected_ids
-from onnxslim_bert.contract import Change, Context
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.job.rewrite_tokenizer import rewrite_tokenizer
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
@@ -22,7 +22,7 @@ from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary, choose_tokens, kept_tokens, nearest_rows
 from onnxslim_bert.passes.unpad import Unpad
-from onnxslim_bert.rewrite_tokenizer import rewrite_tokenizer
+from onnxslim_bert.rewriting.contract import Change, Context
 
 CANONICAL = Canonicalize()
 SPECIAL = ("[PAD]", "<pad>", "[UNK]", "[CLS]", "[SEP]")

@@ -6,12 +6,12 @@ import pytest
 from graphs import SOME, apply, every_padding, fixture, prepared
 from oracles import assert_same_outputs, optimized
 
-from onnxslim_bert.model import Model
-from onnxslim_bert.norm_form import layer_norm
+from onnxslim_bert.graph.probe import opsets_of, run
+from onnxslim_bert.model.norm_form import layer_norm
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms, emit_norm
-from onnxslim_bert.regions import opsets_of, run
 
 CANONICAL, STANDARD, UNFUSE = Canonicalize(), Fuse(style="standard"), UnfuseNorms()
 

@@ -5,7 +5,7 @@ import pytest
 from graphs import EVERY, PADDINGS, SOME, apply, every_padding, feeds, fixture, prepared, reference, shared_graph
 from oracles import answers, assert_layers, assert_same_outputs, values_of
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse

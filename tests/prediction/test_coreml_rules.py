@@ -5,8 +5,8 @@ import onnx
 import pytest
 from tiny_graphs import noise, numbers, predicted, write_graph
 
-from onnxslim_bert.prediction.predict import predict, rules_of
-from onnxslim_bert.prediction.seen import seen_by_provider
+from onnxslim_bert.targets.prediction.predict import predict, rules_of
+from onnxslim_bert.targets.prediction.seen import seen_by_provider
 
 TAKEN = {
     "rank 3 by rank 2": ("(float[2,3,4] x) => (float[2,3,5] y) {y = MatMul(x, w)}", {"w": noise(4, 5)}),

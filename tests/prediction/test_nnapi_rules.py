@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_graphs import noise, numbers, predicted, write_graph
 
-from onnxslim_bert.prediction.predict import predict, rules_of
-from onnxslim_bert.prediction.seen import seen_by_provider
+from onnxslim_bert.targets.prediction.predict import predict, rules_of
+from onnxslim_bert.targets.prediction.seen import seen_by_provider
 
 HALF = {"p": np.array(0.5, np.float32)}
 TAKEN = {

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 
-from onnxslim_bert.prediction.partitions import Unit, pieces
+from onnxslim_bert.targets.prediction.partitions import Unit, pieces
 
 GRAPHS = {  # edges; nodes in capitals are taken; groups as they are found
     "a chain": ("A-B B-C", ["ABC"]),

@@ -20,11 +20,11 @@ from onnxslim_bert.passes.lower_opset import LowerOpset
 from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.passes.split_sums import SplitSums
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
-from onnxslim_bert.prediction import coreml, nnapi
-from onnxslim_bert.prediction.predict import PREDICTED, placement_of, predict, rules_of
-from onnxslim_bert.prediction.remedies import BY_OPERATOR, FIX_SHAPES, MASK, STANDARD
-from onnxslim_bert.prediction.seen import seen_by_provider
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.targets.prediction import coreml, nnapi
+from onnxslim_bert.targets.prediction.predict import PREDICTED, placement_of, predict, rules_of
+from onnxslim_bert.targets.prediction.remedies import BY_OPERATOR, FIX_SHAPES, MASK, STANDARD
+from onnxslim_bert.targets.prediction.seen import seen_by_provider
 
 LISTS = Path(onnxruntime.__file__).parent / "tools" / "mobile_helpers"
 

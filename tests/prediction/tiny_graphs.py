@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.prediction.predict import predict
 from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.prediction.predict import predict
 
 
 def write_graph(folder: Path, text: str, constants: Mapping[str, Array] | None = None, opset: int = 17) -> Path:

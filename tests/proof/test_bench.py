@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from onnxslim_bert.cli.bench import bench as command
 from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.proof.bench import bench, interleave
 from onnxslim_bert.proof.footprint import footprint
 from onnxslim_bert.proof.workload import Workload, same_feeds
-from onnxslim_bert.runtime import open_session
 
 TABLE = np.ones((100, 2), np.float32)
 

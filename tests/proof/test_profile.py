@@ -7,7 +7,7 @@ import pytest
 from graphs import feeds, fixture, prepared
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic

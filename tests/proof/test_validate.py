@@ -20,9 +20,9 @@ from onnxslim_bert.errors import (
     SizeGateError,
     SlimError,
 )
+from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs
-from onnxslim_bert.proof.footprint import model_bytes
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.intervals import Interval
 from onnxslim_bert.proof.validate import validate

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from onnxslim_bert.pruning.allocate import allocate
+from onnxslim_bert.rewriting.pruning.allocate import allocate
 
 
 def best(costs, damages, budget):

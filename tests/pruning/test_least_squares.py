@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.calibration.observers import Gram
-from onnxslim_bert.pruning.least_squares import (
-    channels,
-    eliminate,
-    moments,
-    refit,
-    squared_error,
-    with_ridge,
-)
+from onnxslim_bert.rewriting.pruning.least_squares import channels, eliminate, moments, refit, squared_error, with_ridge
 
 RIDGE = 0.03
 

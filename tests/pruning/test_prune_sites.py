@@ -8,9 +8,9 @@ from oracles import assert_same_outputs, matrix
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.pruning.prune import best_refit, prune
-from onnxslim_bert.pruning.sites import find_sites
-from onnxslim_bert.pruning.surgery import keep_units
+from onnxslim_bert.rewriting.pruning.prune import best_refit, prune
+from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.surgery import keep_units
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 

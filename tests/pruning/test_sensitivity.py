@@ -6,10 +6,10 @@ from graphs import SOME, prepared, trials
 
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.pruning.least_squares import channels, moments, refit, with_ridge
-from onnxslim_bert.pruning.sensitivity import RIDGE, Sensitivity, gram_wants, measure
-from onnxslim_bert.pruning.sites import Site, find_sites
-from onnxslim_bert.pruning.surgery import keep_units, matrix, set_reader
+from onnxslim_bert.rewriting.pruning.least_squares import channels, moments, refit, with_ridge
+from onnxslim_bert.rewriting.pruning.sensitivity import RIDGE, Sensitivity, gram_wants, measure
+from onnxslim_bert.rewriting.pruning.sites import Site, find_sites
+from onnxslim_bert.rewriting.pruning.surgery import keep_units, matrix, set_reader
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 SITE = Site("neurons", (0,), 8, 1)

@@ -5,13 +5,13 @@ import pytest
 from graphs import EVERY, SOME, prepared
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.pruning.sites import Site, find_sites
-from onnxslim_bert.regions import producer
-from onnxslim_bert.surgery import Builder
+from onnxslim_bert.rewriting.pruning.sites import Site, find_sites
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 OTHERS = ("bert-features", "bert-nomask", "bert-dynamo23-sdpa", "fused-mha")

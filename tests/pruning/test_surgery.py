@@ -9,15 +9,15 @@ from oracles import answers, assert_linear, assert_same_outputs, matrix
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.inspection.inspection import inspect
-from onnxslim_bert.model import Model
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
-from onnxslim_bert.pruning.least_squares import channels
-from onnxslim_bert.pruning.sites import find_sites
-from onnxslim_bert.pruning.surgery import keep_units, set_reader
+from onnxslim_bert.rewriting.pruning.least_squares import channels
+from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.surgery import keep_units, set_reader
 
 CANONICAL, FUSE, STANDARD, FIRST = Canonicalize(), Fuse(), Fuse(style="standard"), FirstToken()
 OTHERS = ("bert-features", "bert-features-pooled", "bert-mlm", "bert-mlm-tied", "bert-nomask", "bert-dynamo23-sdpa")

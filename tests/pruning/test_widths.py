@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.pruning.sensitivity import Sensitivity
-from onnxslim_bert.pruning.sites import Site
-from onnxslim_bert.pruning.widths import choose_widths, ladder, measured_widths
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
+from onnxslim_bert.rewriting.pruning.sites import Site
+from onnxslim_bert.rewriting.pruning.widths import choose_widths, ladder, measured_widths
 
 
 @pytest.mark.parametrize(

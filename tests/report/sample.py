@@ -3,14 +3,14 @@
 import random
 from dataclasses import replace
 
-from onnxslim_bert.pipeline import Done
+from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.fidelity import Fidelity
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.proof.host import Host
 from onnxslim_bert.proof.intervals import Interval, McNemar
-from onnxslim_bert.provenance import Provenance
+from onnxslim_bert.recipes.provenance import Provenance
+from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Left, Placement
 from onnxslim_bert.zoo.records import Disagreement, Result, Row, Run, Sensitivity, Source, Study, Timed, Timing
 

@@ -7,11 +7,11 @@ import pytest
 from browser import chromium, complaints, requests, show
 from sample import HOSTILE, SCRIPT, crowded_run, large_run, sample_run
 
-from onnxslim_bert.report_page.document import Document
+from onnxslim_bert.zoo.page.document import Document
 
 pytest.importorskip("altair", reason="needs the extra [report]")
 pytest.importorskip("vl_convert", reason="needs the extra [report]")
-from onnxslim_bert.report_page.page import render
+from onnxslim_bert.zoo.page.page import render
 
 ROWS = "[...document.querySelectorAll('#jobs > tbody > tr[data-job]')].filter((row) => !row.hidden)"
 BOXES = """return [...document.querySelectorAll('#figures svg')].map((svg) =>

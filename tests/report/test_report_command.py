@@ -7,7 +7,7 @@ import pytest
 from command_line import assert_refused, run
 from sample import sample_run
 
-from onnxslim_bert.report import report_json
+from onnxslim_bert.proof.documents import report_json
 
 
 @pytest.fixture

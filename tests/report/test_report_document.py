@@ -7,10 +7,10 @@ import pytest
 from sample import HOST, sample_run
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.quantize import Result as QuantizeResult
-from onnxslim_bert.report import report_json
-from onnxslim_bert.report_page.document import load_document
-from onnxslim_bert.report_page.reduce import only, reductions
+from onnxslim_bert.job.quantize import Result as QuantizeResult
+from onnxslim_bert.proof.documents import report_json
+from onnxslim_bert.zoo.page.document import load_document
+from onnxslim_bert.zoo.page.reduce import only, reductions
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from sample import HOSTILE, large_run, sample_run
 
 from onnxslim_bert.proof.gates import Verdict
 from onnxslim_bert.proof.intervals import Interval
-from onnxslim_bert.report_page.labels import LINE, MARK, Box, fitted, is_far, place, text_width
-from onnxslim_bert.report_page.layout import layout
-from onnxslim_bert.report_page.panels import panels, ticks
-from onnxslim_bert.report_page.pareto import pareto
-from onnxslim_bert.report_page.points import SOURCE, undrawn
-from onnxslim_bert.report_page.quality import loses_nothing, on_scale, quality_of, scale_of
-from onnxslim_bert.report_page.trades import trades
+from onnxslim_bert.zoo.page.labels import LINE, MARK, Box, fitted, is_far, place, text_width
+from onnxslim_bert.zoo.page.layout import layout
+from onnxslim_bert.zoo.page.panels import panels, ticks
+from onnxslim_bert.zoo.page.pareto import pareto
+from onnxslim_bert.zoo.page.points import SOURCE, undrawn
+from onnxslim_bert.zoo.page.quality import loses_nothing, on_scale, quality_of, scale_of
+from onnxslim_bert.zoo.page.trades import trades
 from onnxslim_bert.zoo.records import Run
 
 TARGETS = ["cpu", "qnn"]

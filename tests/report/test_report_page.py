@@ -13,15 +13,15 @@ from sample import HOSTILE, SCRIPT, large_run, sample_run
 
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.report_page.details import bars, details
-from onnxslim_bert.report_page.document import Document
-from onnxslim_bert.report_page.jobs import NUMBERS, WORDS, lines
-from onnxslim_bert.report_page.packed import packed
-from onnxslim_bert.report_page.trades import headline, shortfalls, trades, without_result
+from onnxslim_bert.zoo.page.details import bars, details
+from onnxslim_bert.zoo.page.document import Document
+from onnxslim_bert.zoo.page.jobs import NUMBERS, WORDS, lines
+from onnxslim_bert.zoo.page.packed import packed
+from onnxslim_bert.zoo.page.trades import headline, shortfalls, trades, without_result
 
 pytest.importorskip("altair", reason="needs the extra [report]")
 pytest.importorskip("vl_convert", reason="needs the extra [report]")
-from onnxslim_bert.report_page.page import LIMIT, render
+from onnxslim_bert.zoo.page.page import LIMIT, render
 
 
 class Reader(HTMLParser):

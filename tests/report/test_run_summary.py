@@ -9,9 +9,9 @@ from rich.console import Console
 from sample import sample_run
 
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.report_page.trades import headline, outcome, shortfalls, trades
-from onnxslim_bert.run_summary import summary
+from onnxslim_bert.zoo.page.trades import headline, outcome, shortfalls, trades
 from onnxslim_bert.zoo.records import Run
+from onnxslim_bert.zoo.summary import summary
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -3,7 +3,7 @@
 import pytest
 from weighing_clock import fake_bench
 
-from onnxslim_bert.search import costs
+from onnxslim_bert.job.search import costs
 
 
 @pytest.fixture(autouse=True)

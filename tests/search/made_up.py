@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from onnxslim_bert.pruning.sensitivity import Sensitivity
-from onnxslim_bert.pruning.sites import Site
-from onnxslim_bert.search.alternatives import Options
-from onnxslim_bert.search.costs import Costs, Saving, site_key
+from onnxslim_bert.job.search.alternatives import Options
+from onnxslim_bert.job.search.costs import Costs, Saving, site_key
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
+from onnxslim_bert.rewriting.pruning.sites import Site
 
 HEADS, NEURONS = 4, 96  # ladders 1, 2, 3, 4 and 32, 64, 96
 

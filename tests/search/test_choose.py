@@ -8,14 +8,14 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.pruning.sensitivity import Sensitivity
-from onnxslim_bert.pruning.sites import Site
-from onnxslim_bert.search.alternatives import Alternative, Options
-from onnxslim_bert.search.bound import least_damage
-from onnxslim_bert.search.choose import choose, reachable, whole
-from onnxslim_bert.search.combined import Budget, combinations
-from onnxslim_bert.search.costs import Costs, Saving
-from onnxslim_bert.search.plan import Plan
+from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.bound import least_damage
+from onnxslim_bert.job.search.choose import choose, reachable, whole
+from onnxslim_bert.job.search.combined import Budget, combinations
+from onnxslim_bert.job.search.costs import Costs, Saving
+from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
+from onnxslim_bert.rewriting.pruning.sites import Site
 
 
 def every_plan(found: Options) -> tuple[Array, Array, Array]:

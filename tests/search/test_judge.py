@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from answering_models import WORDS, classifier, embedder, texts, tokenizer
 
-from onnxslim_bert.options import Options
-from onnxslim_bert.search.judge import Judge
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.search.judge import Judge
 
 ROWS = ["w0", "w1", "w2", "w3"]
 TABLE = np.zeros((WORDS + 1, 2))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.plan import Plan
+from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.recipes.recipe import Recipe
 
 INT8 = "split-outliers?,smooth?,quantize-static,skip-mask?"
 

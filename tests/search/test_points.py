@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
-from onnxslim_bert.search.points import Point, frontier, pick
-from onnxslim_bert.search.targets import Targets
+from onnxslim_bert.job.search.points import Point, frontier, pick
+from onnxslim_bert.job.search.targets import Targets
 
 
 def point(speedup: float, nbytes: float, damage: float, drop: float) -> Point:

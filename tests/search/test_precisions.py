@@ -5,14 +5,14 @@ import pytest
 from graphs import prepared, trials
 from weighing_clock import fake_ms
 
-from onnxslim_bert.model import Model
+from onnxslim_bert.job.search.alternatives import Alternative
+from onnxslim_bert.job.search.costs import Costs, Saving, Workload, prunable_sites, site_key, write_int8
+from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.job.search.precisions import Int8Trials, measure_precisions, rank
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.search.alternatives import Alternative
-from onnxslim_bert.search.costs import Costs, Saving, Workload, prunable_sites, site_key, write_int8
-from onnxslim_bert.search.plan import Plan
-from onnxslim_bert.search.precisions import Int8Trials, measure_precisions, rank
+from onnxslim_bert.recipes.run import run_recipe
 
 EXACT = Canonicalize(), Fuse()
 

@@ -16,18 +16,18 @@ from graphs import prepared
 from weighing_clock import fake_bench
 
 from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.search import costs, search, tables
+from onnxslim_bert.job.search.run import Searched, search_files
+from onnxslim_bert.job.search.search import Search
+from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.provenance import KEY
-from onnxslim_bert.search import costs, search, tables
-from onnxslim_bert.search.run import Searched, search_files
-from onnxslim_bert.search.search import Search
-from onnxslim_bert.search.state import State
-from onnxslim_bert.search.targets import Targets
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.provenance import KEY
 
 TOO_FAST = Targets(speedup=1000.0)
 WHOLE = "canonicalize?,fuse?,prune{heads=3/3/3,neurons=20/20/20}?,first-token?,split-outliers?"
@@ -126,7 +126,7 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
 def test_other_targets_out_of_reach(folder, targets, error, said, monkeypatch):
     """Each with the exit code of its gate, and no file."""
     monkeypatch.setattr(
-        "onnxslim_bert.search.run.Judge.__call__", lambda judge, path: float(path.stat().st_size < 36_600)
+        "onnxslim_bert.job.search.run.Judge.__call__", lambda judge, path: float(path.stat().st_size < 36_600)
     )
     with pytest.raises(error, match=said) as caught:
         searched(folder, targets)
@@ -172,7 +172,9 @@ def test_a_killed_process_leaves_what_it_measured(tmp_path, monkeypatch):
     def reached(search):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onnxslim_bert.search.search.measure_sensitivities", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "onnxslim_bert.job.search.search.measure_sensitivities", lambda *_: pytest.fail("measured again")
+    )
     monkeypatch.setattr(Search, "_costs", reached)
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path, TOO_FAST)

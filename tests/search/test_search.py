@@ -10,15 +10,15 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
+from onnxslim_bert.job.search import search
+from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.costs import Saving, Workload
+from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.taken import Taken
+from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.prune import Prune, read_widths
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search import search
-from onnxslim_bert.search.alternatives import Alternative, Options
-from onnxslim_bert.search.costs import Saving, Workload
-from onnxslim_bert.search.state import State
-from onnxslim_bert.search.taken import Taken
-from onnxslim_bert.search.targets import Targets
+from onnxslim_bert.recipes.recipe import Recipe
 
 SOURCE = Path("source.onnx")
 STATIC = QuantizeStatic()

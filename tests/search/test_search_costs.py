@@ -6,14 +6,14 @@ from graphs import fixture, prepared
 from weighing_clock import fake_ms
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model import Model
+from onnxslim_bert.job.search import costs
+from onnxslim_bert.job.search.costs import Workload, alike, measure_costs, prunable_sites, time_models, write_int8
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof.intervals import Interval
-from onnxslim_bert.pruning.sites import find_sites
-from onnxslim_bert.search import costs
-from onnxslim_bert.search.costs import Workload, alike, measure_costs, prunable_sites, time_models, write_int8
+from onnxslim_bert.rewriting.pruning.sites import find_sites
 
 EXACT = Canonicalize(), Fuse()
 

@@ -9,8 +9,8 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.search.alternatives import Alternative
-from onnxslim_bert.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
+from onnxslim_bert.job.search.alternatives import Alternative
+from onnxslim_bert.job.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
 
 STEPS = [
     Alternative(damage=0.1),

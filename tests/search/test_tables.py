@@ -4,16 +4,9 @@ import pytest
 from graphs import batches, prepared, trials
 from weighing_clock import fake_ms
 
-from onnxslim_bert.passes import PASSES
-from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.passes.drop_layers import DropLayers
-from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
-from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.pipeline import run_recipe
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.search.alternatives import Alternative
-from onnxslim_bert.search.costs import Costs, Workload
-from onnxslim_bert.search.tables import (
+from onnxslim_bert.job.search.alternatives import Alternative
+from onnxslim_bert.job.search.costs import Costs, Workload
+from onnxslim_bert.job.search.tables import (
     choose_int8_method,
     embedding_steps,
     layer_steps,
@@ -23,7 +16,14 @@ from onnxslim_bert.search.tables import (
     spliced_trials,
     token_steps,
 )
-from onnxslim_bert.trials import Trials
+from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.drop_layers import DropLayers
+from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.trials import Trials
 
 EXACT = Canonicalize(), Fuse()
 COSTS = Costs(source_ms=100.0, full_ms=50.0, full_bytes=5000, savings={})

@@ -3,7 +3,7 @@
 import pytest
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.search.targets import Targets
+from onnxslim_bert.job.search.targets import Targets
 
 
 @pytest.mark.parametrize(

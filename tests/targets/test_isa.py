@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from onnxslim_bert.machine import instruction_sets, int8_advice, sets_in
 from onnxslim_bert.targets import int8_kernels
 from onnxslim_bert.targets.int8_kernels import PAIRINGS, u8s8_saturates
-from onnxslim_bert.targets.isa import instruction_sets, int8_advice, sets_in
 
 SERVER = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_int8\n\nprocessor\t: 1\n"
 PHONE = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\nCPU part\t: 0xd40\n"

@@ -7,8 +7,8 @@ import pytest
 from bench_targets import CASES, Row, targets_table
 from command_line import ROOT, contents, environment, workspace
 
-from onnxslim_bert.lowering import LOWERINGS, lowering
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.lowering import LOWERINGS, lowering
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.table import TARGETS
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.cache import Cache
+from onnxslim_bert.calibration.cache import Cache
 from onnxslim_bert.zoo.store.array_cache import ArrayCache, cache_name
 from onnxslim_bert.zoo.store.storage import Storage
 

@@ -21,7 +21,7 @@ from dask_cluster import cluster, until
 from distributed import Client
 
 from onnxslim_bert.errors import ProviderError, SlimError
-from onnxslim_bert.versions import versions
+from onnxslim_bert.machine import versions
 from onnxslim_bert.zoo.engines import dask_engine, dask_run
 from onnxslim_bert.zoo.engines.dask_engine import DaskEngine
 from onnxslim_bert.zoo.engines.dask_run import is_over

@@ -137,7 +137,7 @@ def test_no_tasks_are_no_work(tmp_path):
 
 def test_default_jobs_fit_the_machine(monkeypatch):
     """CPUs that may be used, fewer where memory is short, never none."""
-    from onnxslim_bert.proof import host
+    from onnxslim_bert import machine as host
 
     class Memory:
         available = 0

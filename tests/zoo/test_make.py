@@ -7,10 +7,10 @@ import pytest
 from command_line import run, workspace
 
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.options import Options
-from onnxslim_bert.provenance import file_sha256
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.make import make
 from onnxslim_bert.zoo.planning.plan import Planned

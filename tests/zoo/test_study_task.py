@@ -12,14 +12,14 @@ from graphs import FIXTURES, fixture, prepared
 
 from onnxslim_bert.calibration import collect_once
 from onnxslim_bert.errors import DataError, SlimError
+from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.inspection.parts import PARTS
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.quantize import quantize_files
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.provenance import file_sha256
-from onnxslim_bert.quantize import quantize_files
-from onnxslim_bert.sources import Sources
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import sources_of
 from onnxslim_bert.zoo.records import Study

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from command_line import workspace
 
-from onnxslim_bert.options import Options
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.provenance import file_sha256
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo import tasks as module
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import unchanged

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from graphs import fixture, prepared
 
-from onnxslim_bert.contract import Pass
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof.profile import KINDS
 from onnxslim_bert.proof.workload import Workload
-from onnxslim_bert.provenance import file_sha256
+from onnxslim_bert.rewriting.contract import Pass
 from onnxslim_bert.targets.table import CPU, TARGETS
 from onnxslim_bert.zoo import timing
 from onnxslim_bert.zoo.engines.task import Task

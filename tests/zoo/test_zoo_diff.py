@@ -10,14 +10,14 @@ import pytest
 from command_line import assert_refused, run
 
 from onnxslim_bert.errors import SlimError
+from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, Score
+from onnxslim_bert.proof.documents import report_json
 from onnxslim_bert.proof.fidelity import Fidelity
 from onnxslim_bert.proof.gates import Verdict
-from onnxslim_bert.proof.host import Host
 from onnxslim_bert.proof.intervals import Interval, wilson
-from onnxslim_bert.provenance import Provenance
-from onnxslim_bert.report import report_json
+from onnxslim_bert.recipes.provenance import Provenance
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.zoo.differences.changes import difference
 from onnxslim_bert.zoo.differences.diff import Diff, diff

@@ -9,11 +9,11 @@ import pytest
 from command_line import workspace, write_rows
 from graphs import fixture
 
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.provenance import KEY
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.provenance import KEY
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.planning.find_models import find_models, names_for
 from onnxslim_bert.zoo.planning.mistakes import ZooError
 from onnxslim_bert.zoo.planning.toml_lines import Place, line_of, places

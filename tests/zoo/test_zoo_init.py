@@ -8,8 +8,8 @@ from command_line import assert_refused, run, workspace, write_tokenizer
 from graphs import fixture
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.model import Model
-from onnxslim_bert.provenance import Provenance, stamp
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.zoo.planning.init import propose
 from onnxslim_bert.zoo.planning.zoo_file import read_zoo
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from onnxslim_bert.blas import BLAS_THREADS
+from onnxslim_bert.machine import BLAS_THREADS
 from onnxslim_bert.zoo.engines.ending import Ending, ending
 from onnxslim_bert.zoo.engines.process import TAIL, run_process, this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task

@@ -3,8 +3,8 @@
 import pytest
 from zoo_documents import comparison, planned, result, task_state, timed
 
+from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.proof.host import Host
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.records import Timing
 from onnxslim_bert.zoo.rows import exit_code, row_of, verdicts_of, why_untimed

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from onnxslim_bert.inspection.wording import si
-from onnxslim_bert.release.markdown import heading, table
+from onnxslim_bert.inspection.verify.markdown import heading, table
+from onnxslim_bert.proof.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Change
 from onnxslim_bert.zoo.differences.diff import Diff, JobDiff
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
-from onnxslim_bert.inspection.wording import si
 from onnxslim_bert.proof.gates import Gate, Outcome, Verdict
+from onnxslim_bert.proof.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Change
 from onnxslim_bert.zoo.records import Row
 

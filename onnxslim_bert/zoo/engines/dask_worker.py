@@ -12,7 +12,8 @@ from typing import Any
 from distributed import Event, Semaphore, Status, Worker, get_worker
 
 from onnxslim_bert.errors import SlimError
-from onnxslim_bert.versions import version_of, versions
+from onnxslim_bert.machine import version_of, versions
+from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.engines.process import run_process, this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task
 
@@ -27,7 +28,6 @@ def by_value() -> Callable[..., dict[str, Any]]:
     """
 
     def run(*arguments: Any) -> dict[str, Any]:
-        from onnxslim_bert.zoo.engines.dask_worker import run_on_worker
 
         return run_on_worker(*arguments)
 
@@ -42,7 +42,7 @@ def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -
     """
     task, worker = Task(**fields), get_worker()
     needed = task.payload.get("versions")
-    found = versions(task.target) if needed else {}
+    found = versions(TARGETS[task.target].extra) if needed else {}
     if needed and (skew := differences(needed, {name: found.get(name) or version_of(name) for name in needed})):
         message = f"worker {this_worker()} has {skew}: install the same there and restart it"
         return asdict(Ended(task.key, "blocked", message, exit_code=SlimError.exit_code, worker=this_worker()))

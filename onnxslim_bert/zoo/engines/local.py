@@ -55,6 +55,6 @@ class LocalEngine:
 
 def default_jobs() -> int:
     """As many as this process may use CPUs, and as the memory that is free now holds at 2 GiB each; at least one."""
-    from onnxslim_bert.proof.host import host
+    from onnxslim_bert.machine import host
 
     return max(1, min(host().cpus, int(psutil.virtual_memory().available) // JOB_BYTES))

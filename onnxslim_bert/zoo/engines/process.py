@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from onnxslim_bert.blas import BLAS_THREADS
 from onnxslim_bert.errors import SlimError, one_line
-from onnxslim_bert.trials import Progress
+from onnxslim_bert.machine import BLAS_THREADS
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.zoo.engines.ending import Ending, ending
 from onnxslim_bert.zoo.engines.process_tree import ProcessTree
 from onnxslim_bert.zoo.engines.progress import said_in

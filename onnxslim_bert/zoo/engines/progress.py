@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from onnxslim_bert.trials import Progress
+from onnxslim_bert.progress import Progress
 
 EVERY = 0.2  # seconds between two words of a task
 

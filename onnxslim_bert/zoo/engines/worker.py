@@ -94,7 +94,7 @@ def function_of(kind: str) -> Function:
 
 def result_json(result: object) -> bytes:
     """The report of a task: the same bytes from every machine, so without a host unless the result has one itself."""
-    from onnxslim_bert.report import report_json
+    from onnxslim_bert.proof.documents import report_json
 
     document = report_json(result)
     if not hasattr(result, "host"):

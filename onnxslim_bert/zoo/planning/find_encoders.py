@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
-from onnxslim_bert.contract import Context
 from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
-from onnxslim_bert.model import Model
+from onnxslim_bert.graph.files import model_files
+from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.job.prepare import word_rows
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.preparation import word_rows
-from onnxslim_bert.proof.footprint import model_files
-from onnxslim_bert.provenance import KEY
-from onnxslim_bert.trials import Progress
-from onnxslim_bert.wire import read_skeleton
+from onnxslim_bert.progress import Progress
+from onnxslim_bert.recipes.provenance import KEY
+from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.zoo.planning.data_checks import check_tokenizer
 from onnxslim_bert.zoo.planning.find_models import is_output
 

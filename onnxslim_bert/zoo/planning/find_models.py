@@ -9,8 +9,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.proof.footprint import model_files
-from onnxslim_bert.provenance import is_written
+from onnxslim_bert.graph.files import model_files
+from onnxslim_bert.recipes.provenance import is_written
 from onnxslim_bert.zoo.documents import STATE
 
 OUTPUTS = ("models", "objects", "tmp")

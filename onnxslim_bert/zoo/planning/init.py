@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import is_named
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.trials import Progress
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.zoo.planning.data_checks import check_there
 from onnxslim_bert.zoo.planning.find_encoders import Found, LeftOut, find_encoders
 from onnxslim_bert.zoo.planning.plan import Plan

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxslim_bert.calibration.datasets import Purpose, is_named
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.job.data import Sources
 from onnxslim_bert.zoo.planning.data_checks import check_there, check_tokenizer, is_labelled, is_text, place_of
 from onnxslim_bert.zoo.planning.find_models import is_url
 from onnxslim_bert.zoo.planning.keys import Layer, shown

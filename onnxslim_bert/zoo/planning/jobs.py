@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.lowering import LOWERINGS, lowered
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.lowering import LOWERINGS, lowered
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.planning.job_data import JobData
 from onnxslim_bert.zoo.planning.keys import BUDGETS, Layer
 from onnxslim_bert.zoo.planning.mistakes import Mistakes

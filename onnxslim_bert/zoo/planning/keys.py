@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, get_args
 
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.lowering import Mode
-from onnxslim_bert.options import Format
-from onnxslim_bert.recipe import nearest
+from onnxslim_bert.job.options import Format
+from onnxslim_bert.recipes.lowering import Mode
+from onnxslim_bert.recipes.recipe import nearest
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.readers import (
     Reader,

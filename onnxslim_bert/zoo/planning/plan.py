@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxslim_bert.options import Options
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.recipe import Recipe
-from onnxslim_bert.sources import Sources
+from onnxslim_bert.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.recipe import Recipe
+from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.planning.keys import MAIN_JOB, RECIPE, Layer, read_table, values_of
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.readers import file_name

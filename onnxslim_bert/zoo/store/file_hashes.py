@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.provenance import file_sha256
+from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.zoo.store.state_file import StateFile
 
 SETTLED = 2.0  # seconds: within the resolution of a file system's clock, a second change could look like the first one

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from onnxslim_bert.errors import DataError, ModelError, StorageError
-from onnxslim_bert.export import TOKENIZER_FILES
-from onnxslim_bert.wire import read_skeleton
+from onnxslim_bert.export.hugging_face import TOKENIZER_FILES
+from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.zoo.store.storage import Storage
 
 

@@ -1,0 +1,110 @@
+"""Compile a model for a chip ahead of time, and prove that what was written answers the same."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.graph.files import check_output, staging
+from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.graph.signature import input_dtypes
+from onnxslim_bert.recipes.provenance import MEASURED, forget
+from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.targets.qnn import SOCS
+from onnxslim_bert.targets.session import open_on
+from onnxslim_bert.targets.setup import Setup
+from onnxslim_bert.targets.target import Target
+
+COMPILERS = ("qnn",)  # the targets that write context binaries here
+CONTEXT = ".ctx.onnx"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A context binary for one chip, inside an ONNX file of one EPContext node; `placement` is that of the model."""
+
+    path: Path
+    soc: str
+    arch: str
+    nbytes: int
+    placement: Placement
+
+
+def compile_contexts(
+    source: Path, outputs: Mapping[str, Path], target: Target, *, overwrite: bool = False
+) -> list[Compiled]:
+    """Compile the model at `source` for each chip of `outputs`, which gives the file to write by `soc_model`.
+
+    A compiled file that does not answer a probe with the model's own bits there is not written.
+    Raises ProviderError when the target does not compile, does not know a chip, or does not take every node.
+
+    https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html
+    """
+    if target.name not in COMPILERS:
+        raise ProviderError(f"{target.name} compiles nothing ahead of time; {', '.join(COMPILERS)} does")
+    for soc in outputs:
+        target.setup({"soc_model": soc}, 1)  # a chip that is not known is refused before any work
+    for output in outputs.values():
+        check_output(output, overwrite=overwrite, inputs=[source])
+    return [_compile(source, output, target, soc) for soc, output in outputs.items()]
+
+
+def default_outputs(source: Path, socs: Sequence[str], output: Path | None = None) -> dict[str, Path]:
+    """The file for each chip: `output` or SOURCE.ctx.onnx beside the model; with the chip in its name if several."""
+    output = output or source.with_name(source.name.removesuffix(".onnx") + CONTEXT)
+    suffix = CONTEXT if output.name.endswith(CONTEXT) else output.suffix
+    stem = output.name.removesuffix(suffix)
+    several = len(set(socs)) > 1
+    return {soc: output.with_name(f"{stem}.soc{soc}{suffix}") if several else output for soc in socs}
+
+
+def _compile(source: Path, output: Path, target: Target, soc: str) -> Compiled:
+    options = {"soc_model": soc}
+    session, placement = open_on(target, source, options=options)
+    feeds = probe(session)
+    expected = run(session, feeds)
+    with staging(output) as folder:
+        written = folder / output.name
+        open_on(_writing(target, written), source, options=options)
+        if not written.is_file():
+            raise ProviderError(f"{source}: {target.name} compiled nothing for soc_model={soc}")
+        _forget_measured(written)
+        loaded, _ = open_on(target, written, options=options)
+        if not all(map(np.array_equal, run(loaded, feeds), expected)):
+            raise ProviderError(
+                f"{source}: what {target.name} compiled for soc_model={soc} answers otherwise when loaded"
+            )
+        written.replace(output)
+    return Compiled(output, soc, SOCS[soc], output.stat().st_size, placement)
+
+
+def _forget_measured(path: Path) -> None:
+    """Drop what was measured of the source: ONNX Runtime copies its metadata."""
+    compiled = onnx.load(path)
+    forget(compiled, MEASURED)
+    path.write_bytes(compiled.SerializeToString(deterministic=True))
+
+
+def _writing(target: Target, path: Path) -> Target:
+    """`target`, whose sessions write what they compile to `path`, in one file."""
+    entries = {"ep.context_enable": "1", "ep.context_file_path": str(path), "ep.context_embed_mode": "1"}
+
+    def setup(options: Mapping[str, str], threads: int) -> Setup:
+        plain = target.setup(options, threads)
+        return replace(plain, session={**plain.session, **entries})
+
+    return replace(target, setup=setup)
+
+
+def probe(session: ort.InferenceSession) -> dict[str, Array]:
+    """Zeros and ones, which every vocabulary, mask and segment table has, in the fixed shapes of the inputs."""
+    rng = np.random.default_rng(0)
+    dtypes = input_dtypes(session)
+    return {
+        tensor.name: rng.integers(0, 2, tensor.shape).astype(dtypes[tensor.name]) for tensor in session.get_inputs()
+    }

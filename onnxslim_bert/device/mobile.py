@@ -1,0 +1,129 @@
+"""Files for a small build of ONNX Runtime on a phone, by its own tools."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxslim_bert.errors import ModelError, OutputError, one_line
+from onnxslim_bert.graph.files import staging
+from onnxslim_bert.graph.sessions import CPU, open_session, run, session_options
+from onnxslim_bert.graph.signature import fixed_shape
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.proof.workload import Workload, same_feeds
+from onnxslim_bert.recipes.provenance import MEASURED, forget
+
+Style = Literal["fixed", "runtime"]
+BATCH, LENGTH = 2, 8  # of the random ids on which answers are compared, where the graph leaves them open
+TOLERANCE = 0.01  # of the largest answer; kernels of float16 and int8 graphs may round otherwise
+SAVED = "session.enable_saved_runtime_optimizations"
+
+
+@dataclass(frozen=True)
+class Mobile:
+    """What was written. model: in ORT format. operators: what a reduced build must have.
+
+    nbytes: of the model. difference: the largest from the source's answers on random ids, over the largest answer.
+    """
+
+    model: Path
+    operators: Path
+    nbytes: int
+    difference: float
+
+
+def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
+    """Write the folder `output`: the model in ORT format, and the configuration of a build that has its operators only.
+
+    The configuration is for `build.py --minimal_build --include_ops_by_config`
+    (https://onnxruntime.ai/docs/build/custom.html). The .ort file is loaded and its answers are compared before the
+    folder gets its name. The same model gives the same bytes where commands can run at fixed addresses (setarch -R).
+
+    style: "fixed" applies all optimizations of the CPU provider now, which folds casts of float16 weights into float32
+    ones. "runtime" applies the basic ones and saves the others for the nodes that no other provider takes, for CoreML
+    and NNAPI.
+    Raises OutputError when `output` exists or cannot be made, ModelError when the model cannot be converted or its
+    answers change.
+    """
+    if output.exists():
+        raise OutputError(f"{output} exists; give the name of a new folder")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: no folder {output.parent}; make it first")
+    with staging(output) as folder:
+        source, made = folder / "source" / f"{path.stem}.onnx", folder / output.name
+        source.parent.mkdir()
+        given = Model.load(path)
+        forget(given.header, MEASURED)  # of the file as it was
+        given.save(source)  # one file, beside which the tool may write
+        _convert(source, made, style)
+        (model,), (operators,) = made.glob("*.ort"), made.glob("*.config")
+        _drop_header(operators)
+        difference = largest_difference(path, model)
+        if not difference <= TOLERANCE:
+            raise ModelError(
+                f"{path}: answers of the .ort file differ by {difference:.1%}, at most {TOLERANCE:.0%} was needed"
+            )
+        try:
+            made.rename(output)
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
+    model, operators = output / model.name, output / operators.name
+    return Mobile(model, operators, model.stat().st_size, difference)
+
+
+def largest_difference(path: Path, converted: Path) -> float:
+    """Of any output on random ids, over its largest absolute value; inf when one is not finite."""
+    before, after = open_session(path), _open_ort(converted)
+    batch, length = fixed_shape(before)
+    workload = Workload(batch or BATCH, length or LENGTH)
+    named = [(path, before), (converted, after)]
+    fed = same_feeds(named, workload, None, None, max_length=workload.length or LENGTH, rounds=1, seed=0)
+    answers = [run(session, feeds[0]) for (_, session), feeds in zip(named, fed, strict=True)]
+    ratios = [
+        np.abs(a.astype(np.float64) - b).max(initial=0) / max(np.abs(a).max(initial=0), np.finfo(np.float32).tiny)
+        for a, b in zip(*answers, strict=True)
+    ]
+    return float(max(ratios)) if np.isfinite(ratios).all() else float("inf")
+
+
+def _open_ort(path: Path) -> ort.InferenceSession:
+    options = session_options()
+    options.add_session_config_entry(SAVED, "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=CPU)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        said = one_line(error)
+        raise ModelError(
+            f"{path.name}: ONNX Runtime cannot load what it converted, try the other style ({said})"
+        ) from error
+
+
+def _convert(source: Path, made: Path, style: Style) -> None:
+    """Let ONNX Runtime's converter write into `made`, without what is for x86 only."""
+    tool = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort", str(source)]
+    options = ["--output_dir", str(made), "--optimization_style", style.capitalize(), "--target_platform", "arm"]
+    done = subprocess.run([*same_addresses(), *tool, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise ModelError(f"{source.stem}: ONNX Runtime cannot convert it ({said[0][:200]})")
+
+
+def same_addresses() -> list[str]:
+    """What runs a command at the same addresses each time; empty where that is not possible.
+
+    ONNX Runtime's hash maps are ordered by addresses, and it writes what they hold in their order.
+    """
+    tool = shutil.which("setarch")
+    allowed = tool and subprocess.run([tool, "-R", "true"], capture_output=True, check=False).returncode == 0
+    return [tool, "-R"] if tool and allowed else []
+
+
+def _drop_header(config: Path) -> None:
+    """Remove the names of temporary files, so that the same model gives the same bytes."""
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
+    config.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,1 @@
+"""ONNX from Hugging Face folders, by PyTorch."""

@@ -1,0 +1,168 @@
+"""ONNX from a Hugging Face encoder (needs the [export] extra: torch and transformers)."""
+
+import contextlib
+import inspect
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.export.torch_export import OPSETS, Axes, Exporter, export_module, first_line, quiet, require
+
+Attention = Literal["sdpa", "eager"]
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+ROWS = {0: "batch"}
+TOKENS = {0: "batch", 1: "sequence"}
+
+# How an architecture's name ends -> the class that loads it, and its outputs.
+TASKS: Mapping[str, tuple[str, Axes]] = {
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", {"logits": ROWS}),
+    "ForTokenClassification": ("AutoModelForTokenClassification", {"logits": TOKENS}),
+    "ForMaskedLM": ("AutoModelForMaskedLM", {"logits": TOKENS}),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering", {"start_logits": TOKENS, "end_logits": TOKENS}),
+    "ForPreTraining": ("AutoModel", {"last_hidden_state": TOKENS}),
+    "Model": ("AutoModel", {"last_hidden_state": TOKENS}),
+}
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def export_encoder(
+    source: str | Path,
+    output: Path,
+    *,
+    exporter: Exporter = "dynamo",
+    attention: Attention = "sdpa",
+    opset: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the encoder in `source` as one ONNX file, and its tokenizer's files beside it.
+
+    source: a Hugging Face folder, or the id of a model on the hub.
+    Inputs are input_ids, attention_mask and token_type_ids, int64 [batch, sequence], those that the model uses.
+    The first of the configuration's `architectures` decides the outputs: logits, or last_hidden_state.
+
+    SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, or when ONNX
+    Runtime disagrees with torch; OutputError when a file exists (unless `overwrite`) or cannot be written.
+    """
+    opset = opset or OPSETS[exporter]
+    if exporter == "torchscript" and attention == "sdpa" and opset < 14:
+        raise ModelError(f"TorchScript has no SDPA attention at opset {opset}: needs opset 14, or eager attention")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists: choose another name or --force")
+
+    model, outputs = load_model(source, attention)
+    files = tokenizer_files(source)
+    check_copies(files, output.parent, overwrite)
+    traced, *checked = (example_feeds(model, batch, length) for batch, length in ((2, 8), (3, 11), (1, 5)))
+    axes = {**dict.fromkeys(traced, TOKENS), **outputs}
+    export_module(model, output, traced, checked, axes, exporter=exporter, opset=opset)
+    for file in files:
+        copy_file(file, output.parent / file.name)
+    return output
+
+
+def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
+    """The float32 model in `source`, ready to trace, and its outputs with their axes."""
+    torch, transformers = require("torch"), require("transformers")
+    if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
+        raise ModelError(f"{source}: neither a folder nor the id of a model on the hub")
+    try:
+        with quiet(), no_progress_bars():
+            config = transformers.AutoConfig.from_pretrained(source)
+            name = (config.architectures or ["Model"])[0]
+            task = next((end for end in TASKS if name.endswith(end)), None)
+            if task is None:
+                raise ModelError(f"{source}: cannot export {name}, only architectures that end in {', '.join(TASKS)}")
+            loader, outputs = TASKS[task]
+            auto = getattr(transformers, loader)
+            model = auto.from_pretrained(source, attn_implementation=attention, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if attention == "sdpa" and "attn_implementation" in str(error):
+            raise ModelError(f"{source}: transformers has no SDPA attention for this model: use eager") from error
+        raise ModelError(f"{source}: cannot load the model: {first_line(error)}") from error
+    if loader == "AutoModel" and getattr(model, "pooler", None) is not None:
+        model.pooler = None  # else the pooled vector is a second output
+    return model.eval(), outputs
+
+
+def example_feeds(model: Any, batch: int, length: int) -> dict[str, Array]:
+    """A ragged batch for a transformers model: input name -> int64 [batch, length]; the last row is full."""
+    config = model.config
+    rng = np.random.default_rng(batch)
+    pad = getattr(config, "pad_token_id", None) or 0
+    lengths = np.linspace(length // 2, length, batch).astype(int)
+    lengths[-1] = length
+    real = np.arange(length) < lengths[:, None]
+    ids = rng.integers(0, config.vocab_size, [batch, length])
+    types = getattr(config, "type_vocab_size", 0)
+    feeds = {
+        "input_ids": np.where(real, np.where(ids == pad, pad + 1, ids), pad),
+        "attention_mask": real.astype(np.int64),
+        "token_type_ids": np.where(real, rng.integers(0, max(types, 1), [batch, length]), 0),
+    }
+    # A model with a single token type (RoBERTa) takes the input, but its tokenizer does not make it.
+    taken = [name for name in INPUTS if name != "token_type_ids" or types > 1]
+    return {name: feeds[name] for name in taken if name in inspect.signature(model.forward).parameters}
+
+
+def tokenizer_files(source: str | Path) -> list[Path]:
+    """The tokenizer's files in a folder or a hub model, those that there are."""
+    folder = Path(source)
+    if not folder.is_dir():
+        hub = require("huggingface_hub")
+        with no_progress_bars():
+            folder = Path(hub.snapshot_download(str(source), allow_patterns=list(TOKENIZER_FILES)))
+    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+
+
+def check_copies(files: Sequence[Path], folder: Path, overwrite: bool) -> None:
+    """OutputError if a copy of `files` would change a file of `folder`."""
+    for file in files:
+        target = folder / file.name
+        if not overwrite and target.exists() and target.read_bytes() != file.read_bytes():
+            raise OutputError(f"{target} exists and differs from the model's: choose another folder or --force")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy through a temporary name; a file that is its own copy stays."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and target.samefile(source):
+            return
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """No progress bars from transformers and huggingface_hub."""
+    bars = require("transformers.utils.logging")
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

@@ -1,0 +1,96 @@
+"""Files are written whole or not at all, and never over an input unasked."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.graph.wire import read_skeleton
+
+CHUNK = 1 << 20
+
+
+def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raise OutputError when `path` is one of `inputs`, exists unasked, or lies in no folder that can be written."""
+    if path.exists():
+        if any(path.samefile(source) for source in inputs if source.exists()):
+            raise OutputError(f"{path} is an input; give another output")
+        if not path.is_file():
+            raise OutputError(f"{path} is no regular file; give another output")
+        if not overwrite:
+            raise OutputError(f"{path} exists; give another output or --force to overwrite it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: the folder {path.parent} cannot be written; give another output")
+
+
+@contextlib.contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A folder beside `output`, gone in the end, for what is to be checked before it gets its name.
+
+    An OutputError on a file in it names the file beside `output` that it was to become.
+    """
+    try:
+        folder = tempfile.mkdtemp(dir=output.parent, prefix=".onnxslim-")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            yield Path(folder)
+        except OutputError as error:
+            raise OutputError(str(error).replace(folder, str(output.parent))) from error
+
+
+def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
+    """Write `pieces` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; give another output or --force to overwrite it")
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of the file and of every external data file that its weights name."""
+    return sum(file.stat().st_size for file in model_files(path))
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file and every external data file that its weights name. Raises ModelError when one is missing."""
+    skeleton, _ = read_skeleton(path)
+    entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
+    named: set[str] = {entry.value for entry in entries if entry.key == "location"}
+    missing = [name for name in sorted(named) if not (path.parent / name).is_file()]
+    if missing:
+        raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
+    return [path, *(path.parent / name for name in sorted(named))]
+
+
+def file_sha256(*paths: Path) -> str:
+    """The sha256 of the files' bytes, one after the other, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""A written model against what it says of itself: its bytes, its source, its data, and the gate that it passed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
+from onnxslim_bert.inspection.verify.claims import contradictions
+from onnxslim_bert.inspection.verify.rows_again import Found, rows_again
+from onnxslim_bert.inspection.verify.verification import ANSWERS, Check, Verification
+from onnxslim_bert.job.measured import Answers, Measured, read, tokenizer_sha256
+from onnxslim_bert.job.seal import verdicts_on
+from onnxslim_bert.job.trailer import content_sha256
+from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.proof.comparison import Comparison, compare
+from onnxslim_bert.proof.evaluation import Progress, answer, evaluate
+from onnxslim_bert.proof.time_against import time_against
+from onnxslim_bert.recipes.provenance import MEASURED, Provenance
+from onnxslim_bert.targets.places import Places
+from onnxslim_bert.targets.table import target_named
+
+
+@dataclass(frozen=True)
+class Now:
+    """Where things are now.
+
+    base: the source; by default the file of its name beside the model. tokenizer: of the source, by default in its
+    folder. data: of "calibration", "evaluation" and "corpus", a set or a file, where it is not found by its name.
+    missing_data: rows that are not here leave a check inconclusive, instead of missed.
+    """
+
+    base: Path | None = None
+    tokenizer: Path | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    missing_data: bool = False
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """The tokenizers of source and model; None where rows are ready inputs."""
+
+    base: Tokenizer | None = None
+    model: Tokenizer | None = None
+
+
+def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | None = None) -> Verification:
+    """Check the file at `model` against its record and, where everything is as recorded, run its gate again.
+
+    Raises ModelError for a model without a record or a source that is not there, DataError for a record or a tokenizer
+    that cannot be read, ProviderError where the provider that answered is missing here.
+    """
+    provenance, measured = read(model)
+    if measured is None:
+        raise ModelError(
+            f"{model} holds no record of what was measured: another version or tool wrote it; make it again"
+        )
+    base = now.base or model.parent / Path(provenance.source).name
+    if not base.is_file() or base.samefile(model):
+        raise ModelError(f"{model} was made from {provenance.source}, which is not beside it: name it with --base")
+    found = rows_again(measured.asked, measured.seed, model.parent, now.data)
+    rows, readers = found["evaluation"], _Readers()
+    checks = [
+        _same("content", content_sha256(model, MEASURED), measured.content_sha256),
+        _same("source", file_sha256(*model_files(base)), provenance.source_sha256),
+        *_rows(found, provenance, measured, now.missing_data),
+    ]
+    if measured.answers is not None and isinstance(rows, Dataset) and rows.feeds is None:
+        readers = _readers(model, base, measured, now.tokenizer)
+        checks += _tokenizers(readers, measured)
+    result = Verification(model, base, provenance, measured, tuple(checks), None, (), (), strict)
+    if any(check.outcome == "missed" for check in checks):
+        return _with(result, Check(ANSWERS, "inconclusive", "not asked again: first, all else must be as recorded"))
+    if measured.answers is None:
+        return _held(result, "none were recorded, as it was made without evaluation rows", None, progress)
+    if not isinstance(rows, Dataset):
+        return _held(result, "not asked again, for want of the rows", None, progress)
+    return _asked_again(result, measured.answers, rows, readers, progress)
+
+
+def _asked_again(
+    result: Verification, claimed: Answers, rows: Dataset, readers: _Readers, progress: Progress | None
+) -> Verification:
+    """With both models' answers, given as they were when the model was made."""
+    measured, model, on = result.measured, result.model, target_named(claimed.provider)
+    length, threads = measured.max_length, measured.threads
+    before = evaluate(result.base, rows, readers.base, max_length=length, threads=threads, progress=progress)
+    session = Places((on,), measured.allow_fallback).open(on, model, threads=threads).session
+    after = answer(session, model, rows, readers.model, max_length=length, target=on, progress=progress)
+    seen = compare(before, after, rows, seed=measured.seed)
+    faults = "; ".join(contradictions(claimed, seen, before, after, rows.labels))
+    return _held(
+        _with(result, Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")), "", seen, progress
+    )
+
+
+def _held(result: Verification, unasked: str, seen: Comparison | None, progress: Progress | None) -> Verification:
+    """With the verdicts on the recorded budgets. unasked: why there are no answers."""
+    measured, budgets = result.measured, result.measured.budgets
+    if seen is None:
+        result = _with(result, Check(ANSWERS, "inconclusive", unasked))
+        budgets = replace(budgets, max_drop=None, min_agreement=None)
+    latencies: tuple[Latency, ...] = ()
+    if budgets.min_speedup is not None:
+        latencies = time_against(
+            result.base,
+            result.model,
+            target_named(measured.target),
+            max_length=measured.max_length,
+            threads=measured.threads,
+            seed=measured.seed,
+            progress=progress,
+        )
+    verdicts = verdicts_on(seen, budgets, latencies, model_bytes(result.model))
+    return replace(result, comparison=seen, latencies=latencies, verdicts=verdicts)
+
+
+def _with(result: Verification, check: Check) -> Verification:
+    return replace(result, checks=(*result.checks, check))
+
+
+def _same(name: str, found: str, recorded: str) -> Check:
+    if found == recorded:
+        return Check(name, "met", f"sha256 {found[:12]}, as recorded")
+    shown = 12 if found[:12] != recorded[:12] else None
+    return Check(name, "missed", f"sha256 {found[:shown]}, and {recorded[:shown]} recorded")
+
+
+def _rows(found: Mapping[str, Found], provenance: Provenance, measured: Measured, may_miss: bool) -> Iterator[Check]:
+    """One check for each set of rows that was used."""
+    recorded = {
+        "calibration": provenance.calibration_sha256,
+        "evaluation": measured.answers.fingerprint if measured.answers else "",
+        "corpus": provenance.corpus_sha256,
+    }
+    for name, fingerprint in recorded.items():
+        rows = found[name]
+        if fingerprint and isinstance(rows, Dataset):
+            yield _same(f"{name} rows", rows.fingerprint(), fingerprint)
+        elif fingerprint:
+            yield Check(f"{name} rows", "inconclusive" if may_miss else "missed", f"not here: {rows}")
+
+
+def _readers(model: Path, base: Path, measured: Measured, given: Path | None) -> _Readers:
+    reader = load_tokenizer(given or base.parent)
+    shared = measured.own_tokenizer_sha256 == measured.tokenizer_sha256
+    return _Readers(reader, reader if shared else load_tokenizer(model.parent))
+
+
+def _tokenizers(readers: _Readers, measured: Measured) -> Iterator[Check]:
+    if measured.tokenizer_sha256:
+        yield _same("tokenizer", tokenizer_sha256(readers.base), measured.tokenizer_sha256)
+    if measured.own_tokenizer_sha256 != measured.tokenizer_sha256:
+        yield _same("smaller tokenizer", tokenizer_sha256(readers.model), measured.own_tokenizer_sha256)

@@ -1,0 +1,1 @@
+"""One job: load, make, prove, publish."""

@@ -1,0 +1,180 @@
+"""What was measured of a written model, as it is kept at the end of its file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from onnxslim_bert.calibration.datasets import is_named
+from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.trailer import content_sha256, write_trailer
+from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.documents import read_document
+from onnxslim_bert.proof.gates import Budgets, Verdict
+from onnxslim_bert.recipes.provenance import MEASURED, Provenance, notes, provenance_in
+
+NO_BUDGETS = Budgets()
+MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The data as the user named them (`Sources`); of a file its name alone, wherever it lay. "" is none."""
+
+    calibration: str
+    evaluation: str
+    corpus: str
+    rows: int | None
+    text_columns: tuple[str, ...]
+    label_column: str
+
+    @classmethod
+    def of(cls, sources: Sources, evaluated: bool) -> "Asked":
+        """evaluated: on the calibration set's own validation split, where no other set was named."""
+        evaluation = sources.evaluation or (sources.calibration if evaluated else None)
+        return cls(
+            _base_name(sources.calibration),
+            _base_name(evaluation),
+            _base_name(sources.corpus),
+            sources.rows,
+            tuple(sources.text_columns),
+            sources.label_column or "",
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the evaluation rows said: the main numbers of a `Comparison`, whose intervals follow from them.
+
+    metric, base, candidate: the first score, in points; "" and None without labels. agreement: percent of rows, None
+    without classes. mean_difference: |base - candidate|. provider: the target on which the candidate answered.
+    """
+
+    data: str
+    split: str
+    rows: int
+    fingerprint: str
+    output: str
+    metric: str
+    base: float | None
+    candidate: float | None
+    agreement: float | None
+    mean_difference: float
+    provider: str
+
+    @classmethod
+    def of(cls, seen: Comparison, provider: str) -> "Answers":
+        """The main numbers of `seen`."""
+        score = seen.scores[0] if seen.scores else None
+        return cls(
+            seen.data,
+            seen.split,
+            seen.rows,
+            seen.fingerprint,
+            seen.output,
+            score.metric if score else "",
+            score.base.value if score else None,
+            score.candidate.value if score else None,
+            seen.fidelity.agreement.value if seen.fidelity.agreement else None,
+            seen.fidelity.mean_difference,
+            provider,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How one model file was evaluated, and what came of it. No times: those are of a machine.
+
+    content_sha256: of the file before this record, then of its external data. tokenizer_sha256: of the tokenizer.json
+    with which the source read texts; own_tokenizer_sha256: the same of the model; "" without such a file.
+    target: on what it is to run. max_length, threads, seed: as in `Options`. asked: None where a program gave the rows
+    themselves. outcomes: by gate, of every verdict without a time. answers: None without evaluation rows.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    schema: int
+    content_sha256: str
+    tokenizer_sha256: str
+    own_tokenizer_sha256: str
+    target: str
+    allow_fallback: bool
+    max_length: int
+    threads: int
+    seed: int
+    asked: Asked | None
+    budgets: Budgets
+    strict: bool
+    outcomes: dict[str, str]
+    answers: Answers | None
+
+    def __post_init__(self) -> None:
+        counts = (self.max_length, self.threads, self.asked.rows if self.asked and self.asked.rows is not None else 1)
+        if min(counts) < 1 or self.threads > MOST_THREADS or self.seed < 0:
+            found = f"max_length, threads and rows {counts}, seed {self.seed}"
+            raise DataError(f"{MEASURED} holds {found}: needed counts of 1 or more, at most {MOST_THREADS} threads")
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        options: Options,
+        answers: Answers | None,
+        *,
+        sources: Sources | None = None,
+        tokenizer: Tokenizer | None = None,
+        own_tokenizer: Tokenizer | None = None,
+        budgets: Budgets = NO_BUDGETS,
+        strict: bool = False,
+        verdicts: Sequence[Verdict] = (),
+    ) -> "Measured":
+        """The record of the file at `path` as it is now. own_tokenizer: where the model needs another than its source.
+
+        Raises ModelError for a file that is no model.
+        """
+        return cls(
+            schema=cls.SCHEMA,
+            content_sha256=content_sha256(path, MEASURED),
+            tokenizer_sha256=tokenizer_sha256(tokenizer),
+            own_tokenizer_sha256=tokenizer_sha256(own_tokenizer or tokenizer),
+            target=options.target,
+            allow_fallback=options.allow_fallback,
+            max_length=options.max_length,
+            threads=options.threads,
+            seed=options.seed,
+            asked=None if sources is None else Asked.of(sources, evaluated=answers is not None),
+            budgets=budgets,
+            strict=strict,
+            outcomes={verdict.gate: verdict.outcome for verdict in verdicts if verdict.gate != "min-speedup"},
+            answers=answers,
+        )
+
+
+def record(path: Path, measured: Measured) -> None:
+    """Append `measured` to the model file at `path`, in place of an earlier record. Raises OutputError."""
+    write_trailer(path, MEASURED, json.dumps(asdict(measured), sort_keys=True, allow_nan=False))
+
+
+def read(path: Path) -> tuple[Provenance, Measured | None]:
+    """What the file at `path` says of itself; None where nothing of a measurement.
+
+    Raises ModelError for a file without provenance, DataError for a record that cannot be read.
+    """
+    held = notes(path)
+    text = held.get(MEASURED)
+    measured = None if text is None else read_document(Measured, text.encode(), f"{path}: {MEASURED}")
+    return provenance_in(path, held), measured
+
+
+def tokenizer_sha256(tokenizer: Tokenizer | None) -> str:
+    """Of its tokenizer.json; "" without one."""
+    return "" if tokenizer is None or tokenizer.file is None else file_sha256(tokenizer.file)
+
+
+def _base_name(spec: str | None) -> str:
+    return "" if spec is None else spec if is_named(spec) else Path(spec).name

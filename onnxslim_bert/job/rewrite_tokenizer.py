@@ -1,0 +1,88 @@
+"""Take the id map out of a trimmed model by giving its tokenizer the smaller vocabulary."""
+
+import json
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.inputs import find_roles
+from onnxslim_bert.calibration.vocabulary import keep_tokens, protected_ids, read_tokenizer
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.session import model_session
+from onnxslim_bert.passes.trim_vocabulary import kept_tokens
+
+PROBE = (4, 16)  # batch and length, where the graph leaves them open
+
+
+def rewrite_tokenizer(model: Model, tokenizer_json: str) -> str:
+    """The tokenizer.json of the tokens that a trimmed `model` keeps; the model's word table then takes the new ids.
+
+    A text whose tokens are all kept is answered as before. In others, words whose pieces are gone are split into
+    smaller pieces, instead of reading the nearest kept row. A piece that must stay without a row of its own (in BPE,
+    what kept pieces are merged from) gets a copy of the row that the map gave it. Works before or after quantization.
+
+    tokenizer_json: the content of the file that the model was trimmed with. Raises DataError when it cannot be cut,
+    PassError when the model has no map, or reads ids elsewhere too and renumbered ones change its answers; the model is
+    then as it was.
+    """
+    mapping = model.encoder.embeddings.map
+    if mapping is None:
+        raise PassError("the word table is read without a map; run trim-vocabulary first")
+    rows = model.array(mapping)
+    kept = protected_ids(tokenizer_json) | {*kept_tokens(rows).tolist()}
+    tokenizer, old_ids = keep_tokens(read_tokenizer(tokenizer_json), kept)
+    if old_ids[-1] >= len(rows):
+        raise PassError(
+            f"the tokenizer has a token {old_ids[-1]}, the model's map {len(rows)} ids; give the model's own"
+        )
+    special = [token["id"] for token in tokenizer["added_tokens"]]
+    candidate = model.clone()
+    _drop_map(candidate, mapping, rows[old_ids])
+    _check_same(model, candidate, old_ids, special)
+    _drop_map(model, mapping, rows[old_ids])
+    return json.dumps(tokenizer, ensure_ascii=False, indent=2)
+
+
+def _drop_map(model: Model, mapping: str, rows: Array) -> None:
+    """Let the word table hold `rows` of what it holds now, one for each new id, read without the map."""
+    tables: set[str] = set()  # int8 rows and their scales are two
+    for step in list(model.constants()[mapping].outputs):
+        for lookup in list(step.outputs[0].outputs):
+            if lookup.op != "Gather" or constant(lookup.inputs[0]) is None:
+                raise PassError(f"node {lookup.name!r} ({lookup.op}) reads the map for something else than a table")
+            tables.add(lookup.inputs[0].name)
+            lookup.inputs[1] = step.inputs[1]
+    for name in tables:
+        model.replace(name, model.array(name)[rows])
+    model.changed()
+
+
+def _check_same(before: Model, after: Model, old_ids: Array, special: list[int]) -> None:
+    """Raise PassError when the models differ on texts that mean the same to both.
+
+    old_ids: what each new id was. special: new ids that must be among those tried, since graphs compare ids with them.
+    """
+    batch, length = (given or open_ for given, open_ in zip(_fixed(before), PROBE, strict=True))
+    new_ids = np.random.default_rng(0).integers(0, len(old_ids), (batch, length))
+    new_ids.flat[: len(special) * 3 : 3] = special[: (new_ids.size + 2) // 3]
+    types = {tensor.name: np.dtype(tensor.dtype) for tensor in before.graph.inputs}
+    roles = find_roles(types)
+
+    def answers(model: Model, ids: Array) -> list[Array]:
+        values = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
+        return run(model_session(model), {name: values[role].astype(types[name]) for name, role in roles.items()})
+
+    ours, theirs = answers(before, old_ids[new_ids]), answers(after, new_ids)
+    for output, exact, found in zip(before.graph.outputs, ours, theirs, strict=True):
+        if not np.array_equal(exact, found):
+            raise PassError(
+                f"output {output.name!r} changes when ids do: the graph reads them besides the word table; keep the map"
+            )
+
+
+def _fixed(model: Model) -> tuple[int | None, int | None]:
+    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)

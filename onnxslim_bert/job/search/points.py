@@ -1,0 +1,79 @@
+"""The models of a search, measured: which are worth showing, and which one is taken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, SizeGateError
+from onnxslim_bert.job.search.targets import Targets
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of the frontier, measured. speedup: over the source. drop: points of the task metric on judged rows.
+
+    damage: of the outputs on held-back rows; predicted: the same by the tables.
+    """
+
+    recipe: str
+    file: Path
+    nbytes: int
+    ms: float
+    speedup: float
+    damage: float
+    predicted: float
+    drop: float
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats, slowest first: none is as good in everything and better in something.
+
+    The first one stays: it is the model with nothing removed, which the others are compared with.
+    """
+
+    def beats(one: Point, other: Point) -> bool:
+        ours, theirs = ((-p.speedup, p.nbytes, p.damage, p.drop) for p in (one, other))
+        return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
+
+    kept = [point for point in points[1:] if not any(beats(other, point) for other in points)]
+    return sorted([*points[:1], *kept], key=lambda point: point.speedup)
+
+
+def pick(points: Sequence[Point], targets: Targets) -> Point:
+    """The point that meets `targets` with the least damage, the fastest when only a drop is given.
+
+    Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far the points come, when none does.
+    """
+    meeting = [point for point in points if targets.met_by(point.speedup, point.nbytes, point.drop)]
+    if not meeting:
+        raise _missed(points, targets)
+    if targets.speedup is None and targets.nbytes is None:
+        return max(meeting, key=lambda point: point.speedup)
+    return min(meeting, key=lambda point: (point.damage, -point.speedup))
+
+
+def _missed(points: Sequence[Point], targets: Targets) -> GateError:
+    fastest, smallest = max(points, key=lambda p: p.speedup), min(points, key=lambda p: p.nbytes)
+    if targets.speedup is not None and fastest.speedup < targets.speedup:
+        asked = f"--target-speedup {targets.speedup:g}"
+        return LatencyGateError(f"{asked} was not reached: the fastest is {_described(fastest)}")
+    if targets.nbytes is not None and smallest.nbytes > targets.nbytes:
+        asked = f"--target-size {targets.nbytes / 1e6:.3g}MB"
+        return SizeGateError(f"{asked} was not reached: the smallest is {_described(smallest)}")
+    small = [p for p in points if targets.nbytes is None or p.nbytes <= targets.nbytes]
+    fastest = max(small, key=lambda p: p.speedup)
+    if targets.speedup is not None and fastest.speedup < targets.speedup:
+        asked = (
+            f"--target-speedup {targets.speedup:g} was not reached at --target-size {(targets.nbytes or 0) / 1e6:.3g}MB"
+        )
+        return LatencyGateError(f"{asked}: the fastest that small is {_described(fastest)}")
+    within = [p for p in points if targets.drop is None or p.drop <= targets.drop]
+    best = max(within, key=lambda p: p.speedup, default=None)
+    least = min(points, key=lambda p: p.drop)
+    far = f"the fastest within it is {_described(best)}" if best else f"the nearest is {_described(least)}"
+    where = "" if targets.speedup is None and targets.nbytes is None else " at the targets"
+    return AccuracyGateError(f"--max-drop {targets.drop:g} does not hold{where}: {far}")
+
+
+def _described(point: Point) -> str:
+    return f"{point.speedup:.2f}x at {point.nbytes / 1e6:.3g} MB and a drop of {point.drop:.2f} points"

@@ -1,0 +1,126 @@
+"""What a search has measured and built so far, kept on disk so that it can be taken up again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.job.search.alternatives import Alternative
+from onnxslim_bert.job.search.costs import Costs, Saving
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
+from onnxslim_bert.rewriting.pruning.sites import Site
+
+FILE = "state.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that was built by `recipe`. predicted, damage: on held-back rows, by the tables and measured.
+
+    drop: points of the task metric that it loses; None before it is judged.
+    """
+
+    recipe: str
+    file: Path
+    nbytes: int
+    predicted: float
+    damage: float
+    drop: float | None = None
+
+
+class State:
+    """A folder with the tables and the models of one search.
+
+    key: everything that decides them; the state of another key is thrown away. Every change is on disk when it returns.
+    Raises OutputError when the folder holds something else, or cannot be made.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self._file = folder / FILE
+        if folder.exists() and not self._is_mine():
+            raise OutputError(f"{folder} is in the way: a search keeps its state there; move it or give another output")
+        self._held = self._read()
+        if self._held.get("key") != key:
+            self.remove()
+            self._held = {"key": key, "tables": {}, "candidates": {}}
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another output") from error
+        self._write()
+
+    def once(self, table: str, measure: Callable[[], T], read: Callable[[Any], T]) -> T:
+        """The table called `table`, measured unless it was before; `read` makes it of what JSON holds."""
+        tables = self._held["tables"]
+        if table in tables:
+            return read(tables[table])
+        measured = measure()
+        tables[table] = json.loads(json.dumps(measured, default=_plain))
+        self._write()
+        return measured
+
+    def candidate(self, recipe: str) -> Candidate | None:
+        """The model that `recipe` made, if it was built."""
+        held = self._held["candidates"].get(recipe)
+        found = None if held is None else Candidate(**held | {"file": self.folder / held["file"]})
+        return found if found is not None and found.file.exists() else None
+
+    def keep_candidate(self, candidate: Candidate) -> None:
+        """Remember a model whose file is in the folder."""
+        self._held["candidates"][candidate.recipe] = asdict(candidate) | {"file": candidate.file.name}
+        self._write()
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_mine(self) -> bool:
+        """Whether a state lies here, or nothing but an interrupted first writing of one."""
+        return self._file.exists() or (
+            self.folder.is_dir() and all(path.name.startswith(f".{FILE}") for path in self.folder.iterdir())
+        )
+
+    def _write(self) -> None:
+        write_atomically(self._file, [json.dumps(self._held).encode()], overwrite=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            held = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return held if isinstance(held, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of an array or a dataclass."""
+    return value.tolist() if isinstance(value, np.ndarray) else asdict(value)
+
+
+def read_sensitivities(held: Any) -> list[Sensitivity]:
+    """Sensitivities of what JSON holds."""
+    return [
+        Sensitivity(
+            Site(**one["site"] | {"layers": tuple(one["site"]["layers"])}),
+            np.array(one["order"], np.int64),
+            {int(count): damage for count, damage in one["damage"].items()},
+        )
+        for one in held
+    ]
+
+
+def read_costs(held: Any) -> Costs:
+    """Costs of what JSON holds."""
+    return Costs(**held | {"savings": {name: Saving(**saving) for name, saving in held["savings"].items()}})
+
+
+def read_alternatives(held: Any) -> list[Alternative]:
+    """Alternatives of what JSON holds."""
+    return [Alternative(**one | {name: tuple(one[name]) for name in ("gone", "floats")}) for one in held]

@@ -1,0 +1,334 @@
+"""Find the transformer encoder in a canonicalized graph, whichever exporter wrote it.
+
+Nothing is read from names. Attention is anchored on Softmax (or on a fused attention node): the query and key lie
+upstream of the scores, the value and the output beside and below the probabilities, and the feed-forward matrices are
+the next ones downstream. What the piece between them computes is proven by running it (`attention_form`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.model.attention_form import DECODER, AttentionForm, attention_form, is_causal, probe_shape
+from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear, read_product
+
+VIEWS = frozenset(
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Cast",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Div",
+        "Add",
+        "Sum",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
+)
+SCORES = frozenset(
+    [
+        "Add",
+        "Sub",
+        "Sum",
+        "Mul",
+        "Div",
+        "Where",
+        "Cast",
+        "Reshape",
+        "Unsqueeze",
+        "Squeeze",
+        "Identity",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
+)
+PROBABILITIES = frozenset(
+    ["Where", "Cast", "Reshape", "Identity", "Dropout", "IsNaN", "Mul", "QuantizeLinear", "DequantizeLinear"]
+)
+FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
+FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One encoder layer: names of its tensors and nodes, never the nodes, so that a rewrite cannot dangle them.
+
+    first_token: query, output, feed-forward and norms work on position 0 only.
+    context: the attention result that `output` reads, [batch, seq, heads * head_dim].
+    form: what the piece between query, key, value and context computes; None with `reason` when it is not proven.
+    """
+
+    index: int
+    heads: int
+    head_dim: int
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    up: Linear | None
+    down: Linear | None
+    context: str
+    form: AttentionForm | None
+    reason: str = ""
+    first_token: bool = False
+
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """The layer's dense matrices by role, in execution order."""
+        roles = ("query", "key", "value", "output", "up", "down")
+        return {role: linear for role in roles if (linear := getattr(self, role)) is not None}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A transformer encoder. hidden: width of the residual stream. head: the dense layers of the task behind it."""
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+    hidden: int
+    head: tuple[Linear, ...] = ()
+
+    @property
+    def mask(self) -> str | None:
+        """The graph input that says which tokens are real, when one is proven to."""
+        return next((layer.form.mask for layer in self.layers if layer.form is not None), None)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """The heart of one attention: the operands of the scores and the tensor that leaves it."""
+
+    node: gs.Node
+    query: gs.Tensor
+    key: gs.Tensor
+    value: gs.Tensor
+    result: gs.Tensor
+    heads: int | None
+
+
+def find_encoder(graph: gs.Graph) -> Encoder:
+    """The encoder in `graph`, which `canonicalize` has prepared.
+
+    Raises ModelError when there is none, naming what was missing, and for a decoder.
+    """
+    order = {id(node): i for i, node in enumerate(graph.nodes)}
+    cores = [core for node in graph.nodes for core in _cores(node)]
+    if not cores:
+        raise ModelError(_why_no_attention(graph))
+    try:
+        layers = tuple(_layer(graph, i, core, order) for i, core in enumerate(cores))
+    except ModelError as error:
+        raise ModelError(DECODER) if is_causal(graph, cores[0].result) else error from None
+    hidden = layers[0].query.d_in
+    for layer in layers:
+        if (layer.query.d_in, layer.output.d_out) != (hidden, hidden):
+            raise ModelError(
+                f"layer {layer.index}: width {layer.query.d_in} -> {layer.output.d_out} where layer 0 has {hidden}; "
+                "an encoder keeps one width"
+            )
+    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden, _head(graph, layers[-1]))
+
+
+def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
+    front = list(graph.tensors()[(last.down or last.output).result].outputs)
+    found: dict[int, gs.Node] = {}
+    while front:
+        node = front.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            front.extend(reader for tensor in node.outputs for reader in tensor.outputs)
+    return tuple(read_linear(node) for node in graph.nodes if id(node) in found and is_linear(node))
+
+
+def _cores(node: gs.Node) -> Iterator[_Core]:
+    if node.op == "If" and (inner := _branch_attention(node)) is not None:  # written by `skip-mask`
+        query, key, value = inner.inputs[:3]
+        yield _Core(node, query, key, value, node.outputs[0], inner.attrs.get("num_heads"))
+    elif node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
+        heads = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
+        query, key, value = node.inputs[:3]
+        yield _Core(node, query, key, value, node.outputs[0], heads)
+    elif node.op == "Softmax":
+        scores = _up_to_product(node.inputs[0])
+        context = _down_to_product(node.outputs[0])
+        if scores is not None and context is not None:
+            product, value = context
+            yield _Core(node, scores.inputs[0], scores.inputs[1], value, product.outputs[0], None)
+
+
+def _branch_attention(node: gs.Node) -> gs.Node | None:
+    branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+    return next((inner for branch in branches for inner in branch.nodes if inner.op in FUSED_ATTENTION), None)
+
+
+def _up_to_product(tensor: gs.Tensor) -> gs.Node | None:
+    """The MatMul of two activations from which the attention scores come."""
+    for node in _upstream(tensor, SCORES):
+        if node.op in ("MatMul", "FusedMatMul") and not any(constant(t) is not None for t in node.inputs):
+            return node
+    return None
+
+
+def _down_to_product(tensor: gs.Tensor) -> tuple[gs.Node, gs.Tensor] | None:
+    """The MatMul of probabilities and values, and its value operand."""
+    front = [tensor]
+    while front:
+        current = front.pop(0)
+        for node in current.outputs:
+            if node.op in ("MatMul", "FusedMatMul") and node.inputs[0] is current and constant(node.inputs[1]) is None:
+                return node, node.inputs[1]
+            if node.op in PROBABILITIES:
+                front.extend(node.outputs)
+    return None
+
+
+def _upstream(tensor: gs.Tensor, through: frozenset[str]) -> Iterator[gs.Node]:
+    """Nodes above `tensor`, nearest first, passing only `through` operators."""
+    front, seen = [tensor], set[int]()
+    while front:
+        node = producer(front.pop(0))
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if node.op in through:
+            front.extend(node.inputs[:1] if node.op in FIRST_INPUT_ONLY else node.inputs)
+
+
+def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> Layer:
+    query, key, value = (
+        _above(index, role, operand)
+        for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
+    )
+    first_token = query.source != key.source and _is_first_of(graph, query.source, key.source)
+    if query.source != key.source and not first_token:
+        raise ModelError(
+            f"layer {index}: query and key read different tensors: cross-attention, so not an encoder alone"
+        )
+    if len({query.node, key.node, value.node}) < 3:
+        raise ModelError(
+            f"layer {index}: query, key and value are one packed matrix at node {query.node!r}; not supported"
+        )
+    output_node = _below(core.result, order)
+    if output_node is None:
+        raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
+    output = read_product(output_node)
+    heads, head_dim = _heads(graph, index, core, query)
+    up, down = _feed_forward(index, graph, output, order)
+    form, reason = _form(graph, query, key, value, output, heads, first_token)
+    return Layer(index, heads, head_dim, query, key, value, output, up, down, output.source, form, reason, first_token)
+
+
+def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
+    """Whether the query reads position 0 of what the key reads, a norm, a scale or quantizers between them aside."""
+    tensors = graph.tensors()
+    node = producer(tensors[query_source])
+    while node is not None and node.op in ("LayerNormalization", "Mul", "Clip", *QUANTIZERS):
+        node = producer(node.inputs[0])
+    if node is None or node.op != "Slice":
+        return False
+    bounds = [None if (value := constant(t)) is None else value.tolist() for t in node.inputs[1:4]]
+    stream, key = node.inputs[0], tensors[key_source]
+    while (
+        (above := producer(stream)) is not None
+        and above.op in ("Reshape", "Gather", *QUANTIZERS)
+        and constant(above.inputs[0]) is None
+    ):
+        stream = above.inputs[0]  # padding that comes back
+    between = nodes_between([stream], key)
+    return bounds == [[0], [1], [1]] and (stream is key or any(t is stream for n in between for t in n.inputs))
+
+
+def _above(index: int, role: str, operand: gs.Tensor) -> Linear:
+    node = next((node for node in _upstream(operand, VIEWS) if is_linear(node)), None)
+    if node is None:
+        raise ModelError(f"layer {index}: no dense {role} above tensor {operand.name!r}")
+    return read_product(node)
+
+
+def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], bool] = is_linear) -> gs.Node | None:
+    """The first accepted node in execution order that depends on `tensor`."""
+    front, seen = list(tensor.outputs), set[int]()
+    found: gs.Node | None = None
+    while front:
+        node = front.pop()
+        if id(node) in seen or (found is not None and order[id(node)] > order[id(found)]):
+            continue
+        seen.add(id(node))
+        if accept(node):
+            found = node
+        else:
+            front.extend(consumer for result in node.outputs for consumer in result.outputs)
+    return found
+
+
+def _feed_forward(
+    index: int, graph: gs.Graph, output: Linear, order: dict[int, int]
+) -> tuple[Linear | None, Linear | None]:
+    tensors = graph.tensors()
+    up_node = _below(tensors[output.result], order)
+    if up_node is None or (up := read_product(up_node)).d_in != output.d_out:
+        return None, None
+    down_node = _below(tensors[up.result], order)
+    if down_node is None or (down := read_product(down_node)).d_out != output.d_out:
+        return None, None
+    if down.d_in != up.d_out or down.source == up.source:
+        raise ModelError(f"layer {index}: a gated feed-forward at node {up.node!r}; only plain ones are supported")
+    return up, down
+
+
+def _heads(graph: gs.Graph, index: int, core: _Core, query: Linear) -> tuple[int, int]:
+    """The number of heads and their width: written in the graph, or the shape of the scores' left operand."""
+    head_dim = query.d_out // core.heads if core.heads else _written_width(core.query)
+    if head_dim is None or head_dim <= 0:
+        head_dim = probe_shape(graph, query, core.query)[-1]
+    if not head_dim or query.d_out % head_dim:
+        raise ModelError(f"layer {index}: heads of width {head_dim} do not divide the query's width {query.d_out}")
+    return query.d_out // head_dim, head_dim
+
+
+def _written_width(operand: gs.Tensor) -> int | None:
+    """The constant with which the Reshape to heads ends: [..., heads, head_dim]."""
+    reshape = next((node for node in _upstream(operand, VIEWS) if node.op == "Reshape"), None)
+    shape = reshape.inputs[1] if reshape is not None else None
+    while shape is not None and constant(shape) is None:
+        node = producer(shape)
+        shape = node.inputs[-1] if node is not None and node.op == "Concat" else None
+    return int(shape.values.reshape(-1)[-1]) if shape is not None else None
+
+
+def _form(
+    graph: gs.Graph, query: Linear, key: Linear, value: Linear, output: Linear, heads: int, first_token: bool
+) -> tuple[AttentionForm | None, str]:
+    tensors = graph.tensors()
+    sources = [tensors[linear.result] for linear in (query, key, value)]
+    target = tensors[output.source]
+    hidden = tensors[key.source]
+    widths = [query.d_out, key.d_out, value.d_out, key.d_in]
+    half = tensors[query.weight].values.dtype == np.float16
+    form = attention_form(graph, sources, hidden, target, heads, widths, first_token, half)
+    return (None, form) if isinstance(form, str) else (form, "")
+
+
+def _why_no_attention(graph: gs.Graph) -> str:
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        counts[node.op] = counts.get(node.op, 0) + 1
+    softmax = counts.get("Softmax", 0)
+    common: Sequence[Any] = sorted(counts.items(), key=lambda item: -item[1])[:4]
+    listing = ", ".join(f"{number} {op}" for op, number in common)
+    found = f"{softmax} Softmax, none between two MatMuls of activations" if softmax else "no Softmax"
+    return f"not a transformer encoder: no self-attention ({found}); the graph has {listing}"

@@ -1,0 +1,175 @@
+"""A dense layer as a graph spells it: MatMul with Add, Gemm, or one of their quantized forms."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.probe import constant, producer
+
+QUANTIZED_WEIGHT = {"MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QGemm": 3}
+QUANTIZED_BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4, "QGemm": 6}
+BETWEEN_FACTORS = frozenset(  # what smoothing, the splitting of outliers and quantization put there
+    ["Mul", "Add", "Sum", "Clip", "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]
+)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x @ weight + bias, by name.
+
+    node: the MatMul or Gemm. weight: [d_in, d_out], or [d_out, d_in] when trans_b. bias: [d_out].
+    source: the tensor x. result: the tensor y, after the bias. quantized: the weight is stored as integers.
+    factors: the two layers that this one is stored as, x @ left @ right + bias (`low-rank` writes it); node, weight and
+    bias are then those of the right one, [rank, d_out].
+    """
+
+    node: str
+    weight: str
+    bias: str | None
+    d_in: int
+    d_out: int
+    source: str
+    result: str
+    trans_b: bool = False
+    quantized: bool = False
+    factors: "tuple[Linear, ...]" = ()
+
+    @property
+    def matrices(self) -> "tuple[Linear, ...]":
+        """The layers with one stored matrix each that this one consists of: itself, or its two factors."""
+        return self.factors or (self,)
+
+
+def is_linear(node: gs.Node) -> bool:
+    """Whether `node` multiplies activations by a constant matrix."""
+    return _weight(node) is not None
+
+
+def read_linear(node: gs.Node) -> Linear:
+    """The dense layer at `node`, with the bias that follows it. Raises ModelError when `node` is none."""
+    weight = _weight(node)
+    if weight is None:
+        raise ModelError(f"node {node.name!r} ({node.op}) is not a dense layer")
+    trans_b = node.op == "Gemm" and bool(node.attrs.get("transB", 0))
+    rows, columns = weight.values.shape
+    d_in, d_out = (columns, rows) if trans_b else (rows, columns)
+    source = node.inputs[0]
+    quantized = weight.values.dtype.kind in "iu"
+    if (
+        quantized
+        and (above := producer(source)) is not None
+        and above.op in ("QuantizeLinear", "DynamicQuantizeLinear")
+    ):
+        source = above.inputs[0]
+    if (above := producer(source)) is not None and above.op == "DequantizeLinear":
+        quantize = producer(above.inputs[0])
+        source = quantize.inputs[0] if quantize is not None else source
+    result = node.outputs[0]
+    bias = _inner_bias(node)
+    if bias is None:
+        result, bias = _following_bias(result, d_out)
+    return Linear(node.name, weight.name, bias, d_in, d_out, source.name, result.name, trans_b, quantized)
+
+
+def read_product(node: gs.Node) -> Linear:
+    """The dense layer that the matrix at `node` belongs to: two matrices may be factors of one.
+
+    They are when nothing but dense layers reads the product of the first, which is no wider than what it reads.
+    """
+    reached = list(_next_linears(node))
+    left = node if all(end is not None for end in reached) and len(reached) == 1 else _left_factor(node)
+    if left is None:
+        return read_linear(node)
+    right = reached[0] if left is node and reached[0] is not None else node
+    first, second = read_linear(left), read_linear(right)
+    if first.d_out > first.d_in:
+        return read_linear(node)
+    quantized = first.quantized and second.quantized
+    return replace(second, source=first.source, d_in=first.d_in, quantized=quantized, factors=(first, second))
+
+
+def _left_factor(right: gs.Node) -> gs.Node | None:
+    """The dense node above `right` whose product dense nodes alone read."""
+    front, seen = list(right.inputs), set[int]()
+    while front:
+        node = producer(front.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if is_linear(node):
+            return node if all(end is not None for end in _next_linears(node)) else None
+        if node.op in BETWEEN_FACTORS:
+            front.extend(node.inputs)
+    return None
+
+
+def _next_linears(node: gs.Node) -> Iterator[gs.Node | None]:
+    """The dense nodes that read the product of `node`; None for whatever else reads it, the graph's user included."""
+    front, seen = list(node.outputs), set[int]()
+    while front:
+        tensor = front.pop()
+        if not tensor.outputs:
+            yield None
+        for reader in tensor.outputs:
+            if id(reader) in seen:
+                continue
+            seen.add(id(reader))
+            if is_linear(reader):
+                yield reader
+            elif reader.op in BETWEEN_FACTORS:
+                front.extend(reader.outputs[:1])
+            else:
+                yield None
+
+
+def _weight(node: gs.Node) -> gs.Constant | None:
+    if node.op == "Gemm" and (node.attrs.get("transA", 0), node.attrs.get("alpha", 1), node.attrs.get("beta", 1)) != (
+        0,
+        1,
+        1,
+    ):
+        return None
+    position = QUANTIZED_WEIGHT.get(node.op, 1 if node.op in ("MatMul", "Gemm") else None)
+    if position is None or len(node.inputs) <= position:
+        return None
+    tensor = node.inputs[position]
+    above = producer(tensor)
+    if above is not None and above.op == "DequantizeLinear":
+        tensor = above.inputs[0]
+    values = constant(tensor)
+    is_matrix = values is not None and values.ndim == 2 and constant(node.inputs[0]) is None
+    data = producer(node.inputs[0])
+    if data is not None and data.op == "Gather" and data.attrs.get("axis", 0) == -1:
+        return None  # a few chosen channels: what `split-outliers` keeps beside a layer
+    return tensor if is_matrix and isinstance(tensor, gs.Constant) else None
+
+
+def _inner_bias(node: gs.Node) -> str | None:
+    position = 2 if node.op == "Gemm" else QUANTIZED_BIAS.get(node.op)
+    if position is None or len(node.inputs) <= position or node.inputs[position].is_empty():
+        return None
+    return str(node.inputs[position].name)
+
+
+def _following_bias(tensor: gs.Tensor, width: int) -> tuple[gs.Tensor, str | None]:
+    """The tensor after the bias, past the rescaling of an integer product and a quantized product's Q and DQ."""
+    is_integer = tensor.inputs[0].op == "MatMulInteger"
+    current = tensor
+    while len(current.outputs) == 1:
+        node = current.outputs[0]
+        other = next((t for t in node.inputs if t is not current), None)
+        if node.op in ("Add", "Sum") and other is not None:
+            values = constant(other)
+            above = producer(other)
+            if values is None and above is not None and above.op == "DequantizeLinear":
+                values = constant(above.inputs[0])
+            if values is not None and values.shape == (width,):
+                return node.outputs[0], str(other.name)
+            break
+        rescales = is_integer and node.op in ("Cast", "Mul")
+        if not rescales and node.op not in ("QuantizeLinear", "DequantizeLinear"):
+            break
+        current = node.outputs[0]
+    return current if is_integer else tensor, None

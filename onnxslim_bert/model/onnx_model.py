@@ -1,0 +1,218 @@
+"""One ONNX model: its graph, its weights, and the header that a graph library would drop."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ModelError, OutputError, one_line
+from onnxslim_bert.graph import wire
+from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.model.encoder import Encoder, find_encoder
+
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
+LARGE = 1024  # bytes from which a constant counts as a weight
+LARGEST = 1 << 31  # bytes from which protobuf writes no message
+
+
+class Model:
+    """A graph that passes rewrite. Arrays are never edited in place: `replace` them by name.
+
+    graph: the graphsurgeon graph; call `changed()` after a rewrite.
+    header: metadata_props, model_version and doc_string, which graphsurgeon drops and `proto()` restores.
+    """
+
+    def __init__(self, graph: gs.Graph, header: onnx.ModelProto, path: Path | None = None) -> None:
+        self.graph = graph
+        self.header = header
+        self.path = path
+        self._encoder: Encoder | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> "Model":
+        """The model at `path`, its weights memory-mapped.
+
+        Raises ModelError when the file is not ONNX, when its external data is missing or lies outside its folder, or
+        when a weight is not finite.
+        """
+        proto, weights = wire.read_skeleton(path)
+        weights |= {
+            tensor.name: _external_values(tensor, path)
+            for tensor in proto.graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        }
+        model = cls.from_proto(proto, weights, path)
+        for name, constant in model.constants().items():
+            _check_finite(path, name, constant.values)
+        wire.release(weights.values())
+        return model
+
+    @classmethod
+    def from_proto(
+        cls, proto: onnx.ModelProto, weights: Mapping[str, Array] | None = None, path: Path | None = None
+    ) -> "Model":
+        """The model in `proto`; `weights` stand in for initializers whose data the proto leaves out."""
+        weights = weights or {}
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+        header = onnx.ModelProto(
+            metadata_props=proto.metadata_props, model_version=proto.model_version, doc_string=proto.doc_string
+        )
+        try:
+            graph = gs.import_onnx(proto)
+            for tensor in graph.tensors().values():
+                if isinstance(tensor, gs.Constant):
+                    tensor.values = weights[tensor.name] if tensor.name in weights else np.asarray(tensor.values)
+                    tensor.data_location = None
+                elif not any(tensor is end for end in [*graph.inputs, *graph.outputs]):
+                    tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
+        except Exception as error:
+            raise ModelError(f"{path or 'model'}: the graph cannot be read ({one_line(error)})") from error
+        return cls(graph, header, path)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder in the graph, found on first use and again after every change.
+
+        Raises ModelError that names what was missing.
+        """
+        if self._encoder is None:
+            self._encoder = find_encoder(self.graph)
+        return self._encoder
+
+    def changed(self) -> None:
+        """Drop what no output needs, put nodes in order, and forget the encoder."""
+        self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+        self._encoder = None
+
+    def constants(self) -> dict[str, gs.Constant]:
+        """Every constant of the graph by name."""
+        return {name: t for name, t in self.graph.tensors().items() if isinstance(t, gs.Constant)}
+
+    def array(self, name: str) -> Array:
+        """A read-only view of the constant `name`."""
+        view: Array = self.constants()[name].values.view()
+        view.flags.writeable = False
+        return view
+
+    def replace(self, name: str, values: Array) -> None:
+        """Give the constant `name` new values."""
+        self.constants()[name].values = values
+        self._encoder = None
+
+    def clone(self) -> "Model":
+        """A copy that shares the arrays, which nothing edits in place."""
+        return Model.from_proto(*self.skeleton(), self.path)
+
+    def proto(self) -> onnx.ModelProto:
+        """The whole model as a protobuf message."""
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        proto.MergeFrom(self.header)
+        return proto
+
+    def skeleton(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """The model with its weights declared as external data, and those weights by name; nothing is copied."""
+        weights = {n: c.values for n, c in self.constants().items() if c.values.nbytes >= LARGE}
+        with _stand_ins(self.constants(), weights):
+            return self.proto(), weights
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the model to `path`: first beside it under a temporary name, then renamed.
+
+        Raises OutputError when the file exists and `overwrite` is not set, when it cannot be written, or when the model
+        is too large for one file.
+        """
+        nbytes = sum(constant.values.nbytes for constant in self.constants().values())
+        if nbytes >= LARGEST:
+            raise OutputError(f"{path}: {nbytes / 1e9:.1f} GB of weights, and one ONNX file holds less than 2 GiB")
+        skeleton, weights = self.skeleton()
+        try:
+            onnx.checker.check_model(_without_data(skeleton, weights))
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
+        write_atomically(path, wire.serialized(skeleton, weights), overwrite=overwrite)
+        wire.release(weights.values())
+
+    def fingerprint(self) -> str:
+        """The sha256 of everything that decides what the model computes."""
+        skeleton, weights = self.skeleton()
+        digest = hashlib.sha256(skeleton.SerializeToString(deterministic=True))
+        for name in sorted(weights):
+            digest.update(np.ascontiguousarray(weights[name]).data)
+        return digest.hexdigest()
+
+
+def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    """The same graph for the checker, which would look for external data: its weights are inputs."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(skeleton)
+    del checked.graph.initializer[:]
+    for tensor in skeleton.graph.initializer:
+        if tensor.name in weights:
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            checked.graph.input.append(value)
+        else:
+            checked.graph.initializer.append(tensor)
+    return checked
+
+
+@contextlib.contextmanager
+def _stand_ins(constants: Mapping[str, gs.Constant], weights: Mapping[str, Array]) -> Iterator[None]:
+    """While open, the graph's weights are declarations without data."""
+    try:
+        for name, values in weights.items():
+            constants[name].values = LazyValues(_declaration(name, values))
+        yield
+    finally:
+        for name, values in weights.items():
+            constants[name].values = values
+
+
+def _declaration(name: str, values: Array) -> onnx.TensorProto:
+    tensor = onnx.TensorProto(
+        name=name,
+        dims=values.shape,
+        data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", "weights"), ("offset", "0"), ("length", str(values.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
+    """The values of an initializer kept in another file, which must lie inside the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = model.parent.resolve()
+    file = folder / location
+    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
+        raise ModelError(f"{model}: external data of {tensor.name!r} is at {location!r}, outside the model's folder")
+    if not file.is_file():
+        raise ModelError(f"{model}: external data of {tensor.name!r} is missing: no file {location!r} beside the model")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(count * dtype.itemsize)))
+        if length != count * dtype.itemsize or min(offset, count) < 0:
+            raise ValueError(f"{length} bytes declared, {count * dtype.itemsize} needed")
+        if not count:
+            return np.empty(tuple(tensor.dims), dtype)
+        values: Array = np.memmap(file, dtype, "r", offset, (count,)).view(np.ndarray)
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{model}: external data of {tensor.name!r} does not fit {location!r} ({error})") from error
+    return values.reshape(tuple(tensor.dims))
+
+
+def _check_finite(path: Path, name: str, values: Array) -> None:
+    is_weight = values.dtype.kind == "f" and values.size > 1  # single values may be a mask's -inf
+    if is_weight and not np.isfinite([values.min(), values.max()]).all():
+        raise ModelError(f"{path}: weight {name!r} holds NaN or infinite values; export the model again")

@@ -1,0 +1,41 @@
+"""How many tokens a model has positions for."""
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.onnx_model import Model
+
+REAL = 2  # a token id that these models do not pad with
+
+
+def most_tokens(model: Model) -> int | None:
+    """The longest row that the position table serves, less than its rows where numbers start late (RoBERTa).
+
+    None without such a table.
+    """
+    table = model.encoder.embeddings.position
+    if table is None:
+        return None
+    rows = len(model.array(table))
+    for node in model.graph.nodes:
+        read = table_of(node)
+        if read is not None and read.name == table and node.op != "Slice":
+            places = _positions(model, node.inputs[1], rows)
+            return int((places < rows).sum()) or rows
+    return rows
+
+
+def _positions(model: Model, indices: gs.Tensor, seq: int) -> Array:
+    """The positions of a row of `seq` real tokens, or of as many as there are; empty when they cannot be told."""
+    nodes = nodes_between([], indices)
+    if not nodes:  # constants, or the caller's own
+        values = constant(indices)
+        return np.arange(seq) if values is None else values.reshape(-1)
+    feeds = {t.name: np.full((1, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
+    try:
+        return run(nodes, feeds, indices, opsets_of(model.graph)).reshape(-1)
+    except ValueError:
+        return np.zeros(0)

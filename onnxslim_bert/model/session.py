@@ -1,0 +1,70 @@
+"""ONNX Runtime sessions on a model in memory."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.graph.wire import release
+from onnxslim_bert.model.onnx_model import Model
+
+
+def model_session(
+    model: "Model", outputs: Sequence[str] | None = None, *, inputs: Sequence[str] = (), threads: int = 1
+) -> ort.InferenceSession:
+    """A CPU session on a model in memory, its weights handed over as they are.
+
+    outputs: instead of the model's own. inputs: constants that are given at every run instead, besides the model's own.
+    """
+    skeleton, weights = model.skeleton()
+    if inputs:
+        _open_constants(skeleton.graph, inputs)
+        weights = {name: values for name, values in weights.items() if name not in inputs}
+    if outputs is not None:
+        del skeleton.graph.output[:]
+        skeleton.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        _keep_needed(skeleton.graph)
+        weights = {tensor.name: weights[tensor.name] for tensor in skeleton.graph.initializer if tensor.name in weights}
+    options = session_options(threads)
+    # packed copies of the weights would double the memory, and batches are large enough to pay for packing as they go
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
+    if weights:
+        options.add_external_initializers(list(weights), values)
+    try:
+        session = ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ModelError(f"ONNX Runtime cannot load the model ({one_line(error)})") from error
+    release(weights.values())  # the session has copied them
+    return session
+
+
+def _keep_needed(graph: onnx.GraphProto) -> None:
+    """Drop the nodes and the initializers that no output needs, which ONNX Runtime would run all the same."""
+    needed = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):  # in execution order, so that readers come before what they read
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed |= _read_by(node)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(initializers)
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    subgraphs = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+    return {*node.input}.union(*(_read_by(inner) for graph in subgraphs for inner in graph.node))
+
+
+def _open_constants(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Let the initializers called `names` be inputs of the graph."""
+    opened = {tensor.name: tensor for tensor in graph.initializer if tensor.name in names}
+    for name in names:
+        tensor = opened[name]
+        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        graph.initializer.remove(tensor)

@@ -1,0 +1,141 @@
+"""Canonical simplification: the same outputs with fewer constants and nodes."""
+
+import hashlib
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.edit import is_output, redirect
+from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.linear import is_linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.shapes import has_fixed_shape
+
+RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
+
+NO_EFFECT = ("Identity", "Dropout")
+NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+
+
+def fold(model: Model) -> None:
+    """Compute everything that does not depend on an input's values."""
+    fold_shapes(model.graph)
+    model.graph.fold_constants(fold_shapes=False, size_threshold=None)
+    model.changed()
+
+
+def fold_shapes(graph: gs.Graph) -> None:
+    """Write fixed shapes as constants; graphsurgeon, which would too, overlooks that `Shape` may give a part."""
+    for node in [node for node in graph.nodes if node.op == "Shape" and node.inputs[0].shape is not None]:
+        sizes = list(node.inputs[0].shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+        if all(isinstance(size, int) for size in sizes):
+            redirect(graph, node.outputs[0], gs.Constant(f"{node.outputs[0].name}/sizes", np.array(sizes, np.int64)))
+
+
+def merge_equal_constants(graph: gs.Graph) -> int:
+    """Keep one constant of each content; the number of those that went."""
+    by_kind: dict[tuple[str, tuple[int, ...]], list[gs.Constant]] = {}
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Constant) and not is_output(graph, tensor):
+            by_kind.setdefault((tensor.values.dtype.str, tensor.values.shape), []).append(tensor)
+    merged = 0
+    for alike in by_kind.values():
+        first: dict[bytes, gs.Constant] = {}
+        for tensor in alike if len(alike) > 1 else ():
+            kept = first.setdefault(_content(tensor), tensor)
+            if kept is not tensor:
+                redirect(graph, tensor, kept)
+                merged += 1
+    return merged
+
+
+def _content(tensor: gs.Constant) -> bytes:
+    return hashlib.blake2b(
+        np.ascontiguousarray(tensor.values).view(np.uint8).data if tensor.values.size else b""
+    ).digest()
+
+
+def drop_no_effect(graph: gs.Graph) -> int:
+    """Remove nodes that hand their input on; the number of those that went."""
+    dropped = 0
+    for node in list(graph.nodes):
+        if not _has_no_effect(node) or (isinstance(node.inputs[0], gs.Constant) and is_output(graph, node.outputs[0])):
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if is_output(graph, result) and (producer(source) is None or is_output(graph, source)):
+            continue
+        node.outputs.clear()
+        redirect(graph, result, source)
+        node.inputs.clear()
+        dropped += 1
+    graph.nodes[:] = [node for node in graph.nodes if node.outputs]
+    return dropped
+
+
+def _has_no_effect(node: gs.Node) -> bool:
+    if node.op in NO_EFFECT:
+        mask_is_read = len(node.outputs) > 1 and node.outputs[1].outputs
+        training = len(node.inputs) > 2 and bool(np.any(constant(node.inputs[2])))
+        return not mask_is_read and not training
+    return False
+
+
+def merge_equal_nodes(graph: gs.Graph) -> int:
+    """Compute once what several nodes compute alike; the number of those that went."""
+    graph.toposort()
+    first: dict[tuple[object, ...], gs.Node] = {}
+    merged = 0
+    for node in graph.nodes:
+        # equal dense layers stay apart: they have roles (query and key may start from equal weights)
+        if (
+            node.op in NOT_REPEATABLE
+            or is_linear(node)
+            or any(is_output(graph, t) for t in node.outputs)
+            or _has_subgraph(node)
+        ):
+            continue
+        attributes = tuple(sorted((str(name), _text(value)) for name, value in node.attrs.items()))
+        inputs = tuple("" if t.is_empty() else t.name for t in node.inputs)
+        kept = first.setdefault((node.op, node.domain, attributes, inputs, len(node.outputs)), node)
+        if kept is not node:
+            for old, new in zip(list(node.outputs), kept.outputs, strict=True):
+                redirect(graph, old, new)
+            merged += 1
+    return merged
+
+
+def _has_subgraph(node: gs.Node) -> bool:
+    return any(isinstance(value, gs.Graph) for value in node.attrs.values())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, gs.Tensor):
+        array = np.asarray(value.values)
+        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
+    return repr(value)
+
+
+def bypass_same_shape(graph: gs.Graph) -> None:
+    """Make identities of the nodes that only reshape, cut or repeat, and give the shape that they read."""
+    for node in graph.nodes:
+        if node.op in RESHAPING and _is_same_shape(node.inputs[0], node.outputs[0]) and not _may_reverse(node):
+            node.op, node.attrs = "Identity", {}
+            while len(node.inputs) > 1:
+                node.inputs.pop()
+
+
+def _is_same_shape(source: gs.Tensor, result: gs.Tensor) -> bool:
+    return has_fixed_shape(source) and has_fixed_shape(result) and list(source.shape) == list(result.shape)
+
+
+def _may_reverse(node: gs.Node) -> bool:
+    """Whether `node` is a Slice whose steps are not known to go forwards."""
+    steps = constant(node.inputs[4]) if node.op == "Slice" and len(node.inputs) > 4 else np.ones(1)
+    return steps is None or bool((steps < 0).any())
+
+
+def tidy(model: Model) -> None:
+    """Drop identities and what is there twice."""
+    while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
+        model.changed()
+    model.changed()

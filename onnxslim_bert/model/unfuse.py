@@ -1,0 +1,190 @@
+"""Take fused nodes apart, so that every other pass reads one language.
+
+Operators of the com.microsoft domain are specified in ONNX Runtime's docs/ContribOperators.md.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
+from onnxslim_bert.model.linear import is_linear, read_linear
+
+
+def unfuse(graph: gs.Graph) -> int:
+    """Rewrite fused nodes as the operators that they stand for; the number rewritten."""
+    count = 0
+    for node in list(graph.nodes):
+        rewrite = REWRITES.get(node.op) if (node.domain or "") == MICROSOFT else None
+        if rewrite is not None and rewrite(node, Builder(graph, node.name or node.outputs[0].name)):
+            count += 1
+    count += sum(restore_mask(graph, node) for node in list(graph.nodes) if node.op == "If")
+    count += sum(part_packed(graph, node) for node in list(graph.nodes) if node.op == "Split")
+    return count
+
+
+def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
+    """What `skip-mask` chooses at run time -> attention with the mask, which gives the same where nothing is padded."""
+    plain, masked = (node.attrs[branch].nodes for branch in ("then_branch", "else_branch"))
+    if [n.op for n in (*plain, *masked)] != ["MultiHeadAttention"] * 2:
+        return False
+    unpadded = producer(node.inputs[0])
+    least = producer(unpadded.inputs[0]) if unpadded is not None and unpadded.op == "Cast" else None
+    if least is None or least.op != "ReduceMin" or [t.name for t in masked[0].inputs[4:5]] != [least.inputs[0].name]:
+        return False
+    if [t.name for t in plain[0].inputs] != [t.name for t in masked[0].inputs[:3]]:
+        return False
+    attention, old = masked[0], node.outputs[0]
+    result = Builder(graph, node.name).node(
+        attention.op, "masked", list(attention.inputs), MICROSOFT, **attention.attrs
+    )
+    for gone in (node, *plain, *masked):
+        gone.inputs.clear()
+        gone.outputs.clear()
+    graph.nodes[:] = [kept for kept in graph.nodes if kept is not node]
+    redirect(graph, old, result)
+    return True
+
+
+def part_packed(graph: gs.Graph, split: gs.Node) -> bool:
+    """Give each piece of a split dense layer a matrix of its own: packed query, key and value become three layers."""
+    packed = split.inputs[0]
+    above = [node for node in graph.nodes if is_linear(node) and read_linear(node).result == packed.name]
+    axis = split.attrs.get("axis", 0)
+    if not above or len(packed.outputs) != 1 or above[0].op != "MatMul" or axis not in (-1, 2):
+        return False
+    node, linear = above[0], read_linear(above[0])
+    sizes = constant(split.inputs[1]) if len(split.inputs) > 1 else split.attrs.get("split")
+    pieces = len(split.outputs)
+    bounds = np.cumsum(np.full(pieces, linear.d_out // pieces) if sizes is None else sizes)
+    tensors = graph.tensors()
+    weight, source = node.inputs[1].values, node.inputs[0]
+    bias = tensors[linear.bias].values if linear.bias else None
+    builder = Builder(graph, node.name)
+    for old, weights, biases in zip(
+        list(split.outputs),
+        np.split(weight, bounds[:-1], axis=1),
+        np.split(bias, bounds[:-1]) if bias is not None else [None] * pieces,
+        strict=True,
+    ):
+        result = builder.node("MatMul", "part", [source, builder.constant("weight", np.ascontiguousarray(weights))])
+        if biases is not None:
+            result = builder.node("Add", "biased", [result, builder.constant("bias", biases)])
+        redirect(graph, old, result)
+    split.inputs.clear()
+    split.outputs.clear()
+    return True
+
+
+def _skip_norm(node: gs.Node, build: Builder) -> bool:
+    """SkipLayerNormalization(x, skip, gamma, beta, bias) -> LayerNormalization of their sum."""
+    x, skip, gamma, *rest = node.inputs
+    beta, bias = _optional(rest, 0), _optional(rest, 1)
+    if bias is not None:
+        x = build.node("Add", "biased", [x, bias])
+    total = build.node("Add", "sum", [x, skip])
+    epsilon = node.attrs.get("epsilon", 1e-12)
+    result = build.node("LayerNormalization", "norm", [total, gamma, beta], axis=-1, epsilon=epsilon)
+    return _replace(build.graph, node, {0: result, 3: total})
+
+
+def _embed_norm(node: gs.Node, build: Builder) -> bool:
+    """EmbedLayerNormalization: the sum of three tables' rows, normalised; and the number of real tokens of each row."""
+    ids, segments, words, positions, types, gamma, beta = node.inputs[:7]
+    mask, position_ids = _optional(node.inputs, 7), _optional(node.inputs, 8)
+    if position_ids is None:
+        length = build.node("Shape", "length", [ids], start=1, end=2)
+        bounds = [build.constant("zero", np.zeros(1, np.int64)), length, build.constant("zero", np.zeros(1, np.int64))]
+        placed = build.node("Slice", "positions", [positions, *bounds])
+    else:
+        placed = build.node("Gather", "positions", [positions, position_ids])
+    total = build.node("Add", "sum", [build.node("Gather", "words", [words, ids]), placed])
+    if not segments.is_empty() and not types.is_empty():
+        total = build.node("Add", "sum", [total, build.node("Gather", "types", [types, segments])])
+    epsilon = node.attrs.get("epsilon", 1e-12)
+    result = build.node("LayerNormalization", "norm", [total, gamma, beta], axis=-1, epsilon=epsilon)
+    outputs = {0: result, 2: total}
+    if len(node.outputs) > 1 and node.outputs[1].outputs:
+        if mask is None:
+            return False
+        count = build.node("ReduceSum", "count", [mask, build.constant("one", np.ones(1, np.int64))], keepdims=0)
+        outputs[1] = build.node("Cast", "lengths", [count], to=onnx.TensorProto.INT32)
+    return _replace(build.graph, node, outputs)
+
+
+def _attention(node: gs.Node, build: Builder) -> bool:
+    """Attention with one packed matrix -> three matrices and MultiHeadAttention."""
+    packed = constant(node.inputs[1])
+    if packed is None or any(not t.is_empty() for t in node.inputs[4:]) or node.attrs.get("unidirectional", 0):
+        return False
+    bias = _optional(node.inputs, 2)
+    sizes = node.attrs.get("qkv_hidden_sizes") or [packed.shape[1] // 3] * 3
+    bounds = np.cumsum(sizes)[:-1]
+    biases = np.split(bias.values, bounds) if bias is not None else [None] * 3
+    roles = []
+    for role, weight, shift in zip(("query", "key", "value"), np.split(packed, bounds, axis=1), biases, strict=True):
+        result = build.node("MatMul", role, [node.inputs[0], build.constant("weight", np.ascontiguousarray(weight))])
+        if shift is not None:
+            result = build.node("Add", role, [result, build.constant("bias", shift)])
+        roles.append(result)
+    kept = {name: node.attrs[name] for name in ("num_heads", "scale", "mask_filter_value") if name in node.attrs}
+    context = build.node("MultiHeadAttention", "context", [*roles, None, _optional(node.inputs, 3)], MICROSOFT, **kept)
+    return _replace(build.graph, node, {0: context})
+
+
+def _attention_bias(node: gs.Node, build: Builder) -> bool:
+    """MultiHeadAttention with a packed bias -> the bias added to query, key and value."""
+    bias = _optional(node.inputs, 3)
+    if bias is None or constant(bias) is None or any(_optional(node.inputs, i) is None for i in (1, 2)):
+        return False
+    width = (bias.values.shape[0] - bias.values.shape[0] // 3) // 2
+    bounds = np.cumsum([width, width])
+    for i, shift in enumerate(np.split(bias.values, bounds)):
+        node.inputs[i] = build.node(
+            "Add", ("query", "key", "value")[i], [node.inputs[i], build.constant("bias", shift)]
+        )
+    node.inputs[3] = gs.Variable.empty()
+    return True
+
+
+def _bias_gelu(node: gs.Node, build: Builder) -> bool:
+    """BiasGelu(x, bias) -> Gelu(x + bias)."""
+    result = build.node("Gelu", "gelu", [build.node("Add", "biased", list(node.inputs))], MICROSOFT)
+    return _replace(build.graph, node, {0: result})
+
+
+def _fast_gelu_bias(node: gs.Node, build: Builder) -> bool:
+    """FastGelu(x, bias) -> FastGelu(x + bias)."""
+    if _optional(node.inputs, 1) is None:
+        return False
+    result = build.node("FastGelu", "gelu", [build.node("Add", "biased", list(node.inputs))], MICROSOFT)
+    return _replace(build.graph, node, {0: result})
+
+
+def _optional(tensors: list[gs.Tensor], position: int) -> gs.Tensor | None:
+    present = len(tensors) > position and not tensors[position].is_empty()
+    return tensors[position] if present else None
+
+
+def _replace(graph: gs.Graph, node: gs.Node, results: dict[int, gs.Tensor]) -> bool:
+    """Let the outputs of `node` come from `results`, and take the node out."""
+    outputs = list(node.outputs)
+    node.outputs.clear()
+    node.inputs.clear()
+    for i, old in enumerate(outputs):
+        if not old.is_empty() and i in results:
+            redirect(graph, old, results[i])
+    return True
+
+
+REWRITES: dict[str, Callable[[gs.Node, Builder], bool]] = {
+    "SkipLayerNormalization": _skip_norm,
+    "EmbedLayerNormalization": _embed_norm,
+    "Attention": _attention,
+    "MultiHeadAttention": _attention_bias,
+    "BiasGelu": _bias_gelu,
+    "FastGelu": _fast_gelu_bias,
+}

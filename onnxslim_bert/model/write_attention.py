@@ -1,0 +1,72 @@
+"""Write multi-head attention into a graph."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import MICROSOFT, producer
+
+Style = Literal["contrib", "standard"]
+HIDDEN = -10000.0  # added to the scores of masked keys; their weight underflows to zero
+
+
+def emit_attention(
+    build: Builder,
+    style: Style,
+    roles: Sequence[gs.Tensor],
+    width: int,
+    heads: int,
+    scale: float,
+    mask: gs.Tensor | None,
+) -> gs.Tensor:
+    """Attention over `roles` (query [batch, length, width], key and value [batch, seq, width]) in `heads` heads.
+
+    mask: [batch, seq], zero where a key is hidden -> [batch, length, width]
+    """
+    return (_contrib if style == "contrib" else _standard)(build, roles, width, heads, scale, mask)
+
+
+def attention_style(context: gs.Tensor) -> Style:
+    """How the attention that gives `context` is written."""
+    above = producer(context)
+    return "contrib" if above is not None and above.op == "MultiHeadAttention" else "standard"
+
+
+def _contrib(
+    build: Builder, roles: Sequence[gs.Tensor], _: int, heads: int, scale: float, mask: gs.Tensor | None
+) -> gs.Tensor:
+    visible = None if mask is None else build.once("Cast", f"{mask.name}/visible", [mask], to=onnx.TensorProto.INT32)
+    return build.node("MultiHeadAttention", "context", [*roles, None, visible], MICROSOFT, num_heads=heads, scale=scale)
+
+
+def _standard(
+    build: Builder, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor | None
+) -> gs.Tensor:
+    head_dim = width // heads
+    apart = build.constant("apart", np.array([0, 0, -1, head_dim], np.int64))
+    together = build.constant("together", np.array([0, 0, -1], np.int64))
+    query, key, value = (
+        build.node("Transpose", name, [build.node("Reshape", name, [tensor, apart])], perm=perm)
+        for name, tensor, perm in zip(
+            ("query", "key", "value"), roles, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True
+        )
+    )
+    scaled = build.node("Mul", "scaled", [query, build.constant("scale", np.array(scale, np.float32))])
+    scores = build.node("MatMul", "scores", [scaled, key])
+    if mask is not None:
+        scores = build.node("Add", "masked", [scores, _bias(build, mask)])
+    weights = build.node("Softmax", "weights", [scores], axis=-1)
+    mixed = build.node("Transpose", "mixed", [build.node("MatMul", "mixed", [weights, value])], perm=[0, 2, 1, 3])
+    return build.node("Reshape", "context", [mixed, together])
+
+
+def _bias(build: Builder, mask: gs.Tensor) -> gs.Tensor:
+    """[batch, seq] mask -> [batch, 1, 1, seq], 0 for visible keys and HIDDEN for the others; one for all layers."""
+    visible = build.once("Cast", f"{mask.name}/float", [mask], to=onnx.TensorProto.FLOAT)
+    hidden = build.once("Sub", f"{mask.name}/hidden", [build.constant("one", np.array(1, np.float32)), visible])
+    bias = build.once("Mul", f"{mask.name}/bias", [hidden, build.constant("low", np.array(HIDDEN, np.float32))])
+    return build.once("Unsqueeze", f"{mask.name}/bias4", [bias, build.constant("axes", np.array([1, 2], np.int64))])

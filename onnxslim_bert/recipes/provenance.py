@@ -1,0 +1,101 @@
+"""Where a written model comes from, kept inside it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+from onnxslim_bert import __version__
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.files import file_sha256, model_files
+from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.model.onnx_model import Model
+
+KEY = "onnxslim_bert.provenance"
+MEASURED = "onnxslim_bert.release.measured"  # `release.measured.Measured`
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What decides the bytes of a written model.
+
+    source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and
+    number of rows, empty without; calibration_sha256: of those rows. corpus, corpus_sha256: likewise, of the texts in
+    which tokens were counted.
+    """
+
+    onnxslim_bert: str
+    onnx: str
+    onnxruntime: str
+    source: str
+    source_sha256: str
+    recipe: str
+    calibration: str
+    calibration_sha256: str
+    corpus: str = ""
+    corpus_sha256: str = ""
+
+    @classmethod
+    def of(cls, source: Path, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None) -> "Provenance":
+        """The provenance of a model made now from the file `source`."""
+        return cls(
+            __version__,
+            onnx.__version__,
+            onnxruntime.__version__,
+            source.name,
+            file_sha256(*model_files(source)),
+            recipe,
+            *_described(calibration),
+            *_described(corpus),
+        )
+
+
+def _described(dataset: Dataset | None) -> tuple[str, str]:
+    if dataset is None:
+        return "", ""
+    return f"{dataset.name} {dataset.split}, {len(dataset)} rows", dataset.fingerprint()
+
+
+def stamp(model: Model, provenance: Provenance) -> None:
+    """Write `provenance` into the model's metadata, where it ends what was said of an earlier form of it."""
+    forget(model.header, KEY, MEASURED)
+    model.header.metadata_props.add(key=KEY, value=json.dumps(asdict(provenance), sort_keys=True))
+
+
+def forget(header: onnx.ModelProto, *keys: str) -> None:
+    """Take these entries out of the metadata."""
+    kept = [entry for entry in header.metadata_props if entry.key not in keys]
+    del header.metadata_props[:]
+    header.metadata_props.extend(kept)
+
+
+def notes(path: Path) -> dict[str, str]:
+    """The metadata of a model file that are text, the last value of each key. Raises ModelError for no model."""
+    entries = read_skeleton(path)[0].metadata_props
+    return {entry.key: entry.value for entry in entries if isinstance(entry.value, str)}  # bytes, where no UTF-8
+
+
+def is_written(path: Path) -> bool:
+    """Whether onnxslim wrote this model file; not, where it is none."""
+    try:
+        return KEY in notes(path)
+    except ModelError:
+        return False
+
+
+def provenance_in(path: Path, held: Mapping[str, str]) -> Provenance:
+    """The provenance in the metadata `held` of the file at `path`. Raises ModelError."""
+    if KEY not in held:
+        raise ModelError(f"{path} has no provenance: onnxslim did not write it, or another tool dropped its metadata")
+    known = {field.name for field in fields(Provenance)}
+    try:
+        found = {name: str(value) for name, value in json.loads(held[KEY]).items() if name in known}
+        if not all(value.isprintable() for value in found.values()):  # it may reach a terminal
+            raise ValueError("it holds control characters")
+        return Provenance(**found)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: {KEY} cannot be read ({one_line(error)}): needed what onnxslim wrote") from error

@@ -1,0 +1,86 @@
+"""Run a recipe over a model: one calibration sweep for each pass that wants statistics."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.recipe import Recipe, Step
+from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.rewriting.contract import Change, Context
+from onnxslim_bert.rewriting.trials import Trials
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one pass did.
+
+    seconds: of CPU, calibration included. nodes, nbytes: of the model after it, its constants counted once each.
+    damage: of the model after it, as `Watch` has it; None where it was not measured.
+    """
+
+    step: str
+    count: int
+    note: str
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int = 0
+    nbytes: int = 0
+    damage: float | None = None
+
+
+def run_recipe(
+    model: Model,
+    recipe: Recipe,
+    trials: Trials | None = None,
+    *,
+    allow_noop: bool = False,
+    watch: Watch | None = None,
+) -> list[Done]:
+    """Apply each step of `recipe` to `model`, in order; a record of each.
+
+    watch: measures the damage after each step, which costs time and changes nothing.
+    Raises PassError when a step that is not optional changed nothing, unless `allow_noop`; DataError when a pass wants
+    calibration and there are no `trials`.
+    """
+    known: dict[Want, Any] = {}
+    return [run_step(model, step, trials, known, allow_noop=allow_noop, watch=watch) for step in recipe.steps]
+
+
+def run_step(
+    model: Model,
+    step: Step,
+    trials: Trials | None,
+    known: dict[Want, Any],
+    *,
+    allow_noop: bool = False,
+    watch: Watch | None = None,
+) -> Done:
+    """Apply one step of a recipe.
+
+    known: statistics of earlier sweeps that still hold; what this step collects joins them, what it makes untrue goes.
+    """
+    started = time.process_time()
+    wants = list(step.action.wants(model))
+    missing = [want for want in wants if want not in known]
+    if trials is None and (missing or step.action.measures):
+        raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
+    if trials is not None and missing:
+        known |= trials.collect(model, missing, f"calibrating {step.action.name}")
+    change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
+    if not step.action.keeps_activations:
+        known.clear()
+    if not change and not step.optional and not allow_noop:
+        raise PassError(f"{step.action.name} changed nothing: {change.note} (--allow-noop accepts that)")
+    return record(change.ran or str(step), change, started, model, watch)
+
+
+def record(step: str, change: Change, started: float, model: Model, watch: Watch | None = None) -> Done:
+    """What `step` did to `model`, now that it is done. started: the process's CPU seconds before it."""
+    seconds = time.process_time() - started
+    nbytes = sum(constant.values.nbytes for constant in model.constants().values())
+    damage = watch.damage(model) if watch is not None else None
+    return Done(step, change.count, change.note, seconds, change.details, len(model.graph.nodes), nbytes, damage)

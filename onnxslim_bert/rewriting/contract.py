@@ -1,0 +1,82 @@
+"""What a pass is: it names the statistics that it wants, rewrites the model, and says what it changed."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.errors import DataError
+
+if TYPE_CHECKING:
+    from onnxslim_bert.model.onnx_model import Model
+    from onnxslim_bert.rewriting.trials import Trials
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a pass did. Falsy when nothing changed, and then `note` says why.
+
+    ran: the step as it would be written without measuring, like quantize-static{method=mse} after method=best; empty
+    where that is the step itself.
+    """
+
+    count: int
+    note: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    ran: str = ""
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the runner gives a pass besides the model: the statistics that it wanted, and trials when it measures."""
+
+    stats: Mapping[Want, Any] = field(default_factory=dict)
+    measured: "Trials | None" = None
+
+    @property
+    def trials(self) -> "Trials":
+        """Trials on calibration rows. Raises DataError when there are none."""
+        if self.measured is None:
+            raise DataError("this pass measures on calibration data; name some with --calib")
+        return self.measured
+
+
+class Pass(ABC):
+    """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
+
+    keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
+    """
+
+    name: ClassVar[str]
+    keeps_activations: ClassVar[bool] = False
+
+    @property
+    def measures(self) -> bool:
+        """Whether it tries things out on calibration rows while it works (`Context.trials`)."""
+        return False
+
+    def wants(self, model: "Model") -> Iterable[Want]:
+        """The statistics that `apply` needs on this model."""
+        return ()
+
+    @abstractmethod
+    def apply(self, model: "Model", ctx: Context) -> Change:
+        """Rewrite `model`. Raises PassError when the model cannot have it."""
+
+    def __str__(self) -> str:
+        options = {
+            option.name: getattr(self, option.name)
+            for option in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, option.name) != option.default
+        }
+        text = ",".join(f"{name.replace('_', '-')}={_text(value)}" for name, value in options.items())
+        return f"{self.name}{{{text}}}" if text else self.name
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Integer weights and activations: rounding, ranges, and the operators that hold them."""

@@ -1,0 +1,139 @@
+"""Write int8 dense layers and embedding tables into a graph."""
+
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder, is_output, redirect
+from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.int8.quantizers import quantize_columns, quantize_rows
+
+Format = Literal["contrib", "qdq"]
+FORMATS: tuple[Format, ...] = ("contrib", "qdq")
+
+
+class Int8Writer:
+    """Replaces float layers by int8 ones. A weight that several layers share is quantized and stored once.
+
+    reduce_range: of the weights, as far as products need it on CPUs that add them in 16 bits.
+    """
+
+    def __init__(self, model: Model, form: Format, *, reduce_range: bool = False) -> None:
+        self.graph = model.graph
+        self.form = form
+        self.reduce_range = reduce_range
+        self.tensors = model.graph.tensors()
+        self.build = Builder(model.graph, "int8")
+        self.weights: dict[tuple[str, bool], tuple[gs.Constant, gs.Constant]] = {}
+        self.inputs: dict[str, tuple[gs.Tensor, gs.Tensor, gs.Tensor]] = {}
+
+    def static(self, linear: Linear, scale: Array, zero_point: Array, correction: Array | None = None) -> None:
+        """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float.
+
+        correction: [d_out], added to the bias.
+        """
+        if linear.source not in self.inputs:
+            constants = [self.build.constant(n, v) for n, v in (("scale", scale), ("zero_point", zero_point))]
+            source = _before_clip(self.tensors[linear.source], scale, zero_point)
+            quantized = self.build.node("QuantizeLinear", f"{linear.source}/quantized", [source, *constants])
+            self.inputs[linear.source] = (quantized, constants[0], constants[1])
+        self._write(linear, *self.inputs[linear.source], correction)
+
+    def dynamic(self, linear: Linear) -> None:
+        """`linear` on an input whose range is found when it runs; the output is float."""
+        if linear.source not in self.inputs:
+            source = self.tensors[linear.source]
+            self.inputs[linear.source] = tuple(
+                self.build.nodes("DynamicQuantizeLinear", f"{linear.source}/quantized", [source], 3)
+            )
+        self._write(linear, *self.inputs[linear.source])
+
+    def _write(
+        self,
+        linear: Linear,
+        quantized: gs.Tensor,
+        scale: gs.Tensor,
+        zero_point: gs.Tensor,
+        correction: Array | None = None,
+    ) -> None:
+        weight, scales = self._weight(linear)
+        bias = self.tensors[linear.bias] if linear.bias else None
+        if correction is not None:
+            old = bias.values if bias is not None else np.float32(0)
+            bias = self.build.constant(f"{linear.node}/bias", (old + correction).astype(np.float32))
+        name = f"{linear.node}/int8"
+        if self.form == "contrib":
+            operands = [quantized, weight, scale, scales, zero_point, None, bias]
+            result = self.build.node("MatMulIntegerToFloat", name, operands, MICROSOFT)
+        else:
+            restored = self.build.once("DequantizeLinear", f"{quantized.name}/restored", [quantized, scale, zero_point])
+            columns = self.build.node("DequantizeLinear", f"{linear.node}/weight", [weight, scales], axis=1)
+            result = self.build.node("MatMul", name, [restored, columns])
+            # an Add here would be fused into a float Gemm that dequantizes its weight at every run; a Sum is not
+            result = result if bias is None else self.build.node("Sum", f"{linear.node}/biased", [result, bias])
+        old = self.tensors[linear.result]
+        redirect(self.graph, old, result)
+        # a layer that reads this one directly, as ALBERT's first do, must not read its float result
+        self.tensors[linear.result] = old if is_output(self.graph, old) else result
+
+    def _weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
+        key = (linear.weight, linear.trans_b)
+        if key not in self.weights:
+            values = self.tensors[linear.weight].values
+            quantized, scales = quantize_columns(values.T if linear.trans_b else values, reduce_range=self.reduce_range)
+            self.weights[key] = (
+                self.build.constant(f"{linear.weight}/int8", np.ascontiguousarray(quantized)),
+                self.build.constant(f"{linear.weight}/scales", scales),
+            )
+        return self.weights[key]
+
+    def table(self, name: str) -> int:
+        """Store the embedding table `name` as int8 with one scale a row; the number of lookups rewritten."""
+        table = self.tensors[name]
+        lookups = [node for node in table.outputs if node.op in ("Gather", "Slice") and node.inputs[0] is table]
+        if not lookups or constant(table) is None:
+            return 0
+        rows, scales = (
+            self.build.constant(f"{name}/{part}", values)
+            for part, values in zip(("int8", "scales"), quantize_rows(table.values), strict=True)
+        )
+        for node in lookups:
+            rest = list(node.inputs[1:])
+            looked_up = [
+                self.build.node(node.op, f"{node.name}/{part}", [source, *rest], **node.attrs)
+                for part, source in (("int8", rows), ("scales", scales))
+            ]
+            values = self.build.node("Cast", f"{node.name}/float", [looked_up[0]], to=onnx.TensorProto.FLOAT)
+            redirect(self.graph, node.outputs[0], self.build.node("Mul", f"{node.name}/scaled", [values, looked_up[1]]))
+        return len(lookups)
+
+
+def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tensor:
+    """What `source` clips, when the quantizer saturates no farther out than the clip, which then changes nothing."""
+    clip = producer(source)
+    if clip is None or clip.op != "Clip":
+        return source
+    low, high = (float(constant(tensor)) for tensor in clip.inputs[1:3])  # type: ignore[arg-type]
+    lowest, highest = ((level - float(zero_point)) * float(scale) for level in (0, 255))
+    half = float(scale) / 2
+    return clip.inputs[0] if low <= lowest + half and highest - half <= high else source
+
+
+def quantize_tables(model: Model, writer: Int8Writer) -> int:
+    """Quantize the float embedding tables; how many there were."""
+    tables = model.encoder.embeddings.tables.values()
+    return sum(1 for name in tables if model.array(name).dtype.kind == "f" and writer.table(name))
+
+
+def format_of(name: str) -> Format:
+    """The format called `name`. Raises PassError."""
+    found = next((form for form in FORMATS if form == name), None)
+    if found is None:
+        raise PassError(f"format {name!r} is not one of {', '.join(FORMATS)}")
+    return found

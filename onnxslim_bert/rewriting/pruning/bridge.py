@@ -1,0 +1,111 @@
+"""Let the layer before a gap give what the layer that went gave, in closed form."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.observers import Gram, Want
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.spans import Span
+from onnxslim_bert.rewriting.pruning.prune import RIDGES
+from onnxslim_bert.rewriting.pruning.surgery import matrix, set_dense
+from onnxslim_bert.rewriting.trials import Trials
+
+GRAM_BYTES = 160e6  # held at once
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """What `down` of the layer before a gap becomes: weight [d_in, hidden], bias [hidden].
+
+    error: how far the stream behind it is from the one behind the layer that goes, before any norm; relative, on
+    held-back rows.
+    """
+
+    weight: Array
+    bias: Array
+    error: float
+
+
+def can_bridge(model: Model, gap: int) -> bool:
+    """Whether `down` of the layer before `gap` can be refitted: it is that layer's own, and sees the same tokens."""
+    layers = model.encoder.layers
+    if gap == 0 or layers[gap].first_token:
+        return False
+    down = layers[gap - 1].linears["down"]
+    users = [layer for layer in layers if layer.linears["down"].weight == down.weight]
+    return len(users) == 1 and not down.factors and down.bias is not None
+
+
+def fit_bridges(model: Model, spans: Sequence[Span], gaps: Sequence[int], trials: Trials) -> dict[int, Bridge]:
+    """For each gap, were it the only one: the bridge with the least error on held-back rows.
+
+    What `down` reads and what it should give are joined to one tensor, whose second moments hold all that a ridge
+    regression needs. The matrix as it is competes.
+    """
+    probe, joined = model.clone(), dict[int, Want]()
+    build = Builder(probe.graph, "bridge")
+    tensors = probe.graph.tensors()
+    for gap in gaps:
+        source = tensors[model.encoder.layers[gap - 1].linears["down"].source]
+        target = build.node("Sub", "target", [tensors[spans[gap].ffn_sum], tensors[spans[gap - 1].ffn_residual]])
+        joined[gap] = Want(build.node("Concat", "joined", [source, target], axis=-1).name, "gram")
+    probe.graph.toposort()
+    bridges: dict[int, Bridge] = {}
+    for group in _groups(model, gaps):
+        wants = [joined[gap] for gap in group]
+        seen, unseen = (trials.collect(probe, wants, "measuring layers", held_back=other) for other in (False, True))
+        for gap, want in zip(group, wants, strict=True):
+            down = model.encoder.layers[gap - 1].linears["down"]
+            start = np.vstack([matrix(model, down), model.array(str(down.bias))]).astype(np.float64)
+            fitted, error = best_map(seen.pop(want), unseen.pop(want), start)
+            bridges[gap] = Bridge(fitted[:-1].astype(np.float32), fitted[-1].astype(np.float32), error)
+    return bridges
+
+
+def _groups(model: Model, gaps: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Gaps whose second moments, on two sets of rows, are held together in GRAM_BYTES."""
+    widest = max((layer.linears["down"].d_in + model.encoder.hidden for layer in model.encoder.layers), default=1)
+    count = max(1, int(GRAM_BYTES / (2 * 8 * widest**2)))
+    return (gaps[start : start + count] for start in range(0, len(gaps), count))
+
+
+def best_map(seen: Gram, unseen: Gram, start: Array) -> tuple[Array, float]:
+    """The affine map of inputs x to targets t with the least error on `unseen` rows, and that error, relative.
+
+    Moments of rows [x, t]; start [x's width + 1, t's width], the last row added to every result; one of the
+    candidates, and where the ridge pulls the others.
+    """
+    inputs, products, _ = normal_equations(seen, len(start) - 1)
+    ridge = np.full(len(start), np.trace(inputs[:-1, :-1]) / (len(start) - 1) or 1.0)
+    ridge[-1] = 0.0
+    missing = products - inputs @ start
+    candidates = [start + np.linalg.solve(inputs + np.diag(ridge * share), missing) for share in RIDGES]
+    judge, wanted, size = normal_equations(unseen, len(start) - 1)
+    scored = [
+        (size - 2 * np.sum(wanted * fitted) + np.sum((judge @ fitted) * fitted), i)
+        for i, fitted in enumerate([*candidates, start])
+    ]
+    least, chosen = min(scored)
+    return [*candidates, start][chosen], float(np.sqrt(max(least, 0.0) / max(size, 1e-30)))
+
+
+def normal_equations(gram: Gram, width: int) -> tuple[Array, Array, float]:
+    """Means over rows [x, t], x of `width`: of z zᵀ and z tᵀ for z = [x, 1], and of |t|²."""
+    inputs = np.block(
+        [[gram.products[:width, :width], gram.sums[:width, None]], [gram.sums[None, :width], np.array([[gram.rows]])]]
+    )
+    products = np.vstack([gram.products[:width, width:], gram.sums[width:]])
+    return inputs / gram.rows, products / gram.rows, float(np.trace(gram.products[width:, width:])) / gram.rows
+
+
+def bridge_gap(model: Model, before: Span, gone: Span, bridge: Bridge) -> None:
+    """Take the layer `gone` out and let the one before it stand for both, under the norm of the one that went."""
+    tensors = model.graph.tensors()
+    down = model.encoder.layers[before.index].linears["down"]
+    set_dense(model, Builder(model.graph, ""), down, bridge.weight, bridge.bias)
+    redirect(model.graph, tensors[gone.ffn_sum], tensors[before.ffn_sum])
+    model.changed()

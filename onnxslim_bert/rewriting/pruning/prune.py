@@ -1,0 +1,66 @@
+"""Narrow the sites of an encoder to given widths, layer by layer, each refitted before the next is looked at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.observers import Gram
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.ahead import Ahead
+from onnxslim_bert.rewriting.pruning.least_squares import channels, moments, refit, squared_error, with_ridge
+from onnxslim_bert.rewriting.pruning.sensitivity import gram_wants
+from onnxslim_bert.rewriting.pruning.sites import Site, constants, downwards
+from onnxslim_bert.rewriting.pruning.surgery import keep_units, matrix, set_reader
+from onnxslim_bert.rewriting.trials import Trials
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def prune(model: Model, sites: Sequence[Site], kept: Sequence[Array], trials: Trials | None) -> list[float]:
+    """Keep the units `kept` of each site; the error of what reads each of them, relative to what it gave.
+
+    With `trials`, the matrix that reads a site is refitted on the inputs that the model gives it by then, layers above
+    pruned, so that it gives what it gave from all of them (ridge least squares; Kwon et al. 2022,
+    https://arxiv.org/abs/2204.09656). The ridge is the one with the least error on held-back rows; leaving the matrix
+    alone competes. Without `trials` the rows are only cut; errors are then empty.
+    """
+    errors: list[float] = []
+    order = downwards(sites)
+    ahead = Ahead(model, trials) if trials else None
+    for done, i in enumerate(order, start=1):
+        site, units = sites[i], kept[i]
+        if len(units) == site.units:
+            continue
+        if ahead is None:
+            keep_units(model, site, units)
+            continue
+        part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
+        wants = gram_wants(model, site)
+        seen, unseen = (
+            here.collect(part, wants, "collecting second moments", held_back=other) for other in (False, True)
+        )
+        grams = [seen[want] for want in wants]
+        weight = matrix(model, site.readers(model)[0]).astype(np.float64)
+        fitted, error = best_refit(grams, [unseen[want] for want in wants], weight, channels(units, site.unit))
+        shift = moments(grams)[1] @ (weight - fitted)
+        keep_units(model, site, units)
+        set_reader(model, site, fitted[channels(units, site.unit)], shift)
+        errors.append(error)
+        here.progress("pruning", done, len(order))
+    return errors
+
+
+def best_refit(grams: Sequence[Gram], unseen: Sequence[Gram], weight: Array, kept: Array) -> tuple[Array, float]:
+    """The matrix on the inputs `kept` with the least error on `unseen` rows, and that error, relative.
+
+    weight [n, d_out] -> [n, d_out], zero outside `kept`
+    """
+    covariance, judge = moments(grams)[0], moments(unseen)[0]
+    alone = np.zeros_like(weight)
+    alone[kept] = weight[kept]
+    candidates = [refit(with_ridge(covariance, ridge), weight, kept) for ridge in RIDGES]
+    scored = [(squared_error(judge, candidate - weight), i) for i, candidate in enumerate([*candidates, alone])]
+    least, chosen = min(scored)
+    size = squared_error(judge, weight)
+    return [*candidates, alone][chosen], float(np.sqrt(max(least, 0.0) / max(size, 1e-30)))

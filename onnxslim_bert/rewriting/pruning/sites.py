@@ -1,0 +1,134 @@
+"""Where an encoder can be made narrower: the heads of an attention, the neurons of a feed-forward."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.probe import constant, nodes_between
+from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.layer_sets import sharing_groups
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+
+Kind = Literal["heads", "neurons"]
+READERS: dict[Kind, str] = {"heads": "output", "neurons": "down"}
+WRITERS: dict[Kind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("up",)}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Units that can go: heads or neurons of one layer, or of several that share their matrices.
+
+    layers: indices. units: how many there are. unit: channels of one, which are rows of the matrix that reads them.
+    """
+
+    kind: Kind
+    layers: tuple[int, ...]
+    units: int
+    unit: int
+
+    def __str__(self) -> str:
+        return f"layer {', '.join(map(str, self.layers))}"
+
+    def readers(self, model: Model) -> list[Linear]:
+        """The dense layers that read the units: output, or down."""
+        return [self._role(layer, READERS[self.kind]) for layer in self._layers(model)]
+
+    def writers(self, model: Model) -> list[Linear]:
+        """The dense layers that write the units: query, key and value, or up."""
+        return [self._role(layer, role) for layer in self._layers(model) for role in WRITERS[self.kind]]
+
+    def _layers(self, model: Model) -> list[Layer]:
+        return [model.encoder.layers[index] for index in self.layers]
+
+    def _role(self, layer: Layer, role: str) -> Linear:
+        return layer.linears[role]
+
+
+def constants(model: Model, sites: Sequence[Site]) -> set[str]:
+    """Names of the matrices and biases that change when these sites are narrowed."""
+    dense = [linear for site in sites for linear in (*site.writers(model), *site.readers(model))]
+    return {name for linear in dense for name in (linear.weight, linear.bias) if name is not None}
+
+
+def downwards(sites: Sequence[Site]) -> list[int]:
+    """The order in which a text passes sites: heads before neurons, layer by layer."""
+    return sorted(range(len(sites)), key=lambda i: (sites[i].layers, sites[i].kind))
+
+
+def find_sites(model: Model, kind: Kind) -> list[Site]:
+    """Every site of one kind, in the order of their first layers.
+
+    Raises PassError when a layer cannot be pruned: quantized, half precision or factored, without a plain feed-forward,
+    sharing matrices with a layer of another width, or when something else depends on single units.
+    """
+    layers = model.encoder.layers
+    for layer in layers:
+        _check(model, layer, kind)
+    groups = sharing_groups([_matrices(layer, kind) for layer in layers])
+    return [_site([layers[i] for i in group], kind) for group in groups]
+
+
+def _site(layers: Sequence[Layer], kind: Kind) -> Site:
+    sizes = {(layer.heads, layer.head_dim) if kind == "heads" else (_neurons(layer), 1) for layer in layers}
+    indices = tuple(layer.index for layer in layers)
+    if len(sizes) > 1:
+        raise PassError(f"layers {', '.join(map(str, indices))} share matrices but not their number of {kind}")
+    units, unit = sizes.pop()
+    return Site(kind, indices, units, unit)
+
+
+def _check(model: Model, layer: Layer, kind: Kind) -> None:
+    roles = (*WRITERS[kind], READERS[kind])
+    missing = [role for role in roles if role not in layer.linears]
+    if missing:
+        raise PassError(f"layer {layer.index} has no plain feed-forward: nothing to prune")
+    for role in roles:
+        linear = layer.linears[role]
+        if linear.factors:
+            raise PassError(f"the weight at node {linear.node!r} is stored as two factors; prune first, then factor")
+        dtype = model.array(linear.weight).dtype
+        if dtype != np.float32:
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
+    if kind == "heads" and len({layer.linears[role].d_out for role in WRITERS[kind]}) > 1:
+        raise PassError(f"layer {layer.index}: heads of value are not as wide as those of query")
+    if (node := _stranger(model, layer, kind)) is not None:
+        place = f"layer {layer.index}: node {node.name!r} ({node.op})"
+        raise PassError(f"{place} depends on single {kind} too; prune before what wrote it")
+
+
+def _stranger(model: Model, layer: Layer, kind: Kind) -> gs.Node | None:
+    """A node that fewer units would break: one besides the layer's own that reads them, or has a number for each."""
+    tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
+    sources = [tensors[layer.linears[role].result] for role in WRITERS[kind]]
+    target = tensors[reader.source]
+    inside = {id(node) for node in with_inner(nodes_between(sources, target))}
+    front, seen = [*sources, target], set[int]()
+    while front:
+        for node in front.pop().outputs:
+            if id(node) in seen or node.name == reader.node or node.op == "Shape":
+                continue
+            seen.add(id(node))
+            values = [values for tensor in node.inputs if (values := constant(tensor)) is not None]
+            if id(node) not in inside or any(v.dtype.kind == "f" and v.shape == (reader.d_in,) for v in values):
+                return node
+            front.extend(node.outputs)
+    return None
+
+
+def with_inner(nodes: Sequence[gs.Node]) -> list[gs.Node]:
+    """These nodes and those of their subgraphs."""
+    inner = [graph for node in nodes for graph in node.attrs.values() if isinstance(graph, gs.Graph)]
+    return [*nodes, *(other for graph in inner for other in with_inner(graph.nodes))]
+
+
+def _matrices(layer: Layer, kind: Kind) -> set[str]:
+    return {layer.linears[role].weight for role in (*WRITERS[kind], READERS[kind])}
+
+
+def _neurons(layer: Layer) -> int:
+    return layer.linears["up"].d_out

@@ -1,0 +1,95 @@
+"""Cut units out of the graph; nothing is decided here."""
+
+from collections.abc import Sequence
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import nodes_between, producer
+from onnxslim_bert.model.encoder import FUSED_ATTENTION, Layer
+from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.write_attention import emit_attention
+from onnxslim_bert.rewriting.pruning.least_squares import channels
+from onnxslim_bert.rewriting.pruning.sites import Site, with_inner
+
+HEAD_COUNTS = ("num_heads", "q_num_heads", "kv_num_heads")
+
+
+def keep_units(model: Model, site: Site, units: Array) -> None:
+    """Keep these units of a site: columns of what writes them and rows of what reads them.
+
+    units [kept], ascending. The result answers what the model answers with the other rows zeroed. Raises PassError when
+    the graph spells the number of heads in a way that is not known.
+    """
+    kept = channels(units, site.unit)
+    build = Builder(model.graph, "")
+    layers = [model.encoder.layers[index] for index in site.layers]
+    for linear in site.writers(model):
+        bias = None if linear.bias is None else model.array(linear.bias)[kept]
+        set_dense(model, build, linear, matrix(model, linear)[:, kept], bias)
+    for linear in site.readers(model):
+        set_dense(model, build, linear, matrix(model, linear)[kept], None)
+    if site.kind == "heads":
+        for layer in layers:
+            _narrow_attention(model, layer, len(units))
+    model.changed()
+
+
+def set_reader(model: Model, site: Site, weight: Array, shift: Array) -> None:
+    """Give what reads a site another matrix [channels, d_out], and add `shift` [d_out] to its bias where it has one."""
+    build = Builder(model.graph, "")
+    for linear in site.readers(model):
+        bias = None if linear.bias is None else (model.array(linear.bias) + shift).astype("float32")
+        set_dense(model, build, linear, weight.astype("float32"), bias)
+    model.changed()
+
+
+def set_dense(model: Model, build: Builder, linear: Linear, weight: Array, bias: Array | None) -> None:
+    """Give one dense layer another matrix [d_in, d_out] and, unless it is None, another bias [d_out].
+
+    The old constants stay for whoever else reads them; what `build` was given before is shared.
+    """
+    node = next(node for node in model.graph.nodes if node.name == linear.node)
+    _exchange(node, linear.weight, build.constant(linear.weight, weight.T if linear.trans_b else weight))
+    reader = producer(model.graph.tensors()[linear.result])
+    if bias is not None and linear.bias is not None and reader is not None:
+        _exchange(reader, linear.bias, build.constant(linear.bias, bias))
+
+
+def matrix(model: Model, linear: Linear) -> Array:
+    """The matrix [d_in, d_out] of a dense layer."""
+    values = model.array(linear.weight)
+    return values.T if linear.trans_b else values
+
+
+def _exchange(node: gs.Node, name: str, new: gs.Constant) -> None:
+    for position, tensor in enumerate(node.inputs):
+        if tensor.name == name:
+            node.inputs[position] = new
+
+
+def _narrow_attention(model: Model, layer: Layer, heads: int) -> None:
+    """Fewer heads between the layer's query, key and value and its context: written anew where no node holds them."""
+    tensors = model.graph.tensors()
+    sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
+    context = tensors[layer.context]
+    counts = _head_counts(nodes_between(sources, context))
+    for node, name in counts:
+        node.attrs[name] = heads
+    if counts:
+        return
+    if layer.form is None:
+        raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}), so its heads cannot go")
+    mask = tensors[layer.form.mask] if layer.form.mask else None
+    build = Builder(model.graph, f"layer.{layer.index}/attention")
+    width = heads * layer.head_dim
+    redirect(model.graph, context, emit_attention(build, "standard", sources, width, heads, layer.form.scale, mask))
+
+
+def _head_counts(nodes: Sequence[gs.Node]) -> list[tuple[gs.Node, str]]:
+    """The attributes that hold a number of heads, those of nodes in subgraphs included."""
+    fused = [node for node in with_inner(nodes) if node.op in FUSED_ATTENTION]
+    return [(node, name) for node in fused for name in HEAD_COUNTS if name in node.attrs]

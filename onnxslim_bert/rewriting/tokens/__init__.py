@@ -1,0 +1,1 @@
+"""Which tokens of a row the later layers keep."""

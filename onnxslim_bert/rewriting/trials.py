@@ -1,0 +1,145 @@
+"""Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.calibration.cache import Cache, key_of
+from onnxslim_bert.calibration.collect import Rows, collect, collect_once, real_rows, rows_sha256
+from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.session import model_session
+from onnxslim_bert.progress import Progress
+
+
+class Trials:
+    """Runs models on calibration rows.
+
+    original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
+    are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
+    of which there are more than calibration rows; a pass that wants counts of ids gets those. cache: of what was
+    measured.
+    """
+
+    def __init__(
+        self,
+        original: Model,
+        fitting: Rows,
+        held_back: Rows,
+        *,
+        protected_ids: frozenset[int] = frozenset(),
+        corpus_counts: Array | None = None,
+        threads: int = 1,
+        cache: Cache | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.original = original
+        self.fitting = fitting
+        self.held_back = held_back
+        self.protected_ids = protected_ids
+        self.corpus_counts = corpus_counts
+        self.threads = threads
+        self.cache = cache
+        self.progress: Progress = progress or (lambda *_: None)
+
+    def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
+        """The same trials with rows that have come some way through a model, for the rest of it."""
+        there = self.unshared()
+        there.__dict__["_answers"] = self._answers
+        there.fitting, there.held_back = fitting, held_back
+        return there
+
+    def unshared(self) -> "Trials":
+        """The same trials without a cache, for a model that nobody else has."""
+        there = copy(self)
+        there.cache = None
+        return there
+
+    def collect(
+        self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False
+    ) -> dict[Want, Any]:
+        """The wanted statistics of `model` on the fitting rows, or on the rows held back from fitting."""
+        rows = self.held_back if held_back else self.fitting
+        every, known = list(wants), dict[Want, Any]()
+        if self.corpus_counts is not None and not held_back:
+            known = {want: self.corpus_counts for want in every if want.kind == "counts"}
+        missing = [want for want in every if want not in known]
+        progress = partial(self.progress, task)
+        if self.cache is None or not missing:
+            return known | collect(model, missing, rows, progress, threads=self.threads)
+        content = self._held_back_sha256 if held_back else self._fitting_sha256
+        return known | collect_once(
+            self.cache, model, missing, rows, progress, rows_sha256=content, threads=self.threads
+        )
+
+    def once(
+        self, kind: str, model: Model, measure: Callable[[], dict[str, Array]], **content: Any
+    ) -> dict[str, Array]:
+        """What `measure` answers; or what the cache holds of it, for the same `kind`, an equal model and these rows.
+
+        content: whatever else decides it, JSON-ready.
+        """
+        if self.cache is None:
+            return measure()
+        key = key_of(kind, model=model.fingerprint(), threads=self.threads, trials=self._sha256, **content)
+        held = self.cache.get(key)
+        if held is None:
+            held = measure()
+            self.cache.put(key, held)
+        return held
+
+    def held_back_counts(self, tensor: str) -> Array:
+        """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""
+        want = Want(tensor, "counts")
+        counts: Array = self.collect(self.original, [want], held_back=True)[want]
+        return counts
+
+    def damage(self, model: Model) -> float:
+        """How far the outputs of `model` on held-back rows are from the original's: |difference| / |original|."""
+        return self.damages(model, [{}])[0]
+
+    def damages(self, model: Model, variants: Sequence[Mapping[str, Array]]) -> list[float]:
+        """The damage of each variant of `model`, in one session: constants by name with other values, equal shapes."""
+        if not variants:
+            return []
+        exact_answers = self._answers  # before another session holds its weights
+        given = sorted({name for variant in variants for name in variant})
+        own = {name: np.ascontiguousarray(model.array(name)) for name in given}
+        session = model_session(model, inputs=given, threads=self.threads)
+        squares = np.zeros(len(variants))
+        for batch, exact in zip(self.held_back, exact_answers, strict=True):
+            for i, variant in enumerate(variants):
+                answers = float_outputs(run(session, batch.feeds | own | dict(variant)), batch)
+                squares[i] += sum(
+                    np.square(ours - theirs).sum(dtype=np.float64) for ours, theirs in zip(answers, exact, strict=True)
+                )
+        size = sum(np.square(value).sum(dtype=np.float64) for exact in exact_answers for value in exact)
+        return [float(x) for x in np.sqrt(squares / max(size, 1e-30))]
+
+    @cached_property
+    def _fitting_sha256(self) -> str:
+        return rows_sha256(self.fitting)
+
+    @cached_property
+    def _held_back_sha256(self) -> str:
+        return rows_sha256(self.held_back)
+
+    @cached_property
+    def _sha256(self) -> list[str]:
+        return [self.original.fingerprint(), self._fitting_sha256, self._held_back_sha256]
+
+    @cached_property
+    def _answers(self) -> list[list[Array]]:
+        session = model_session(self.original, threads=self.threads)
+        return [float_outputs(run(session, batch.feeds), batch) for batch in self.held_back]
+
+
+def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
+    """The float outputs that hold one row or one token each, padding left out."""
+    return [real_rows(value, batch.mask) for value in outputs if value.dtype.kind == "f" and value.ndim > 1]

@@ -1,0 +1,1 @@
+"""Fewer numbers for the same matrices: factors, sharing, zeros."""

@@ -1,0 +1,117 @@
+"""Put the heads and neurons of one layer in the order of another's; what the layer computes stays what it was.
+
+A layer is a dict of `Dense` by role: query, key, value, output, up, down.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.rewriting.weights.sharing_fit import Dense
+
+Turn = Callable[[Array], Array]  # an orthogonal change of the last axis
+
+
+def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:
+    """`other`, computing what it did, with heads and neurons placed as those of `first` that they resemble most.
+
+    Weight matching of Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836.
+    """
+    aligned = dict(other)
+    if "query" in other:
+        aligned |= align_heads(first, other, heads)
+    if "up" in other:
+        aligned |= align_neurons(first, other)
+    return aligned
+
+
+def align_neurons(first: Mapping[str, Dense], other: Mapping[str, Dense]) -> dict[str, Dense]:
+    """up and down of `other`, the neurons (columns of up, rows of down) in the order of those of `first`.
+
+    Two neurons are alike when what they read, weighted by the inputs' covariance, and what they write are.
+    """
+    up, down = ((first[role].weight, other[role].weight) for role in ("up", "down"))
+    neurons = up[0].shape[1]
+    read = _overlaps(*up, first["up"].covariance + other["up"].covariance, heads=neurons)
+    written = _overlaps(down[0].T, down[1].T, None, heads=neurons)
+    order = match((read + written)[:, :, 0, 0])
+
+    def turn(values: Array) -> Array:
+        return values[..., order]
+
+    return {"up": _turn_outputs(other["up"], turn), "down": _turn_inputs(other["down"], turn)}
+
+
+def align_heads(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:
+    """query, key, value and output of `other`, the heads in the order of those of `first`, and turned towards them.
+
+    A head is q kᵀ and p v W: an orthogonal matrix that turns q and k alike, or v and the rows of W, changes neither.
+    Two heads are as alike as the best turns make them (Procrustes: Schönemann 1966).
+    """
+    metric = first["query"].covariance + other["query"].covariance
+    query, key, value = (
+        _overlaps(first[role].weight, other[role].weight, metric, heads) for role in ("query", "key", "value")
+    )
+    output = _overlaps(first["output"].weight.T, other["output"].weight.T, None, heads)
+    scores, results = (np.linalg.svd(overlaps) for overlaps in (query + key, value + output))
+    order = match(scores.S.sum(2) + results.S.sum(2))
+    turn_scores, turn_results = (_turn_heads(u @ vt, order) for u, _, vt in (scores, results))
+    return {
+        "query": _turn_outputs(other["query"], turn_scores),
+        "key": _turn_outputs(other["key"], turn_scores),
+        "value": _turn_outputs(other["value"], turn_results),
+        "output": _turn_inputs(other["output"], turn_results),
+    }
+
+
+def match(similarity: Array) -> Array:
+    """similarity [n, n] -> the column of each row: pairs are taken greedily, the most alike first.
+
+    All pairs that prefer each other are taken at once, which gives the same.
+    """
+    columns = np.empty(len(similarity), np.int64)
+    left = right = np.arange(len(similarity))
+    while len(left):
+        rest = similarity[np.ix_(left, right)]
+        best = rest.argmax(1)
+        mutual = rest.argmax(0)[best] == np.arange(len(left))
+        columns[left[mutual]] = right[best[mutual]]
+        left, right = left[~mutual], np.delete(right, best[mutual])
+    return columns
+
+
+def _overlaps(left: Array, right: Array, metric: Array | None, heads: int) -> Array:
+    """leftᵀ metric right for every pair of heads, over the norms of both: [heads, heads, head_dim, head_dim].
+
+    left, right [width, heads * head_dim]; metric [width, width], None for the identity.
+    """
+    measured = [w if metric is None else metric @ w for w in (left, right)]
+    blocks = (left.T @ measured[1]).reshape(heads, -1, heads, right.shape[1] // heads).transpose(0, 2, 1, 3)
+    squares = [(w * m).reshape(len(w), heads, -1).sum((0, 2)) for w, m in zip((left, right), measured, strict=True)]
+    overlaps: Array = blocks / np.sqrt(np.maximum(np.outer(*squares), 1e-30))[:, :, None, None]
+    return overlaps
+
+
+def _turn_heads(turns: Array, order: Array) -> Turn:
+    """Head order[i] takes place i, times turns[i, order[i]] transposed; turns [heads, heads, head_dim, head_dim]."""
+    heads, head_dim = len(order), turns.shape[2]
+    matrix = np.zeros((heads, head_dim, heads, head_dim), turns.dtype)
+    for i, j in enumerate(order):
+        matrix[j, :, i, :] = turns[i, j].T
+    return lambda values: values @ matrix.reshape(heads * head_dim, -1)
+
+
+def _turn_outputs(dense: Dense, turn: Turn) -> Dense:
+    return replace(dense, weight=turn(dense.weight), bias=None if dense.bias is None else turn(dense.bias))
+
+
+def _turn_inputs(dense: Dense, turn: Turn) -> Dense:
+    return replace(
+        dense,
+        weight=turn(dense.weight.T).T,
+        mean=turn(dense.mean),
+        covariance=turn(turn(dense.covariance).T),
+        rows=turn(dense.rows),
+    )

@@ -1,0 +1,43 @@
+"""What a report is made of: a run, and what its document says of the program and the host."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.zoo.documents import RUN, read_document, structured
+from onnxslim_bert.zoo.page.single import is_single, single_run
+from onnxslim_bert.zoo.records import Run
+
+
+@dataclass(frozen=True)
+class Document:
+    """version: of the program that wrote it. host: as `report_json` describes it."""
+
+    run: Run
+    version: str = ""
+    host: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_document(place: Path) -> Document:
+    """The run in a folder of `onnxslim zoo run`, its run.json, or the report that `onnxslim quantize` wrote.
+
+    Raises DataError for anything else.
+    """
+    path, found = read_document(place)
+    if not ({"sources", "rows"} <= found.keys() or is_single(found)):
+        raise DataError(
+            f"{path} is no run: needed the {RUN} of `onnxslim zoo run` or the report of `onnxslim quantize`"
+        )
+    try:
+        run = single_run(found) if is_single(found) else structured(Run, found)
+    except DataError as error:
+        raise DataError(f"{path} is no run: {one_line(error)}") from error
+    strangers = {row.model for row in run.rows} - {source.name for source in run.sources}
+    if strangers:
+        raise DataError(f"{path} is no whole run: it has jobs of '{min(strangers)}' and no model of that name")
+    if not run.rows:
+        raise DataError(f"{path} has no jobs: there is nothing to report")
+    host = found.get("host")
+    return Document(run, str(found.get("onnxslim_bert", "")), host if isinstance(host, dict) else {})
