@@ -1,4 +1,4 @@
-"""The machine on which a time was measured, as far as a reader needs it to judge the time."""
+"""This machine: its CPU and instruction sets, how busy it is, and the software that decides what is written."""
 
 import hashlib
 import os
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-
-import onnxruntime as ort
 
 import onnxslim_bert
 
@@ -53,7 +51,7 @@ def host() -> Host:
     """The host now."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     system = f"{platform.system()} {platform.machine()}"
-    return Host(_cpu_name(), usable, round(os.getloadavg()[0], 2), system, ort.__version__)
+    return Host(_cpu_name(), usable, round(os.getloadavg()[0], 2), system, version_of("onnxruntime"))
 
 
 def _cpu_name() -> str:

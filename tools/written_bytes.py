@@ -41,7 +41,7 @@ RECIPES = {
     "neurons": "canonicalize?,fuse?,prune-ffn{keep=0.6},first-token?,split-outliers?,smooth?,quantize-static",
     "layers": "canonicalize?,fuse?,drop-layers{layers=4},prune-heads{keep=0.75},low-rank{keep=0.8}?",
     "sharing": "canonicalize?,fuse?,share-weights{groups=3},factorize-embedding{rank=128},quantize-dynamic",
-    "searched": "canonicalize?,fuse?,trim-vocabulary{keep=0.5},"
+    "searched": "canonicalize?,fuse?,trim-vocabulary{tokens=15261},"
     "prune{heads=6/8/9/10/7/8,neurons=512/640/704/768/512/512}?,first-token?,split-outliers?,smooth?,quantize-static{method=mse,float-layers=1},skip-mask?",
 }
 ZOO = """

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tiny_models import taking_nothing
+from tiny_targets import taking_nothing
 
 from onnxslim_bert.cli.doctor import doctor as command
 from onnxslim_bert.errors import ProviderError

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_models import dense, half_taken, here, taking_nothing
+from tiny_targets import dense, half_taken, here, taking_nothing
 
 from onnxslim_bert.errors import ModelError, ProviderError
 from onnxslim_bert.targets.assignment import placement_of

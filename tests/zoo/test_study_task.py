@@ -10,7 +10,7 @@ import pytest
 from command_line import workspace
 from graphs import FIXTURES, fixture, prepared
 
-from onnxslim_bert.calibration import collect_once
+from onnxslim_bert.calibration import collect
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.inspection.parts import PARTS
@@ -88,7 +88,7 @@ def test_the_main_job_and_a_study_share_their_sweeps(tmp_path, monkeypatch):
         assert not list(wants)
         return {}
 
-    monkeypatch.setattr(collect_once, "collect", nothing_missing)
+    monkeypatch.setattr(collect, "collect", nothing_missing)
     assert len(studied(model).layers) == 3
 
 

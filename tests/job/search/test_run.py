@@ -164,7 +164,7 @@ def test_a_killed_process_leaves_what_it_measured(tmp_path, monkeypatch):
     """The next one measures the rest, and nothing else."""
     workspace(tmp_path)
     here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED, tmp_path, here, here.parent]
+    command = [sys.executable, "-c", KILLED, tmp_path, here, here.parents[1]]
     assert subprocess.run(command, env=environment(), check=False).returncode == -signal.SIGKILL
     assert (tmp_path / "small.search" / "state.json").exists()
     assert not (tmp_path / "small.onnx").exists()

@@ -11,7 +11,7 @@ from graphs import batches, prepared
 from kept_arrays import Kept
 
 from onnxslim_bert.calibration import cache as cache_module
-from onnxslim_bert.calibration import collect_once as collect_once_module
+from onnxslim_bert.calibration import collect as collect_module
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.cache import key_of
 from onnxslim_bert.calibration.collect import collect, collect_once, rows_sha256
@@ -95,7 +95,7 @@ def test_an_equal_sweep_is_read(model, monkeypatch):
     wants, rows = wants_of(model, "minmax", "sample", "gram"), batches(model)
     expected, kept = collect(model, wants, rows), Kept()
     first = once(kept, model, wants, rows)
-    monkeypatch.setattr(collect_once_module, "collect", lambda *_, **named: {} if named["tensors"] else None)
+    monkeypatch.setattr(collect_module, "collect", lambda *_, **named: {} if named["tensors"] else None)
     second = once(kept, prepared("bert-ts17-eager", Canonicalize(), Fuse()), wants, batches(model))
     assert list(first) == list(second) == wants
     for want in wants:
@@ -106,13 +106,13 @@ def test_an_equal_sweep_is_read(model, monkeypatch):
 def test_kinds_are_shared_one_by_one(model, monkeypatch):
     """Who wants more kinds of the same tensors collects only those, as if nothing had been there."""
     rows, kept, swept = batches(model), Kept(), []
-    real = collect_once_module.collect
+    real = collect_module.collect
 
     def watched(model, wants, *given, **named):
         swept.append({want.kind for want in wants})
         return real(model, wants, *given, **named)
 
-    monkeypatch.setattr(collect_once_module, "collect", watched)
+    monkeypatch.setattr(collect_module, "collect", watched)
     once(kept, model, wants_of(model, "histogram"), rows)
     wants = wants_of(model, "minmax", "histogram", "channel-range")
     found, expected = once(kept, model, wants, rows), collect(model, wants, rows)
@@ -162,7 +162,7 @@ def test_a_key_is_of_its_kind_and_content():
 
 def test_large_statistics_are_not_kept(model, monkeypatch):
     wants, rows, kept = wants_of(model, "gram"), batches(model), Kept()
-    monkeypatch.setattr(collect_once_module, "LARGEST", 100)
+    monkeypatch.setattr(collect_module, "LARGEST", 100)
     once(kept, model, wants, rows)
     assert not kept.files
 
