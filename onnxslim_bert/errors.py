@@ -68,6 +68,6 @@ class SizeGateError(GateError):
     exit_code = 6
 
 
-def one_line(error: Exception, most: int | None = 300) -> str:
+def one_line(error: BaseException, most: int | None = 300) -> str:
     """What an error says, in one line of bearable length."""
     return " ".join(str(error).split())[:most]

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import staging
-from onnxslim_bert.graph.sessions import CPU, open_session, run, session_options
+from onnxslim_bert.graph.sessions import load, open_session, run, session_options
 from onnxslim_bert.graph.signature import fixed_shape
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.workload import Workload, same_feeds
@@ -95,12 +95,10 @@ def _open_ort(path: Path) -> ort.InferenceSession:
     options = session_options()
     options.add_session_config_entry(SAVED, "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=CPU)
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        said = one_line(error)
-        raise ModelError(
-            f"{path.name}: ONNX Runtime cannot load what it converted, try the other style ({said})"
-        ) from error
+        return load(path, options)
+    except ModelError as error:
+        refused = f"{path.name}: ONNX Runtime cannot load what it converted, try the other style"
+        raise ModelError(f"{refused} ({one_line(error.__cause__ or error)})") from error
 
 
 def _convert(source: Path, made: Path, style: Style) -> None:

@@ -1,17 +1,13 @@
 """ONNX Runtime sessions with the settings that every measurement states."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
-
-if TYPE_CHECKING:
-    pass
 
 CPU = ["CPUExecutionProvider"]
 
@@ -23,10 +19,26 @@ def open_session(
     options = session_options(threads, spinning)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return load(path, options)
+
+
+def load(
+    model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str] | None = CPU
+) -> ort.InferenceSession:
+    """A session on a file, or on the bytes of a model. providers: None where `options` name them.
+
+    Raises ModelError when ONNX Runtime refuses the model.
+    """
     try:
-        return ort.InferenceSession(str(path), options, providers=CPU)
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+        raise cannot_load(model, error) from error
+
+
+def cannot_load(model: Path | bytes, error: Exception) -> ModelError:
+    """The error that says which model ONNX Runtime refused with `error`."""
+    where, what = ("", "the model") if isinstance(model, bytes) else (f"{model}: ", "it")
+    return ModelError(f"{where}ONNX Runtime cannot load {what} ({one_line(error)})")
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:

@@ -6,8 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import release
 from onnxslim_bert.model.onnx_model import Model
 
@@ -34,10 +33,7 @@ def model_session(
     values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
     if weights:
         options.add_external_initializers(list(weights), values)
-    try:
-        session = ort.InferenceSession(skeleton.SerializeToString(), options, providers=CPU)
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"ONNX Runtime cannot load the model ({one_line(error)})") from error
+    session = load(skeleton.SerializeToString(), options)
     release(weights.values())  # the session has copied them
     return session
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.sessions import run, session_options
+from onnxslim_bert.graph.sessions import load, run, session_options
 from onnxslim_bert.proof.workload import Feeds
 from onnxslim_bert.targets.setup import attach
 from onnxslim_bert.targets.target import Target
@@ -60,10 +58,7 @@ def profile(path: Path, target: Target, feeds: Feeds, runs: int, *, threads: int
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
-        try:
-            session = ort.InferenceSession(str(path), options)
-        except Exception as error:  # ONNX Runtime's exceptions share no public base
-            raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+        session = load(path, options, providers=None)
         for _ in range(WARMUP + runs):
             run(session, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -4,10 +4,9 @@ import tempfile
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, PassError, one_line
-from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.sessions import load, session_options
 
 SMALL = 4096  # elements up to which a constant may be dequantized: biases, scales
 
@@ -19,10 +18,7 @@ def optimized_graph(model: Path) -> onnx.GraphProto:
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        try:
-            ort.InferenceSession(str(model), options, providers=CPU)
-        except Exception as error:  # ONNX Runtime's exceptions share no public base
-            raise ModelError(f"{model.name}: ONNX Runtime cannot optimize it ({one_line(error)})") from error
+        load(model, options)
         return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
 
 

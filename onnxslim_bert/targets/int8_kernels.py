@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.graph.sessions import load, session_options
 
 ROWS, INNER, COLUMNS = 128, 768, 768
 REPEATS = 5
@@ -66,4 +66,4 @@ def _session(activations: np.dtype[Any], weights: Array) -> ort.InferenceSession
         [numpy_helper.from_array(weights, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return ort.InferenceSession(model.SerializeToString(), session_options(), providers=CPU)
+    return load(model.SerializeToString(), session_options())

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, ProviderError, one_line
-from onnxslim_bert.graph.sessions import session_options
+from onnxslim_bert.errors import ProviderError, one_line
+from onnxslim_bert.graph.sessions import cannot_load, session_options
 from onnxslim_bert.targets.assignment import RECORD, placement_of
 from onnxslim_bert.targets.input_shapes import free_dimensions, open_input
 from onnxslim_bert.targets.native_output import native_output
@@ -114,7 +114,7 @@ def _open(asked: _Asked) -> ort.InferenceSession:
         if LEFT_SOME in str(error):
             raise _LeftSomeError(one_line(error)) from error
         if type(error).__name__ in NO_MODEL or target.provider == CPU_PROVIDER:
-            raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+            raise cannot_load(path, error) from error
         raise ProviderError(f"{path}: {target.name} cannot open it ({_said(error)})") from error
     session.disable_fallback()
     return session

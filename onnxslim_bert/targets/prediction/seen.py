@@ -10,8 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.sessions import CPU, session_options
+from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
@@ -68,10 +67,7 @@ def _write_optimized(path: Path, optimized: Path, dimensions: Mapping[str, int])
     options.optimized_model_filepath = str(optimized)
     for name, size in dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
-    try:
-        ort.InferenceSession(str(path), options, providers=CPU)
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+    load(path, options)
 
 
 def _give_types(model: Model) -> None:
