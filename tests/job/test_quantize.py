@@ -14,6 +14,7 @@ from onnx import TensorProto
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph import sessions as runtime
 from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.model import session as model_session_module
 from onnxslim_bert.recipes.provenance import KEY
 
 REPORT = {
@@ -182,7 +183,8 @@ def test_threads_reach_every_session(model, monkeypatch):
     """Those that calibrate, choose, evaluate and time."""
     seen = []
     real = runtime.session_options
-    monkeypatch.setattr(runtime, "session_options", lambda *given: seen.append(given[0]) or real(*given))
+    for module in (runtime, model_session_module):
+        monkeypatch.setattr(module, "session_options", lambda *given: seen.append(given[0]) or real(*given))
     calibration, evaluation = rows(model)
     quantized(model, "--calib", calibration, "--data", evaluation, "--threads", "2")
     assert len(seen) > 10

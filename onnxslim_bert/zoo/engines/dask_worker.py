@@ -28,6 +28,7 @@ def by_value() -> Callable[..., dict[str, Any]]:
     """
 
     def run(*arguments: Any) -> dict[str, Any]:
+        from onnxslim_bert.zoo.engines.dask_worker import run_on_worker
 
         return run_on_worker(*arguments)
 

@@ -152,8 +152,8 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from weighing_clock import fake_bench
 import test_run
-from onnxslim_bert.search import costs
-from onnxslim_bert.search.search import Search
+from onnxslim_bert.job.search import costs
+from onnxslim_bert.job.search.search import Search
 costs.bench = fake_bench
 Search._costs = lambda search: os.kill(os.getpid(), signal.SIGKILL)
 test_run.searched(Path(sys.argv[1]), test_run.TOO_FAST)
