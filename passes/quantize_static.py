@@ -33,7 +33,7 @@ class QuantizeStatic(Pass):
     https://arxiv.org/abs/1906.04721).
     embeddings: quantize the embedding tables too.
     reduce_range: give up as much of the weights' range as it takes that no two neighbouring products leave 16 bits,
-    for CPUs with AVX2 or AVX-512 but no VNNI, which add them there (`onnxslim_bert/saturation.py`).
+    for CPUs with AVX2 or AVX-512 but no VNNI, which add them there (`onnxslim_bert/rewriting/int8/saturation.py`).
     float_layers: encoder layers whose dense layers stay float32, as 0/5; numbers from 0 in the encoder as it is given.
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
