@@ -1,9 +1,9 @@
 """The mistakes in a zoo file, all of them at once, each with its line."""
 
 from onnxslim_bert.errors import SlimError
-from onnxslim_bert.zoo.planning.toml_lines import Place, line_of, places
+from onnxslim_bert.zoo.planning.toml_lines import Place, lines_of
 
-LONGEST = 300  # characters of a mistake
+LONGEST, MOST = 300, 100  # characters of a mistake, and mistakes that are told at once
 
 
 class ZooError(SlimError):
@@ -37,6 +37,8 @@ class Mistakes:
     def check(self) -> None:
         """Raise ZooError when there are any, in the order of their lines."""
         if self._found:
-            lines = places(self._text)
-            found = {(line_of(lines, place), " ".join(message.split())[:LONGEST]) for place, message in self._found}
-            raise ZooError(tuple(f"{self._name}:{line}: {message}" for line, message in sorted(found)))
+            told = list(self._found)[:MOST]
+            lines = lines_of(self._text, {place for place, _ in told})
+            found = sorted({(lines[place], " ".join(message.split())[:LONGEST]) for place, message in told})
+            more = [f"{self._name}: and {len(self._found) - MOST} more"] * (len(self._found) > MOST)
+            raise ZooError((*(f"{self._name}:{line}: {message}" for line, message in found), *more))
