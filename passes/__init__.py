@@ -19,6 +19,7 @@ from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
+from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.passes.quantize_qdq import QuantizeQdq
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.quantize_weights import QuantizeWeights
@@ -60,6 +61,7 @@ _TABLE: tuple[type[Pass], ...] = (
     FirstToken,
     DropTokens,
     *FORMS,
+    QuantizeEmbedding,
     SplitOutliers,
     Smooth,
     QuantizeStatic,
