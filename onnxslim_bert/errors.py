@@ -71,3 +71,9 @@ class SizeGateError(GateError):
 def one_line(error: BaseException, most: int | None = 300) -> str:
     """What an error says, in one line of bearable length."""
     return " ".join(str(error).split())[:most]
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may have it: control characters other than new lines are written out, like "\\x1b"."""
+    kept = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(kept)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from onnxslim_bert import __version__
+from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.errors import SlimError
 from onnxslim_bert.machine import BLAS_THREADS
@@ -92,7 +93,7 @@ def cli(ctx: click.Context) -> None:
     onnxslim validate model.onnx model.int8.onnx --data sst2 --max-drop 1
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
 def fail(*lines: str, code: int = SlimError.exit_code) -> None:
     """Print what is wrong and exit."""
     for line in lines:
-        click.echo(f"onnxslim: {' '.join(line.split())}", err=True)
+        echo(f"onnxslim: {' '.join(line.split())}", err=True)
     sys.exit(code)
 
 
@@ -133,7 +134,7 @@ def warn_of_clash() -> None:
     except metadata.PackageNotFoundError:
         return
     if os.environ.get("ONNXSLIM_BERT_QUIET") is None:
-        click.echo(
+        echo(
             f"onnxslim: the package OnnxSlim {other} installs a script of the same name, and whichever was installed "
             "last owns it; `onnxslim-bert` and `python -m onnxslim_bert` are always this program "
             "(ONNXSLIM_BERT_QUIET=1 silences this)",

@@ -8,7 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.tables import console, plain_table
+from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def bench(
             progress=progress,
         )
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+        echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
     else:
         show(result)
 

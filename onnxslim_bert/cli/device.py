@@ -6,6 +6,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import echo
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -87,7 +88,7 @@ def bundle(
             model, dataset, reader, output, plan, base=base, batch=batch, length=length, progress=progress
         )
     tokens = f"{made.length} tokens" if made.length else "their own lengths"
-    click.echo(f"{output}: {made.vectors} test vectors of {made.batch} row(s), {tokens}, expected from {made.base}")
+    echo(f"{output}: {made.vectors} test vectors of {made.batch} row(s), {tokens}, expected from {made.base}")
 
 
 @device.command()

@@ -4,22 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import click
-from rich.console import Console
-from rich.table import Table
-
 from onnxslim_bert import __version__
+from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.device.answers import DeviceRun
 from onnxslim_bert.errors import AccuracyGateError
-
-PADDING = (0, 2, 0, 0)
 
 
 def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
     """Print the runs. Raises AccuracyGateError when a device answered NaN or infinity."""
     if as_json:
         document = {"onnxslim_bert": __version__, "latencies": [asdict(run) for run in runs]}
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         show(runs)
     broken = next((run for run in runs if run.broken), None)
@@ -30,8 +25,8 @@ def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
 
 def show(runs: Sequence[DeviceRun]) -> None:
     """Print the latencies, then what each device's outputs are worth."""
-    times = Table("model", "target", "device", "batch", "tokens", "median ms", "p90", "p99", box=None, padding=PADDING)
-    close = Table("device", "agreement %", "mean |difference|", "largest", "cosine", box=None, padding=PADDING)
+    times = plain_table("model", "target", "device", "batch", "tokens", "median ms", "p90", "p99")
+    close = plain_table("device", "agreement %", "mean |difference|", "largest", "cosine")
     for run in runs:
         tokens = "text" if run.length is None else str(run.length)
         milliseconds = f"{run.median_ms:.2f}", f"{run.p90_ms:.2f}", f"{run.p99_ms:.2f}"
@@ -42,13 +37,13 @@ def show(runs: Sequence[DeviceRun]) -> None:
             agreement = f"{share.value:.2f} ({share.low:.1f} to {share.high:.1f})" if share else "-"
             cosine = f"{seen.cosine:.6f}" if seen.cosine is not None else "-"
             close.add_row(run.device, agreement, f"{seen.mean_difference:.4g}", f"{seen.max_difference:.4g}", cosine)
-    console = Console(markup=False, emoji=False, highlight=False)  # names come from elsewhere
-    console.print(times)
+    screen = console()
+    screen.print(times)
     if close.row_count:
-        console.print("", close, sep="\n")
+        screen.print("", close, sep="\n")
     for run in runs:
         memory = f", peak memory {run.peak_bytes / 1e6:.0f} MB" if run.peak_bytes else ""
         timed = f"{run.runs} runs after {run.warmup} of warm-up, {run.threads} thread(s){memory}; {run.runner}"
-        click.echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
+        echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
         for gap in run.unproven:
-            click.echo(f"{run.device}: not proven: {gap}")
+            echo(f"{run.device}: not proven: {gap}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.options import COUNT
+from onnxslim_bert.cli.screen import echo
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 NAMES = ("cpu", "openvino", "qnn", "coreml", "nnapi")
@@ -34,4 +35,4 @@ def explain(model: Path, target: str, seq: int | None, batch: int, as_json: bool
     if seq is None:
         refuse_ignored(["batch"], "without --seq")
     result = run_explain(model, target, batch=batch, seq=seq)
-    click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
+    echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))

@@ -5,6 +5,8 @@ from typing import Literal
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 
 @click.command(epilog="Needs the [export] extra: pip install 'onnxslim-bert[export]'.")
 @click.argument("source", metavar="HF_DIR_OR_ID")
@@ -47,4 +49,4 @@ def export(
     from onnxslim_bert.export.hugging_face import export_encoder
 
     written = export_encoder(source, output, exporter=exporter, attention=attention, opset=opset, overwrite=force)
-    click.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, agrees with PyTorch")
+    echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, agrees with PyTorch")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 COUNT = click.IntRange(min=1)
 
 
@@ -31,6 +33,6 @@ def inspect(model: Path, batch: int, seq: int, sha256: bool, as_json: bool) -> N
     from onnxslim_bert.inspection.inspection import inspect as run_inspection
 
     result = run_inspection(model, batch=batch, seq=seq, sha256=sha256)
-    click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
+    echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
     if result.encoder is None:
         raise ModelError(f"{model}: {result.reason}")

@@ -5,6 +5,8 @@ import inspect as python
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 
 @click.command(
     epilog="A recipe is text: fuse,quantize-static{method=mse,embeddings=false}. A `?` after a pass lets it do nothing."
@@ -23,11 +25,11 @@ def passes(name: str | None) -> None:
 
     if name is None:
         for known, kind in PASSES.items():
-            click.echo(f"{known:20} {(python.getdoc(kind) or '').splitlines()[0]}")
+            echo(f"{known:20} {(python.getdoc(kind) or '').splitlines()[0]}")
         return
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
-    click.echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
+    echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
     options = dataclasses.fields(PASSES[name])  # type: ignore[arg-type]
     if options:
-        click.echo("\nDefaults: " + ", ".join(f"{option.name}={option.default}" for option in options))
+        echo("\nDefaults: " + ", ".join(f"{option.name}={option.default}" for option in options))

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from onnxslim_bert.cli.screen import console
+
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
@@ -11,10 +13,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         tasks = {}
 
         def show(stage: str, done: int, total: int) -> None:

@@ -10,6 +10,7 @@ import click
 from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import console, echo, plain_table
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
@@ -162,25 +163,22 @@ def quantize(
             model, written, sources, options, gate=gate, overwrite=force, in_place=in_place, progress=progress
         )
     if as_json:
-        click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
+        echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:
         show(result)
         ends = f"{written} and {report_path(written)} written" if result.published else "nothing written"
-        click.echo(ends)
+        echo(ends)
     if not result.published:
         enforce(result.verdicts, strict)
 
 
 def show(result: "Result") -> None:
     """Print what was done and what it is worth."""
-    from rich.console import Console
-    from rich.table import Table
-
     from onnxslim_bert.proof.wording import si
 
     for done in result.steps:
-        click.echo(f"{done.step}: {done.note}")
-    table = Table("", "before", "after", "change", box=None, padding=(0, 2, 0, 0))
+        echo(f"{done.step}: {done.note}")
+    table = plain_table("", "before", "after", "change")
     before, after = result.source_bytes, result.output_bytes
     table.add_row("size", si(before, "B"), si(after, "B"), f"{before / after:.2f}x smaller")
     seen = result.comparison
@@ -198,18 +196,18 @@ def show(result: "Result") -> None:
             f"{fast.median_ms:.2f} ms",
             f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})",
         )
-    Console(width=max(Console().width, 110)).print(table)
+    console(least=110).print(table)
     for line in notes(result):
-        click.echo(line)
+        echo(line)
     for verdict in result.verdicts:
-        click.echo(str(verdict))
+        echo(str(verdict))
     if seen is None:
-        click.echo("accuracy: not measured; name evaluation texts with --data")
+        echo("accuracy: not measured; name evaluation texts with --data")
         return
     close = seen.fidelity
     agreement = f"agreement {close.agreement.value:.2f} %, " if close.agreement else ""
     cosine = f", cosine {close.cosine:.5f}" if close.cosine is not None else ""
-    click.echo(
+    echo(
         f"{seen.data} {seen.split}, {seen.rows} rows on {result.proven_on}: {agreement}"
         f"mean |difference| {close.mean_difference:.4f}{cosine}"
     )

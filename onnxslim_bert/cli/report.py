@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.screen import console, echo
+
 
 @click.command(epilog="The page needs no network and no other file; a browser of 2024 or later shows it.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -24,7 +26,6 @@ def report(run: Path, output: Path | None, models: tuple[str, ...], force: bool)
     """
     from dataclasses import replace
 
-    from onnxslim_bert.cli.tables import console
     from onnxslim_bert.graph.files import check_output, write_atomically
     from onnxslim_bert.zoo.page.charts import check_installed
     from onnxslim_bert.zoo.page.document import load_document
@@ -42,4 +43,4 @@ def report(run: Path, output: Path | None, models: tuple[str, ...], force: bool)
     write_atomically(written, [page.html.encode()], overwrite=force)
     screen = console()
     screen.print(summary(document.run, screen.width))
-    click.echo(f"{written} written{f'. {page.left_out}' if page.left_out else ''}")
+    echo(f"{written} written{f'. {page.left_out}' if page.left_out else ''}")

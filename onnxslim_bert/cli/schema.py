@@ -2,6 +2,8 @@
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -16,7 +18,7 @@ def schema(name: str | None) -> None:
     from onnxslim_bert.inspection.verify.schema import titles
 
     if name is not None:
-        click.echo(schema_text(name), nl=False)
+        echo(schema_text(name).removesuffix("\n"))
         return
     for known, title in titles().items():
-        click.echo(f"{known:<16} {title}")
+        echo(f"{known:<16} {title}")

@@ -9,6 +9,7 @@ import click
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import console, echo, plain_table
 
 if TYPE_CHECKING:
     from onnxslim_bert.job.search.run import Searched
@@ -177,7 +178,7 @@ def slim(
                 progress=progress,
             )
     if as_json:
-        click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
+        echo(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:
         show(found)
     if isinstance(found, Slimmed) and not found.published:
@@ -193,30 +194,27 @@ def show(result: "Searched | Slimmed") -> None:
 
     if isinstance(result, Slimmed):
         for done in result.steps:
-            click.echo(f"{done.step}: {done.note}")
+            echo(f"{done.step}: {done.note}")
         for line in where(result.placement, result.unproven):
-            click.echo(line)
+            echo(line)
     else:
         show_frontier(result)
     seen = result.comparison
     if seen is not None:
         for line in compared(seen):
-            click.echo(line)
+            echo(line)
     if isinstance(result, Slimmed):
         for verdict in result.verdicts:
-            click.echo(str(verdict))
+            echo(str(verdict))
     unpublished = isinstance(result, Slimmed) and not result.published
     name = "nothing written, as a budget was missed" if unpublished else result.output
-    click.echo(f"{name}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
+    echo(f"{name}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
 
 
 def show_frontier(result: "Searched") -> None:
     """Print every model of a search, slowest first, and the recipe of the one that was written."""
-    from rich.console import Console
-    from rich.table import Table
-
     found = result.found
-    table = Table("", "speed", "size", "damage", "predicted", "drop, points", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("", "speed", "size", "damage", "predicted", "drop, points")
     for number, point in enumerate(found.frontier, start=1):
         taken = "->" if point.recipe == found.chosen.recipe else ""
         values = (
@@ -226,7 +224,7 @@ def show_frontier(result: "Searched") -> None:
             f"{point.predicted:.3f}",
         )
         table.add_row(f"{taken} {number}", *values, f"{point.drop:.2f}")
-    Console(width=max(Console().width, 110)).print(table)
-    click.echo(f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {result.judged}")
+    console(least=110).print(table)
+    echo(f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {result.judged}")
     for number, point in enumerate(found.frontier, start=1):
-        click.echo(f'{number}: -p "{point.recipe}"')
+        echo(f'{number}: -p "{point.recipe}"')

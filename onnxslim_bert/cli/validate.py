@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
 
@@ -119,7 +120,7 @@ def validate(
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
     files.write(suite, verdicts, lambda case: case.fails(strict), lambda: validation_summary(document(results)))
     if as_json:
-        click.echo(json.dumps(document(results), indent=2, allow_nan=False))
+        echo(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):
         show(results[0])
     else:

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
-
 from onnxslim_bert.cli.comparison_lines import facts, spread
-from onnxslim_bert.cli.tables import console, plain_table
+from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.proof.bench import entry_name
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.targets.table import TARGETS
@@ -15,7 +13,7 @@ from onnxslim_bert.targets.table import TARGETS
 def show(result: Validation) -> None:
     """Print the evidence and the verdicts."""
     seen, before, after = result.comparison, result.base_bytes / 1e6, result.candidate_bytes / 1e6
-    click.echo(f"{seen.data} {seen.split}, {seen.rows} rows")
+    echo(f"{seen.data} {seen.split}, {seen.rows} rows")
     table = plain_table("", "base", "candidate", "drop")
     for score in seen.scores:
         table.add_row(score.metric, *(spread(interval) for interval in (score.base, score.candidate, score.drop)))
@@ -30,22 +28,22 @@ def show(result: Validation) -> None:
             table.add_row("peak memory", *peaks)
     console().print(table)
     for line in (*facts(seen), *map(str, result.verdicts)):
-        click.echo(line)
+        echo(line)
 
 
 def show_all(results: Sequence[Validation]) -> None:
     """Print one row for every candidate and provider, and the verdicts."""
     seen = results[0].comparison
-    click.echo(f"{seen.data} {seen.split}, {seen.rows} rows; base: {results[0].base} on cpu")
+    echo(f"{seen.data} {seen.split}, {seen.rows} rows; base: {results[0].base} on cpu")
     names = ["provider", "candidate", *(score.metric for score in seen.scores[:1]), "agreement", "|difference|"]
     table = plain_table(*names, "nodes", "pieces", "MB", "speed-up", "peak MB")
     for result in results:
         table.add_row(*row(result))
     console().print(table)
     for verdict in (verdict for result in results for verdict in result.verdicts):
-        click.echo(str(verdict))
+        echo(str(verdict))
     for name in dict.fromkeys(result.target for result in results if TARGETS[result.target].emulated):
-        click.echo(f"{name}: no latency, since an emulator ran it")
+        echo(f"{name}: no latency, since an emulator ran it")
 
 
 def row(result: Validation) -> Iterator[str]:

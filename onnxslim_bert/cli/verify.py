@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def verify(
         result = run_verify(model, Now(base, tokenizer, given, allow_missing_data), strict=strict, progress=progress)
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
-        click.echo(json.dumps(report_json(result), indent=2, allow_nan=False))
+        echo(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:
         show(result)
     result.enforce()
@@ -80,11 +81,11 @@ def show(result: "Verification") -> None:
     from onnxslim_bert.cli.comparison_lines import compared
 
     made = result.provenance
-    click.echo(f"{result.model}: {made.recipe}")
-    click.echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
+    echo(f"{result.model}: {made.recipe}")
+    echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
     seen = result.comparison
     if seen is not None:
         for line in compared(seen):
-            click.echo(line)
+            echo(line)
     for case in result.cases:
-        click.echo(str(case))
+        echo(str(case))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxslim_bert.cli.options import Finite
+from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def diff(
     verdicts = [finding.verdict for finding in found.findings]
     files.write(f"{old} to {new}", verdicts, lambda case: case.fails(strict), lambda: diff_summary(found, strict))
     if as_json:
-        click.echo(json.dumps(report_json(found), indent=2, allow_nan=False))
+        echo(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:
         show(found)
     check(found.findings, strict)
@@ -90,15 +91,12 @@ def diff(
 
 def show(found: "Diff") -> None:
     """Print the jobs that changed, and how many did."""
-    from onnxslim_bert.cli.tables import console, plain_table
     from onnxslim_bert.zoo.differences.diff_tables import HEADERS, rows
 
     lines = list(rows(found))
     if lines:
-        from rich.text import Text
-
         table = plain_table(*HEADERS)
         for line in lines:
-            table.add_row(*map(Text, line), style=COLOURS.get(line[1]))
+            table.add_row(*line, style=COLOURS.get(line[1]))
         console().print(table)
-    click.echo(found.summary)
+    echo(found.summary)

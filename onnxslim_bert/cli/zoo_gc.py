@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 
 @click.command()
 @click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -34,6 +36,6 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
         if not dry_run:
             delete(storage, found)
     for item in found:
-        click.echo(f"{item.name}: {si(item.nbytes, 'B')}, {item.reason}")
+        echo(f"{item.name}: {si(item.nbytes, 'B')}, {item.reason}")
     freed = si(sum(item.nbytes for item in found), "B")
-    click.echo(f"{len(found)} things, {freed} {'would be freed' if dry_run else 'freed'}")
+    echo(f"{len(found)} things, {freed} {'would be freed' if dry_run else 'freed'}")

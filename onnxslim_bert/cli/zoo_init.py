@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.screen import echo
 
 
 @click.command()
@@ -42,6 +43,6 @@ def init(folder: Path, output: Path, calib: str, force: bool) -> None:
         proposal = propose(folder, output, calib, progress)
     write_atomically(output, [proposal.text.encode()], overwrite=force)
     for item in proposal.left_out:
-        click.echo(f"left out {item.path}: {item.reason}")
+        echo(f"left out {item.path}: {item.reason}")
     models = len({job.source for job in proposal.plan.jobs})
-    click.echo(f"{output} written: {models} model{'s' * (models != 1)}, calibrated on {calib}")
+    echo(f"{output} written: {models} model{'s' * (models != 1)}, calibrated on {calib}")

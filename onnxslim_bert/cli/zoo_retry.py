@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.screen import echo
+
 
 @click.command()
 @click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -30,6 +32,6 @@ def retry(output: Path, names: tuple[str, ...]) -> None:
             raise DataError(f"no failed task's name holds {' or '.join(names)}; {known} failed")
         state.forget(task.key for task in chosen)
     for task in chosen:
-        click.echo(f"{task.kind} {task.name}: was {task.status}, runs again")
+        echo(f"{task.kind} {task.name}: was {task.status}, runs again")
     if not chosen:
-        click.echo("nothing has failed")
+        echo("nothing has failed")

@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli import INTERRUPTED, fail
 from onnxslim_bert.cli.options import COUNT, refuse_ignored
+from onnxslim_bert.cli.screen import console, echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 
@@ -57,7 +58,6 @@ def run(
     worker, or stopped at a limit that is wider now.
     Interrupted or killed, the same command goes on where it was.
     """
-    from onnxslim_bert.cli.tables import console
     from onnxslim_bert.cli.zoo_watch import watching
     from onnxslim_bert.inspection.verify.markdown import run_summary
     from onnxslim_bert.proof.documents import report_json
@@ -82,11 +82,11 @@ def run(
         proposal = propose(plan, plan / "zoo.toml", calib)
         wanted = proposal.plan
         for item in proposal.left_out:
-            click.echo(f"left out: {item.path}: {item.reason}", err=True)
+            echo(f"left out: {item.path}: {item.reason}", err=True)
     else:
         wanted = read_zoo(plan)
     for path in wanted.written:
-        click.echo(f"left out: {path}: written by onnxslim-bert; a [[models]] with this path would take it", err=True)
+        echo(f"left out: {path}: written by onnxslim-bert; a [[models]] with this path would take it", err=True)
     runner = engine_named(engine, jobs, patience=patience)
     try:
         with watching() as watch:
@@ -96,11 +96,11 @@ def run(
     kept = sum(row.cached and row.status not in ("done", "waiting") for row in found.rows)
     if kept:
         said = f"{plural(kept, 'job')} failed before and {'was' if kept == 1 else 'were'} not tried again"
-        click.echo(f"{said}: `onnxslim zoo retry {output}` lets them run", err=True)
+        echo(f"{said}: `onnxslim zoo retry {output}` lets them run", err=True)
     document = report_json(found)
     files.write(plan.name, verdicts_of(found.rows), lambda case: case.fails(strict), lambda: run_summary(document))
     if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         screen = console()
         screen.print(summary(found, screen.width))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxslim_bert.cli.screen import console, echo, plain_table
+
 if TYPE_CHECKING:
     from onnxslim_bert.zoo.store.state import Invocation, TaskState
 
@@ -33,14 +35,13 @@ def status(output: Path, as_json: bool) -> None:
     if going is None:  # who was killed leaves tasks that seem to run
         tasks = [replace(task, status="waiting") if task.status == "running" else task for task in tasks]
     if as_json:
-        click.echo(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
+        echo(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
     else:
         show(going, tasks)
 
 
 def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
     """Print the tasks, how many there are of each status, and who works on them."""
-    from onnxslim_bert.cli.tables import console, plain_table
     from onnxslim_bert.proof.wording import si
 
     table = plain_table("task", "status", "began", "wall", "CPU", "memory", "")
@@ -50,10 +51,10 @@ def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
         table.add_row(f"{task.kind} {task.name}", task.status, str(task.attempts), *times, memory, task.message)
     console().print(table)
     counts = Counter(task.status for task in tasks)
-    click.echo(", ".join(f"{number} {status}" for status, number in counts.most_common()) or "no run has begun here")
+    echo(", ".join(f"{number} {status}" for status, number in counts.most_common()) or "no run has begun here")
     if going:
-        click.echo(f"`{going.what}` goes on in process {going.worker}")
+        echo(f"`{going.what}` goes on in process {going.worker}")
     elif counts["waiting"]:
-        click.echo("nothing goes on here: `onnxslim zoo run` finishes what waits")
+        echo("nothing goes on here: `onnxslim zoo run` finishes what waits")
     elif counts["blocked"]:
-        click.echo("nothing goes on here: `onnxslim zoo run` tries again what was blocked")
+        echo("nothing goes on here: `onnxslim zoo run` tries again what was blocked")

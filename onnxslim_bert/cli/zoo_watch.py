@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
+from onnxslim_bert.cli.screen import console, echo
 from onnxslim_bert.zoo.engines.task import Ended, Task
 
 if TYPE_CHECKING:
@@ -24,11 +23,10 @@ def watching() -> Iterator["Watch"]:
     if not sys.stderr.isatty():
         yield Lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         yield Bars(progress)
 
 
@@ -49,7 +47,7 @@ class Lines:
 
     def ended(self, task: Task, ended: Ended) -> None:
         self.done += 1
-        click.echo(f"{self.done}/{self.total} {outcome(task, ended)}", err=True)
+        echo(f"{self.done}/{self.total} {outcome(task, ended)}", err=True)
 
 
 class Bars:
@@ -88,7 +86,7 @@ class Bars:
             self.progress.remove_task(bar)
         self.progress.update(self.whole, advance=1)
         if ended.status != "done":
-            self.progress.console.print(outcome(task, ended), highlight=False, markup=False)
+            self.progress.console.print(outcome(task, ended))
 
 
 def outcome(task: Task, ended: Ended) -> str:

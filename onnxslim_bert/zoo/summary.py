@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from onnxslim_bert.errors import printable
 from onnxslim_bert.zoo.page.quality import Scale, quality_of
 from onnxslim_bert.zoo.page.trades import (
     Trade,
@@ -33,8 +34,8 @@ def summary(run: Run, width: int) -> RenderableType:
 
 
 def _text(value: str, style: str = "") -> Text:
-    """What any terminal can show and none obeys: control characters are shown as ?, signs as ASCII."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "?" for c in value.translate(ASCII)), style)
+    """What any terminal can show and none obeys: signs are shown as ASCII."""
+    return Text(printable(value.translate(ASCII)), style)
 
 
 def _parts(run: Run, width: int) -> Iterator[RenderableType]:
