@@ -1,0 +1,75 @@
+"""The fused attention operators in PyTorch: ONNX Runtime's and that of opset 23."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    score_bias: Tensor | None = None,
+    *,
+    num_heads: int,
+    scale: float = 0.0,
+    mask_filter_value: float = -10000.0,
+) -> Tensor:
+    """com.microsoft's: query [batch, length, width], key and value [batch, seq, width] -> [batch, length, width].
+
+    bias: of query, key and value, one behind the other. mask: as `_visible` takes it.
+    """
+    if bias is not None:
+        parts = bias.split([query.shape[-1], key.shape[-1], value.shape[-1]])
+        query, key, value = (x + part for x, part in zip((query, key, value), parts, strict=True))
+    query, key, value = (_apart(x, num_heads) for x in (query, key, value))
+    added = score_bias
+    if mask is not None:
+        hidden = ~_visible(mask, key.shape[2])[:, None, None] * mask_filter_value
+        added = hidden if added is None else added + hidden
+    added = None if added is None else added.to(query.dtype)
+    mixed = functional.scaled_dot_product_attention(query, key, value, added, scale=scale or None)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    q_num_heads: int = 0,
+    kv_num_heads: int = 0,
+    is_causal: int = 0,
+    softcap: float = 0.0,
+    qk_matmul_output_mode: int = 0,
+) -> Tensor:
+    """Opset 23's: query, key and value [batch, heads, seq, head_dim], or [batch, seq, width] with numbers of heads.
+
+    mask: added to the scores, or False where a key is hidden. qk_matmul_output_mode: of an output that is not given.
+    """
+    if is_causal or softcap:
+        raise NotImplementedError(f"is_causal={is_causal}, softcap={softcap}")
+    if whole := query.ndim == 3:
+        query, key, value = _apart(query, q_num_heads), _apart(key, kv_num_heads), _apart(value, kv_num_heads)
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(query.dtype)
+    grouped = query.shape[1] != key.shape[1]
+    mixed = functional.scaled_dot_product_attention(query, key, value, mask, scale=scale, enable_gqa=grouped)
+    return mixed.transpose(1, 2).flatten(2) if whole else mixed
+
+
+def _apart(x: Tensor, heads: int) -> Tensor:
+    """[batch, seq, width] -> [batch, heads, seq, head_dim]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _visible(mask: Tensor, seq: int) -> Tensor:
+    """mask [batch, seq], zero where a key is hidden, or [batch], how many keys are real -> bool [batch, seq]."""
+    if mask.ndim == 2:
+        return mask != 0
+    if mask.ndim != 1:
+        raise NotImplementedError(f"a mask of {mask.ndim} axes")
+    return torch.arange(seq) < mask[:, None]

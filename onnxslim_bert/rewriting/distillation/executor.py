@@ -1,0 +1,123 @@
+"""Run a graph in PyTorch, so that gradients can be had."""
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import torch
+from torch import Tensor
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import PassError, one_line
+from onnxslim_bert.graph.probe import nodes_between
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.distillation.operators import OPERATORS, Operator
+
+
+class Executor:
+    """A float graph whose weights are PyTorch parameters.
+
+    parameters: by the names of the graph's constants. One that several nodes read is one parameter.
+    """
+
+    def __init__(self, model: Model, trained: Collection[str] = (), *, dtype: torch.dtype = torch.float32) -> None:
+        """Raises PassError that names the first node with an operator or an attribute that is not known.
+
+        trained: constants that are to have gradients. dtype: in which float32 is computed, float64 to check gradients.
+        """
+        self._dtype = dtype
+        self._model = model
+        constants = {name: self._tensor(constant.values) for name, constant in model.constants().items()}
+        self.parameters = {name: torch.nn.Parameter(constants[name]) for name in trained}
+        self._constants = constants | self.parameters
+        self._nodes = {id(node): self._bound(node) for node in model.graph.nodes}
+        self._plans: dict[tuple[str, ...], list[tuple[gs.Node, list[str]]]] = {}
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Tensor]:
+        """The tensors called `outputs`, by default the model's outputs, for the inputs `feeds`."""
+        names = tuple(tensor.name for tensor in self._model.graph.outputs) if outputs is None else tuple(outputs)
+        values: dict[str, Any] = {name: self._tensor(given) for name, given in feeds.items()}
+        for node, release in self._plan(names):
+            function, attributes = self._nodes[id(node)]
+            inputs = [self._value(values, tensor) for tensor in node.inputs]
+            try:
+                results = function(*inputs, **attributes)
+            except (RuntimeError, TypeError, IndexError, NotImplementedError) as error:
+                raise PassError(f"node {node.name!r} ({node.op}) cannot be run: {one_line(error)}") from error
+            results = results if isinstance(results, tuple) else (results,)
+            values |= {tensor.name: result for tensor, result in zip(node.outputs, results, strict=False)}
+            for name in release:
+                del values[name]
+        return [self._constants[name] if name in self._constants else values[name] for name in names]
+
+    def trained(self) -> dict[str, Array]:
+        """Copies of the parameters' values as they are now, in the types that the graph has them in."""
+        constants = self._model.constants()
+        return {
+            name: parameter.detach().numpy().astype(constants[name].values.dtype)
+            for name, parameter in self.parameters.items()
+        }
+
+    def _plan(self, names: tuple[str, ...]) -> list[tuple[gs.Node, list[str]]]:
+        """The nodes that `names` need, in order, each with the tensors that nothing needs after it."""
+        if names not in self._plans:
+            tensors = self._model.graph.tensors()
+            needed = {id(node) for name in names for node in nodes_between([], tensors[name])}
+            order = [node for node in self._model.graph.nodes if id(node) in needed]
+            last = {tensor.name: i for i, node in enumerate(order) for tensor in (*node.inputs, *node.outputs)}
+            kept = {*names, *self._constants, ""}
+            self._plans[names] = [
+                (node, [name for name in _names(node) if name not in kept and last[name] == i])
+                for i, node in enumerate(order)
+            ]
+        return self._plans[names]
+
+    def _value(self, values: Mapping[str, Tensor], tensor: gs.Tensor) -> Tensor | None:
+        if not tensor.name:
+            return None
+        return self._constants[tensor.name] if tensor.name in self._constants else values[tensor.name]
+
+    def _tensor(self, values: Array) -> Tensor:
+        made = torch.from_numpy(np.array(values))
+        return made.to(self._dtype) if made.dtype == torch.float32 else made
+
+    def _bound(self, node: gs.Node) -> tuple[Operator, dict[str, Any]]:
+        """The function of a node, and its attributes as that takes them."""
+        function = OPERATORS.get((node.domain or "", node.op))
+        if function is None:
+            raise PassError(
+                f"node {node.name!r}: {node.domain or 'ONNX'}'s operator {node.op} cannot be trained through; run this "
+                "pass on the float model, before passes that quantize it or write it for a target"
+            )
+        attributes = {key: self._attribute(key, value) for key, value in node.attrs.items()}
+        if unknown := _unknown(function, attributes):
+            raise PassError(f"node {node.name!r} ({node.op}): the attribute {unknown!r} cannot be trained through")
+        return function, attributes
+
+    def _attribute(self, key: str, value: Any) -> Any:
+        if key == "to":
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value) if isinstance(value, int) else value
+            return self._tensor(np.zeros(1, kind)).dtype
+        if key == "axes":  # an input in later opsets
+            return torch.tensor(value)
+        return self._tensor(value.values) if isinstance(value, gs.Constant) else value
+
+
+def _names(node: gs.Node) -> list[str]:
+    """The tensors that a node reads or writes."""
+    return list(dict.fromkeys(tensor.name for tensor in (*node.inputs, *node.outputs)))
+
+
+def _unknown(function: Operator, attributes: Mapping[str, Any]) -> str | None:
+    """The first attribute that `function` does not name; PyTorch's own functions take none."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        parameters = MappingProxyType({})
+    keywords = {name for name, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = keywords | ({"axes"} & set(parameters))
+    return next((name for name in attributes if name not in known), None)

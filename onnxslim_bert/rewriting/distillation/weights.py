@@ -1,0 +1,34 @@
+"""Which constants of a graph are weights that training may move."""
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.onnx_model import Model
+
+
+def trainable(model: Model, *, words: bool = False) -> list[str]:
+    """The names of the weights of `model`, in the order in which they are read.
+
+    A weight is a vector or a matrix of floats that is computed together with what the text gives: a dense matrix, a
+    bias, the scale of a norm; and an embedding table. Numbers that the graph counts positions or hides padding with are
+    none. words: the word table too, which by default stays as it is.
+    """
+    embeddings = model.encoder.embeddings
+    tables = {name for role, name in embeddings.tables.items() if words or role != "word"}
+    found: dict[str, None] = {}
+    activations: set[int] = set()
+    for node in model.graph.nodes:
+        is_lookup = any(tensor.name in embeddings.tables.values() for tensor in node.inputs)
+        from_text = is_lookup or any(id(tensor) in activations for tensor in node.inputs)
+        if not from_text or node.op == "Shape":
+            continue
+        activations |= {id(tensor) for tensor in node.outputs}
+        found |= {t.name: None for t in node.inputs if t.name in tables or (not is_lookup and _is_weight(t, node))}
+    return list(found)
+
+
+def _is_weight(tensor: gs.Tensor, node: gs.Node) -> bool:
+    values = constant(tensor)
+    if values is None or values.dtype.kind != "f" or values.size == 1:
+        return False
+    return values.ndim in (1, 2) or node.op == "Conv"

@@ -1,0 +1,210 @@
+"""The executor computes what ONNX Runtime computes, and its gradients are those of finite differences."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from graphs import EVERY, FIXTURES, SHARED, SOME, every_padding, feeds, fixture, prepared
+from oracles import answers
+
+from onnxslim_bert.errors import ModelError, PassError
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.drop_layers import DropLayers
+from onnxslim_bert.passes.drop_tokens import DropTokens
+from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
+from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.float16 import Float16
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.low_rank import LowRank
+from onnxslim_bert.passes.prune_ffn import PruneFfn
+from onnxslim_bert.passes.prune_heads import PruneHeads
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.passes.share_weights import ShareWeights
+from onnxslim_bert.passes.split_outliers import SplitOutliers
+from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
+from onnxslim_bert.passes.unpad import Unpad
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
+
+from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
+from onnxslim_bert.rewriting.distillation.weights import trainable  # noqa: E402
+
+CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
+OTHERS = ("bert-dynamo23-sdpa", "bert-features", "bert-features-pooled", "bert-mlm", "bert-mlm-tied", "bert-nomask")
+FUSED = ("fused-attention", "fused-mha")
+PASSES = {
+    "drop-layers": (FUSE, DropLayers()),
+    "drop-tokens": (FUSE, FirstToken(), DropTokens(after=0, at_least=2)),
+    "factorize-embedding": (FUSE, FactorizeEmbedding(rank=5)),
+    "first-token": (FUSE, FirstToken()),
+    "low-rank": (FUSE, LowRank()),
+    "prune-ffn": (FUSE, PruneFfn(keep=0.5)),
+    "prune-heads": (FUSE, PruneHeads(keep=0.5)),
+    "share-weights": (FUSE, ShareWeights()),
+    "split-outliers": (FUSE, SplitOutliers()),
+    "trim-vocabulary": (FUSE, TrimVocabulary()),
+    "unpad": (FUSE, Unpad()),
+}
+
+
+def assert_same_values(model, given):
+    """PyTorch gives the outputs of ONNX Runtime, in type and shape, to 1e-5."""
+    executor = Executor(model)
+    names = [tensor.name for tensor in model.graph.outputs]
+    for batch, expected in zip(given, answers(model, given, optimize=False), strict=True):
+        for name, ours in zip(names, executor.run(batch), strict=True):
+            assert (ours.numpy().dtype, tuple(ours.shape)) == (expected[name].dtype, expected[name].shape), name
+            np.testing.assert_allclose(ours.numpy(), expected[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("form", [(), (FUSE,), (STANDARD,)], ids=["canonical", "contrib", "standard"])
+@pytest.mark.parametrize("name", [*EVERY, *OTHERS, *FUSED])
+def test_every_fixture_gives_what_onnx_runtime_gives(name, form):
+    model = prepared(name, CANONICAL, *form)
+    assert_same_values(model, every_padding(model))
+
+
+@pytest.mark.parametrize("steps", PASSES.values(), ids=PASSES)
+@pytest.mark.parametrize("name", ["bert-dynamo20-sdpa", "roberta-ts17-eager"])
+def test_what_float_passes_write_is_known(name, steps):
+    model = prepared(name, CANONICAL, *steps)
+    assert_same_values(model, every_padding(model))
+
+
+@cache
+def shared_families():
+    folder = SHARED / "graphs" / "families"
+    return sorted(folder.glob("*/model.onnx")) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("path", shared_families() or [None], ids=lambda path: path.parent.name if path else "none")
+def test_every_family_that_is_read_is_known(path):
+    if path is None:
+        pytest.skip("no families of encoders beside the checkout: set ONNXSLIM_SHARED")
+    try:
+        model = prepared(path, CANONICAL, FUSE)
+    except (ModelError, ValueError) as error:
+        pytest.skip(f"not read as an encoder: {error}")
+    assert_same_values(model, every_padding(model))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_gradients_are_those_of_finite_differences(name):
+    """For every weight, along a random direction, in float64."""
+    model = prepared(name, CANONICAL, FUSE)
+    names = trainable(model, words=True)
+    executor = Executor(model, names, dtype=torch.float64)
+    given, rng = feeds(model), np.random.default_rng(3)
+
+    def loss():
+        return sum((output * output.sin()).sum() for output in executor.run(given) if output.is_floating_point())
+
+    loss().backward()
+    for weight in names:
+        parameter = executor.parameters[weight]
+        step = torch.from_numpy(rng.standard_normal(parameter.shape)) * 1e-6
+        with torch.no_grad():
+            sides = []
+            for sign in (1, -1):
+                parameter += sign * step
+                sides.append(loss())
+                parameter -= sign * step
+        expected = float(sides[0] - sides[1]) / 2
+        assert float((parameter.grad * step).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-12), weight
+
+
+def test_a_weight_that_layers_share_is_one_parameter():
+    model = prepared("albert-ts17-sdpa", CANONICAL, FUSE)
+    executor = Executor(model, trainable(model))
+    layers = model.encoder.layers
+    assert len({layer.query.weight for layer in layers}) == 1
+    assert layers[0].query.weight in executor.parameters
+    assert len(executor.parameters) == len(set(trainable(model)))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_every_matrix_of_the_encoder_is_a_weight_and_no_other_number_is(name):
+    model = prepared(name, CANONICAL, FUSE)
+    encoder = model.encoder
+    linears = [linear for layer in encoder.layers for linear in layer.linears.values()] + list(encoder.head)
+    expected = {name for linear in linears for name in (linear.weight, linear.bias) if name}
+    found = trainable(model)
+    assert expected <= set(found)
+    assert encoder.embeddings.word not in found
+    assert {encoder.embeddings.position, encoder.embeddings.token_type} - {None} <= set(found)
+    assert trainable(model, words=True).count(encoder.embeddings.word) == 1
+    widths = {encoder.hidden, *(size for linear in linears for size in (linear.d_in, linear.d_out))}
+    tables = set(encoder.embeddings.tables.values())
+    projection = encoder.embeddings.projection
+    widths |= {projection.d_in, projection.d_out} if projection else set()
+    assert all(model.array(weight).shape[-1] in widths for weight in found if weight not in tables)
+
+
+def test_parameters_go_back_under_their_names():
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE)
+    weight = model.encoder.layers[1].up.weight
+    executor = Executor(model, [weight])
+    with torch.no_grad():
+        executor.parameters[weight] += 0.25
+    np.testing.assert_array_equal(executor.trained()[weight], model.array(weight) + np.float32(0.25))
+
+
+def test_values_inside_the_graph_can_be_asked_for():
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE)
+    given = feeds(model)
+    query, weight = model.encoder.layers[1].query, model.encoder.layers[0].query.weight
+    inner, constant = Executor(model).run(given, [query.result, weight])
+    assert inner.shape == (3, 7, query.d_out)
+    np.testing.assert_array_equal(constant, model.array(weight))
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "op"),
+    [
+        ("cnn", (), "GlobalAveragePool"),
+        ("bert-ts17-sdpa", (FUSE, QuantizeStatic()), "QuantizeLinear"),
+        ("quantized-qdq", (), "DequantizeLinear"),
+        ("quantized-dynamic", (), "DequantizeLinear"),
+    ],
+)
+def test_an_operator_that_is_not_known_is_named(name, steps, op):
+    model = prepared(name, CANONICAL, *steps)
+    with pytest.raises(PassError, match=rf"operator {op} cannot be trained through; run this pass on the float"):
+        Executor(model)
+
+
+def test_an_attribute_that_is_not_known_is_named():
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE)
+    node = next(node for node in model.graph.nodes if node.op == "MultiHeadAttention")
+    node.attrs["unidirectional"] = 1
+    with pytest.raises(PassError, match="'unidirectional' cannot be trained through"):
+        Executor(model)
+
+
+def test_what_cannot_be_run_is_named():
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE)
+    given = feeds(model)
+    given["input_ids"] = given["input_ids"][:, :2]
+    with pytest.raises(PassError, match=r"node '.*' \(.*\) cannot be run"):
+        Executor(model).run(given)
+
+
+def test_half_precision_weights_run():
+    model = prepared("bert-ts17-sdpa", CANONICAL, Float16())
+    weight = model.encoder.layers[0].up.weight
+    assert Executor(model, [weight]).trained()[weight].dtype == np.float16
+
+
+def test_every_fixture_is_run_or_refused_here():
+    named = {fixture(name) for name in (*EVERY, *OTHERS, *FUSED, "cnn", "quantized-qdq", "quantized-dynamic")}
+    others = {"mlp", "decoder-dynamo18", "decoder-ts17"}
+    assert {*FIXTURES.glob("*.onnx")} == named | {fixture(name) for name in others}
+
+
+@pytest.mark.parametrize("name", ["mlp", "decoder-dynamo18", "decoder-ts17"])
+def test_graphs_that_are_no_encoders_run_as_well(name):
+    model = Model.load(fixture(name))
+    Canonicalize().apply(model, None)
+    given = [feeds(model)] if name != "mlp" else [{model.graph.inputs[0].name: np.ones((3, 12), np.float32)}]
+    assert_same_values(model, given)
