@@ -9,9 +9,9 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.inputs import Role, find_roles, role_of
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.model.role_names import Roles
 
 Inputs = Mapping[str, np.dtype[Any]]
 
@@ -36,14 +36,14 @@ class Batch:
 class Batches:
     """The rows of a data set as batches, the same ones on every pass; the memory does not grow with the rows.
 
-    inputs: the model's inputs, name -> dtype.
+    inputs: the model's inputs, name -> dtype. roles: what each of them takes (`input_roles.roles_of`).
     max_length: tokens that a row is cut to.
     sort_by_length: rows of similar length together, longest first; otherwise in the data set's order.
     fixed_length: the length of every batch, for a model with static shapes.
     vocab_rows: rows of the model's embedding; every id must be below.
 
     A model without a mask input cannot tell padding from text: its batches hold rows of one length.
-    Ready inputs (`dataset.feeds`) pass as they are, in order.
+    Ready inputs (`dataset.feeds`) pass as they are, in order; without a mask among `roles` all their tokens are real.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Batches:
         dataset: Dataset,
         tokenizer: Tokenizer | None,
         inputs: Inputs,
+        roles: Roles,
         *,
         batch_size: int = 16,
         max_length: int = 128,
@@ -61,7 +62,7 @@ class Batches:
         self._batch_size = batch_size
         self._source: _Texts | _Feeds
         if dataset.feeds is not None:
-            self._source = _Feeds(dataset.feeds, inputs)
+            self._source = _Feeds(dataset.feeds, inputs, roles)
             self._source.check(dataset.name, fixed_length, vocab_rows)
         elif tokenizer is None:
             raise DataError(f"'{dataset.name}' is text: needed the model's tokenizer: give --tokenizer FOLDER")
@@ -72,7 +73,7 @@ class Batches:
                 raise DataError(
                     f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone"
                 )
-            self._source = _Texts(dataset, tokenizer, inputs, find_roles(inputs), limit, fixed_length, sort_by_length)
+            self._source = _Texts(dataset, tokenizer, inputs, roles, limit, fixed_length, sort_by_length)
 
     def __iter__(self) -> Iterator[Batch]:
         return (self._source.batch(rows) for rows in self._plan)
@@ -97,7 +98,7 @@ class _Texts:
     dataset: Dataset
     tokenizer: Tokenizer
     inputs: Inputs
-    roles: Mapping[str, Role]
+    roles: Roles
     max_length: int
     fixed_length: int | None
     sort_by_length: bool
@@ -105,7 +106,7 @@ class _Texts:
     def runs(self) -> list[Array]:
         """All rows in order, cut where a batch must end."""
         rows = np.arange(len(self.dataset))
-        one_length = self.fixed_length is None and "mask" not in self.roles.values()
+        one_length = self.fixed_length is None and all(each.role != "mask" for each in self.roles.values())
         if not (self.sort_by_length or one_length):
             return [rows]
         chunks = (rows[start : start + COUNTED_AT_ONCE] for start in range(0, len(rows), COUNTED_AT_ONCE))
@@ -121,8 +122,11 @@ class _Texts:
         for index, row in enumerate(tokens):
             real = np.s_[index, : len(row.ids)]
             ids[real], types[real], mask[real] = row.ids, row.type_ids, True
-        arrays: dict[Role, Array] = {"ids": ids, "types": types, "mask": mask}
-        return Batch({name: arrays[role].astype(self.inputs[name]) for name, role in self.roles.items()}, mask, rows)
+        feeds: dict[str, Array] = {}
+        for name, each in self.roles.items():
+            values = {"ids": ids, "types": types}.get(each.role, np.where(mask, each.real, each.padding))
+            feeds[name] = values.astype(self.inputs[name])
+        return Batch(feeds, mask, rows)
 
     def _tokens(self, rows: Array) -> list[TokenRow]:
         tokens = self.tokenizer.encode([self.dataset.texts[row] for row in rows], self.max_length)
@@ -134,17 +138,22 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Feeds:
-    """Batches of ready inputs; an input that is a mask by its name marks the padding."""
+    """Batches of ready inputs; the mask among them, if any, marks the padding."""
 
     feeds: Mapping[str, Array]
     inputs: Inputs
+    roles: Roles
 
     def runs(self) -> list[Array]:
         return [np.arange(len(next(iter(self.feeds.values()))))]
 
     def batch(self, rows: Array) -> Batch:
         feeds = {name: self.feeds[name][rows].astype(dtype) for name, dtype in self.inputs.items()}
-        masks = (values != 0 for name, values in feeds.items() if role_of(name) == "mask" and values.ndim == 2)
+        masks = (
+            each.is_real(values)
+            for name, values in feeds.items()
+            if (each := self.roles.get(name)) is not None and each.role == "mask" and values.ndim == 2
+        )
         sequence = next(values for values in feeds.values() if values.ndim > 1)
         return Batch(feeds, next(masks, np.ones(sequence.shape[:2], bool)), rows)
 
@@ -158,7 +167,8 @@ class _Feeds:
                 raise DataError(f"'{name}': '{need}' is {values.dtype}: the model needs {dtype}")
             if fixed_length and values.ndim > 1 and values.shape[1] != fixed_length:
                 raise DataError(f"'{name}': '{need}' is {list(values.shape)}: the model needs rows of {fixed_length}")
-            low, high = (int(values.min()), int(values.max())) if role_of(need) == "ids" else (0, 0)
+            is_ids = need in self.roles and self.roles[need].role == "ids"
+            low, high = (int(values.min()), int(values.max())) if is_ids else (0, 0)
             if vocab_rows is not None and not 0 <= low <= high < vocab_rows:
                 raise DataError(f"'{name}': ids in '{need}' go from {low} to {high}, embedding has {vocab_rows} rows")
         if all(self.feeds[need].ndim < 2 for need in self.inputs):

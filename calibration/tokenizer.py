@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.model.role_names import Named, parse_named
 
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
 DEFAULT_LENGTH = 512
@@ -29,6 +30,7 @@ class Tokenizer:
     pad_id: the id that fills a batch.
     max_length: tokens in a row that the tokenizer's own configuration allows.
     file: the tokenizer.json that it was read from; None when there is none.
+    inputs: the model's inputs that the user names, by role; those that are not named are found (`input_roles`).
     """
 
     vocab_size: int
@@ -36,6 +38,7 @@ class Tokenizer:
     max_length: int
     _encode: Callable[[Sequence[tuple[str, ...]], int], list[TokenRow]]
     file: Path | None = None
+    inputs: Named = field(default_factory=dict)
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
@@ -50,14 +53,18 @@ class Tokenizer:
             )
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a folder, or in a tokenizer.json. Reads local files only."""
+def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
+    """The tokenizer in a folder, or in a tokenizer.json; it reads local files only.
+
+    inputs: of the model, which the user names by role (`parse_named`).
+    """
     folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
     if not path.exists():
         raise DataError(f"tokenizer {path} does not exist: needed a folder with tokenizer.json, or that file")
     if path.is_file() and path.suffix != ".json":
         raise DataError(f"tokenizer {path} is not a tokenizer.json: needed that file or its folder")
-    return _from_json(file, _config(folder)) if file.exists() else _from_folder(folder)
+    read = _from_json(file, _config(folder)) if file.exists() else _from_folder(folder)
+    return replace(read, inputs=parse_named(inputs))
 
 
 def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:

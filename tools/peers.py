@@ -19,6 +19,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
 
 from onnxslim_bert.calibration.batches import Batch, Batches
+from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.job.data import Sources
 
 # Operators with weights: with Gather and EmbedLayerNormalization the embeddings become int8 as well.
@@ -159,7 +160,9 @@ def calibration(source: Path, job: Job) -> Batches:
     assert rows is not None
     inputs = onnx.load(source, load_external_data=False).graph.input
     types = {value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in inputs}
-    return Batches(rows, sources.tokenizer_for(source, rows), types, batch_size=1, max_length=job.max_length)
+    tokenizer = sources.tokenizer_for(source, rows)
+    roles = roles_for(source, rows, tokenizer)
+    return Batches(rows, tokenizer, types, roles, batch_size=1, max_length=job.max_length)
 
 
 class Rows:

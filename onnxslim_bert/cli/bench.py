@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.cli.targets_option import places, runs_on
 
@@ -29,6 +30,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json for --data  [default: the first MODEL's folder]")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a real text.")
+@reads_texts
 @runs_on
 @click.option("--rounds", type=COUNT, default=50, show_default=True, help="Timed runs of every model.")
 @click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
@@ -43,6 +45,7 @@ def bench(
     text_columns: tuple[str, ...],
     tokenizer: Path | None,
     max_length: int,
+    inputs: str,
     targets: "tuple[Target, ...]",
     allow_fallback: bool,
     options: dict[str, dict[str, str]],
@@ -73,8 +76,8 @@ def bench(
         raise click.UsageError("--data times texts at their own lengths: give it or --seq, not both")
     dataset = load_dataset(data, "evaluation", text_columns=text_columns or None) if data else None
     if dataset and dataset.feeds is not None:
-        refuse_ignored(["tokenizer", "text_columns", "max_length"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or models[0].parent) if dataset and dataset.feeds is None else None
+        refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")
+    reader = load_tokenizer(tokenizer or models[0].parent, inputs) if dataset and dataset.feeds is None else None
     with progress_bar() as progress:
         result = run_bench(
             models,
@@ -88,6 +91,7 @@ def bench(
             spinning=spinning,
             seed=seed,
             places=places(targets, allow_fallback, options),
+            inputs=inputs,
             progress=progress,
         )
     if as_json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from onnxslim_bert.model.role_names import role_of
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.intervals import Interval
 
@@ -16,6 +17,8 @@ def compared(seen: Comparison) -> Iterator[str]:
 
 def facts(seen: Comparison) -> Iterator[str]:
     """One line for each thing that needs no label, and for McNemar's test."""
+    if any(role_of(name) != role or "(" in name for role, name in seen.inputs.items()):
+        yield "inputs: " + ", ".join(f"{role} to {name}" for role, name in seen.inputs.items())
     close = seen.fidelity
     if close.agreement:
         yield f"agreement: {spread(close.agreement)} % of rows"

@@ -6,6 +6,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import echo
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -39,6 +40,7 @@ def device() -> None:
 @click.option("--rows", type=COUNT, default=32, show_default=True, help="Rows drawn from the data.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the rows drawn.")
 @click.option("--tokenizer", type=ANY, help="Folder or tokenizer.json  [default: BASE's folder]")
+@reads_texts
 @click.option("--base", type=FILE, help="Model whose answers on the CPU are expected  [default: MODEL]")
 @click.option("--target", type=click.Choice(TARGETS), required=True, help="Provider that runs it.")
 @click.option("--batch", type=COUNT, help="Rows a run  [default: what MODEL fixes, else 1]")
@@ -58,6 +60,7 @@ def bundle(
     rows: int,
     seed: int,
     tokenizer: Path | None,
+    inputs: str,
     base: Path | None,
     target: str,
     batch: int | None,
@@ -80,8 +83,8 @@ def bundle(
 
     dataset = load_dataset(data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None)
     if dataset.feeds is not None:
-        refuse_ignored(["tokenizer", "text_columns"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or (base or model).parent) if dataset.feeds is None else None
+        refuse_ignored(["tokenizer", "text_columns", "inputs"], "with ready inputs")
+    reader = load_tokenizer(tokenizer or (base or model).parent, inputs) if dataset.feeds is None else None
     plan = Plan(target, options, allow_fallback, threads, warmup, runs)
     with progress_bar() as progress:
         made = make_bundle(

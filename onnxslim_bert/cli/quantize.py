@@ -10,6 +10,7 @@ import click
 from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import console, echo, plain_table
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
 )
+@reads_texts
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option(
@@ -104,6 +106,7 @@ def quantize(
     rows: int,
     max_length: int,
     tokenizer: Path | None,
+    inputs: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
     seed: int,
@@ -155,7 +158,7 @@ def quantize(
         reduce_range=reduce_range,
         allow_fallback=allow_fallback,
     )
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column)
+    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs)
     gate = gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
     written = model if in_place else output or default_output(model, options)
     with progress_bar() as progress:

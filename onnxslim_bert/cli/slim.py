@@ -9,6 +9,7 @@ import click
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import console, echo, plain_table
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
 )
+@reads_texts
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option(
@@ -87,6 +89,7 @@ def slim(
     batch: int,
     tokenizer: Path | None,
     rewrite_tokenizer: bool,
+    inputs: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
     seed: int,
@@ -136,7 +139,7 @@ def slim(
     if data is None:
         refuse_ignored(["label_column"], "without --data")
     target = output or model
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus)
+    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, inputs)
     passes = None if recipe is None else lowered(Recipe.parse(recipe), place, seq)
     options = Options(
         max_length=max_length,

@@ -8,6 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
@@ -31,6 +32,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--rows", type=COUNT, help="Evaluate a random sample of this many rows.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sample and the resampling.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json  [default: BASE's folder]")
+@reads_texts
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run; 1 runs at natural length.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
@@ -53,6 +55,7 @@ def validate(
     rows: int | None,
     seed: int,
     tokenizer: Path | None,
+    inputs: str,
     batch: int,
     max_length: int,
     max_drop: float | None,
@@ -99,8 +102,8 @@ def validate(
         data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None, label_column=label_column
     )
     if dataset.feeds is not None:
-        refuse_ignored(["tokenizer", "text_columns", "max_length"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or base.parent) if dataset.feeds is None else None
+        refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")
+    reader = load_tokenizer(tokenizer or base.parent, inputs) if dataset.feeds is None else None
     with progress_bar() as progress:
         results = validate_all(
             base,

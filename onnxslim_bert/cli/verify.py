@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxslim_bert.cli.progress import progress_bar
+from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
@@ -30,6 +31,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Path(exists=True, path_type=Path),
     help="Folder or tokenizer.json  [default: BASE's folder]",
 )
+@reads_texts
 @click.option("--allow-missing-data", is_flag=True, help="Pass without rows that are not here, and without the gate.")
 @click.option("--strict", is_flag=True, help="Fail, too, on what cannot be decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -41,6 +43,7 @@ def verify(
     calib: str | None,
     corpus: str | None,
     tokenizer: Path | None,
+    inputs: dict[Any, str],
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,
@@ -67,7 +70,9 @@ def verify(
     files.check([model, *([base] if base else [])])
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
-        result = run_verify(model, Now(base, tokenizer, given, allow_missing_data), strict=strict, progress=progress)
+        result = run_verify(
+            model, Now(base, tokenizer, given, allow_missing_data, inputs), strict=strict, progress=progress
+        )
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
         echo(json.dumps(report_json(result), indent=2, allow_nan=False))

@@ -3,18 +3,19 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.inputs import role_of
 from onnxslim_bert.device.bundle import Bundle
-from onnxslim_bert.device.manifest import Output, Results, vector_file
+from onnxslim_bert.device.manifest import MODEL, Output, Results, vector_file
 from onnxslim_bert.device.vectors import unpack
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.model.input_roles import roles_of
+from onnxslim_bert.model.role_names import InputRole, Roles, role_of
 from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.proof.evaluation import choose_output, one_per_row
 from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
@@ -152,6 +153,15 @@ def pooled(bundle: Bundle, tensor: Callable[[str], Array]) -> tuple[str, Kind, A
 def real_tokens(bundle: Bundle, test_set: int) -> Array:
     """bool [batch, length]: the mask that a test set feeds, else every token."""
     inputs = bundle.manifest.inputs
-    index = next((i for i, name in enumerate(inputs) if role_of(name) == "mask"), 0)
-    values = bundle.tensor(vector_file(test_set, "input", index))
-    return values != 0 if role_of(inputs[index]) == "mask" else np.ones(values.shape[:2], bool)
+    roles = _roles(bundle.folder / MODEL, inputs)
+    index = next((i for i, name in enumerate(inputs) if name in roles and roles[name].role == "mask"), None)
+    values = bundle.tensor(vector_file(test_set, "input", index or 0))
+    return np.ones(values.shape[:2], bool) if index is None else roles[inputs[index]].is_real(values)
+
+
+def _roles(model: Path, names: Sequence[str]) -> Roles:
+    """What the model's inputs take; what they are called where its graph does not say."""
+    try:
+        return roles_of(model)
+    except (DataError, ModelError):
+        return {name: InputRole(role) for name in names if (role := role_of(name)) is not None}

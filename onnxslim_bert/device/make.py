@@ -13,6 +13,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.device.bundle import sha256_of
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, Plan, vector_file
@@ -22,6 +23,7 @@ from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.documents import write_document
 from onnxslim_bert.proof.evaluation import Progress, choose_output, run
 from onnxslim_bert.targets.table import TARGETS
@@ -52,7 +54,7 @@ def make_bundle(
     base = base or model
     session, reference = open_session(model), open_session(base)
     batch, length = settle_shape(model, session, plan.target, batch, length)
-    vectors = make_vectors(session, dataset, tokenizer, batch, length)
+    vectors = make_vectors(session, roles_for(model, dataset, tokenizer, session), dataset, tokenizer, batch, length)
     names = [value.name for value in session.get_outputs()]
     with staging(output) as work:
         folder = work / "bundle"
@@ -107,13 +109,19 @@ def settle_shape(
 
 
 def make_vectors(
-    session: ort.InferenceSession, dataset: Dataset, tokenizer: Tokenizer | None, batch: int, length: int | None
+    session: ort.InferenceSession,
+    roles: Roles,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    batch: int,
+    length: int | None,
 ) -> list[Batch]:
     """The rows as feeds of the session, every batch full. Raises DataError."""
     batches = Batches(
         dataset,
         tokenizer,
         input_dtypes(session),
+        roles,
         batch_size=batch,
         max_length=length or LONGEST,
         fixed_length=length,

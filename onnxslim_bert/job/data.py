@@ -15,7 +15,8 @@ class Sources:
     calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
     validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
     folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts in which
-    tokens are counted, all rows of a GLUE name's training split or of a file.
+    tokens are counted, all rows of a GLUE name's training split or of a file. inputs: of the model by role, those that
+    the user names, like `ids=in0,mask=in1`.
     """
 
     calibration: str | None = None
@@ -25,6 +26,7 @@ class Sources:
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
     corpus: str | None = None
+    inputs: str = ""
 
     def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
         """The calibration and the evaluation rows, disjoint when both come from one named set."""
@@ -67,7 +69,7 @@ class Sources:
         texts = any(data is not None and data.feeds is None for data in datasets)
         if not texts and (self.tokenizer or self.text_columns):
             raise DataError("a tokenizer and text columns do nothing with ready inputs; leave them out")
-        return load_tokenizer(self.tokenizer or model.parent) if texts else None
+        return load_tokenizer(self.tokenizer or model.parent, self.inputs) if texts else None
 
     def _all_named(self) -> bool:
         return all(is_named(source) for source in (self.calibration, self.evaluation) if source)

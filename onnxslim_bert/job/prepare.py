@@ -9,6 +9,7 @@ import numpy as np
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.cache import Cache
 from onnxslim_bert.calibration.datasets import Dataset, holdout
+from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.errors import DataError, OutputError
@@ -155,6 +156,7 @@ def calibration_batches(
         dataset,
         tokenizer,
         {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
+        roles_for(model, dataset, tokenizer),
         batch_size=rows or CALIBRATION_BATCH,
         max_length=min(options.max_length, length or options.max_length),
         fixed_length=length,

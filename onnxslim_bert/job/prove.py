@@ -69,6 +69,7 @@ def compare_answers(
         candidate_tokenizer or tokenizer,
         max_length=options.max_length,
         target=target,
+        like=before,
         progress=progress,
     )
     return compare(before, after, evaluation, seed=options.seed), worst_rows(before, after, evaluation, worst)

@@ -159,7 +159,7 @@ def quantize(
                 source, candidate, evaluation, tokenizer, options, progress, worst=worst, cache=cache
             )
             check_finite(comparison)
-        latencies = _time(source, candidate, output, options, progress) if timing else ()
+        latencies = _time(source, candidate, output, options, progress, sources) if timing else ()
         proven = proven_on(options).name
         for file in sorted({written / name for name in lengths.values()} - {candidate}):
             seal(file, OPEN, options, None, sources=sources)
@@ -260,11 +260,11 @@ def _bytes(written: Path) -> int:
 
 
 def _time(
-    source: Path, candidate: Path, output: Path, options: Options, progress: Progress | None
+    source: Path, candidate: Path, output: Path, options: Options, progress: Progress | None, sources: Sources | None
 ) -> tuple[Latency, ...]:
     """The source on the CPU and the candidate, as what it will be called, on its target."""
     target, length = target_named(options.target), options.max_length
-    found = time_against(
-        source, candidate, target, max_length=length, threads=options.threads, seed=options.seed, progress=progress
-    )
+    inputs = sources.inputs if sources is not None else ""
+    sizes = {"max_length": length, "threads": options.threads, "seed": options.seed}
+    found = time_against(source, candidate, target, **sizes, inputs=inputs, progress=progress)
     return (*found[:1], *(replace(after, model=str(output)) for after in found[1:]))

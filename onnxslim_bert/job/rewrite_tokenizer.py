@@ -5,12 +5,12 @@ import json
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.inputs import find_roles
 from onnxslim_bert.calibration.vocabulary import keep_tokens, protected_ids, read_tokenizer
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.input_roles import graph_roles
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.passes.trim_vocabulary import kept_tokens
@@ -70,11 +70,12 @@ def _check_same(before: Model, after: Model, old_ids: Array, special: list[int])
     new_ids = np.random.default_rng(0).integers(0, len(old_ids), (batch, length))
     new_ids.flat[: len(special) * 3 : 3] = special[: (new_ids.size + 2) // 3]
     types = {tensor.name: np.dtype(tensor.dtype) for tensor in before.graph.inputs}
-    roles = find_roles(types)
+    roles = graph_roles(before.graph, lambda: model_session(before))
 
     def answers(model: Model, ids: Array) -> list[Array]:
-        values = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
-        return run(model_session(model), {name: values[role].astype(types[name]) for name, role in roles.items()})
+        values = {"ids": ids, "types": np.zeros_like(ids)}
+        feeds = {name: values.get(each.role, np.full(ids.shape, each.real)) for name, each in roles.items()}
+        return run(model_session(model), {name: each.astype(types[name]) for name, each in feeds.items()})
 
     ours, theirs = answers(before, old_ids[new_ids]), answers(after, new_ids)
     for output, exact, found in zip(before.graph.outputs, ours, theirs, strict=True):

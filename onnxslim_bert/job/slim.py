@@ -141,6 +141,7 @@ def slim(
                 max_length=options.max_length,
                 threads=options.threads,
                 seed=options.seed,
+                inputs=sources.inputs,
                 progress=progress,
             )
         verdicts = seal(

@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
+from onnxslim_bert.model.lookups import rows_read
 
 LOOKUPS = ("Gather", "GatherBlockQuantized", "Slice")
 
@@ -133,5 +134,7 @@ def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:
 
 
 def _token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
-    """The inputs [batch, seq]; token ids come first."""
-    return [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+    """The inputs [batch, seq]; token ids, which read the largest table, come first."""
+    rows = rows_read(graph)
+    tokens = [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+    return sorted(tokens, key=lambda tensor: -rows.get(tensor.name, 0))

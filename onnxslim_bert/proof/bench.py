@@ -92,11 +92,13 @@ def bench(
     seed: int = 0,
     footprints: bool = True,
     places: Places = CPU_ONLY,
+    inputs: str = "",
     progress: Progress | None = None,
 ) -> Bench:
     """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
 
     models: paths to run on every target of `places`, or entries; the first is the measure of the others.
+    inputs: the models' inputs by role, where the user names them; texts have a tokenizer, which holds them.
     rounds: timed runs of each model and workload; warmup: untimed ones before. Raises ModelError when a model cannot
     run on a workload, DataError when it cannot be fed, ProviderError when it does not run on a target or the target
     is emulated.
@@ -111,7 +113,9 @@ def bench(
     tokens: Sequence[int | None] = lengths if dataset is None else [None]
     workloads = [Workload(batch, length) for batch in batch_sizes for length in tokens]
     fed = [
-        same_feeds(sessions, workload, dataset, tokenizer, max_length=max_length, rounds=rounds, seed=seed)
+        same_feeds(
+            sessions, workload, dataset, tokenizer, max_length=max_length, rounds=rounds, seed=seed, inputs=inputs
+        )
         for workload in workloads
     ]
     latencies: list[Latency] = []

@@ -1,12 +1,13 @@
 """Two models' answers to the same rows, compared: the task's scores with what the rows can carry, and fidelity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.model.role_names import described
 from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
 from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar, paired_bootstrap, wilson, with_unseen
@@ -28,7 +29,8 @@ class Comparison:
     """What the rows of one data set say about a candidate.
 
     scores: the metric that judges the data set first; empty without labels. mcnemar: None unless rows have classes.
-    broken: rows on which the candidate answers NaN or infinity; they count as wrong.
+    broken: rows on which the candidate answers NaN or infinity; they count as wrong. inputs: by role, those that the
+    texts were fed to, and how the mask is written when it is not 1 for tokens.
     """
 
     data: str
@@ -43,6 +45,7 @@ class Comparison:
     broken: int
     resamples: int
     seed: int
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: int = 2000, seed: int = 0) -> Comparison:
@@ -70,6 +73,7 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         broken=int(np.sum(~candidate.finite)),
         resamples=resamples,
         seed=seed,
+        inputs=described(base.roles),
     )
 
 

@@ -1,5 +1,7 @@
 """The answers of a model to a data set, kept for whoever asks for them again."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.graph.files import file_sha256, model_files
+from onnxslim_bert.model.role_names import InputRole
 from onnxslim_bert.proof.evaluation import Outputs, Progress, evaluate
 
 
@@ -27,14 +30,16 @@ def evaluate_once(
     if cache is None or reader is None:
         return evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
-    key = key_of("answers", model=model, rows=rows, reader=reader, max_length=max_length, threads=threads)
+    key = key_of("answers-by-role", model=model, rows=rows, reader=reader, max_length=max_length, threads=threads)
     held = cache.get(key)
     if held is None:
         outputs = evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
         names = {"output": np.array(outputs.output), "kind": np.array(outputs.kind)}
+        names["roles"] = np.array(json.dumps({name: asdict(role) for name, role in outputs.roles.items()}))
         cache.put(key, {"values": outputs.values} | names)
         return outputs
-    return Outputs(path, str(held["output"]), held["kind"].item(), held["values"])
+    roles = {name: InputRole(**role) for name, role in json.loads(held["roles"].item()).items()}
+    return Outputs(path, str(held["output"]), held["kind"].item(), held["values"], roles)
 
 
 def _reader(tokenizer: Tokenizer | None) -> list[Any] | None:
@@ -43,4 +48,4 @@ def _reader(tokenizer: Tokenizer | None) -> list[Any] | None:
         return []
     if tokenizer.file is None:
         return None
-    return [file_sha256(tokenizer.file), tokenizer.pad_id, tokenizer.max_length]
+    return [file_sha256(tokenizer.file), tokenizer.pad_id, tokenizer.max_length, sorted(tokenizer.inputs.items())]

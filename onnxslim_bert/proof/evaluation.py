@@ -1,7 +1,7 @@
 """What one model answers to every row of a data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,12 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.fidelity import Kind, mean_pooled
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
@@ -30,12 +32,14 @@ class Outputs:
 
     output: name of the graph output. kind: "classes" for logits of two or more classes, "score" for a single one,
     "embedding" for a vector (of a rank-3 output, its mean over the real tokens). values: float32 [rows, width].
+    roles: what each input was fed with.
     """
 
     path: Path
     output: str
     kind: Kind
     values: Array
+    roles: Roles = field(default_factory=dict)
 
     @property
     def finite(self) -> Array:
@@ -58,15 +62,25 @@ def evaluate(
     batch_size: int = 1,
     max_length: int = 128,
     threads: int = 1,
+    like: Outputs | None = None,
     progress: Progress | None = None,
 ) -> Outputs:
     """Run the model over the whole set, batch by batch; only its answers are kept.
 
-    A batch of one runs at its natural length. Raises ModelError when the model cannot run or answers something else
-    than one vector a row.
+    A batch of one runs at its natural length. like: answers of the model that this one was made of. Raises ModelError
+    when the model cannot run or answers something else than one vector a row.
     """
     session = open_session(path, threads=threads)
-    return answer(session, path, dataset, tokenizer, batch_size=batch_size, max_length=max_length, progress=progress)
+    return answer(
+        session,
+        path,
+        dataset,
+        tokenizer,
+        batch_size=batch_size,
+        max_length=max_length,
+        like=like,
+        progress=progress,
+    )
 
 
 def answer(
@@ -78,10 +92,16 @@ def answer(
     batch_size: int = 1,
     max_length: int = 128,
     target: Target = CPU,
+    like: Outputs | None = None,
     progress: Progress | None = None,
 ) -> Outputs:
-    """The same for a session that is open on `target`."""
-    batches = feed_batches(session, dataset, tokenizer, batch_size=batch_size, max_length=max_length)
+    """The same for a session that is open on `target`; its inputs take what those of the model of `like` do."""
+    taken = [value.name for value in session.get_inputs()]
+    roles = like.roles if like is not None else {}
+    if not roles or any(name not in roles for name in taken):
+        roles = roles_for(path, dataset, tokenizer, session)
+    roles = {name: roles[name] for name in taken if name in roles}
+    batches = feed_batches(session, roles, dataset, tokenizer, batch_size=batch_size, max_length=max_length)
     rows: list[Array] = []
     answers: list[Array] = []
     name: str = ""
@@ -98,11 +118,12 @@ def answer(
         spread = f"{widths[0]} to {widths[-1]}"
         raise ModelError(f"{path}: output {name} is {spread} wide, as the text: needed logits or an embedding")
     values = np.concatenate(answers)[np.argsort(np.concatenate(rows))]
-    return Outputs(path, name, "score" if kind == "classes" and widths == [1] else kind, values)
+    return Outputs(path, name, "score" if kind == "classes" and widths == [1] else kind, values, roles)
 
 
 def feed_batches(
     session: ort.InferenceSession,
+    roles: Roles,
     dataset: Dataset,
     tokenizer: Tokenizer | None,
     *,
@@ -116,6 +137,7 @@ def feed_batches(
         dataset,
         tokenizer,
         input_dtypes(session),
+        roles,
         batch_size=batch or batch_size,
         max_length=min(max_length, length or max_length),
         fixed_length=length,

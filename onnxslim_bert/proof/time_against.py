@@ -20,16 +20,18 @@ def time_against(
     max_length: int = LENGTH,
     threads: int = 1,
     seed: int = 0,
+    inputs: str = "",
     progress: Progress | None = None,
 ) -> tuple[Latency, ...]:
     """The source on the CPU provider and the model on `target`, interleaved; empty where `target` cannot be timed here.
 
-    One row, or the batch that the model fixes, of 128 tokens, or `max_length` where that is less.
+    One row, or the batch that the model fixes, of 128 tokens, or `max_length` where that is less. inputs: by role,
+    those that the user names.
     """
     if target.emulated or target.absent():
         return ()
-    inputs = (tensor.type.tensor_type.shape.dim for tensor in read_skeleton(model)[0].graph.input)
-    batch, _ = fixed_axes([axis.dim_value or None for axis in axes] for axes in inputs)
+    shapes = (tensor.type.tensor_type.shape.dim for tensor in read_skeleton(model)[0].graph.input)
+    batch, _ = fixed_axes([axis.dim_value or None for axis in axes] for axes in shapes)
     return bench(
         [(source, CPU), (model, target)],
         batch_sizes=[batch or BATCH],
@@ -38,5 +40,6 @@ def time_against(
         threads=threads,
         seed=seed,
         footprints=False,
+        inputs=inputs,
         progress=progress,
     ).latencies

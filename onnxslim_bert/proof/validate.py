@@ -85,13 +85,30 @@ def validate_all(
     max_length = min(max_length, places.shape[1]) if places.shape else max_length
     for target in places.targets:
         target.setup(places.options_of(target), threads)  # fails now rather than after the base has run
-    sizes = {"batch_size": batch_size, "max_length": max_length}
-    before = evaluate(base, evaluation, tokenizer, **sizes, threads=threads, progress=progress)
+    before = evaluate(
+        base,
+        evaluation,
+        tokenizer,
+        batch_size=batch_size,
+        max_length=max_length,
+        threads=threads,
+        progress=progress,
+    )
     entries: list[Entry] = [(path, target) for path in candidates for target in places.targets]
     seen: list[tuple[Comparison, Placement]] = []
     for path, target in entries:
         session, placement = places.open(target, path, threads=threads)
-        after = answer(session, path, evaluation, tokenizer, **sizes, target=target, progress=progress)
+        after = answer(
+            session,
+            path,
+            evaluation,
+            tokenizer,
+            batch_size=batch_size,
+            max_length=max_length,
+            target=target,
+            like=before,
+            progress=progress,
+        )
         seen.append((compare(before, after, evaluation, resamples=resamples, seed=seed), placement))
     times: dict[Entry, Bench] = {}
     timed = [entry for entry in entries if not entry[1].emulated]

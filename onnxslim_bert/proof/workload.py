@@ -9,9 +9,11 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.signature import fixed_shape
+from onnxslim_bert.model.role_names import Roles, parse_named
 from onnxslim_bert.proof.evaluation import feed_batches, run
 
 Feeds = Mapping[str, Array]
@@ -36,23 +38,35 @@ def same_feeds(
     max_length: int,
     rounds: int,
     seed: int,
+    inputs: str = "",
 ) -> list[list[Feeds]]:
     """For every model its feeds: one batch of random ids, or as many batches of drawn texts as there are rounds.
 
+    inputs: those that the user names, by role, where the ids are random; texts have a tokenizer, which holds them.
     Raises ModelError when a model cannot run on them, before any is timed.
     """
     if dataset is None:
-        dataset, tokenizer = random_rows(workload, seed)
+        dataset, tokenizer = random_rows(workload, seed, inputs)
         max_length = workload.length or max_length
     else:
         drawn = np.random.default_rng(seed).permutation(len(dataset))
         dataset = dataset.take(np.resize(drawn, rounds * workload.batch).tolist())
     fed: list[list[Feeds]] = []
     plans: set[bytes] = set()
+    roles: Roles = {}
     for path, session in models:
         check_room(path, session, workload)
+        taken = [value.name for value in session.get_inputs()]
+        if not roles or any(name not in roles for name in taken):
+            roles = roles_for(path, dataset, tokenizer)
         batches = feed_batches(
-            session, dataset, tokenizer, batch_size=workload.batch, max_length=max_length, sort_by_length=False
+            session,
+            {name: roles[name] for name in taken if name in roles},
+            dataset,
+            tokenizer,
+            batch_size=workload.batch,
+            max_length=max_length,
+            sort_by_length=False,
         )
         held = list(batches)
         run(session, path, held[0].feeds)
@@ -63,7 +77,7 @@ def same_feeds(
     return fed
 
 
-def random_rows(workload: Workload, seed: int) -> tuple[Dataset, Tokenizer]:
+def random_rows(workload: Workload, seed: int, inputs: str = "") -> tuple[Dataset, Tokenizer]:
     """Rows of random ids that fill the workload's length, and the tokenizer that reads them."""
     length = workload.length or 1
     ids = np.random.default_rng(seed).integers(1, SAFE_IDS, size=(workload.batch, length)).tolist()
@@ -72,7 +86,7 @@ def random_rows(workload: Workload, seed: int) -> tuple[Dataset, Tokenizer]:
         return [TokenRow(ids[int(row[0])][:max_length], [0] * min(length, max_length)) for row in texts]
 
     rows = tuple((str(index),) for index in range(workload.batch))
-    return Dataset("random", "", rows, None, None), Tokenizer(SAFE_IDS, 0, length, encode)
+    return Dataset("random", "", rows, None, None), Tokenizer(SAFE_IDS, 0, length, encode, inputs=parse_named(inputs))
 
 
 def check_room(path: Path, session: ort.InferenceSession, workload: Workload) -> None:

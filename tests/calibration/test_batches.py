@@ -1,19 +1,30 @@
 """Batches hold every row once, padded only where they must be, and say what is padding."""
 
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from onnxslim_bert.calibration import batches as module
-from onnxslim_bert.calibration.batches import Batches, Inputs
+from onnxslim_bert.calibration.batches import Batches as RoledBatches
+from onnxslim_bert.calibration.batches import Inputs
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow, load_tokenizer
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.model.role_names import InputRole, role_of
 
 INT64, INT32, FLOAT32 = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.float32)
 BERT = {"input_ids": INT64, "attention_mask": INT64, "token_type_ids": INT64}
+
+
+def Batches(dataset: Dataset, tokenizer: Tokenizer | None, inputs: Inputs, **options: Any) -> RoledBatches:  # noqa: N802
+    """Batches for a model whose inputs are what they are called."""
+    roles = {name: InputRole(role) for name in inputs if (role := role_of(name)) is not None}
+    return RoledBatches(dataset, tokenizer, inputs, roles, **options)
+
+
 # Letters in a text; two special tokens come on top.
 LENGTHS = (3, 1, 7, 3, 5, 1, 2, 3, 9, 3, 1)
 

@@ -29,13 +29,15 @@ class Now:
 
     base: the source; by default the file of its name beside the model. tokenizer: of the source, by default in its
     folder. data: of "calibration", "evaluation" and "corpus", a set or a file, where it is not found by its name.
-    missing_data: rows that are not here leave a check inconclusive, instead of missed.
+    missing_data: rows that are not here leave a check inconclusive, instead of missed. inputs: of the models by role,
+    those that the user names.
     """
 
     base: Path | None = None
     tokenizer: Path | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     missing_data: bool = False
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,35 +70,41 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
         *_rows(found, provenance, measured, now.missing_data),
     ]
     if measured.answers is not None and isinstance(rows, Dataset) and rows.feeds is None:
-        readers = _readers(model, base, measured, now.tokenizer)
+        readers = _readers(model, base, measured, now)
         checks += _tokenizers(readers, measured)
     result = Verification(model, base, provenance, measured, tuple(checks), None, (), (), strict)
     if any(check.outcome == "missed" for check in checks):
         return _with(result, Check(ANSWERS, "inconclusive", "not asked again: first, all else must be as recorded"))
     if measured.answers is None:
-        return _held(result, "none were recorded, as it was made without evaluation rows", None, progress)
+        return _held(result, "none were recorded, as it was made without evaluation rows", None, now.inputs, progress)
     if not isinstance(rows, Dataset):
-        return _held(result, "not asked again, for want of the rows", None, progress)
-    return _asked_again(result, measured.answers, rows, readers, progress)
+        return _held(result, "not asked again, for want of the rows", None, now.inputs, progress)
+    return _asked_again(result, measured.answers, rows, readers, now.inputs, progress)
 
 
 def _asked_again(
-    result: Verification, claimed: Answers, rows: Dataset, readers: _Readers, progress: Progress | None
+    result: Verification,
+    claimed: Answers,
+    rows: Dataset,
+    readers: _Readers,
+    inputs: str,
+    progress: Progress | None,
 ) -> Verification:
     """With both models' answers, given as they were when the model was made."""
     measured, model, on = result.measured, result.model, target_named(claimed.provider)
     length, threads = measured.max_length, measured.threads
     before = evaluate(result.base, rows, readers.base, max_length=length, threads=threads, progress=progress)
     session = Places((on,), measured.allow_fallback).open(on, model, threads=threads).session
-    after = answer(session, model, rows, readers.model, max_length=length, target=on, progress=progress)
+    after = answer(session, model, rows, readers.model, max_length=length, target=on, like=before, progress=progress)
     seen = compare(before, after, rows, seed=measured.seed)
     faults = "; ".join(contradictions(claimed, seen, before, after, rows.labels))
-    return _held(
-        _with(result, Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")), "", seen, progress
-    )
+    check = Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")
+    return _held(_with(result, check), "", seen, inputs, progress)
 
 
-def _held(result: Verification, unasked: str, seen: Comparison | None, progress: Progress | None) -> Verification:
+def _held(
+    result: Verification, unasked: str, seen: Comparison | None, inputs: str, progress: Progress | None
+) -> Verification:
     """With the verdicts on the recorded budgets. unasked: why there are no answers."""
     measured, budgets = result.measured, result.measured.budgets
     if seen is None:
@@ -111,6 +119,7 @@ def _held(result: Verification, unasked: str, seen: Comparison | None, progress:
             max_length=measured.max_length,
             threads=measured.threads,
             seed=measured.seed,
+            inputs=inputs,
             progress=progress,
         )
     verdicts = verdicts_on(seen, budgets, latencies, model_bytes(result.model))
@@ -143,10 +152,10 @@ def _rows(found: Mapping[str, Found], provenance: Provenance, measured: Measured
             yield Check(f"{name} rows", "inconclusive" if may_miss else "missed", f"not here: {rows}")
 
 
-def _readers(model: Path, base: Path, measured: Measured, given: Path | None) -> _Readers:
-    reader = load_tokenizer(given or base.parent)
+def _readers(model: Path, base: Path, measured: Measured, now: Now) -> _Readers:
+    reader = load_tokenizer(now.tokenizer or base.parent, now.inputs)
     shared = measured.own_tokenizer_sha256 == measured.tokenizer_sha256
-    return _Readers(reader, reader if shared else load_tokenizer(model.parent))
+    return _Readers(reader, reader if shared else load_tokenizer(model.parent, now.inputs))
 
 
 def _tokenizers(readers: _Readers, measured: Measured) -> Iterator[Check]:

@@ -24,7 +24,7 @@ class Judge:
         self._options = options
 
     def __call__(self, candidate: Path) -> float:
-        seen = compare(self._source, self._answers(candidate), self.rows, seed=self._options.seed)
+        seen = compare(self._source, self._answers(candidate, self._source), self.rows, seed=self._options.seed)
         if seen.broken:
             return 100.0
         if seen.scores:
@@ -38,6 +38,6 @@ class Judge:
     def _source(self) -> Outputs:
         return self._answers(self._path)
 
-    def _answers(self, path: Path) -> Outputs:
-        options = self._options
-        return evaluate(path, self.rows, self._tokenizer, max_length=options.max_length, threads=options.threads)
+    def _answers(self, path: Path, like: Outputs | None = None) -> Outputs:
+        length, threads = self._options.max_length, self._options.threads
+        return evaluate(path, self.rows, self._tokenizer, max_length=length, threads=threads, like=like)

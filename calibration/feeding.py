@@ -1,0 +1,36 @@
+"""What each input of a model takes, for the rows that it is to be fed."""
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.model.input_roles import graph_roles, roles_of
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.role_names import InputRole, Roles, role_of
+from onnxslim_bert.model.session import model_session
+
+
+def roles_for(
+    model: Path | Model, dataset: Dataset, tokenizer: Tokenizer | None, session: ort.InferenceSession | None = None
+) -> Roles:
+    """What each input of `model` takes; what is made of a file takes what the file does.
+
+    session: one that is open on it. Raises as `roles_of` does; of ready inputs only names are asked where the graph
+    says nothing.
+    """
+    named = tokenizer.inputs if tokenizer is not None else None
+    try:
+        if isinstance(model, Path):
+            return roles_of(model, named, session)
+        if model.path is not None and model.path.is_file():
+            found = roles_of(model.path, named)
+            if all(tensor.name in found for tensor in model.graph.inputs):
+                return {tensor.name: found[tensor.name] for tensor in model.graph.inputs}
+        return graph_roles(model.graph, lambda: session or model_session(model), named)
+    except DataError:
+        if dataset.feeds is None:
+            raise
+        return {name: InputRole(role) for name in dataset.feeds if (role := role_of(name)) is not None}

@@ -1,0 +1,231 @@
+"""Which input of a model takes token ids, which the mask and which the token types.
+
+The graph decides: ids are the row numbers of the word table, types those of a small one, and a mask is an input whose
+values at some tokens hide them from the others, which is proven by running the model. Names count only where the graph
+leaves it open.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import DataError, ModelError, one_line
+from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.model.lookups import rows_read
+from onnxslim_bert.model.role_names import FORMS, ORDER, InputRole, Named, Role, Roles, role_of
+
+MOST_TYPES = 16  # rows of a table of token types, at most
+PROBE_LENGTH = 8  # tokens of a probe, where the graph leaves the length open
+HIDDEN = 0.2  # of what tokens that are seen change, hidden ones may change so much: dynamic int8 rounds all alike
+READY = "give the model's inputs ready in an npz file, or say which takes what: --inputs ids=NAME,mask=NAME,types=NAME"
+
+
+Run = Callable[[Mapping[str, Array]], list[Array] | None]  # a model's outputs; None where it does not run
+
+
+class Input(NamedTuple):
+    """What the graph says of one input; shape: sizes, or names of open axes; None when it says nothing."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...] | None
+
+
+_FOUND: dict[tuple[Any, ...], Roles] = {}
+
+
+def roles_of(path: Path, named: Named | None = None, session: ort.InferenceSession | None = None) -> Roles:
+    """The role of every input of the model at `path`; found once for each file.
+
+    named: what the user says. session: one that is open on it, else one is opened when a mask is to be proven.
+    Raises DataError when an input cannot be made from text, when the model takes two texts apart (two towers), or when
+    neither graph nor names say which input takes what; ModelError for a file that is no model.
+    """
+    named = named or {}
+    stat = path.stat() if path.is_file() else None
+    key = (path.absolute(), stat and (stat.st_mtime_ns, stat.st_size), tuple(sorted(named.items())))
+    if key not in _FOUND:
+        graph = _graph(path)
+        _FOUND[key] = graph_roles(graph, lambda: session or open_session(path), named)
+    return _FOUND[key]
+
+
+def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], named: Named | None = None) -> Roles:
+    """The same of a graph; `opened` gives a session on it, when one is needed."""
+    inputs = {t.name: Input(np.dtype(t.dtype or np.int64), _axes(t)) for t in graph.inputs}
+    held: list[ort.InferenceSession] = []
+
+    def run(feeds: Mapping[str, Array]) -> list[Array] | None:
+        try:
+            held[:] = held or [opened()]
+            return [np.asarray(output) for output in held[0].run(None, dict(feeds))]
+        except Exception:  # onnxruntime's exceptions share no base class; what does not run proves nothing
+            return None
+
+    return find_roles(inputs, rows_read(graph), run, named or {})
+
+
+def find_roles(inputs: Mapping[str, Input], rows: Mapping[str, int], run: Run, named: Named) -> Roles:
+    """The role of every input, in the graph's order.
+
+    rows: of the tables that inputs are the row numbers of. Raises DataError as `roles_of` does.
+    """
+    _check_named(inputs, named)
+    roles: dict[str, InputRole] = {name: InputRole(role) for role, name in named.items()}
+    if "ids" not in named and (ids := _ids(inputs, rows, named)):
+        roles[ids] = InputRole("ids")
+    fed = next((name for name, found in roles.items() if found.role == "ids"), None)
+    if fed is None or inputs[fed].dtype.kind not in "iu":
+        found = {name: str(given.dtype) for name, given in inputs.items()}
+        raise DataError(f"model inputs {found}: none takes integer token ids: {READY}")
+    for name in inputs:
+        if name not in roles and 0 < rows.get(name, 0) <= MOST_TYPES and not _taken(roles, "types"):
+            roles[name] = InputRole("types")
+    probe = _Probe(inputs, rows, roles, fed, run)
+    if not _taken(roles, "mask"):
+        roles |= _mask(inputs, rows, roles, probe)
+    elif "mask" in named:
+        roles[named["mask"]] = probe.form(named["mask"]) or FORMS[0]
+    for name, given in inputs.items():
+        if name not in roles:
+            roles[name] = InputRole(_left(name, given, rows, roles, probe))
+    return {name: roles[name] for name in inputs}
+
+
+def _check_named(inputs: Mapping[str, Input], named: Named) -> None:
+    for role, name in named.items():
+        if name not in inputs:
+            raise DataError(f"--inputs {role}={name}: the model has no such input: it has {', '.join(inputs)}")
+
+
+def _taken(roles: Roles, role: Role) -> bool:
+    return any(each.role == role for each in roles.values())
+
+
+def _ids(inputs: Mapping[str, Input], rows: Mapping[str, int], named: Named) -> str | None:
+    """The input that takes token ids; None when there is none."""
+    read = {name: rows[name] for name in inputs if name in rows and name not in named.values()}
+    large = [name for name, count in read.items() if count > MOST_TYPES]
+    if len(large) == 1:
+        return large[0]
+    said = [name for name in large or inputs if role_of(name) == "ids" and name not in named.values()]
+    if len(large) > 1 and len(said) != 1:
+        tables = ", ".join(f"'{name}' ({read[name]} rows)" for name in large)
+        if len({read[name] for name in large}) == 1:
+            raise DataError(
+                f"inputs {tables} read token ids alike: the model takes two texts apart (two towers): "
+                "export one tower, or give both texts' inputs ready in an npz file"
+            )
+        raise DataError(f"inputs {tables} each read a table, and names do not say which takes token ids: {READY}")
+    if said:
+        return said[0]
+    small = [name for name in read if role_of(name) is None]
+    return max(small, key=lambda name: read[name]) if small else None
+
+
+def _mask(inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, probe: "_Probe") -> dict[str, InputRole]:
+    """The mask among inputs that read no table: proven to hide tokens, else called so."""
+    open_ = [name for name in inputs if name not in roles and name not in rows]
+    proven = {name: form for name in open_ if (form := probe.form(name)) is not None}
+    if len(proven) > 1:
+        proven = {name: form for name, form in proven.items() if role_of(name) == "mask"}
+    if len(proven) == 1:
+        return proven
+    called = [name for name in open_ if role_of(name) == "mask"]
+    return {called[0]: FORMS[0]} if called else {}
+
+
+def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe: "_Probe") -> Role:
+    """The role of an input that nothing proves: the one that it is called, or any where it changes nothing."""
+    free = [role for role in ORDER if not _taken(roles, role)]
+    said = role_of(name)
+    is_int = given.dtype.kind in "iu"
+    if is_int and name not in rows and (said in free or (free and said is None and probe.ignores(name))):
+        return said if said in free else free[0]
+    raise DataError(f"model input '{name}' ({given.dtype}) cannot be made from text: {READY}")
+
+
+class _Probe:
+    """Runs the model on one text whose last tokens are hidden, or not."""
+
+    def __init__(self, inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, ids: str, run: Run) -> None:
+        shapes = [given.shape for given in inputs.values() if given.shape is not None and len(given.shape) == 2]
+        fixed = fixed_axes(shapes)
+        self._inputs, self._roles, self._ids, self._run = inputs, roles, ids, run
+        batch, length = fixed[0] or 1, fixed[1] or PROBE_LENGTH
+        self._shape = batch, length
+        self._real = np.arange(length) < max(1, length - max(1, length // 3))
+        most = max(4, min(rows.get(ids, MOST_TYPES), 1000))
+        low = 4 if most >= 2 * MOST_TYPES else 1
+        middle = (low + most) // 2
+        rng = np.random.default_rng(0)
+        shared, one, other = (rng.integers(*ends, self._shape) for ends in ((low, most), (low, middle), (middle, most)))
+        self._texts = [np.where(self._real, shared, hidden) for hidden in (one, other)]
+
+    def form(self, name: str) -> InputRole | None:
+        """How the mask `name` is written; None when its values are not proven to hide tokens."""
+        forms = FORMS if self._inputs[name].dtype.kind == "f" else FORMS[:2]
+        seen = [self._change(name, InputRole("mask", value, value)) for value in (1, 0)]
+        changes = [self._change(name, form) for form in forms]
+        most = max([change for change in [*seen, *changes] if change is not None], default=0.0)
+        hides = (change is not None and change <= HIDDEN * most for change in changes)
+        return next((form for form, found in zip(forms, hides, strict=True) if most > 0 and found), None)
+
+    def ignores(self, name: str) -> bool:
+        """Whether the answers are the same whatever `name` holds."""
+        answers = [self._answer(self._texts[0], name, form) for form in (FORMS[0], FORMS[1])]
+        return all(answer is not None for answer in answers) and _apart(answers[0] or [], answers[1] or []) == 0
+
+    def _change(self, name: str, form: InputRole) -> float | None:
+        """How far the answers of real tokens move when the others' ids change; None where the model does not run."""
+        first, second = (self._answer(text, name, form) for text in self._texts)
+        return None if first is None or second is None else _apart(first, second)
+
+    def _answer(self, text: Array, name: str, form: InputRole) -> list[Array] | None:
+        feeds = {other: np.ones(self._shape).astype(given.dtype) for other, given in self._inputs.items()}
+        for other, each in self._roles.items():
+            feeds[other] = (text if each.role == "ids" else np.full(self._shape, each.role == "mask")).astype(
+                self._inputs[other].dtype
+            )
+        feeds[name] = np.broadcast_to(np.where(self._real, form.real, form.padding), self._shape).astype(
+            self._inputs[name].dtype
+        )
+        outputs = self._run(feeds)
+        return None if outputs is None else [self._of_real(each) for each in outputs if _is_vector(each)]
+
+    def _of_real(self, output: Array) -> Array:
+        """What is answered of real tokens, where an output holds an answer for each token."""
+        return output[:, self._real] if output.ndim > 1 and output.shape[1] == self._shape[1] else output
+
+
+def _is_vector(output: Array) -> bool:
+    return output.dtype.kind == "f" and output.ndim in (1, 2, 3)
+
+
+def _apart(first: list[Array], second: list[Array]) -> float:
+    """The largest difference, relative to the largest value of its output."""
+    pairs = [
+        (np.nan_to_num(a.astype(np.float64)), np.nan_to_num(b.astype(np.float64)))
+        for a, b in zip(first, second, strict=True)
+    ]
+    return max((float(np.abs(a - b).max() / (np.abs(a).max() + 1e-9)) for a, b in pairs if a.size), default=0.0)
+
+
+def _axes(tensor: gs.Tensor) -> tuple[int | str, ...] | None:
+    return None if tensor.shape is None else tuple(tensor.shape)
+
+
+def _graph(path: Path) -> gs.Graph:
+    proto, _ = read_skeleton(path)
+    try:
+        return gs.import_onnx(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+    except Exception as error:
+        raise ModelError(f"{path}: the graph cannot be read ({one_line(error)})") from error

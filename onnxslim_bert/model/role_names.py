@@ -1,0 +1,66 @@
+"""What the inputs of a model take, and what names say of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import DataError
+
+Role = Literal["ids", "mask", "types"]
+Named = Mapping[Role, str]  # the inputs that a user names, by role
+
+# Parts of names as exporters write them; "input_mask" and "input_type_ids" hold "input" too, so ids come last.
+MARKS: dict[Role, tuple[str, ...]] = {
+    "mask": ("mask",),
+    "types": ("type", "segment"),
+    "ids": ("input_ids", "input_word_ids", "input.1", "token_ids", "tokens"),
+}
+ORDER: tuple[Role, ...] = ("ids", "mask", "types")
+
+
+@dataclass(frozen=True)
+class InputRole:
+    """What one input [batch, seq] takes. real, padding: the values of a mask at tokens and at padding."""
+
+    role: Role
+    real: float = 1
+    padding: float = 0
+
+    def is_real(self, mask: Array) -> Array:
+        """Where a mask that is written so has tokens, bool of its shape."""
+        values = mask.astype(np.float64)
+        nearer: Array = np.abs(values - self.real) < np.abs(values - self.padding)
+        return nearer
+
+
+# How masks are written: 1 for tokens, 1 for padding, or added to scores as it is.
+FORMS = (InputRole("mask"), InputRole("mask", 0, 1), InputRole("mask", 0, -1e4))
+
+Roles = Mapping[str, InputRole]  # by input, in the graph's order
+
+
+def role_of(name: str) -> Role | None:
+    """The role that a name says; None when it says nothing."""
+    lowered = name.lower()
+    return next((role for role, marks in MARKS.items() if any(mark in lowered for mark in marks)), None)
+
+
+def described(roles: Roles) -> dict[str, str]:
+    """Role -> the input that takes it, and how a mask is written when it is not 1 for tokens."""
+    written: dict[tuple[float, float], str] = {(0, 1): " (1 for padding)", (0, -1e4): " (added to scores)"}
+    return {each.role: name + written.get((each.real, each.padding), "") for name, each in roles.items()}
+
+
+def parse_named(text: str) -> dict[Role, str]:
+    """What `ids=a,mask=b,types=c` says; empty for nothing. Raises DataError for anything else."""
+    named: dict[Role, str] = {}
+    for part in text.split(",") if text else ():
+        role, _, name = (piece.strip() for piece in part.partition("="))
+        known = next((each for each in ORDER if each == role), None)
+        if known is None or not name or known in named or name in named.values():
+            raise DataError(f"--inputs {text}: '{part}': needed ids=NAME,mask=NAME,types=NAME, each at most once")
+        named[known] = name
+    return named
