@@ -18,6 +18,7 @@ from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
+from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.passes.quantize_qdq import QuantizeQdq
@@ -67,6 +68,7 @@ _TABLE: tuple[type[Pass], ...] = (
     QuantizeStatic,
     QuantizeDynamic,
     QuantizeWeights,
+    QuantizeBlockwise,
     QuantizeQdq,
     Float16,
     Unpad,

@@ -8,8 +8,14 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.probe import constant, producer
 
-QUANTIZED_WEIGHT = {"MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QGemm": 3}
-QUANTIZED_BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4, "QGemm": 6}
+QUANTIZED_WEIGHT = {
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1,
+    "QGemm": 3,
+    "MatMulNBits": 1,
+}
+QUANTIZED_BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4, "QGemm": 6, "MatMulNBits": 5}
 BETWEEN_FACTORS = frozenset(  # what smoothing, the splitting of outliers and quantization put there
     ["Mul", "Add", "Sum", "Clip", "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]
 )
@@ -53,8 +59,7 @@ def read_linear(node: gs.Node) -> Linear:
     if weight is None:
         raise ModelError(f"node {node.name!r} ({node.op}) is not a dense layer")
     trans_b = node.op == "Gemm" and bool(node.attrs.get("transB", 0))
-    rows, columns = weight.values.shape
-    d_in, d_out = (columns, rows) if trans_b else (rows, columns)
+    d_in, d_out = _widths(node, weight, trans_b)
     source = node.inputs[0]
     quantized = weight.values.dtype.kind in "iu"
     if (
@@ -139,11 +144,23 @@ def _weight(node: gs.Node) -> gs.Constant | None:
     if above is not None and above.op == "DequantizeLinear":
         tensor = above.inputs[0]
     values = constant(tensor)
-    is_matrix = values is not None and values.ndim == 2 and constant(node.inputs[0]) is None
+    is_matrix = (
+        values is not None
+        and values.ndim == (3 if node.op == "MatMulNBits" else 2)
+        and constant(node.inputs[0]) is None
+    )
     data = producer(node.inputs[0])
     if data is not None and data.op == "Gather" and data.attrs.get("axis", 0) == -1:
         return None  # a few chosen channels: what `split-outliers` keeps beside a layer
     return tensor if is_matrix and isinstance(tensor, gs.Constant) else None
+
+
+def _widths(node: gs.Node, weight: gs.Constant, trans_b: bool) -> tuple[int, int]:
+    """d_in and d_out; packed blocks [d_out, blocks, bytes] do not tell the first."""
+    if node.op == "MatMulNBits":
+        return int(node.attrs["K"]), int(node.attrs["N"])
+    rows, columns = weight.values.shape
+    return (columns, rows) if trans_b else (rows, columns)
 
 
 def _inner_bias(node: gs.Node) -> str | None:
