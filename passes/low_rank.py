@@ -17,8 +17,8 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.weights.factors import Products, channel_shares, rank_of_energy
 
 Roles = Literal["all", "attention", "ffn"]
-FEED_FORWARD = ("up", "down")
-ONE_TOKEN = ("query", "output", "up", "down")  # of a layer that `first-token` has rewritten
+FEED_FORWARD = ("gate", "up", "down")
+ONE_TOKEN = ("query", "output", "gate", "up", "down")  # of a layer that `first-token` has rewritten
 UNSET = -1
 KEEP = 0.93
 

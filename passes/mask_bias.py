@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
@@ -13,6 +14,7 @@ from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.model.token_masks import COMPARES
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -77,6 +79,8 @@ def look_up_mask(model: Model, layer: Layer, value: float) -> None:
 
 def emit_bias(build: Builder, mask: gs.Tensor, value: float) -> gs.Tensor:
     """[batch, seq] mask of 0 and 1 -> [batch, 1, 1, seq]; one for all layers."""
+    if (above := producer(mask)) is not None and above.op in COMPARES:  # what a graph makes of ids may be boolean
+        mask = build.once("Cast", f"{mask.name}/real", [mask], to=onnx.TensorProto.INT64)
     table = build.constant("mask", _table(value))
     bias = build.once("Gather", f"{mask.name}/{value:g}", [table, mask], axis=0)
     axes = build.constant("axes", np.array([1, 2], np.int64))

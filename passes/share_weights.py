@@ -65,7 +65,9 @@ class ShareWeights(Pass):
         return self._fit(model, ctx) if self.groups else store_once(model)
 
     def _fit(self, model: Model, ctx: Context) -> Change:
-        layers, roles = model.encoder.layers, ROLES[self.roles]
+        layers = model.encoder.layers
+        is_gated = "up" in ROLES[self.roles] and any(layer.gate for layer in layers)
+        roles = (*ROLES[self.roles], *["gate"] * is_gated)
         if self.groups > len(layers):
             raise PassError(f"share-weights: groups={self.groups} is more than there are layers, {len(layers)}")
         parts = [[layers[i] for i in part] for part in np.array_split(np.arange(len(layers)), self.groups)]
@@ -75,16 +77,16 @@ class ShareWeights(Pass):
         build = Builder(model.graph, "shared")
         errors: dict[int, dict[str, float]] = {}
         for group in groups:
-            errors |= self._share_group(model, ctx, build, group)
+            errors |= self._share_group(model, ctx, build, group, roles)
         model.changed()
         return Change(len(errors), self._note(errors), {"relative error": errors})
 
     def _share_group(
-        self, model: Model, ctx: Context, build: Builder, group: Sequence[Layer]
+        self, model: Model, ctx: Context, build: Builder, group: Sequence[Layer], roles: Sequence[str]
     ) -> dict[int, dict[str, float]]:
         """Give the layers one set of matrices; the error of each layer's roles."""
         errors: dict[int, dict[str, float]] = {layer.index: {} for layer in group}
-        for role, fit in _fit_group(model, ctx, group, ROLES[self.roles]).items():
+        for role, fit in _fit_group(model, ctx, group, roles).items():
             weight, biases, lost = fit.solve(self.ridge)
             for layer, bias, error in zip(group, biases, lost, strict=True):
                 set_dense(model, build, layer.linears[role], weight, bias)
@@ -122,6 +124,8 @@ def check_can_share(model: Model, groups: Sequence[Sequence[Layer]], roles: Sequ
 
 
 def _shape(layer: Layer, role: str) -> str:
+    if role not in layer.linears:
+        return "not there"
     linear = layer.linears[role]
     heads = f", {layer.heads} heads" * (role in ATTENTION)
     return f"{linear.d_in}x{linear.d_out}{heads}{', stored transposed' * linear.trans_b}"

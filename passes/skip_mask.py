@@ -8,8 +8,8 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import MICROSOFT, producer
-from onnxslim_bert.model.attention_form import masks
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.token_masks import masks
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 MASK = 4  # position of MultiHeadAttention's key_padding_mask
@@ -48,16 +48,20 @@ class SkipMask(Pass):
 
 
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
-    """The mask of an attention when it is a [batch, seq] input, cast perhaps, or a part of one.
+    """The mask of an attention when it is one of the tokens (`masks`), cast perhaps.
 
     Others may hold numbers of tokens.
     """
     if len(node.inputs) <= MASK or node.inputs[MASK].is_empty():
         return None
+    known = [mask.tensor for mask in masks(model.graph)]
     source = node.inputs[MASK]
-    while (above := producer(source)) is not None and above.op == "Cast":
+    while not any(source is tensor for tensor in known):
+        above = producer(source)
+        if above is None or above.op != "Cast":
+            return None
         source = above.inputs[0]
-    return node.inputs[MASK] if any(source is tensor for tensor in masks(model.graph)) else None
+    return node.inputs[MASK]
 
 
 def _branch(node: gs.Node, model: Model, name: str, inputs: list[gs.Tensor]) -> gs.Graph:

@@ -101,6 +101,16 @@ def run(
 
     Raises ValueError when ONNX Runtime cannot run them on feeds of these shapes.
     """
+    return run_all(nodes, feeds, [target], opsets)[0]
+
+
+def run_all(
+    nodes: Sequence[gs.Node],
+    feeds: Mapping[str, Array],
+    targets: Sequence[gs.Tensor],
+    opsets: Sequence[onnx.OperatorSetIdProto],
+) -> list[Array]:
+    """The value of each of `targets`; otherwise as `run`."""
     import onnxruntime as ort
 
     inputs = [
@@ -110,7 +120,7 @@ def run(
     region = gs.Graph(
         nodes=list(nodes),
         inputs=inputs,
-        outputs=[gs.Variable(target.name)],
+        outputs=[gs.Variable(target.name) for target in targets],
         import_domains=opsets,
         opset=next(entry.version for entry in opsets if entry.domain in ("", "ai.onnx")),
     )
@@ -124,7 +134,7 @@ def run(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (value,) = session.run([target.name], dict(feeds))
+        values = session.run([target.name for target in targets], dict(feeds))
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ValueError(str(error)) from error
-    return np.asarray(value)
+    return [np.asarray(value) for value in values]

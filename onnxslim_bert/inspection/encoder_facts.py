@@ -84,7 +84,8 @@ def _activation(fused: Model, layer: Layer) -> str | None:
     if layer.up is None or layer.down is None:
         return None
     tensors = fused.graph.tensors()
-    nodes = nodes_between([tensors[layer.up.result]], tensors[layer.down.source])
+    written = [tensors[linear.result] for linear in (layer.gate, layer.up) if linear is not None]
+    nodes = nodes_between(written, tensors[layer.down.source])
     names = {ACTIVATIONS[node.op] for node in nodes if node.op in ACTIVATIONS}
     if any(node.attrs.get("approximate") == "tanh" for node in nodes):
         return "tanh gelu"

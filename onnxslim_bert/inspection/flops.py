@@ -10,8 +10,8 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.tokenwise import is_tokenwise
 
 SELECTS = frozenset(("Gather", "GatherND", "Slice", "ReduceMean", "ReduceSum", "ReduceMax"))
-ATTENTION, FEED_FORWARD = frozenset(("query", "key", "value", "output")), frozenset(("up", "down"))
-ONE_TOKEN = frozenset(("query", "output", "up", "down"))  # of a layer that `first-token` has rewritten
+ATTENTION, FEED_FORWARD = frozenset(("query", "key", "value", "output")), frozenset(("gate", "up", "down"))
+ONE_TOKEN = frozenset(("query", "output", "gate", "up", "down"))  # of a layer that `first-token` has rewritten
 
 
 def flops_by_part(model: Model, batch: int, seq: int) -> dict[PartName, int]:

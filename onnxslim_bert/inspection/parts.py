@@ -49,7 +49,7 @@ def _stages(encoder: Encoder) -> dict[str, int]:
     found = {projection.node: EMBEDDINGS} if projection else {}
     for layer in encoder.layers:
         for role, linear in layer.linears.items():
-            stage = 2 * layer.index + (2 if role in ("up", "down") else 1)
+            stage = 2 * layer.index + (2 if role in ("gate", "up", "down") else 1)
             found |= {matrix.node: stage for matrix in linear.matrices}
     return found | {linear.node: 2 * len(encoder.layers) + 1 for linear in encoder.head}
 

@@ -1,18 +1,26 @@
 """What the nodes between query, key, value and context compute, proven by running them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run
+from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run, run_all
+from onnxslim_bert.model.horizon import Horizon, horizon
 from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.token_masks import TokenMask, has_fixed_length, probe_size, token_inputs
 
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
+LONGEST = 1100  # tokens of a probe
+MEMORY = 300  # tokens from which a probe has one row
+MANY = 9  # token ids of a probe lie below
+ALONE = "it does not run by itself"
 DECODER = "not an encoder: each token sees only earlier ones (a causal mask), so this is a decoder"
 
 
@@ -20,69 +28,228 @@ DECODER = "not an encoder: each token sees only earlier ones (a causal mask), so
 class AttentionForm:
     """softmax(scale * q @ k.T + mask) @ v for each head, the heads side by side.
 
-    mask: the [batch, seq] graph input whose zeros hide keys, None when every key is seen.
+    mask: the tensor [batch, seq] whose zeros hide keys: a graph input, or what the graph makes of token ids; None when
+    every key is seen.
     """
 
     scale: float
     mask: str | None
 
 
-def attention_form(
-    graph: gs.Graph,
-    sources: Sequence[gs.Tensor],
-    hidden: gs.Tensor,
-    target: gs.Tensor,
-    heads: int,
-    widths: Sequence[int],
-    first_token: bool = False,
-    half: bool = False,
-) -> AttentionForm | str:
-    """The form of the region from `sources` (query, key, value) to `target`, or why it is not proven.
+@dataclass(frozen=True)
+class Region:
+    """The nodes from `sources` (query, key, value) to `target`, which they make, and what else they read.
 
     hidden: the layer's input, which some exporters read for its shape. widths: of query, key, value and hidden.
-    first_token: the query has position 0 only. half: query, key and value are float16.
-    Raises ModelError for a causal mask: that is a decoder.
+    masks: of which one may hide keys. first_token: the query has position 0 only. half: query, key and value are
+    float16.
     """
-    tokens = masks(graph)
-    batch, seq = probe_size(graph)
-    rng = np.random.default_rng(0)
-    feeds: dict[str, Array] = {
-        tensor.name: rng.standard_normal((batch, seq, width)).astype(np.float16 if half else np.float32)
-        for tensor, width in zip([*sources, hidden], widths, strict=True)
-    }
-    if first_token:
-        feeds[sources[0].name] = feeds[sources[0].name][:, :1]
-    q, k, v = (feeds[tensor.name].astype(np.float32) for tensor in sources)
-    embedded = _embedded(graph)
-    feeds = {name: rows for name, (_, rows) in embedded.items()} | feeds
-    nodes = nodes_between([*sources, hidden, *(tensor for tensor, _ in embedded.values()), *tokens], target)
-    read = [t.name for t in inputs_of(nodes)]
-    candidates = [t for t in tokens if t.name in read]
-    unknown = [name for name in read if name not in feeds and name not in {t.name for t in candidates}]
-    if unknown:
-        return f"the attention also reads {unknown[0]!r}"
+
+    graph: gs.Graph
+    sources: Sequence[gs.Tensor]
+    hidden: gs.Tensor
+    target: gs.Tensor
+    widths: Sequence[int]
+    masks: Sequence[TokenMask]
+    first_token: bool = False
+    half: bool = False
+
+    @cached_property
+    def nodes(self) -> list[gs.Node]:
+        """In execution order."""
+        return nodes_between(self._ends, self.target)
+
+    @cached_property
+    def read(self) -> list[gs.Tensor]:
+        """What the nodes read from around them."""
+        return inputs_of(self.nodes)
+
+    @cached_property
+    def candidates(self) -> list[TokenMask]:
+        """The masks that the nodes read."""
+        return [mask for mask in self.masks if any(mask.tensor is other for other in self.read)]
+
+    @cached_property
+    def looked_up(self) -> list[tuple[gs.Tensor, Array]]:
+        """What embedding tables give for graph inputs, and the tables: some exporters read a shape there."""
+        return list(_lookups(self.graph))
+
+    @property
+    def _ends(self) -> list[gs.Tensor]:
+        made = [tensor for tensor, _ in self.looked_up]
+        masks = [mask.tensor for mask in self.masks]
+        return [*self.sources, self.hidden, *made, *token_inputs(self.graph), *masks]
+
+    @property
+    def stranger(self) -> str | None:
+        """What the nodes read that is neither the layer's nor the tokens'."""
+        known = {id(tensor) for tensor in self._ends}
+        return next((tensor.name for tensor in self.read if id(tensor) not in known), None)
+
+    def feeds(self, batch: int, seq: int) -> dict[str, Array]:
+        """Values of all that the nodes read, the masks apart, in rows of `seq` tokens."""
+        rng = np.random.default_rng(0)
+        found: dict[str, Array] = {
+            tensor.name: rng.standard_normal((batch, seq, width)).astype(np.float16 if self.half else np.float32)
+            for tensor, width in zip([*self.sources, self.hidden], self.widths, strict=True)
+        }
+        if self.first_token:
+            found[self.sources[0].name] = found[self.sources[0].name][:, :1]
+        ids = {
+            t.name: rng.integers(0, MANY, (batch, seq)).astype(t.dtype or np.int64) for t in token_inputs(self.graph)
+        }
+        rows = {t.name: rng.normal(size=(batch, seq, *x.shape[1:])).astype(x.dtype) for t, x in self.looked_up}
+        return ids | rows | found
+
+    def run(self, feeds: Mapping[str, Array], hiding: TokenMask | None = None, holes: Array | None = None) -> Array:
+        """What the nodes give where the mask `hiding`, or every mask, is `holes` and others are open."""
+        return self._run(feeds, [self.target], hiding, holes)[0]
+
+    def _run(
+        self,
+        feeds: Mapping[str, Array],
+        targets: Sequence[gs.Tensor],
+        hiding: TokenMask | None = None,
+        holes: Array | None = None,
+    ) -> list[Array]:
+        opened = np.ones(feeds[self.hidden.name].shape[:2], np.int64)
+        given = dict(feeds)
+        for mask in self.candidates:
+            hides = holes is not None and hiding in (None, mask)
+            given[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
+        read = {tensor.name for tensor in self.read}
+        return run_all(self.nodes, {n: v for n, v in given.items() if n in read}, targets, opsets_of(self.graph))
+
+    def horizon(self) -> Horizon | str:
+        """What positions meet between the sources and the target."""
+        batch, seq = probe_size(self.graph)
+        if has_fixed_length(self.graph):  # every row is as long as the probe
+            return Horizon(0, 0)
+        written = [tensor for node in self.nodes for tensor in node.outputs if not tensor.is_empty()]
+        try:
+            shorter, longer = (self._run(self.feeds(batch, length), written) for length in (seq, seq + 2))
+        except ValueError as error:
+            return f"{ALONE} in longer rows ({one_line(error)[:160]})"
+        same = {id(t) for t, one, other in zip(written, shorter, longer, strict=True) if np.array_equal(one, other)}
+        return horizon(self.nodes, self.target, lambda tensor: id(tensor) not in same)
+
+    def key(self, heads: int) -> str:
+        """A digest of all that decides the form: equal for the layers of one encoder."""
+        numbers: dict[int, int] = {}
+        digest = hashlib.blake2b(repr((heads, *self.widths, self.first_token, self.half)).encode())
+        digest.update(repr((probe_size(self.graph), [str(o) for o in opsets_of(self.graph)])).encode())
+        inputs = {id(tensor) for tensor in [*token_inputs(self.graph), *(mask.tensor for mask in self.masks)]}
+        for tensor in [*self.sources, self.hidden]:
+            numbers.setdefault(id(tensor), len(numbers))
+
+        def write(nodes: Sequence[gs.Node]) -> None:
+            for node in nodes:
+                digest.update(f"{node.domain} {node.op}".encode())
+                for name, value in sorted(node.attrs.items()):
+                    digest.update(name.encode())
+                    if isinstance(value, gs.Graph):
+                        write(value.nodes)
+                    else:
+                        digest.update(_text(value).encode())
+                for tensor in [*node.inputs, *node.outputs]:
+                    if isinstance(tensor, gs.Constant):
+                        values = np.ascontiguousarray(tensor.values)
+                        digest.update(f"{values.dtype}{values.shape}".encode())
+                        digest.update(values.tobytes())
+                    elif tensor.is_empty() or id(tensor) in inputs:
+                        digest.update(tensor.name.encode())
+                    else:
+                        digest.update(str(numbers.setdefault(id(tensor), len(numbers))).encode())
+                    digest.update(b"|")
+
+        write(self.nodes)
+        digest.update(str(numbers.get(id(self.target))).encode())
+        return digest.hexdigest()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, gs.Tensor):
+        array = np.asarray(value.values)
+        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
+    return repr(value)
+
+
+_KNOWN: dict[str, AttentionForm | str] = {}
+_KNOWN_MOST = 512
+
+
+def attention_form(region: Region, heads: int) -> AttentionForm | str:
+    """The form of `region`, or why it is not proven.
+
+    It is run on rows of a few tokens and, where it compares or shifts positions, on rows so long that both sides of
+    every such number are seen. What was found once for equal nodes is not run again. Raises ModelError for a causal
+    mask: that is a decoder.
+    """
+    if region.stranger is not None:
+        return f"the attention also reads {region.stranger!r}"
+    if len(set(region.widths[:3])) > 1:
+        return f"query, key and value are {', '.join(map(str, region.widths[:3]))} wide: heads share keys, or differ"
+    key = region.key(heads)
+    if key not in _KNOWN:
+        if len(_KNOWN) >= _KNOWN_MOST:
+            _KNOWN.clear()
+        _KNOWN[key] = _proven(region, heads)
+    return _KNOWN[key]
+
+
+def _proven(region: Region, heads: int) -> AttentionForm | str:
+    batch, seq = probe_size(region.graph)
+    form = _form_at(region, heads, batch, seq)
+    if isinstance(form, str):
+        return form
+    met = region.horizon()
+    if isinstance(met, str):
+        return met
+    lengths = [length for length in met.lengths if length > seq]
+    if lengths and lengths[-1] > LONGEST:
+        return (
+            f"it compares positions with {max(met.number, met.table)}, more than a probe of {LONGEST} tokens can show"
+        )
+    return _form_beyond(region, heads, form, lengths)
+
+
+def _form_beyond(region: Region, heads: int, form: AttentionForm, lengths: Sequence[int]) -> AttentionForm | str:
+    """`form`, if it holds in rows of the first of `lengths` that the region takes."""
+    longer: AttentionForm | str = form
+    for length in lengths:
+        batch = min(probe_size(region.graph)[0], 1 if length > MEMORY else 2)
+        longer = _form_at(region, heads, batch, length) if length <= LONGEST else ALONE
+        if longer == form:
+            return form
+        if isinstance(longer, AttentionForm) or not longer.startswith(ALONE):
+            return (
+                f"tokens far apart see each other otherwise than near ones (a window, or a bias; {length} tokens tried)"
+            )
+    return longer
+
+
+def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm | str:
+    """The form in rows of `seq` tokens."""
+    feeds = region.feeds(batch, seq)
+    q, k, v = (feeds[tensor.name].astype(np.float32) for tensor in region.sources)
+    rng = np.random.default_rng(1)
     holes = (rng.random((batch, seq)) < 0.6).astype(np.int64)
-    holes[:, 0] = 1
+    holes[:, 0], holes[:, -1] = 1 - np.arange(batch) % 2, 1  # every other row is padded on the left
     everything = np.ones((batch, seq), np.int64)
     scale = 1 / np.sqrt(q.shape[-1] // heads)
-
-    def answer(masks: Sequence[gs.Tensor]) -> Array:
-        chosen = {t.name: (holes if t in masks else everything).astype(t.dtype or np.int64) for t in candidates}
-        given = {name: values for name, values in (feeds | chosen).items() if name in read}
-        return run(nodes, given, target, opsets_of(graph))
-
-    for mask in [*candidates, None]:
+    for mask in [*region.candidates, None]:
         try:
-            actual = answer([] if mask is None else [mask])
+            actual = region.run(feeds, mask, None if mask is None else holes)
         except ValueError as error:
-            return f"it does not run by itself ({' '.join(str(error).split())[:160]})"
+            return f"{ALONE} ({one_line(error)[:160]})"
         seen = (everything if mask is None else holes)[:, None, :]
         for factor in (scale, 1.0):
             if _close(actual, attention(q, k, v, heads, factor, seen)):
-                if mask is None and candidates and not _close(answer(candidates), actual):
-                    names = " and ".join(repr(t.name) for t in candidates)
+                shut = region.run(feeds, None, holes) if mask is None and region.candidates else actual
+                if not _close(shut, actual):
+                    names = " and ".join(repr(other.tensor.name) for other in region.candidates)
                     return f"it reads {names} otherwise than to hide the keys at zeros"
-                return AttentionForm(float(factor), mask.name if mask is not None else None)
+                return AttentionForm(float(factor), mask.tensor.name if mask is not None else None)
             causal = seen & np.tri(q.shape[1], seq, dtype=bool)
             if q.shape[1] > 1 and _close(actual, attention(q, k, v, heads, factor, causal)):
                 raise ModelError(DECODER)
@@ -98,7 +265,7 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
     tensors = graph.tensors()
     half = tensors[linear.weight].values.dtype == np.float16
     widths = {linear.result: linear.d_out, linear.source: linear.d_in}
-    feeds: dict[str, Array] = {name: rows for name, (_, rows) in _embedded(graph).items()}
+    feeds: dict[str, Array] = {t.name: np.zeros((batch, seq, *x.shape[1:]), x.dtype) for t, x in _lookups(graph)}
     feeds |= {n: np.zeros((batch, seq, width), np.float16 if half else np.float32) for n, width in widths.items()}
     nodes = nodes_between([tensors[name] for name in feeds], target)
     feeds |= {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in token_inputs(graph)}
@@ -116,64 +283,40 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
 def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
     """Whether `context` [..., seq, head_dim], what one attention gives, is a decoder's.
 
-    The last token of a probe is changed: where that reaches no earlier token, tokens see only earlier ones.
+    The last token of a probe of many ids is changed: where that reaches no earlier token, tokens see only earlier ones.
     """
     nodes = nodes_between([], context)
     read = {t.name for t in inputs_of(nodes)}
-    ones = {t.name: np.ones(probe_size(graph), t.dtype or np.int64) for t in token_inputs(graph) if t.name in read}
-    changed = {name: values * (np.arange(values.shape[1]) < values.shape[1] - 1) for name, values in ones.items()}
-    changed = {name: values.astype(ones[name].dtype) for name, values in changed.items()}
+    rng = np.random.default_rng(0)
+    given = {}
+    for tensor in [t for t in token_inputs(graph) if t.name in read]:
+        rows = min([MANY, *(len(x) for node in tensor.outputs for x in _tables(node, tensor))])
+        is_ids = any(_tables(node, tensor) for node in tensor.outputs)
+        values = rng.integers(0, rows, probe_size(graph)) if is_ids else np.ones(probe_size(graph))
+        given[tensor.name] = values.astype(tensor.dtype or np.int64)
+    changed = {name: np.where(np.arange(v.shape[1]) < v.shape[1] - 1, v, v == 0) for name, v in given.items()}
+    changed = {name: values.astype(given[name].dtype) for name, values in changed.items()}
     try:
-        before, after = (run(nodes, feeds, context, opsets_of(graph)) for feeds in (ones, changed))
+        before, after = (run(nodes, feeds, context, opsets_of(graph)) for feeds in (given, changed))
     except ValueError:
         return False
     return _close(before[..., :-1, :], after[..., :-1, :]) and not _close(before, after)
 
 
-def token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
-    """The graph inputs of shape [batch, seq]."""
-    return [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+def _tables(node: gs.Node, indices: gs.Tensor) -> list[Array]:
+    """The table in which `node` looks up `indices`."""
+    table = constant(node.inputs[0]) if node.op == "Gather" and node.inputs[1] is indices else None
+    return [] if table is None or table.ndim < 2 else [table]
 
 
-def masks(graph: gs.Graph) -> list[gs.Tensor]:
-    """The tensors that may be masks over keys: inputs [batch, seq], and parts of them [batch, kept].
-
-    Such a part (`drop-tokens` writes it) is what GatherND takes of a mask, times 0 for places that no token fills.
-    """
-    inputs = token_inputs(graph)
-    parts = [
-        node.outputs[0]
-        for node in graph.nodes
-        if node.op == "Mul" and (above := producer(node.inputs[0])) is not None and above.op == "GatherND"
-    ]
-    return inputs + [part for part in parts if any(_taken_from(part) is tensor for tensor in inputs)]
-
-
-def _taken_from(tensor: gs.Tensor) -> gs.Tensor:
-    """The tensor that `tensor` was taken from."""
-    while (node := producer(tensor)) is not None and node.op in ("Cast", "Mul", "GatherND"):
-        tensor = node.inputs[0]
-    return tensor
-
-
-def probe_size(graph: gs.Graph) -> tuple[int, int]:
-    """A batch and a length that the inputs accept: their own where they are fixed, else 3 and 7."""
-    shapes = [t.shape for t in graph.inputs if t.shape is not None and len(t.shape) >= 2]
-    batch, seq = (next((s[i] for s in shapes if isinstance(s[i], int)), size) for i, size in ((0, 3), (1, 7)))
-    return int(batch), int(seq)
-
-
-def _embedded(graph: gs.Graph) -> dict[str, tuple[gs.Tensor, Array]]:
-    """What embedding tables give for a graph input, with rows of that shape: some exporters read the shape there."""
+def _lookups(graph: gs.Graph) -> Iterator[tuple[gs.Tensor, Array]]:
+    """What embedding tables give for graph inputs, and the tables."""
     tokens = {t.name for t in token_inputs(graph)}
-    return {
-        node.outputs[0].name: (node.outputs[0], np.zeros((*probe_size(graph), *table.shape[1:]), table.dtype))
-        for node in graph.nodes
-        if node.op == "Gather"
-        and node.inputs[1].name in tokens
-        and (table := constant(node.inputs[0])) is not None
-        and table.ndim > 1
-    }
+    for node in graph.nodes:
+        if node.op == "Gather" and node.inputs[1].name in tokens:
+            table = constant(node.inputs[0])
+            if table is not None and table.ndim > 1:
+                yield node.outputs[0], table
 
 
 def attention(query: Array, key: Array, value: Array, heads: int, scale: float, seen: Array) -> Array:
@@ -186,7 +329,8 @@ def attention(query: Array, key: Array, value: Array, heads: int, scale: float, 
     split = [x.reshape(batch, -1, heads, x.shape[-1] // heads).transpose(0, 2, 1, 3) for x in (query, key, value)]
     scores = scale * split[0] @ split[1].transpose(0, 1, 3, 2)
     scores = np.where(np.broadcast_to(seen, (batch, length, key.shape[1]))[:, None], scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of tokens that see none
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
     mixed: Array = (weights / weights.sum(-1, keepdims=True)) @ split[2]
     return mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
 

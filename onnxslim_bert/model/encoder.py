@@ -5,7 +5,7 @@ upstream of the scores, the value and the output beside and below the probabilit
 the next ones downstream. What the piece between them computes is proven by running it (`attention_form`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
-from onnxslim_bert.model.attention_form import DECODER, AttentionForm, attention_form, is_causal, probe_shape
+from onnxslim_bert.model.attention_form import DECODER, AttentionForm, Region, attention_form, is_causal, probe_shape
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear, read_product
+from onnxslim_bert.model.token_masks import TokenMask, masks
 
 VIEWS = frozenset(
     [
@@ -66,6 +67,9 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 class Layer:
     """One encoder layer: names of its tensors and nodes, never the nodes, so that a rewrite cannot dangle them.
 
+    up, down: of the feed-forward, down(act(up(x))); None where there is none that is read. gate: where neurons are
+    gated, down(act(gate(x)) * up(x)): a neuron is then a column of both.
+
     first_token: query, output, feed-forward and norms work on position 0 only.
     context: the attention result that `output` reads, [batch, seq, heads * head_dim].
     form: what the piece between query, key, value and context computes; None with `reason` when it is not proven.
@@ -84,11 +88,12 @@ class Layer:
     form: AttentionForm | None
     reason: str = ""
     first_token: bool = False
+    gate: Linear | None = None
 
     @property
     def linears(self) -> dict[str, Linear]:
         """The layer's dense matrices by role, in execution order."""
-        roles = ("query", "key", "value", "output", "up", "down")
+        roles = ("query", "key", "value", "output", "gate", "up", "down")
         return {role: linear for role in roles if (linear := getattr(self, role)) is not None}
 
 
@@ -128,8 +133,9 @@ def find_encoder(graph: gs.Graph) -> Encoder:
     cores = [core for node in graph.nodes for core in _cores(node)]
     if not cores:
         raise ModelError(_why_no_attention(graph))
+    hiding = masks(graph)
     try:
-        layers = tuple(_layer(graph, i, core, order) for i, core in enumerate(cores))
+        layers = tuple(_layer(graph, i, core, order, hiding) for i, core in enumerate(cores))
     except ModelError as error:
         raise ModelError(DECODER) if is_causal(graph, cores[0].result) else error from None
     hidden = layers[0].query.d_in
@@ -208,7 +214,7 @@ def _upstream(tensor: gs.Tensor, through: frozenset[str]) -> Iterator[gs.Node]:
             front.extend(node.inputs[:1] if node.op in FIRST_INPUT_ONLY else node.inputs)
 
 
-def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> Layer:
+def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int], hiding: Sequence[TokenMask]) -> Layer:
     query, key, value = (
         _above(index, role, operand)
         for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
@@ -227,9 +233,10 @@ def _layer(graph: gs.Graph, index: int, core: _Core, order: dict[int, int]) -> L
         raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
     output = read_product(output_node)
     heads, head_dim = _heads(graph, index, core, query)
-    up, down = _feed_forward(index, graph, output, order)
-    form, reason = _form(graph, query, key, value, output, heads, first_token)
-    return Layer(index, heads, head_dim, query, key, value, output, up, down, output.source, form, reason, first_token)
+    gate, up, down = _feed_forward(graph, output, order)
+    form, reason = _form(graph, (query, key, value), output, heads, hiding, first_token)
+    context = output.source
+    return Layer(index, heads, head_dim, query, key, value, output, up, down, context, form, reason, first_token, gate)
 
 
 def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
@@ -276,18 +283,38 @@ def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node],
 
 
 def _feed_forward(
-    index: int, graph: gs.Graph, output: Linear, order: dict[int, int]
-) -> tuple[Linear | None, Linear | None]:
+    graph: gs.Graph, output: Linear, order: dict[int, int]
+) -> tuple[Linear | None, Linear | None, Linear | None]:
+    """The gate, up and down matrices behind `output`; None for what is not there, or not read."""
     tensors = graph.tensors()
     up_node = _below(tensors[output.result], order)
     if up_node is None or (up := read_product(up_node)).d_in != output.d_out:
-        return None, None
+        return None, None, None
     down_node = _below(tensors[up.result], order)
-    if down_node is None or (down := read_product(down_node)).d_out != output.d_out:
-        return None, None
-    if down.d_in != up.d_out or down.source == up.source:
-        raise ModelError(f"layer {index}: a gated feed-forward at node {up.node!r}; only plain ones are supported")
-    return up, down
+    if down_node is None or (down := read_product(down_node)).d_out != output.d_out or down.source == up.source:
+        return None, None, None
+    beside = _beside(tensors, up, down)
+    if down.d_in != up.d_out or len(beside) > 1 or any(_shape(other) != _shape(up) for other in beside):
+        return None, None, None
+    first = sorted([up, *beside], key=lambda linear: _is_factor(tensors, linear.result))
+    return (first[0], first[1], down) if beside else (None, up, down)
+
+
+def _beside(tensors: Mapping[str, gs.Tensor], up: Linear, down: Linear) -> list[Linear]:
+    """The other dense layers between what `up` reads and what `down` reads."""
+    between = nodes_between([tensors[up.source], tensors[up.result]], tensors[down.source])
+    inner = {matrix.node for matrix in up.matrices}
+    return [read_product(node) for node in between if is_linear(node) and node.name not in inner]
+
+
+def _shape(linear: Linear) -> tuple[str, int, int]:
+    return linear.source, linear.d_in, linear.d_out
+
+
+def _is_factor(tensors: Mapping[str, gs.Tensor], result: str) -> bool:
+    """Whether `result` is multiplied as it is: what gates it goes through an activation before."""
+    readers = tensors[result].outputs
+    return len(readers) == 1 and readers[0].op == "Mul"
 
 
 def _heads(graph: gs.Graph, index: int, core: _Core, query: Linear) -> tuple[int, int]:
@@ -311,15 +338,26 @@ def _written_width(operand: gs.Tensor) -> int | None:
 
 
 def _form(
-    graph: gs.Graph, query: Linear, key: Linear, value: Linear, output: Linear, heads: int, first_token: bool
+    graph: gs.Graph,
+    roles: Sequence[Linear],
+    output: Linear,
+    heads: int,
+    hiding: Sequence[TokenMask],
+    first_token: bool,
 ) -> tuple[AttentionForm | None, str]:
-    tensors = graph.tensors()
-    sources = [tensors[linear.result] for linear in (query, key, value)]
-    target = tensors[output.source]
-    hidden = tensors[key.source]
-    widths = [query.d_out, key.d_out, value.d_out, key.d_in]
-    half = tensors[query.weight].values.dtype == np.float16
-    form = attention_form(graph, sources, hidden, target, heads, widths, first_token, half)
+    """What the nodes between `roles` (query, key, value) and `output` compute; None and why when that is not proven."""
+    tensors, (query, key, value) = graph.tensors(), roles
+    region = Region(
+        graph,
+        [tensors[linear.result] for linear in roles],
+        tensors[key.source],
+        tensors[output.source],
+        [query.d_out, key.d_out, value.d_out, key.d_in],
+        hiding,
+        first_token,
+        half=tensors[query.weight].values.dtype == np.float16,
+    )
+    form = attention_form(region, heads)
     return (None, form) if isinstance(form, str) else (form, "")
 
 

@@ -81,7 +81,8 @@ def read_linear(node: gs.Node) -> Linear:
 def read_product(node: gs.Node) -> Linear:
     """The dense layer that the matrix at `node` belongs to: two matrices may be factors of one.
 
-    They are when nothing but dense layers reads the product of the first, which is no wider than what it reads.
+    They are when nothing but dense layers reads the product of the first, which is no wider than what it reads and has
+    no bias: with one, as in a bottleneck, they are layers of their own.
     """
     reached = list(_next_linears(node))
     left = node if all(end is not None for end in reached) and len(reached) == 1 else _left_factor(node)
@@ -89,7 +90,7 @@ def read_product(node: gs.Node) -> Linear:
         return read_linear(node)
     right = reached[0] if left is node and reached[0] is not None else node
     first, second = read_linear(left), read_linear(right)
-    if first.d_out > first.d_in:
+    if first.d_out > first.d_in or (first.bias is not None and not first.quantized):
         return read_linear(node)
     quantized = first.quantized and second.quantized
     return replace(second, source=first.source, d_in=first.d_in, quantized=quantized, factors=(first, second))
@@ -105,7 +106,7 @@ def _left_factor(right: gs.Node) -> gs.Node | None:
         seen.add(id(node))
         if is_linear(node):
             return node if all(end is not None for end in _next_linears(node)) else None
-        if node.op in BETWEEN_FACTORS:
+        if _is_between(node):
             front.extend(node.inputs)
     return None
 
@@ -123,10 +124,25 @@ def _next_linears(node: gs.Node) -> Iterator[gs.Node | None]:
             seen.add(id(reader))
             if is_linear(reader):
                 yield reader
-            elif reader.op in BETWEEN_FACTORS:
+            elif _is_between(reader):
                 front.extend(reader.outputs[:1])
             else:
                 yield None
+
+
+def _is_between(node: gs.Node) -> bool:
+    """Whether `node` may lie between two factors; a product of two activations, as behind a gate, may not."""
+    return node.op in BETWEEN_FACTORS and (
+        node.op != "Mul" or any(constant(t) is not None or _is_scale(t) for t in node.inputs)
+    )
+
+
+def _is_scale(tensor: gs.Tensor) -> bool:
+    """Whether `tensor` is a quantizer's scale, times constants."""
+    above = producer(tensor)
+    if above is None:
+        return constant(tensor) is not None
+    return above.op == "DynamicQuantizeLinear" or (above.op == "Mul" and all(_is_scale(t) for t in above.inputs))
 
 
 def _weight(node: gs.Node) -> gs.Constant | None:

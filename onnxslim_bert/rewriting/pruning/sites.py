@@ -9,14 +9,15 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant, nodes_between
-from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.encoder import FUSED_ATTENTION, Layer
 from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 
 Kind = Literal["heads", "neurons"]
 READERS: dict[Kind, str] = {"heads": "output", "neurons": "down"}
-WRITERS: dict[Kind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("up",)}
+WRITERS: dict[Kind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("gate", "up")}
+FOR_EACH_HEAD = 5  # MultiHeadAttention's inputs from here on have an axis of heads
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,19 @@ class Site:
 
     def readers(self, model: Model) -> list[Linear]:
         """The dense layers that read the units: output, or down."""
-        return [self._role(layer, READERS[self.kind]) for layer in self._layers(model)]
+        return [layer.linears[READERS[self.kind]] for layer in self._layers(model)]
 
     def writers(self, model: Model) -> list[Linear]:
-        """The dense layers that write the units: query, key and value, or up."""
-        return [self._role(layer, role) for layer in self._layers(model) for role in WRITERS[self.kind]]
+        """The dense layers that write the units: query, key and value, or up and, where there is one, its gate."""
+        return [layer.linears[role] for layer in self._layers(model) for role in writing(layer, self.kind)]
 
     def _layers(self, model: Model) -> list[Layer]:
         return [model.encoder.layers[index] for index in self.layers]
 
-    def _role(self, layer: Layer, role: str) -> Linear:
-        return layer.linears[role]
+
+def writing(layer: Layer, kind: Kind) -> tuple[str, ...]:
+    """The roles of the dense layers that write the units of one layer."""
+    return tuple(role for role in WRITERS[kind] if role != "gate" or layer.gate is not None)
 
 
 def constants(model: Model, sites: Sequence[Site]) -> set[str]:
@@ -83,7 +86,7 @@ def _site(layers: Sequence[Layer], kind: Kind) -> Site:
 
 
 def _check(model: Model, layer: Layer, kind: Kind) -> None:
-    roles = (*WRITERS[kind], READERS[kind])
+    roles = (*writing(layer, kind), READERS[kind])
     missing = [role for role in roles if role not in layer.linears]
     if missing:
         raise PassError(f"layer {layer.index} has no plain feed-forward: nothing to prune")
@@ -94,17 +97,39 @@ def _check(model: Model, layer: Layer, kind: Kind) -> None:
         dtype = model.array(linear.weight).dtype
         if dtype != np.float32:
             raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
-    if kind == "heads" and len({layer.linears[role].d_out for role in WRITERS[kind]}) > 1:
-        raise PassError(f"layer {layer.index}: heads of value are not as wide as those of query")
+    if kind == "heads":
+        _check_heads(model, layer)
     if (node := _stranger(model, layer, kind)) is not None:
         place = f"layer {layer.index}: node {node.name!r} ({node.op})"
         raise PassError(f"{place} depends on single {kind} too; prune before what wrote it")
 
 
+def _check_heads(model: Model, layer: Layer) -> None:
+    """Raise PassError unless a head is the same channels of query, key, value and of what `output` reads."""
+    widths = [layer.linears[role].d_out for role in WRITERS["heads"]]
+    if len({*widths}) > 1:
+        found = ", ".join(map(str, widths))
+        raise PassError(f"layer {layer.index}: query, key and value are {found} wide: heads differ, or share keys")
+    if layer.output.d_in != widths[0]:
+        beside = f"{layer.output.d_in} channels, and its heads have {widths[0]}"
+        raise PassError(f"layer {layer.index}: output reads {beside}: a branch beside attention, so no head can go")
+    if layer.form is None and not _counts_heads(model, layer):
+        raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}), so its heads cannot go")
+
+
+def _counts_heads(model: Model, layer: Layer) -> bool:
+    """Whether a fused attention holds the number of heads, and nothing that it reads has a part for each head."""
+    tensors = model.graph.tensors()
+    sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
+    nodes = with_inner(nodes_between(sources, tensors[layer.context]))
+    fused = [node for node in nodes if node.op in FUSED_ATTENTION]
+    return bool(fused) and all(tensor.is_empty() for node in fused for tensor in node.inputs[FOR_EACH_HEAD:])
+
+
 def _stranger(model: Model, layer: Layer, kind: Kind) -> gs.Node | None:
     """A node that fewer units would break: one besides the layer's own that reads them, or has a number for each."""
     tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
-    sources = [tensors[layer.linears[role].result] for role in WRITERS[kind]]
+    sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
     target = tensors[reader.source]
     inside = {id(node) for node in with_inner(nodes_between(sources, target))}
     front, seen = [*sources, target], set[int]()
@@ -127,7 +152,7 @@ def with_inner(nodes: Sequence[gs.Node]) -> list[gs.Node]:
 
 
 def _matrices(layer: Layer, kind: Kind) -> set[str]:
-    return {layer.linears[role].weight for role in (*WRITERS[kind], READERS[kind])}
+    return {layer.linears[role].weight for role in (*writing(layer, kind), READERS[kind])}
 
 
 def _neurons(layer: Layer) -> int:

@@ -1,6 +1,6 @@
 """Put the heads and neurons of one layer in the order of another's; what the layer computes stays what it was.
 
-A layer is a dict of `Dense` by role: query, key, value, output, up, down.
+A layer is a dict of `Dense` by role: query, key, value, output, up, down, and gate where neurons are gated.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,20 +28,24 @@ def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) ->
 
 
 def align_neurons(first: Mapping[str, Dense], other: Mapping[str, Dense]) -> dict[str, Dense]:
-    """up and down of `other`, the neurons (columns of up, rows of down) in the order of those of `first`.
+    """up, gate and down of `other`, its neurons (columns of up and gate, rows of down) in the order of those of `first`.
 
     Two neurons are alike when what they read, weighted by the inputs' covariance, and what they write are.
     """
-    up, down = ((first[role].weight, other[role].weight) for role in ("up", "down"))
-    neurons = up[0].shape[1]
-    read = _overlaps(*up, first["up"].covariance + other["up"].covariance, heads=neurons)
+    reading = [role for role in ("gate", "up") if role in other]
+    down = first["down"].weight, other["down"].weight
+    neurons = len(down[0])
+    read = sum(
+        _overlaps(first[r].weight, other[r].weight, first[r].covariance + other[r].covariance, heads=neurons)
+        for r in reading
+    )
     written = _overlaps(down[0].T, down[1].T, None, heads=neurons)
     order = match((read + written)[:, :, 0, 0])
 
     def turn(values: Array) -> Array:
         return values[..., order]
 
-    return {"up": _turn_outputs(other["up"], turn), "down": _turn_inputs(other["down"], turn)}
+    return {role: _turn_outputs(other[role], turn) for role in reading} | {"down": _turn_inputs(other["down"], turn)}
 
 
 def align_heads(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:

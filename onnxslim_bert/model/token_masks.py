@@ -1,0 +1,107 @@
+"""Which tensors of a graph say which tokens are real."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run_all
+
+PROBE = (3, 7)  # a batch and a length that no size of an encoder is likely to equal
+IDS = np.arange(96).reshape(2, 48)  # to find the one id that stands for padding
+LOOKUPS = ("Gather", "GatherBlockQuantized")
+COMPARES = frozenset(
+    ["Equal", "Not", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Cast", "Sub", "Sign", "Min", "Clip"]
+)
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """A tensor [batch, seq] whose zeros may stand for padding."""
+
+    tensor: gs.Tensor
+    dtype: Any
+
+
+def token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
+    """The graph inputs of shape [batch, seq]."""
+    return [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+
+
+def probe_size(graph: gs.Graph) -> tuple[int, int]:
+    """A batch and a length that the inputs accept: their own where they are fixed, else PROBE."""
+    shapes = [t.shape for t in graph.inputs if t.shape is not None and len(t.shape) >= 2]
+    batch, seq = (next((s[i] for s in shapes if isinstance(s[i], int)), size) for i, size in enumerate(PROBE))
+    return int(batch), int(seq)
+
+
+def has_fixed_length(graph: gs.Graph) -> bool:
+    """Whether an input takes rows of one length only."""
+    return any(t.shape is not None and len(t.shape) >= 2 and isinstance(t.shape[1], int) for t in graph.inputs)
+
+
+def masks(graph: gs.Graph) -> list[TokenMask]:
+    """The tensors that may be masks over keys.
+
+    Graph inputs [batch, seq] that no table is read by; parts of them [batch, kept] (`drop-tokens` writes them: what
+    GatherND takes of a mask, times 0 for places that no token fills); and what the graph makes of token ids by
+    comparing them with one that stands for padding.
+    """
+    inputs = token_inputs(graph)
+    given = [TokenMask(tensor, tensor.dtype or np.int64) for tensor in inputs if not _is_ids(tensor)]
+    parts = [
+        node.outputs[0]
+        for node in graph.nodes
+        if node.op == "Mul" and (above := producer(node.inputs[0])) is not None and above.op == "GatherND"
+    ]
+    taken = [TokenMask(part, np.int64) for part in parts if any(_taken_from(part) is tensor for tensor in inputs)]
+    return [*given, *taken, *(mask for tensor in inputs if _is_ids(tensor) for mask in _made_of(graph, tensor))]
+
+
+def _is_ids(tensor: gs.Tensor) -> bool:
+    """Whether rows of a table, or of a map of ids, are looked up by `tensor`."""
+    readers = [node for node in tensor.outputs if node.op in LOOKUPS and node.inputs[1] is tensor]
+    tables = [constant(node.inputs[0]) for node in readers]
+    behind = [t for node in tensor.outputs if node.op in ("Cast", "Reshape") for t in node.outputs]
+    return any(table is None or table.ndim > 1 or table.dtype.kind == "i" for table in tables) or any(
+        _is_ids(other) for other in behind
+    )
+
+
+def _taken_from(tensor: gs.Tensor) -> gs.Tensor:
+    """The tensor that `tensor` was taken from."""
+    while (node := producer(tensor)) is not None and node.op in ("Cast", "Mul", "GatherND"):
+        tensor = node.inputs[0]
+    return tensor
+
+
+def _made_of(graph: gs.Graph, ids: gs.Tensor) -> Iterator[TokenMask]:
+    """The tensors, made of `ids` alone, that are 0 for one id and 1 for all others."""
+    cone, front = dict[int, gs.Tensor](), [ids]
+    while front:
+        for node in front.pop().outputs:
+            others = [t for t in node.inputs if not t.is_empty() and t is not ids and id(t) not in cone]
+            if node.op in COMPARES and all((x := constant(t)) is not None and x.size == 1 for t in others):
+                front.extend(tensor for tensor in node.outputs if id(tensor) not in cone)
+                cone |= {id(tensor): tensor for tensor in node.outputs}
+    found = list(cone.values())
+    if not any(node.op != "Cast" for tensor in found for node in tensor.inputs):
+        return
+    nodes = list({id(n): n for tensor in found for n in nodes_between([], tensor)}.values())
+    dtype = ids.dtype or np.int64
+    shape = [size if isinstance(size, int) else own for size, own in zip(ids.shape, IDS.shape, strict=True)]
+    feeds = {t.name: np.resize(IDS, shape).astype(dtype) for t in inputs_of(nodes)}
+    for tensor, values in zip(found, run_all(nodes, feeds, found, opsets_of(graph)), strict=True):
+        if values.dtype.kind in "iub" and _hides_one_id(values, feeds[ids.name]):
+            yield TokenMask(tensor, values.dtype)
+
+
+def _hides_one_id(values: Array, ids: Array) -> bool:
+    """Whether `values` are 0 at one of the ids and 1 elsewhere."""
+    if values.shape != ids.shape or set(np.unique(values).tolist()) != {0, 1}:
+        return False
+    hidden = np.unique(ids[values == 0])
+    return hidden.size == 1 and not np.isin(ids[values != 0], hidden).any()
