@@ -66,23 +66,35 @@ def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tu
 def find_labels(columns: Columns, name: str | None, kind: Classes | Scores | None, source: str) -> Array | None:
     """Labels [rows] as int64 classes or float32 scores, from column `name` or the first known one; None without one.
 
-    Without a `kind` whole numbers are classes, and one decimal point makes all of them scores.
+    Without a `kind` whole numbers are classes, and so are words, numbered in the order of the alphabet; one decimal
+    point makes all of them scores.
     Labels that are all -1 count as none: that is how GLUE marks rows whose labels are held back.
     """
-    by_case = {column.lower(): column for column in columns}
-    known = [by_case[column] for column in LABEL_COLUMNS if column in by_case]
-    chosen = _named(columns, [name], source) if name else known[:1]
-    if not chosen:
+    chosen = label_column(columns, name, source)
+    if chosen is None:
         return None
-    values = columns[chosen[0]]
-    if kind is None:
-        kind = Classes() if all(_is_whole(value) for value in values) else Scores()
+    values = columns[chosen]
+    kind = kind or kind_of(values)
     numbers = [_number(value, kind, f"{source}, row {row}") for row, value in enumerate(values, 1)]
     if all(number == -1 for number in numbers):
         return None
     for row, number in enumerate(numbers, 1):
         _check_range(number, kind, f"{source}, row {row}")
     return np.array(numbers, np.float32 if isinstance(kind, Scores) else np.int64)
+
+
+def label_column(columns: Columns, name: str | None, source: str) -> str | None:
+    """The column that holds the labels: `name`, or the first known one; None without one."""
+    by_case = {column.lower(): column for column in columns}
+    known = [by_case[column] for column in LABEL_COLUMNS if column in by_case]
+    return next(iter(_named(columns, [name], source) if name else known), None)
+
+
+def kind_of(values: Sequence[Any]) -> Classes | Scores:
+    """What labels are that nobody described: words and whole numbers are classes, all else are scores."""
+    if all(isinstance(value, str) and value.strip() and not _is_number(value) for value in values):
+        return Classes(tuple(sorted({value.strip() for value in values})))
+    return Classes() if all(_is_whole(value) for value in values) else Scores()
 
 
 def _named(columns: Columns, names: Sequence[str], source: str) -> tuple[str, ...]:
@@ -104,9 +116,18 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _number(value: Any, kind: Classes | Scores, place: str) -> float:
-    if isinstance(kind, Classes) and value in kind.names:
-        return float(kind.names.index(value))
+    named = value.strip() if isinstance(value, str) else value
+    if isinstance(kind, Classes) and named in kind.names:
+        return float(kind.names.index(named))
     try:
         return float(value)
     except (TypeError, ValueError) as error:

@@ -15,7 +15,15 @@ from typing import Literal
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.columns import LABEL_COLUMNS, Classes, Scores, find_labels, find_texts
+from onnxslim_bert.calibration.columns import (
+    LABEL_COLUMNS,
+    Classes,
+    Scores,
+    find_labels,
+    find_texts,
+    kind_of,
+    label_column,
+)
 from onnxslim_bert.calibration.files import Columns, read_columns, read_feeds
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED, Task
 from onnxslim_bert.calibration.hub import find_file
@@ -29,7 +37,8 @@ class Dataset:
     """Rows of text or of ready model inputs, with or without labels.
 
     texts: one or two strings a row; empty when `feeds` are given.
-    labels: [rows] int64 classes or float32 scores.
+    labels: [rows] int64 classes or float32 scores. names: of the classes, where they are known; worded: the labels are
+    these names, and their numbers mean nothing.
     metric: by which the labels judge a model; None without labels.
     feeds: model inputs by name, each [rows, ...].
     """
@@ -40,6 +49,8 @@ class Dataset:
     labels: Array | None
     metric: Task | None
     feeds: Mapping[str, Array] | None = None
+    names: tuple[str, ...] = ()
+    worded: bool = False
 
     def __len__(self) -> int:
         return len(self.texts) if self.feeds is None else len(next(iter(self.feeds.values())))
@@ -85,6 +96,7 @@ def load_dataset(
     A GLUE set calibrates on train and evaluates on validation; a path gives the same rows for both.
     rows: size of a random sample without replacement, in file order; all rows when there are no more.
     text_columns, label_column: instead of those recognised by name; a label column that is named must hold labels.
+    Calibration needs no labels, so those of a file that cannot be read are left out there.
     """
     if rows is not None and rows < 1:
         raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")
@@ -96,7 +108,7 @@ def load_dataset(
     elif Path(spec).suffix.lower() == ".npz":
         dataset = _feeds(_existing(spec), label_column)
     else:
-        dataset = _dataset(spec, "all", read_columns(_existing(spec)), None, text_columns, label_column)
+        dataset = _dataset(spec, purpose, "all", read_columns(_existing(spec)), None, text_columns, label_column)
     if label_column and dataset.labels is None:
         raise DataError(f"{spec}: every label in '{label_column}' is -1, which means held back: needed labels")
     return sample(dataset, rows, seed)
@@ -145,7 +157,7 @@ def holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
 def _reviews(purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
     with resources.as_file(resources.files("onnxslim_bert.calibration") / "reviews.tsv") as path:
         columns = read_columns(path)
-    both = _dataset("reviews", purpose, columns, GLUE["sst2"].labels, text_columns, label_column)
+    both = _dataset("reviews", purpose, purpose, columns, GLUE["sst2"].labels, text_columns, label_column)
     return both.take([row for row, split in enumerate(columns["split"]) if split == purpose])
 
 
@@ -153,7 +165,7 @@ def _glue(name: str, purpose: Purpose, text_columns: Sequence[str] | None, label
     task = GLUE[name]
     path = find_file(name, task.calibration if purpose == "calibration" else task.evaluation)
     columns = read_columns(path)
-    dataset = _dataset(str(path), path.stem.split("-")[0], columns, task.labels, text_columns, label_column)
+    dataset = _dataset(str(path), purpose, path.stem.split("-")[0], columns, task.labels, text_columns, label_column)
     if len(dataset.texts[0]) != task.texts:
         raise DataError(f"{path}: found columns {list(columns)}: '{name}' needs {task.texts} of text")
     if dataset.labels is None and name not in UNLABELLED:
@@ -185,15 +197,28 @@ def _feeds(path: Path, label_column: str | None) -> Dataset:
 
 def _dataset(
     source: str,
+    purpose: Purpose,
     split: str,
     columns: Columns,
     kind: Classes | Scores | None,
     text_columns: Sequence[str] | None,
-    label_column: str | None,
+    labelled: str | None,
 ) -> Dataset:
     texts = find_texts(columns, text_columns, source)
-    labels = find_labels(columns, label_column, kind, source)
-    return Dataset(Path(source).name, split, texts, labels, _metric(labels))
+    column = label_column(columns, labelled, source)
+    guessed = kind is None
+    if kind is None and column is not None:
+        kind = kind_of(columns[column])
+    names = kind.names if isinstance(kind, Classes) else ()
+    try:
+        labels = find_labels(columns, labelled, kind, source)
+    except DataError:
+        if purpose == "evaluation" or labelled or not guessed:
+            raise
+        labels = None
+    return Dataset(
+        Path(source).name, split, texts, labels, _metric(labels), names=names, worded=guessed and names != ()
+    )
 
 
 def _metric(labels: Array | None) -> Task | None:

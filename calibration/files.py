@@ -77,6 +77,7 @@ def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
     """Columns named by the first row; `rows` are (line number, cells)."""
     numbered = iter(rows)
     _, header = next(numbered, (1, []))
+    header = [name.strip() for name in header]
     if len(set(header)) != len(header):
         raise DataError(f"{path}, line 1: a column name occurs twice in {header}: needed distinct names")
     columns: dict[str, list[str]] = {name: [] for name in header}
@@ -90,6 +91,7 @@ def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
 
 def _jsonl(path: Path) -> Columns:
     columns: dict[str, list[Any]] = {}
+    rows = 0
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -100,7 +102,9 @@ def _jsonl(path: Path) -> Columns:
                 raise DataError(f"{path}, line {number}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
-            columns = columns or {name: [] for name in row}
+            rows += 1
+            for name in [name for name in row if name not in columns]:
+                columns[name] = [None] * (rows - 1)
             for name, column in columns.items():
                 column.append(row.get(name))
     return columns

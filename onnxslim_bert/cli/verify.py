@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -43,7 +43,7 @@ def verify(
     calib: str | None,
     corpus: str | None,
     tokenizer: Path | None,
-    inputs: dict[Any, str],
+    inputs: str,
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,

@@ -1,6 +1,6 @@
 """Two models' answers to the same rows, compared: the task's scores with what the rows can carry, and fidelity."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.role_names import described
+from onnxslim_bert.proof.class_order import check_class_order
 from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
 from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar, paired_bootstrap, wilson, with_unseen
@@ -55,7 +56,11 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
     fit the model.
     """
     check_same_answers(base, candidate)
+    fingerprint, dataset = dataset.fingerprint(), as_classes(base, dataset)
     labels, metrics = dataset.labels, task_metrics(base, dataset)
+    if metrics and base.kind == "classes":
+        width, ordered = base.values.shape[1], base.order is not None
+        check_class_order(base.predictions(), dataset, width, ordered, base.path.name)
     scores = [] if labels is None else [_score(name, base, candidate, labels, resamples, seed) for name in metrics]
     split = None
     if scores and base.kind == "classes":
@@ -64,7 +69,7 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         data=dataset.name,
         split=dataset.split,
         rows=len(dataset),
-        fingerprint=dataset.fingerprint(),
+        fingerprint=fingerprint,
         output=base.output,
         kind=base.kind,
         scores=tuple(scores),
@@ -86,12 +91,21 @@ def check_same_answers(base: Outputs, candidate: Outputs) -> None:
         raise ModelError(f"{base.path}: {base.output} is NaN or infinite on row {row + 1}: needed finite outputs")
 
 
+def as_classes(outputs: Outputs, dataset: Dataset) -> Dataset:
+    """`dataset`, whose whole numbers, also when written 1.0, are classes to a model that answers classes."""
+    labels = dataset.labels
+    if labels is None or outputs.kind != "classes" or labels.dtype.kind != "f" or (labels % 1).any():
+        return dataset
+    return replace(dataset, labels=labels.astype(np.int64), metric="accuracy")
+
+
 def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
     """The metrics to report, the one that judges first; none without labels or logits.
 
     One score has no argmax, so it is judged by its correlation with the labels whatever they are. Raises DataError
     when the labels are not among the model's classes.
     """
+    dataset = as_classes(outputs, dataset)
     labels, metric = dataset.labels, dataset.metric
     if labels is None or metric is None or outputs.kind == "embedding":
         return ()
@@ -100,7 +114,8 @@ def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
     if metric == "pearson-spearman":
         raise DataError(f"'{dataset.name}' holds scores, which need a model with one output, but {_described(outputs)}")
     classes = outputs.values.shape[1]
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    known = range(classes) if outputs.order is None else outputs.order
+    outside = np.flatnonzero(~np.isin(labels, known))
     if len(outside):
         row = int(outside[0])
         place = f"row {row + 1} of '{dataset.name}'"

@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.model.role_names import InputRole
-from onnxslim_bert.proof.evaluation import Outputs, Progress, evaluate
+from onnxslim_bert.proof.evaluation import Outputs, Progress, evaluate, in_order_of
 
 
 def evaluate_once(
@@ -39,7 +39,7 @@ def evaluate_once(
         cache.put(key, {"values": outputs.values} | names)
         return outputs
     roles = {name: InputRole(**role) for name, role in json.loads(held["roles"].item()).items()}
-    return Outputs(path, str(held["output"]), held["kind"].item(), held["values"], roles)
+    return in_order_of(dataset, Outputs(path, str(held["output"]), held["kind"].item(), held["values"], roles))
 
 
 def _reader(tokenizer: Tokenizer | None) -> list[Any] | None:

@@ -1,7 +1,7 @@
 """What one model answers to every row of a data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.fidelity import Kind, mean_pooled
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
@@ -32,7 +34,8 @@ class Outputs:
 
     output: name of the graph output. kind: "classes" for logits of two or more classes, "score" for a single one,
     "embedding" for a vector (of a rank-3 output, its mean over the real tokens). values: float32 [rows, width].
-    roles: what each input was fed with.
+    roles: what each input was fed with. order: the data set's class for each of the
+    model's, by their names; None where the numbers are taken as they are.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Outputs:
     kind: Kind
     values: Array
     roles: Roles = field(default_factory=dict)
+    order: tuple[int, ...] | None = None
 
     @property
     def finite(self) -> Array:
@@ -48,9 +52,10 @@ class Outputs:
         return rows
 
     def predictions(self) -> Array:
-        """What the task metric takes [rows]: the class, -1 where not finite; or the score, 0 where not finite."""
+        """What the metric takes [rows]: the data set's class, -1 where not finite; or the score, 0 where not finite."""
         if self.kind == "classes":
-            return np.where(self.finite, self.values.argmax(axis=1), -1)
+            classes = self.values.argmax(axis=1)
+            return np.where(self.finite, classes if self.order is None else np.array(self.order)[classes], -1)
         return np.where(self.finite, self.values[:, 0], 0.0)
 
 
@@ -118,7 +123,15 @@ def answer(
         spread = f"{widths[0]} to {widths[-1]}"
         raise ModelError(f"{path}: output {name} is {spread} wide, as the text: needed logits or an embedding")
     values = np.concatenate(answers)[np.argsort(np.concatenate(rows))]
-    return Outputs(path, name, "score" if kind == "classes" and widths == [1] else kind, values, roles)
+    found = Outputs(path, name, "score" if kind == "classes" and widths == [1] else kind, values, roles)
+    return replace(found, order=like.order) if like is not None else in_order_of(dataset, found)
+
+
+def in_order_of(dataset: Dataset, outputs: Outputs) -> Outputs:
+    """`outputs` with the classes in the order of the data set, where names say it. Raises as `class_order`."""
+    if outputs.kind != "classes":
+        return outputs
+    return replace(outputs, order=class_order(read_config(outputs.path), dataset, outputs.values.shape[1]))
 
 
 def feed_batches(

@@ -1,0 +1,96 @@
+"""What the configuration beside a model says of its task: Hugging Face's config.json, and how tokens are pooled."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.errors import DataError
+
+UNNAMED = re.compile(r"label[_ ]?\d+", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
+POOLING = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What config.json says; empty where it says nothing.
+
+    architecture: a class of transformers, like BertForTokenClassification. problem_type: of sequence classification.
+    labels: names of the classes in the model's order, as many as it has; () where they have only numbers.
+    classes: how many there are; 0 where that is not said. ids: class by name, other spellings included. hidden: width
+    of the token states. pooling: how a sentence-transformers folder makes one vector of them: mean, first, max or last.
+    """
+
+    architecture: str = ""
+    problem_type: str = ""
+    labels: tuple[str, ...] = ()
+    classes: int = 0
+    ids: Mapping[str, int] = field(default_factory=dict)
+    hidden: int = 0
+    pooling: str = ""
+
+
+def read_config(model: Path) -> ModelConfig:
+    """The configuration in the folder of the file `model`, or above it where that folder is called onnx.
+
+    Raises DataError for a file that cannot be read.
+    """
+    folders = [model.parent, *([model.parent.parent] if model.parent.name == "onnx" else [])]
+    folder = next((each for each in folders if (each / "config.json").is_file()), None)
+    if folder is None:
+        return ModelConfig()
+    found = _object(folder / "config.json")
+    architectures = found.get("architectures")
+    names = _names(found.get("id2label"), folder / "config.json")
+    ids = {str(name): number for name, number in _mapping(found.get("label2id")).items() if isinstance(number, int)}
+    named = names if names and not all(UNNAMED.fullmatch(name) for name in names) else ()
+    return ModelConfig(
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        problem_type=str(found.get("problem_type") or ""),
+        labels=named,
+        classes=len(names),
+        ids={**ids, **{name: number for number, name in enumerate(named)}} if named else {},
+        hidden=next((found[key] for key in ("hidden_size", "dim", "d_model") if isinstance(found.get(key), int)), 0),
+        pooling=_pooling(folder),
+    )
+
+
+def _names(given: Any, place: Path) -> tuple[str, ...]:
+    """The names of classes 0, 1, ...; empty when they are not given. Raises DataError for numbers with gaps."""
+    try:
+        numbered = sorted((int(number), str(name)) for number, name in _mapping(given).items())
+    except ValueError as error:
+        raise DataError(f"{place}: id2label holds a class that is no number: needed numbers from 0 up") from error
+    if [number for number, _ in numbered] != list(range(len(numbered))):
+        raise DataError(f"{place}: id2label numbers its classes with gaps: needed 0 to {len(numbered) - 1}")
+    return tuple(name for _, name in numbered)
+
+
+def _pooling(folder: Path) -> str:
+    """What 1_Pooling/config.json says; empty without one."""
+    file = folder / "1_Pooling" / "config.json"
+    if not (folder / "modules.json").is_file() or not file.is_file():
+        return ""
+    found = _object(file)
+    return next((name for key, name in POOLING.items() if found.get(key) is True), "")
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read: {type(error).__name__}: needed JSON") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: {type(found).__name__}: needed a JSON object")
+    return found

@@ -1,0 +1,63 @@
+"""Whether a model numbers its classes as a data set does: by their names, else by what it answers."""
+
+from itertools import permutations
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.model.model_config import ModelConfig
+from onnxslim_bert.proof.intervals import wilson
+
+MOST_PERMUTED = 6  # classes of which every order is tried
+
+
+def class_order(config: ModelConfig, dataset: Dataset, classes: int) -> tuple[int, ...] | None:
+    """The data set's class for each of the model's, -1 for one that the data set does not have.
+
+    None where names do not say it, so that numbers are taken as they are. Raises DataError for labels that are words,
+    when the model has other names, or none.
+    """
+    if dataset.labels is None or dataset.labels.dtype.kind != "i" or not dataset.names:
+        return None
+    ids = {_plain(name): number for name, number in config.ids.items()}
+    numbers = [ids.get(_plain(name)) for name in dataset.names]
+    if any(number is None or not 0 <= number < classes for number in numbers):
+        if dataset.worded:
+            known = ", ".join(config.labels) or "numbers without names"
+            raise DataError(
+                f"'{dataset.name}' has the labels {', '.join(dataset.names[:5])}, the model's classes are {known}: "
+                "needed the same names in id2label of the model's config.json, or class numbers as labels"
+            )
+        return None
+    return tuple(numbers.index(number) if number in numbers else -1 for number in range(classes))
+
+
+def check_class_order(predictions: Array, dataset: Dataset, classes: int, ordered: bool, model: str) -> None:
+    """Raise DataError when numbers without names put the model far under chance, and another order far above.
+
+    predictions: [rows], the data set's classes. ordered: both have names, which agree.
+    """
+    labels = dataset.labels
+    if ordered or labels is None or labels.dtype.kind != "i" or not 2 <= classes <= MOST_PERMUTED:
+        return
+    confusion = np.zeros((classes, classes), np.int64)  # [answered, right]
+    inside = (predictions >= 0) & (predictions < classes) & (labels < classes)
+    np.add.at(confusion, (predictions[inside], labels[inside]), 1)
+    rows, chance = len(labels), 100 / classes
+    own = wilson(int(np.trace(confusion)), rows)
+    best = max(permutations(range(classes)), key=lambda order: sum(confusion[i, j] for i, j in enumerate(order)))
+    other = wilson(int(sum(confusion[i, j] for i, j in enumerate(best))), rows)
+    largest = 100 * float(confusion.sum(axis=0).max()) / rows  # what one class for every row gives
+    if own.high < chance and own.value < chance / 2 and other.low > max(largest, chance):
+        pairs = ", ".join(f"class {i} is label {j}" for i, j in enumerate(best) if i != j)
+        raise DataError(
+            f"{model} is right on {own.value:.2f} % of '{dataset.name}', far under chance ({chance:.0f} %), and on "
+            f"{other.value:.2f} % where {pairs}: needed labels in the model's order, or their names in id2label of its "
+            "config.json and in the data"
+        )
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
