@@ -68,9 +68,9 @@ class SizeGateError(GateError):
     exit_code = 6
 
 
-def one_line(error: BaseException, most: int | None = 300) -> str:
-    """What an error says, in one line of bearable length."""
-    return " ".join(str(error).split())[:most]
+def one_line(error: BaseException | str, most: int | None = 300) -> str:
+    """What an error says, in one printable line of bearable length."""
+    return printable(" ".join(str(error).split())[:most])
 
 
 def printable(text: str) -> str:

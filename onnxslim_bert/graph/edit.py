@@ -1,11 +1,13 @@
 """Edits of a graphsurgeon graph that passes share; by identity, since `Tensor ==` compares names only."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.probe import read_by
 
 
 def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:
@@ -32,6 +34,39 @@ def redirect(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
             if tensor is new:
                 node.inputs[i] = old
     writer.outputs[position] = old
+
+
+def sort_nodes(graph: gs.Graph) -> None:
+    """Put nodes after those that they read from: by the longest way from an input, as `gs.Graph.toposort` does.
+
+    In time that grows with the graph alone, and in no recursion; the graph has no circle.
+    """
+    for node in graph.nodes:
+        for inner in node.attrs.values():
+            if isinstance(inner, gs.Graph):
+                sort_nodes(inner)
+    here = {id(node) for node in graph.nodes}
+
+    def above(node: gs.Node) -> Iterator[gs.Node]:
+        return (writer for tensor in read_by(node) for writer in tensor.inputs if id(writer) in here)
+
+    levels: dict[int, int] = {}
+    ordered: list[gs.Node] = []
+    for start in graph.nodes:
+        path = [(start, above(start))]
+        while path:
+            node, writers = path[-1]
+            if id(node) in levels:
+                path.pop()
+                continue
+            writer = next((writer for writer in writers if id(writer) not in levels), None)
+            if writer is not None:
+                path.append((writer, above(writer)))
+                continue
+            levels[id(node)] = 1 + max((levels[id(writer)] for writer in above(node)), default=-1)
+            ordered.append(node)
+            path.pop()
+    graph.nodes = sorted(ordered, key=lambda node: levels[id(node)])
 
 
 class Builder:

@@ -10,6 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
 
 CPU = ["CPUExecutionProvider"]
+ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
 
 
 def open_session(

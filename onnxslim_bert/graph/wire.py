@@ -15,11 +15,13 @@ import numpy as np
 import onnx
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.boundary import MOST_NODES, check_model
 
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
+MOST_PARTS = 10 * MOST_NODES  # nodes, initializers, and shapes of tensors in between
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ def _mapping(values: Array) -> mmap.mmap | None:
 def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The model without its large weights, and those weights by initializer name, read-only views of the file.
 
-    Raises ModelError when the file is missing, empty, truncated or not ONNX.
+    Raises ModelError when the file is missing, empty, truncated or not ONNX, or holds what no graph can (`boundary`).
     """
     if not path.is_file():
-        raise ModelError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; an ONNX model was needed")
+        found = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+        raise ModelError(f"{path}: {found}; an ONNX model was needed")
     try:
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -66,9 +69,11 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         skeleton, places = _without_large_weights(data)
         model = onnx.ModelProto.FromString(skeleton)
     except Exception as error:  # protobuf's DecodeError has no stable import path
-        raise ModelError(f"{path}: not a complete ONNX file ({error}); it may be truncated, export it again") from error
+        said = one_line(error)
+        raise ModelError(f"{path}: not a complete ONNX file ({said}); it may be truncated, export it again") from error
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")
+    check_model(path, model, {position: end - start for position, (start, end) in places.items()})
     tensors = model.graph.initializer
     return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
 
@@ -109,7 +114,9 @@ def _without_large_weights(data: memoryview) -> tuple[bytes, dict[int, tuple[int
             kept.append(bytes(data[field.start : field.end]))
             continue
         graph: list[bytes] = []
-        for part in _fields(data, field.body, field.end):
+        for count, part in enumerate(_fields(data, field.body, field.end)):
+            if count > MOST_PARTS:
+                raise ValueError(f"a graph of more than {MOST_PARTS:,} parts")
             if part.number != GRAPH_INITIALIZER:
                 graph.append(bytes(data[part.start : part.end]))
                 continue

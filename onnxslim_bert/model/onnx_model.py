@@ -2,19 +2,22 @@
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.graph import wire
+from onnxslim_bert.graph.boundary import check_model
+from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.graph.functions import inlined
 from onnxslim_bert.model.encoder import Encoder, find_encoder
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
@@ -61,7 +64,9 @@ class Model:
         """The model in `proto`; `weights` stand in for initializers whose data the proto leaves out."""
         weights = weights or {}
         if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
+            proto = inlined(path or "model", proto)
+            sizes = {i: weights[t.name].nbytes for i, t in enumerate(proto.graph.initializer) if t.name in weights}
+            check_model(path or "model", proto, sizes)
         header = onnx.ModelProto(
             metadata_props=proto.metadata_props, model_version=proto.model_version, doc_string=proto.doc_string
         )
@@ -89,7 +94,8 @@ class Model:
 
     def changed(self) -> None:
         """Drop what no output needs, put nodes in order, and forget the encoder."""
-        self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+        self.graph.cleanup(remove_unused_graph_inputs=False)
+        sort_nodes(self.graph)
         self._encoder = None
 
     def constants(self) -> dict[str, gs.Constant]:
@@ -188,21 +194,18 @@ def _declaration(name: str, values: Array) -> onnx.TensorProto:
 
 
 def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
-    """The values of an initializer kept in another file, which must lie inside the model's folder."""
+    """The values of an initializer kept in another file, which `boundary` found to lie inside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    folder = model.parent.resolve()
-    file = folder / location
-    if not location or Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
-        raise ModelError(f"{model}: external data of {tensor.name!r} is at {location!r}, outside the model's folder")
+    location = entries["location"]
+    file = model.parent.resolve() / location
     if not file.is_file():
         raise ModelError(f"{model}: external data of {tensor.name!r} is missing: no file {location!r} beside the model")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    count = int(np.prod(tensor.dims, dtype=np.int64))
+    count = math.prod(tensor.dims)
     try:
         offset = int(entries.get("offset", "0"))
         length = int(entries.get("length", str(count * dtype.itemsize)))
-        if length != count * dtype.itemsize or min(offset, count) < 0:
+        if length != count * dtype.itemsize or offset + length > file.stat().st_size:
             raise ValueError(f"{length} bytes declared, {count * dtype.itemsize} needed")
         if not count:
             return np.empty(tuple(tensor.dims), dtype)

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.graph.edit import is_output, redirect
+from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.onnx_model import Model
@@ -82,7 +82,7 @@ def _has_no_effect(node: gs.Node) -> bool:
 
 def merge_equal_nodes(graph: gs.Graph) -> int:
     """Compute once what several nodes compute alike; the number of those that went."""
-    graph.toposort()
+    sort_nodes(graph)
     first: dict[tuple[object, ...], gs.Node] = {}
     merged = 0
     for node in graph.nodes:

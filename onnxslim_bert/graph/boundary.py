@@ -1,0 +1,172 @@
+"""What an ONNX file must be before anything else looks at it: one check, where the file is read.
+
+A file may come from anybody. What is checked here once, nothing behind it checks again: names are text and lead
+somewhere, nodes have the inputs, outputs and attributes of their operator (`schemas.py`), tensors have the bytes of
+their shape (`tensors.py`), and no graph nests, turns in a circle or unfolds without bounds (`functions.py`). An
+operator of a domain that is not known here is taken as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.functions import check_functions
+from onnxslim_bert.graph.schemas import check_operator, operator_sets
+from onnxslim_bert.graph.tensors import TYPES, check_tensor
+from onnxslim_bert.graph.words import called, shown
+
+DEEPEST = 16  # graphs in graphs
+MOST_NODES = 200_000  # of a graph with those inside it; the largest encoders have some ten thousand
+NUMBERS = (  # the element types of inputs and outputs
+    *("FLOAT", "FLOAT16", "DOUBLE", "BOOL", "INT8", "INT16", "INT32", "INT64"),
+    *("UINT8", "UINT16", "UINT32", "UINT64"),
+)
+LARGEST_INPUT = 1 << 26  # elements of an input whose dimensions are fixed
+
+
+def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, int] | None = None) -> None:
+    """Raise ModelError that says in one line what of `model` cannot be.
+
+    in_file: bytes of the data of initializers that were left in the file, by position. Dimensions of inputs and outputs
+    that are written 0 or negative, which ONNX Runtime takes for open ones, become open.
+    """
+    _check_text(path, model)
+    if not 1 <= model.ir_version <= onnx.IR_VERSION:
+        raise ModelError(
+            f"{path}: IR version {model.ir_version} is not known here; versions 1 to {onnx.IR_VERSION} are"
+        )
+    if model.functions:
+        check_functions(path, model)
+    local = {(function.domain, function.name) for function in model.functions}
+    versions = operator_sets(path, {entry.domain: entry.version for entry in model.opset_import})
+    for value in model.graph.input:
+        _check_interface(f"{path}: input {shown(value.name)}", value)
+    for value in model.graph.output:
+        _check_interface(f"{path}: output {shown(value.name)}", value, most=None)
+    _Graphs(path, versions, local).check(model.graph, in_file or {})
+
+
+class _Graphs:
+    """Checks a graph and those inside it.
+
+    local: operators that are functions of the file, whose nodes have no schema.
+    """
+
+    def __init__(self, path: Path | str, versions: Mapping[str, int], local: set[tuple[str, str]]) -> None:
+        self.path, self.versions, self.local = path, versions, local
+        self.nodes = 0
+
+    def check(self, graph: onnx.GraphProto, in_file: Mapping[int, int], depth: int = 0) -> set[str]:
+        """The names that `graph` reads and does not write; none for the outermost."""
+        if depth > DEEPEST:
+            raise ModelError(f"{self.path}: graphs lie in graphs more than {DEEPEST} deep")
+        self.nodes += len(graph.node)
+        if self.nodes > MOST_NODES:
+            raise ModelError(f"{self.path}: more than {MOST_NODES:,} nodes")
+        given = self._given(graph, in_file)
+        written = set(given)
+        for node in graph.node:
+            if not any(node.output):
+                raise ModelError(f"{self.path}: {called(node)} writes nothing")
+            for name in filter(None, node.output):
+                if name in written:
+                    raise ModelError(
+                        f"{self.path}: tensor {shown(name)} is written twice, the second time by {called(node)}"
+                    )
+                written.add(name)
+        reads = [self._reads(node, depth) for node in graph.node]
+        free = set().union(*reads) - written if reads else set()
+        if free and not depth:
+            name = next(name for read in reads for name in read if name in free)
+            raise ModelError(f"{self.path}: tensor {shown(name)} is read and written by nothing")
+        self._check_order(graph, given | free, reads)
+        self._check_outputs(graph, written)
+        return free
+
+    def _given(self, graph: onnx.GraphProto, in_file: Mapping[int, int]) -> set[str]:
+        """The names of inputs and initializers."""
+        if graph.sparse_initializer:
+            raise ModelError(f"{self.path}: sparse initializers are not read; store them as full tensors")
+        inputs = [value.name for value in graph.input]
+        weights = [tensor.name for tensor in graph.initializer]
+        for what, names in (("inputs", inputs), ("initializers", weights)):
+            if len(set(names)) < len(names) or "" in names:
+                raise ModelError(f"{self.path}: {what} without a name, or two of one name")
+        for position, tensor in enumerate(graph.initializer):
+            check_tensor(self.path, tensor, in_file.get(position, 0))
+        return {*inputs, *weights}
+
+    def _reads(self, node: onnx.NodeProto, depth: int) -> set[str]:
+        """What a node reads, the graphs inside it included."""
+        if (node.domain, node.op_type) not in self.local:
+            check_operator(self.path, node, self.versions)
+        reads = {name for name in node.input if name}
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                check_tensor(self.path, attribute.t, initializer=False)
+            if attribute.HasField("g"):
+                reads |= self.check(attribute.g, {}, depth + 1)
+                counts = len(node.output), len(attribute.g.output)
+                if node.op_type == "If" and counts[0] != counts[1]:
+                    raise ModelError(f"{self.path}: {called(node)} has {counts[0]} outputs, a branch of it {counts[1]}")
+        return reads
+
+    def _check_order(self, graph: onnx.GraphProto, known: set[str], reads: Sequence[set[str]]) -> None:
+        """Every node can run after others have; files need not list them in order."""
+        missing = [len(read - known) for read in reads]
+        readers: dict[str, list[int]] = {}
+        for position, read in enumerate(reads):
+            for name in read - known:
+                readers.setdefault(name, []).append(position)
+        ready = [position for position, count in enumerate(missing) if not count]
+        for position in ready:  # grows while it is walked
+            for name in graph.node[position].output:
+                for reader in readers.pop(name, ()):
+                    missing[reader] -= 1
+                    if not missing[reader]:
+                        ready.append(reader)
+        if len(ready) < len(reads):
+            stuck = next(position for position, count in enumerate(missing) if count)
+            raise ModelError(
+                f"{self.path}: {called(graph.node[stuck])} reads what depends on it: the graph has a circle"
+            )
+
+    def _check_outputs(self, graph: onnx.GraphProto, written: set[str]) -> None:
+        names = [value.name for value in graph.output]
+        if not names or len(set(names)) < len(names):
+            raise ModelError(f"{self.path}: a graph with no outputs, or two of one name")
+        lost = next((name for name in names if name not in written), None)
+        if lost is not None:
+            raise ModelError(f"{self.path}: output {shown(lost)} is written by nothing")
+
+
+def _check_text(path: Path | str, message: Any) -> None:
+    """Every string of the message is UTF-8; protobuf hands out the bytes of one that is not."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            for text in [value] if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    raise ModelError(f"{path}: {field.name} {text[:40]!r} is not UTF-8 text")
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _check_text(path, inner)
+
+
+def _check_interface(what: str, value: onnx.ValueInfoProto, most: int | None = LARGEST_INPUT) -> None:
+    """An input or output of the model is a tensor of a known type; dimensions that are no sizes become open."""
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or TYPES.get(kind.elem_type) not in NUMBERS:
+        found = f"of {TYPES.get(kind.elem_type, 'unknown elements')}" if value.type.HasField("tensor_type") else "none"
+        raise ModelError(f"{what} is no tensor of plain numbers ({found}); needed one of {', '.join(NUMBERS)}")
+    elements = 1
+    for dimension in kind.shape.dim:
+        if dimension.HasField("dim_value"):
+            if dimension.dim_value <= 0:
+                dimension.ClearField("dim_value")
+            else:
+                elements *= dimension.dim_value
+    if most is not None and elements > most:
+        raise ModelError(f"{what} has {elements:,} elements; more than {most:,} are not fed")

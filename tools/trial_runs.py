@@ -1,0 +1,170 @@
+"""A command run on files that may be damaged: what it cost, printed and left, and what of that is wrong.
+
+Each run is a fork of this process, which has imported everything already, in a session of its own with limits on time
+and memory: a run costs milliseconds more than its work, and a crash, a hang or a full memory ends that run alone.
+"""
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnxslim_bert.cli
+
+GB = 1 << 30
+PERMITTED = (0, 2, 3, 4, 5, 6)  # exit codes that a run may end with
+TEMPORARY = (".onnxslim-", ".~")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use: CPU seconds, wall seconds, resident bytes."""
+
+    cpu_s: float = 30
+    wall_s: float = 60
+    resident: int = GB
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its exit code (below 0 a signal), what it printed, and what it used; new: files it left, by name."""
+
+    arguments: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    wall_s: float
+    cpu_s: float
+    resident: int
+    new: tuple[str, ...] = ()
+
+
+def warm() -> None:
+    """Import every command and what it imports when it runs, so that forks need not."""
+    for module in pkgutil.walk_packages(onnxslim_bert.__path__, "onnxslim_bert."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def run(arguments: Sequence[str], folder: Path, limits: Limits) -> Run:
+    """`onnxslim ARGUMENTS` in `folder`."""
+    before = _files(folder)
+    with tempfile.TemporaryDirectory() as kept:
+        out, err, temporary = (Path(kept) / name for name in ("out", "err", "tmp"))
+        temporary.mkdir()
+        started = time.monotonic()
+        child = os.fork()
+        if not child:
+            _become(arguments, folder, out, err, temporary, limits)
+        usage, status = _wait(child, limits.wall_s)
+        ended = Run(
+            tuple(arguments),
+            os.waitstatus_to_exitcode(status),
+            out.read_text(errors="replace"),
+            err.read_text(errors="replace"),
+            time.monotonic() - started,
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * 1024,
+        )
+        leftover = tuple(f"$TMPDIR/{name}" for name in sorted(_files(temporary)))
+    after = _files(folder)
+    changed = tuple(sorted(name for name in after if before.get(name) != after[name]))
+    return replace(ended, new=(*changed, *leftover))
+
+
+def wrongs(done: Run, limits: Limits) -> list[str]:
+    """What of a run breaks a promise, in a word or two each; empty when nothing does."""
+    found = []
+    if "Traceback (most recent call last)" in done.err:
+        frames = [line for line in done.err.splitlines() if not line.startswith(" ") and ":" in line]
+        found.append(f"traceback {frames[-1][:120] if frames else ''}")
+    elif done.code < 0:
+        found.append(f"signal {signal.Signals(-done.code).name}")
+    elif done.code not in PERMITTED:
+        found.append(f"exit code {done.code}")
+    elif done.code == 2 and len(done.err.strip().splitlines()) != 1:
+        found.append(f"{len(done.err.strip().splitlines())} lines of error")
+    elif done.code and not done.err.strip():
+        found.append("no word of error")
+    if done.code == 2 and done.new:
+        found.append(f"refused, and left {done.new[0]}")
+    if any(part.startswith(TEMPORARY) for name in done.new for part in name.split("/")) or any(
+        name.startswith("$TMPDIR") for name in done.new
+    ):
+        found.append("a temporary file stayed")
+    if done.cpu_s > limits.cpu_s or done.wall_s > limits.wall_s:
+        found.append(f"{done.cpu_s:.0f} s of CPU, {done.wall_s:.0f} s in all")
+    if done.resident > limits.resident:
+        found.append(f"{done.resident / GB:.1f} GB")
+    if any(ord(letter) < 32 and letter not in "\n\t" for letter in done.out + done.err):
+        found.append("control characters on the screen")
+    return found
+
+
+@contextlib.contextmanager
+def copy_of(folder: Path) -> Iterator[Path]:
+    """A copy of `folder` to run in, gone in the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(shutil.copytree(folder, Path(temporary) / "work"))
+
+
+def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, temporary: Path, limits: Limits) -> None:
+    """Be the command; never returns."""
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+        for number, path in ((1, out), (2, err)):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(handle, number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limits.cpu_s) + 5, int(limits.cpu_s) + 6))
+        resource.setrlimit(resource.RLIMIT_AS, (limits.resident + 3 * GB, limits.resident + 3 * GB))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        onnxslim_bert.cli.main(list(arguments))
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(child: int, wall_s: float) -> tuple[resource.struct_rusage, int]:
+    """What the child and what it waited for used, and how it ended; killed with its session when it takes too long."""
+    deadline, pause = time.monotonic() + wall_s, 0.002
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            return usage, status
+        if time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            deadline += wall_s
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.05)
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Files and folders below `folder`: size and time of change, in nanoseconds."""
+    found = {}
+    for path in folder.rglob("*"):
+        state = path.lstat()
+        found[str(path.relative_to(folder))] = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
+    return found
