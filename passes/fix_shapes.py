@@ -1,7 +1,7 @@
 """Fix batch and length, and fold what follows from them."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -36,6 +36,13 @@ class FixShapes(Pass):
     name: ClassVar[str] = "fix-shapes"
     batch: int = 1
     seq: int = 64
+
+    @property
+    def shape(self) -> tuple[int | None, int | None]:
+        return self.batch, self.seq
+
+    def at_length(self, seq: int) -> Self:
+        return replace(self, seq=seq)
 
     def apply(self, model: Model, ctx: Context) -> Change:
         fixed = [self.batch, self.seq]

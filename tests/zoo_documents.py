@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.fidelity import Fidelity
@@ -25,8 +27,9 @@ def planned(**changed: Any) -> Planned:
         "target": "cpu",
         "source": "bert.onnx",
         "text": "quantize",
-        "passes": None,
-        "options": Options(),
+        "passes": main_recipe(),
+        "deployment": Deployment(),
+        "working": Working(),
         "sources": Sources("reviews"),
     }
     return Planned(**{**values, **changed})

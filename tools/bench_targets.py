@@ -19,20 +19,20 @@ from peer_table import markdown
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.device.compile_context import compile_contexts, default_outputs
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.graph.files import model_bytes
-from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.prepare import make_trials
+from onnxslim_bert.job.data import Data, Sources
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.run import run
 from onnxslim_bert.machine import host
-from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import Outputs, answer, evaluate
 from onnxslim_bert.recipes.lowering import LOWERINGS, Mode, lowering
 from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.prediction.predict import PREDICTED, predict
 from onnxslim_bert.targets.session import open_on
@@ -135,7 +135,7 @@ class Workbench:
     ) -> None:
         self.path, self.calibration, self.evaluation, self.seq = path, calibration, evaluation, seq
         self.tokenizer = load_tokenizer(tokenizer)
-        self.options = Options(max_length=seq, seed=seed)
+        self.working = Working(max_length=seq, seed=seed, tokenizer=self.tokenizer)
         self.exact: Outputs = evaluate(path, evaluation, self.tokenizer, max_length=seq)
 
     def row(self, case: Case) -> Row:
@@ -152,15 +152,12 @@ class Workbench:
     def lower(self, case: Case, file: Path) -> None:
         """Write the lowered model to `file`."""
         form, mode = lowering(case.target, case.mode, self.seq if LOWERINGS[case.target].is_fixed else None)
-        recipe = Recipe.parse(case.then) if case.then else mode
-        model = Model.load(self.path)
-        run_recipe(model, form)
-        trials = None
-        if recipe.wants_calibration:
-            split = recipe.measures
-            trials = make_trials(model, self.calibration, self.tokenizer, self.options, split=split)
-        run_recipe(model, recipe, trials)
-        model.save(file)
+        then = Recipe.parse(case.then) if case.then else mode
+        recipe = Recipe((*form.steps, *then.steps))
+        data = Data(self.calibration if recipe.wants_calibration else None)
+        seqs = (self.seq,) if LOWERINGS[case.target].is_fixed else ()
+        where = Deployment(case.target, seqs, allow_fallback=True)
+        run(Job(self.path, file, recipe, data, where, self.working, report=False, timing=False))
 
     def judged(self, case: Case, file: Path) -> Row:
         """Run the file on its target, strictly; where nothing executes, predict, and run it on the CPU."""

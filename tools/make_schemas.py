@@ -16,9 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from onnxslim_bert.inspection.verify.verification import Verification
-from onnxslim_bert.job.quantize import Result
-from onnxslim_bert.job.search.run import Searched
-from onnxslim_bert.job.slim import Slimmed
+from onnxslim_bert.job.report import Report
 from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Bench
 from onnxslim_bert.proof.documents import SCHEMA
@@ -41,9 +39,7 @@ class Document:
 
 
 DOCUMENTS = {
-    "quantize-report": Document(Result, "What `onnxslim quantize` did, and what it is worth."),
-    "slim-report": Document(Slimmed, "What `onnxslim slim` made of a recipe."),
-    "search-report": Document(Searched, "What `onnxslim slim` found on the way to a target."),
+    "report": Document(Report, "What `onnxslim quantize` or `onnxslim slim` did, and what it is worth."),
     "validation": Document(Validation, "What `onnxslim validate` found.", host=False, several="validations"),
     "bench": Document(Bench, "What `onnxslim bench` measured.", host=False),
     "verify": Document(Verification, "What `onnxslim verify` found."),

@@ -13,12 +13,13 @@ from structure_cases import FUSED, Case, Cut, mixtures
 from structure_table import Row
 
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, SlimError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.inspection.flops import flops_by_part
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.slim import slim
+from onnxslim_bert.job.job import Job as OwnJob
+from onnxslim_bert.job.run import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import bench
 from onnxslim_bert.proof.comparison import compare
@@ -99,7 +100,7 @@ class Workbench:
         source, output = self.folder / "fused.onnx", self._new_file()
         try:
             if not source.exists():
-                slim(self.path, source, Recipe.parse(FUSED), Sources(), Options())
+                run(OwnJob(self.path, source, Recipe.parse(FUSED), report=False, timing=False))
             usage = measure("structure_peer", [json.dumps(asdict(self._job(source, output))), json.dumps(asdict(cut))])
             row = self._measured(replace(row, file=output, cpu_s=usage.cpu_s))
         except (ProgramError, SlimError) as error:
@@ -119,8 +120,9 @@ class Workbench:
     def _slim(self, recipe: str) -> Path:
         output, settings = self._new_file(), self.settings
         parsed = Recipe.parse(recipe)
-        sources = self.sources if parsed.wants_calibration else Sources()
-        slim(self.path, output, parsed, sources, Options(max_length=settings.max_length, seed=settings.seed))
+        sources = replace(self.sources, own_split=False) if parsed.wants_calibration else Sources()
+        working = Working(max_length=settings.max_length, seed=settings.seed)
+        run(OwnJob(self.path, output, parsed, sources, working=working, report=False, timing=False))
         return output
 
     def _closest(self, files: dict[Cut, Path]) -> Cut:

@@ -1,7 +1,6 @@
 """`onnxslim quantize`: the main job."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,14 +10,11 @@ from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import reads_texts
-from onnxslim_bert.cli.screen import console, echo, plain_table
+from onnxslim_bert.cli.screen import echo
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
-    from onnxslim_bert.job.make import Saturating
-    from onnxslim_bert.job.quantize import Result
     from onnxslim_bert.recipes.lowering import Mode
-    from onnxslim_bert.targets.placement import Placement
 
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 
@@ -131,11 +127,14 @@ def quantize(
     onnxslim quantize model.onnx --target qnn --seq 32,64,128 --calib sst2
     onnxslim quantize model.onnx --target openvino --data sst2
     """
+    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.job.data import Sources
-    from onnxslim_bert.job.options import Options
-    from onnxslim_bert.job.quantize import default_output, quantize_files
-    from onnxslim_bert.proof.documents import report_json, report_path
-    from onnxslim_bert.proof.gates import enforce
+    from onnxslim_bert.job.deployment import Deployment
+    from onnxslim_bert.job.job import Job
+    from onnxslim_bert.job.load import check_free
+    from onnxslim_bert.job.main_recipe import Quantization, check_calibration, default_output, main_recipe
+    from onnxslim_bert.job.run import run
+    from onnxslim_bert.proof.documents import report_path
 
     if calib is None:
         refuse_ignored(["rows"], "without --calib")
@@ -144,107 +143,28 @@ def quantize(
         refuse_ignored(["label_column"], "without --data")
     if in_place:
         refuse_ignored(["output"], "with --in-place")
-    options = Options(
-        mode=mode,
-        method=method,
-        format=form,
-        smooth=not no_smooth,
-        batch=batch,
-        max_length=max_length,
-        threads=threads,
-        seed=seed,
-        target=target,
-        seq=tuple(lengths or ()),
-        reduce_range=reduce_range,
-        allow_fallback=allow_fallback,
-    )
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs)
-    gate = gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
-    written = model if in_place else output or default_output(model, options)
+    what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
+    where = Deployment(target, tuple(lengths or ()), allow_fallback)
     with progress_bar() as progress:
-        result = quantize_files(
-            model, written, sources, options, gate=gate, overwrite=force, in_place=in_place, progress=progress
+        job = Job(
+            source=model,
+            output=model if in_place else output or default_output(model, what, where),
+            recipe=main_recipe(what, where),
+            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs),
+            deployment=where,
+            working=Working(max_length, threads, seed, progress=progress),
+            gate=gate_of(max_drop, min_agreement, min_speedup, max_size, strict),
+            overwrite=force,
+            in_place=in_place,
         )
+        check_free(job)
+        check_calibration(what, where, given=calib is not None)
+        report = run(job)
     if as_json:
-        echo(json.dumps(report_json(result), indent=2, allow_nan=False))
+        echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
-        show(result)
-        ends = f"{written} and {report_path(written)} written" if result.published else "nothing written"
-        echo(ends)
-    if not result.published:
-        enforce(result.verdicts, strict)
-
-
-def show(result: "Result") -> None:
-    """Print what was done and what it is worth."""
-    from onnxslim_bert.proof.wording import si
-
-    for done in result.steps:
-        echo(f"{done.step}: {done.note}")
-    table = plain_table("", "before", "after", "change")
-    before, after = result.source_bytes, result.output_bytes
-    table.add_row("size", si(before, "B"), si(after, "B"), f"{before / after:.2f}x smaller")
-    seen = result.comparison
-    for score in seen.scores if seen else ():
-        table.add_row(
-            score.metric,
-            *(f"{x.value:.2f} ({x.low:.1f} to {x.high:.1f})" for x in (score.base, score.candidate, score.drop)),
-        )
-    if result.latencies:
-        slow, fast = result.latencies
-        gain = fast.speedup
-        table.add_row(
-            f"latency, batch {fast.batch}, {fast.length} tokens",
-            f"{slow.median_ms:.2f} ms",
-            f"{fast.median_ms:.2f} ms",
-            f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})",
-        )
-    console(least=110).print(table)
-    for line in notes(result):
-        echo(line)
-    for verdict in result.verdicts:
-        echo(str(verdict))
-    if seen is None:
-        echo("accuracy: not measured; name evaluation texts with --data")
-        return
-    close = seen.fidelity
-    agreement = f"agreement {close.agreement.value:.2f} %, " if close.agreement else ""
-    cosine = f", cosine {close.cosine:.5f}" if close.cosine is not None else ""
-    echo(
-        f"{seen.data} {seen.split}, {seen.rows} rows on {result.proven_on}: {agreement}"
-        f"mean |difference| {close.mean_difference:.4f}{cosine}"
-    )
-
-
-def notes(result: "Result") -> Iterator[str]:
-    """Where it runs, which file holds which length, and what other CPUs would make of it."""
-    if result.buckets:
-        yield "lengths: " + ", ".join(f"{length} in {file}" for length, file in result.buckets.items())
-    yield from where(result.placement, result.unproven)
-    if not result.latencies:
-        yield "latency: not measured, as nothing on this machine runs it at the speed of the target"
-    if result.saturating and result.saturating.layers:
-        yield saturation(result.saturating)
-
-
-def where(placement: "Placement | None", unproven: str) -> Iterator[str]:
-    """Where a model's nodes run, and what could not be shown of it."""
-    if placement:
-        yield placed(placement) + f" ({unproven})" * bool(unproven)
-    elif unproven:
-        yield f"not run: {unproven}"
-
-
-def placed(placement: "Placement") -> str:
-    """How much of a model a provider takes, or is predicted to take."""
-    pieces = f"{placement.partitions} piece{'s' * (placement.partitions != 1)}"
-    verb = "would take" if placement.predicted else "takes"
-    return f"{placement.provider} {verb} {placement.taken} of {placement.total} nodes in {pieces}"
-
-
-def saturation(found: "Saturating") -> str:
-    """What CPUs without VNNI lose."""
-    return (
-        f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
-        f"{found.loss:.1%} ({found.worst}); --reduce-range avoids it"
-    )
+        for line in report.lines():
+            echo(line)
+        written = f"{report.output} and {report_path(report.output)} written"
+        echo(written if report.published else "nothing written")
+    report.enforce()

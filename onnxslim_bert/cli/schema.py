@@ -12,7 +12,7 @@ def schema(name: str | None) -> None:
 
     \b
     onnxslim schema
-    onnxslim schema quantize-report > quantize-report.schema.json
+    onnxslim schema report > report.schema.json
     """
     from onnxslim_bert.inspection.verify.schema import schema as schema_text
     from onnxslim_bert.inspection.verify.schema import titles

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,11 +9,7 @@ from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import reads_texts
-from onnxslim_bert.cli.screen import console, echo, plain_table
-
-if TYPE_CHECKING:
-    from onnxslim_bert.job.search.run import Searched
-    from onnxslim_bert.job.slim import Slimmed
+from onnxslim_bert.cli.screen import echo
 
 
 @click.command(
@@ -111,15 +106,16 @@ def slim(
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
+    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.job.data import Sources
-    from onnxslim_bert.job.options import Options
+    from onnxslim_bert.job.deployment import Deployment
+    from onnxslim_bert.job.job import Job
+    from onnxslim_bert.job.main_recipe import main_recipe
+    from onnxslim_bert.job.run import run
     from onnxslim_bert.job.seal import OPEN
-    from onnxslim_bert.job.search.run import search_files
+    from onnxslim_bert.job.search.run import run_search
     from onnxslim_bert.job.search.targets import Targets
-    from onnxslim_bert.job.slim import Slimmed
-    from onnxslim_bert.job.slim import slim as run_slim
-    from onnxslim_bert.proof.documents import report_json
-    from onnxslim_bert.proof.gates import enforce, parse_size
+    from onnxslim_bert.proof.gates import parse_size
     from onnxslim_bert.recipes.lowering import lowered
     from onnxslim_bert.recipes.recipe import Recipe
 
@@ -138,96 +134,28 @@ def slim(
         refuse_ignored([*of_runs, "tokenizer", "text_columns"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
-    target = output or model
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, inputs)
-    passes = None if recipe is None else lowered(Recipe.parse(recipe), place, seq)
-    options = Options(
-        max_length=max_length,
-        threads=threads,
-        seed=seed,
-        target=place,
-        seq=() if seq is None else (seq,),
-        allow_fallback=allow_fallback,
-    )
-    gate = OPEN if searches else gate_of(max_drop, min_agreement, min_speedup, max_size, strict)
-    found: Searched | Slimmed
+    where = Deployment(place, () if seq is None else (seq,), allow_fallback)
     with progress_bar() as progress:
-        if passes is None:
-            nbytes = None if target_size is None else parse_size(target_size)
-            targets = Targets(target_speedup, nbytes, max_drop)
-            found = search_files(
-                model,
-                target,
-                targets,
-                sources,
-                options,
-                batch=batch,
-                overwrite=force,
-                in_place=in_place,
-                progress=progress,
-            )
-        else:
-            found = run_slim(
-                model,
-                target,
-                passes,
-                sources,
-                options,
-                gate=gate,
-                rewrite=rewrite_tokenizer,
-                allow_noop=allow_noop,
-                overwrite=force,
-                in_place=in_place,
-                progress=progress,
-            )
-    if as_json:
-        echo(json.dumps(report_json(found), indent=2, allow_nan=False))
-    else:
-        show(found)
-    if isinstance(found, Slimmed) and not found.published:
-        enforce(found.verdicts, strict)
-
-
-def show(result: "Searched | Slimmed") -> None:
-    """Print what was done, or found, and what it is worth."""
-    from onnxslim_bert.cli.comparison_lines import compared
-    from onnxslim_bert.cli.quantize import where
-    from onnxslim_bert.job.slim import Slimmed
-    from onnxslim_bert.proof.wording import si
-
-    if isinstance(result, Slimmed):
-        for done in result.steps:
-            echo(f"{done.step}: {done.note}")
-        for line in where(result.placement, result.unproven):
-            echo(line)
-    else:
-        show_frontier(result)
-    seen = result.comparison
-    if seen is not None:
-        for line in compared(seen):
-            echo(line)
-    if isinstance(result, Slimmed):
-        for verdict in result.verdicts:
-            echo(str(verdict))
-    unpublished = isinstance(result, Slimmed) and not result.published
-    name = "nothing written, as a budget was missed" if unpublished else result.output
-    echo(f"{name}: {si(result.output_bytes, 'B')}, from {si(result.source_bytes, 'B')}")
-
-
-def show_frontier(result: "Searched") -> None:
-    """Print every model of a search, slowest first, and the recipe of the one that was written."""
-    found = result.found
-    table = plain_table("", "speed", "size", "damage", "predicted", "drop, points")
-    for number, point in enumerate(found.frontier, start=1):
-        taken = "->" if point.recipe == found.chosen.recipe else ""
-        values = (
-            f"{point.speedup:.2f}x",
-            f"{point.nbytes / 1e6:.1f} MB",
-            f"{point.damage:.3f}",
-            f"{point.predicted:.3f}",
+        job = Job(
+            source=model,
+            output=output or model,
+            recipe=main_recipe() if recipe is None else lowered(Recipe.parse(recipe), place, seq),
+            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs),
+            deployment=where,
+            working=Working(max_length, threads, seed, progress=progress),
+            gate=OPEN if searches else gate_of(max_drop, min_agreement, min_speedup, max_size, strict),
+            report=searches,
+            timing=False,
+            allow_noop=allow_noop,
+            rewrite_tokenizer=rewrite_tokenizer,
+            overwrite=force,
+            in_place=in_place,
         )
-        table.add_row(f"{taken} {number}", *values, f"{point.drop:.2f}")
-    console(least=110).print(table)
-    echo(f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {result.judged}")
-    for number, point in enumerate(found.frontier, start=1):
-        echo(f'{number}: -p "{point.recipe}"')
+        if searches:
+            nbytes = None if target_size is None else parse_size(target_size)
+            report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch)
+        else:
+            report = run(job)
+    for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else report.lines():
+        echo(line)
+    report.enforce()

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onnxslim_bert.cli.comparison_lines import facts, spread
 from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.proof.bench import entry_name
+from onnxslim_bert.proof.comparison_lines import facts, spread
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.targets.table import TARGETS
 

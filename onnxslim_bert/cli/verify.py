@@ -83,7 +83,7 @@ def verify(
 
 def show(result: "Verification") -> None:
     """Print what was recorded and what was found."""
-    from onnxslim_bert.cli.comparison_lines import compared
+    from onnxslim_bert.proof.comparison_lines import compared
 
     made = result.provenance
     echo(f"{result.model}: {made.recipe}")

@@ -15,8 +15,9 @@ class Sources:
     calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
     validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
     folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts in which
-    tokens are counted, all rows of a GLUE name's training split or of a file. inputs: of the model by role, those that
-    the user names, like `ids=in0,mask=in1`.
+    tokens are counted, all rows of a GLUE name's training split or of a file. own_split: where no evaluation is named,
+    a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the user names, like
+    `ids=in0,mask=in1`.
     """
 
     calibration: str | None = None
@@ -26,7 +27,14 @@ class Sources:
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None
     corpus: str | None = None
+    own_split: bool = True
     inputs: str = ""
+
+    def read(self, model: Path, seed: int) -> "tuple[Data, Tokenizer | None]":
+        """Every row that they name, and the tokenizer that reads texts; None when all rows are ready inputs."""
+        calibration, evaluation = self.load(seed) if self.own_split else self.load_named(seed)
+        data = Data(calibration, evaluation, self.load_corpus(evaluation))
+        return data, self.tokenizer_for(model, calibration, evaluation, data.corpus)
 
     def load(self, seed: int) -> tuple[Dataset | None, Dataset | None]:
         """The calibration and the evaluation rows, disjoint when both come from one named set."""
@@ -82,8 +90,12 @@ class Sources:
 
 @dataclass(frozen=True)
 class Data:
-    """calibration: rows that the model may be fitted to. evaluation: rows that it is judged on."""
+    """Rows for each purpose; None for none.
+
+    calibration: that the model may be fitted to. evaluation: that it is judged on. corpus: texts in which tokens are
+    counted.
+    """
 
     calibration: Dataset | None = None
     evaluation: Dataset | None = None
-    tokenizer: Tokenizer | None = None
+    corpus: Dataset | None = None

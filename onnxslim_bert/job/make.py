@@ -1,150 +1,127 @@
-"""Rewrite a model for a target: the passes of the main job, with the data that they need."""
+"""The second step of a job: a recipe is walked over the model, and what comes of it lies in a folder, unnamed."""
 
-from collections.abc import Sequence
+import gc
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.calibration.cache import Cache
 from onnxslim_bert.calibration.observers import Want
-from onnxslim_bert.job.data import Data
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.prepare import (
-    check_labels,
-    check_vocabulary,
-    fit_to,
-    fixed_shape,
-    make_trials,
-    make_watch,
-    shape_of,
-)
+from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.vocabulary import token_growth
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.job.lengths import write_buckets
+from onnxslim_bert.job.load import Loaded
+from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER, rewrite_tokenizer
+from onnxslim_bert.job.rows import fixed_shape, make_trials, make_watch
+from onnxslim_bert.job.saturating import Saturating, saturation_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
-from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.progress import Progress
-from onnxslim_bert.recipes.lowering import STANDARD, lowering
 from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.recipes.run import Done, run_recipe, run_step
-from onnxslim_bert.rewriting.int8.saturation import find_saturation
-from onnxslim_bert.rewriting.trials import Trials
-from onnxslim_bert.targets.int8_kernels import u8s8_saturates
-
-SMOOTHING = ("split-outliers", "smooth")
-
-
-@dataclass(frozen=True)
-class Saturating:
-    """What int8 products lose on CPUs that add them in 16 bits (AVX2 without VNNI).
-
-    layers: in which some sums of pairs can leave 16 bits. loss: the largest, |saturated - exact| / |exact| of the
-    product of the layer at node `worst`, on calibration rows.
-    """
-
-    layers: int
-    worst: str
-    loss: float
+from onnxslim_bert.recipes.run import Done, record, run_step
+from onnxslim_bert.rewriting.contract import Change
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was done to a model, with which options in the end (`max_length` as it was used).
+    """What the passes made.
 
-    shape: the batch and the length that it fixes, None where they are open.
-    methods: the error of each range method on held-back rows, empty when the user named one.
-    saturating: of int8 for the CPU; None for all else.
+    file: of the model, of several lengths the longest. written: the same, or the folder of all `lengths`.
+    tokenizer: of the model, where it is not the source's. max_length: tokens a row, no more than the graph now fixes.
     """
 
-    options: Options
-    shape: tuple[int | None, int | None]
+    file: Path
+    written: Path
     provenance: Provenance
     steps: tuple[Done, ...]
-    methods: dict[str, float] = field(default_factory=dict)
+    max_length: int
     saturating: Saturating | None = None
+    tokenizer: Tokenizer | None = None
+    lengths: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> dict[str, float]:
+        """The error of each range method, where a pass compared them."""
+        return {name: error for step in self.steps for name, error in step.details.get("methods", {}).items()}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every model file, the one that the rest is said of last."""
+        others = {self.written / name for name in self.lengths.values()} - {self.file}
+        return (*sorted(others), self.file)
 
 
-def make(
-    source: Path,
-    data: Data,
-    options: Options,
-    progress: Progress | None = None,
-    *,
-    cache: Cache | None = None,
-    damages: bool = False,
-) -> tuple[Model, Made]:
-    """What the passes for `options` make of the file at `source`.
+def make(loaded: Loaded, folder: Path) -> Made:
+    """Write what the job's recipe makes of the model to `folder`, under the output's name.
 
-    cache: of what several recipes measure alike. damages: measure the damage after each step. Raises SlimError for what
-    the user can mend.
+    Raises PassError for a pass that cannot do what it was asked, or changes nothing unasked.
     """
-    model = Model.load(source)
-    given = model.clone() if damages else None
-    exact, rest = recipes_for(options)
-    # a model for NNAPI is no longer read as an encoder once it is in its form
-    steps, methods = run_recipe(model, Recipe(exact.steps[:1])), dict[str, float]()
-    check_vocabulary(model, data.tokenizer)
-    options = fit_to(model, options)
-    watch = None
-    if given is not None:
-        watch = make_watch(given, model, data.calibration, data.evaluation, data.tokenizer, options, shape_of(exact))
-        del given
-        steps = [replace(step, damage=watch.damage(model)) for step in steps] if watch is not None else steps
-    steps += run_recipe(model, Recipe(exact.steps[1:]), watch=watch)
-    options = replace(options, max_length=min(options.max_length, fixed_shape(model)[1] or options.max_length))
-    if data.evaluation is not None:
-        check_labels(source, data.evaluation, data.tokenizer, options, cache)
-    trials, known, saturating = None, dict[Want, Any](), None
-    if data.calibration is not None:
-        splits = options.method is None
-        trials = make_trials(
-            model, data.calibration, data.tokenizer, options, split=splits, cache=cache, progress=progress
-        )
-    for step in rest.steps:
-        steps.append(run_step(model, step, trials, known, watch=watch))
-        methods |= steps[-1].details.get("methods", {})
-        if isinstance(step.action, QuantizeStatic) and trials is not None and options.target == "cpu":
-            saturating = saturation_of(model, trials.unshared())
-    if options.target != "cpu":
+    written, seqs = folder / loaded.job.output.name, loaded.job.deployment.seq
+    if len(seqs) < 2:
+        model, made = walk(loaded, loaded.job.recipe)
+        made = replace(made, file=written, written=written)
+        if loaded.job.rewrite_tokenizer:
+            made = _rewritten(loaded, model, made, folder)
+        model.save(written)
+        del model
+        gc.collect()  # a graph's nodes and tensors refer to each other
+        return made
+    done: list[Made] = []
+
+    def models() -> Iterator[tuple[int, Model]]:
+        for length in sorted(seqs):
+            model, made = walk(loaded, loaded.job.recipe.at_length(length))
+            done.append(made)
+            yield length, model
+            del model
+            gc.collect()
+
+    lengths = write_buckets(written, models()).lengths
+    return replace(done[-1], file=written / lengths[max(lengths)], written=written, lengths=lengths)
+
+
+def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
+    """The model after every pass of `recipe`, and what they did; its files have no names yet."""
+    job, data, canonical = loaded.job, loaded.data, loaded.canonical
+    model, shape = loaded.model.clone(), recipe.shape
+    trials, watch, saturating = None, None, None
+    if canonical is not None and data.calibration is not None:
+        trials = make_trials(canonical, data, loaded.working, split=recipe.measures, shape=shape)
+    if canonical is not None and job.damages:
+        watch = make_watch(loaded.model, canonical, data, loaded.working, shape)
+    known: dict[Want, Any] = {}
+    steps: list[Done] = []
+    for step in recipe.steps:
+        steps.append(run_step(model, step, trials, known, allow_noop=job.allow_noop, watch=watch))
+        if saturating is None and trials is not None and job.deployment.target == "cpu":
+            saturating = saturation_of(model, trials)
+    if job.deployment.target != "cpu":
         renew_shapes(model)
-    provenance = Provenance.of(source, ",".join(done.step for done in steps), data.calibration)
+    provenance = Provenance.of(job.source, loaded.sha256, _ran(steps), data.calibration, data.corpus)
     stamp(model, provenance)
-    return model, Made(options, fixed_shape(model), provenance, tuple(steps), methods, saturating)
+    max_length = min(loaded.working.max_length, fixed_shape(model)[1] or loaded.working.max_length)
+    return model, Made(Path(), Path(), provenance, tuple(steps), max_length, saturating)
 
 
-def saturation_of(model: Model, trials: Trials) -> Saturating:
-    """The layer that loses most where products are added in 16 bits."""
-    found = [layer for layer in find_saturation(model, trials) if layer.possible]
-    worst = max(found, key=lambda layer: layer.loss, default=None)
-    return Saturating(len(found), worst.node if worst else "", worst.loss if worst else 0.0)
+def _ran(steps: list[Done]) -> str:
+    """The recipe as it ran, with what was measured on the way written out."""
+    return ",".join(done.step for done in steps)
 
 
-def recipes_for(options: Options) -> tuple[Recipe, Recipe]:
-    """The passes of the main job: exact ones, which may find nothing to do, and then the others."""
-    if options.target != "cpu":
-        exact, rest = lowering(options.target, options.mode, *options.seq[:1])
-        steps = [step for step in rest.steps if options.smooth or step.action.name not in SMOOTHING]
-        return exact, Recipe(tuple(replace(step, action=_chosen(step.action, options)) for step in steps))
-    if options.mode == "weight-only":
-        return _parsed(STANDARD), _parsed(["quantize-weights"])
-    contrib = options.format == "contrib" and options.mode != "fp16"
-    exact_steps = ["canonicalize?", "fuse?" if contrib else "fuse{style=standard}?", "first-token?"]
-    form = f"format={options.format}"
-    narrow = u8s8_saturates() if options.reduce_range is None else options.reduce_range
-    reduce = ",reduce-range=true" * narrow
-    last = {
-        "static": f"quantize-static{{method={options.method or 'best'},{form}{reduce}}}",
-        "dynamic": f"quantize-dynamic{{{form}}}",
-        "fp16": "float16",
-    }[options.mode or "static"]
-    smooth = [f"{name}?" for name in SMOOTHING] * (options.smooth and options.mode == "static")
-    # without padding before anything is quantized: ranges found at run time are then those of real tokens
-    return _parsed(exact_steps), _parsed([*smooth, *["unpad?"] * options.batch, last, *["skip-mask?"] * contrib])
-
-
-def _chosen(action: Any, options: Options) -> Any:
-    """A pass of a lowering with what the user chose of it."""
-    return replace(action, method=options.method or "best") if isinstance(action, QuantizeStatic) else action
-
-
-def _parsed(steps: Sequence[str]) -> Recipe:
-    return Recipe.parse(",".join(steps))
+def _rewritten(loaded: Loaded, model: Model, made: Made, folder: Path) -> Made:
+    """With the smaller tokenizer, written to `folder`, and what it does to the length of texts."""
+    reader, texts = loaded.working.tokenizer, loaded.data.calibration
+    if reader is None or reader.file is None or texts is None:
+        raise PassError("--rewrite-tokenizer needs the tokenizer.json that trim-vocabulary was run with")
+    started = time.process_time()
+    text = rewrite_tokenizer(model, reader.file.read_text(encoding="utf-8"))
+    write_atomically(folder / TOKENIZER, [text.encode()], overwrite=True)
+    smaller = load_tokenizer(folder / TOKENIZER)
+    growth = token_growth(texts, reader, smaller)
+    note = f"{smaller.vocab_size} tokens, from {reader.vocab_size}; calibration texts are {growth:.1%} longer in tokens"
+    change = Change(reader.vocab_size - smaller.vocab_size, note, {"growth": growth})
+    step = record("rewrite-tokenizer", change, started, model)
+    return replace(made, tokenizer=smaller, steps=(*made.steps, step))

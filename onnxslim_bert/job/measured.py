@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,14 +11,12 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
 from onnxslim_bert.job.trailer import content_sha256, write_trailer
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.recipes.provenance import MEASURED, Provenance, notes, provenance_in
 
-NO_BUDGETS = Budgets()
 MOST_THREADS = 1024
 
 
@@ -92,7 +90,7 @@ class Measured:
 
     content_sha256: of the file before this record, then of its external data. tokenizer_sha256: of the tokenizer.json
     with which the source read texts; own_tokenizer_sha256: the same of the model; "" without such a file.
-    target: on what it is to run. max_length, threads, seed: as in `Options`. asked: None where a program gave the rows
+    target: on what it is to run. max_length, threads, seed: as in `Working`. asked: None where a program gave the rows
     themselves. outcomes: by gate, of every verdict without a time. answers: None without evaluation rows.
     """
 
@@ -119,40 +117,15 @@ class Measured:
             found = f"max_length, threads and rows {counts}, seed {self.seed}"
             raise DataError(f"{MEASURED} holds {found}: needed counts of 1 or more, at most {MOST_THREADS} threads")
 
-    @classmethod
-    def of(
-        cls,
-        path: Path,
-        options: Options,
-        answers: Answers | None,
-        *,
-        sources: Sources | None = None,
-        tokenizer: Tokenizer | None = None,
-        own_tokenizer: Tokenizer | None = None,
-        budgets: Budgets = NO_BUDGETS,
-        strict: bool = False,
-        verdicts: Sequence[Verdict] = (),
-    ) -> "Measured":
-        """The record of the file at `path` as it is now. own_tokenizer: where the model needs another than its source.
+    def sealing(self, path: Path, verdicts: Sequence[Verdict]) -> "Measured":
+        """The record of the file at `path` as it is now, with these verdicts.
 
         Raises ModelError for a file that is no model.
         """
-        return cls(
-            schema=cls.SCHEMA,
-            content_sha256=content_sha256(path, MEASURED),
-            tokenizer_sha256=tokenizer_sha256(tokenizer),
-            own_tokenizer_sha256=tokenizer_sha256(own_tokenizer or tokenizer),
-            target=options.target,
-            allow_fallback=options.allow_fallback,
-            max_length=options.max_length,
-            threads=options.threads,
-            seed=options.seed,
-            asked=None if sources is None else Asked.of(sources, evaluated=answers is not None),
-            budgets=budgets,
-            strict=strict,
-            outcomes={verdict.gate: verdict.outcome for verdict in verdicts if verdict.gate != "min-speedup"},
-            answers=answers,
-        )
+        outcomes: dict[str, str] = {
+            verdict.gate: verdict.outcome for verdict in verdicts if verdict.gate != "min-speedup"
+        }
+        return replace(self, content_sha256=content_sha256(path, MEASURED), outcomes=outcomes)
 
 
 def record(path: Path, measured: Measured) -> None:

@@ -1,78 +1,134 @@
-"""Where a written model runs, as far as this machine can say; and what it answers there."""
+"""The third step of a job: what was made opens, runs where it was asked to, and answers as the source does."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.cache import Cache
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
-from onnxslim_bert.errors import PassError
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.progress import Progress
+from onnxslim_bert.calibration.feeding import roles_for
+from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
+from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.errors import DataError, ModelError, PassError
+from onnxslim_bert.graph.apart import answers_apart
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.load import Loaded
+from onnxslim_bert.job.make import Made
+from onnxslim_bert.job.rows import fixed_shape
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.role_names import parse_named
+from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluate_once import evaluate_once
 from onnxslim_bert.proof.evaluation import answer
+from onnxslim_bert.proof.time_against import time_against
 from onnxslim_bert.proof.worst import Disagreement, worst_rows
+from onnxslim_bert.targets.int8_check import check_weights_stay_int8
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import Places
 from onnxslim_bert.targets.prediction.predict import PREDICTED, predict
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
 
+TRIED = 8  # tokens of the row that every written file is run on
 
-def place(path: Path, options: Options) -> tuple[Placement | None, str]:
+
+@dataclass(frozen=True)
+class Proof:
+    """What was seen of a made model. The fields are those of `Report`."""
+
+    placement: Placement | None
+    unproven: str
+    proven_on: str
+    comparison: Comparison | None
+    worst: tuple[Disagreement, ...]
+    latencies: tuple[Latency, ...]
+
+
+def prove(loaded: Loaded, made: Made) -> Proof:
+    """Open and run every file, see where its nodes run, compare its answers with the source's, and time it.
+
+    Raises ModelError for a file that does not run, PassError for one that answers NaN or whose int8 weights become
+    float again, ProviderError for one that its target leaves to the CPU.
+    """
+    job, data = loaded.job, loaded.data
+    working = replace(loaded.working, max_length=made.max_length)
+    for file in made.files:
+        check_answers(file, loaded)
+    if job.deployment.target == "cpu":
+        check_weights_stay_int8(made.file)
+    placement, unproven = place(made.file, job.deployment)
+    comparison: Comparison | None = None
+    worst: tuple[Disagreement, ...] = ()
+    if data.evaluation is not None:
+        comparison, worst = _compared(loaded, made, data.evaluation, working)
+        check_finite(comparison)
+    target = target_named(job.deployment.target)
+    timed = time_against(job.source, made.file, target, working) if job.times else ()
+    latencies = (*timed[:1], *(replace(result, model=str(job.output)) for result in timed[1:]))
+    return Proof(placement, unproven, proven_on(job.deployment).name, comparison, worst, latencies)
+
+
+def check_answers(file: Path, loaded: Loaded) -> None:
+    """Open the file on the CPU and run it on one row, in a process of its own.
+
+    Raises ModelError when it does not run, PassError when it answers NaN where the source does not.
+    """
+    try:
+        finite = answers_apart(file, one_row(Model.load(file), loaded))
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(file), str(loaded.job.output))) from error
+    if not finite and answers_apart(loaded.job.source, one_row(loaded.model, loaded)):
+        raise PassError("the result answers NaN or infinity where the source does not; nothing was written")
+
+
+def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
+    """A row of a few tokens as the inputs of `model`, or as many rows as its graph fixes.
+
+    Inputs take what those of the source do. Empty where they cannot be made from text.
+    """
+    batch, length = fixed_shape(model)
+    rows, tokens = batch or 1, length or TRIED
+
+    def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
+        return [TokenRow([1] * tokens, [0] * tokens) for _ in texts]
+
+    dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs}
+    dataset = Dataset("one row", "", (("",),) * rows, None, None)
+    try:
+        reader = Tokenizer(2, 0, tokens, encode, inputs=parse_named(loaded.working.inputs))
+        roles = roles_for(loaded.job.source, dataset, reader)
+        taken = {name: roles[name] for name in dtypes}
+        batches = Batches(dataset, reader, dtypes, taken, batch_size=rows, max_length=tokens, fixed_length=length)
+        return dict(next(iter(batches)).feeds)
+    except (DataError, KeyError):
+        return {}
+
+
+def place(path: Path, deployment: Deployment) -> tuple[Placement | None, str]:
     """Where the nodes of the file at `path` run on the target, or are predicted to; and what is not proven by it.
 
     None for the CPU provider, which runs everything, and where the target neither executes here nor is predicted.
-    Raises ProviderError when it executes here and leaves nodes to the CPU without `options.allow_fallback`.
+    Raises ProviderError when it executes here and leaves nodes to the CPU unasked.
     """
-    target = target_named(options.target)
+    target = target_named(deployment.target)
     if target is CPU:
         return None, ""
     reason = target.absent()
     if not reason:
-        return Places((target,), options.allow_fallback).open(target, path).placement, ""
+        return Places((target,), deployment.allow_fallback).open(target, path).placement, ""
     if target.name in PREDICTED:
         return predict(path, target.name), "predicted by the provider's rules; nothing was run on it"
     return None, reason
 
 
-def proven_on(options: Options) -> Target:
+def proven_on(deployment: Deployment) -> Target:
     """The target on whose answers a model is judged: its own, where that executes here and is no slow emulator."""
-    target = target_named(options.target)
+    target = target_named(deployment.target)
     return CPU if target.emulated or target.absent() else target
-
-
-def compare_answers(
-    source: Path,
-    candidate: Path,
-    evaluation: Dataset,
-    tokenizer: Tokenizer | None,
-    options: Options,
-    progress: Progress | None,
-    *,
-    candidate_tokenizer: Tokenizer | None = None,
-    worst: int = 0,
-    cache: Cache | None = None,
-) -> tuple[Comparison, tuple[Disagreement, ...]]:
-    """How far the candidate's answers are from the source's on the CPU, and the `worst` rows.
-
-    candidate_tokenizer: where it reads texts by another. cache: of the source's answers.
-    """
-    target = proven_on(options)
-    places = Places((target,), options.allow_fallback)
-    sizes = {"max_length": options.max_length, "threads": options.threads}
-    before = evaluate_once(cache, source, evaluation, tokenizer, **sizes, progress=progress)
-    after = answer(
-        places.open(target, candidate, threads=options.threads).session,
-        candidate,
-        evaluation,
-        candidate_tokenizer or tokenizer,
-        max_length=options.max_length,
-        target=target,
-        like=before,
-        progress=progress,
-    )
-    return compare(before, after, evaluation, seed=options.seed), worst_rows(before, after, evaluation, worst)
 
 
 def check_finite(comparison: Comparison) -> None:
@@ -81,3 +137,30 @@ def check_finite(comparison: Comparison) -> None:
         raise PassError(
             f"the result answers NaN or infinity on {comparison.broken} of {comparison.rows} rows; nothing was written"
         )
+
+
+def _compared(
+    loaded: Loaded, made: Made, evaluation: Dataset, working: Working
+) -> tuple[Comparison, tuple[Disagreement, ...]]:
+    """How far the result's answers are from the source's on the CPU, and the rows of largest difference."""
+    job, target = loaded.job, proven_on(loaded.job.deployment)
+    before = evaluate_once(
+        working.cache,
+        job.source,
+        evaluation,
+        working.tokenizer,
+        max_length=working.max_length,
+        threads=working.threads,
+        progress=working.progress,
+    )
+    after = answer(
+        Places((target,), job.deployment.allow_fallback).open(target, made.file, threads=working.threads).session,
+        made.file,
+        evaluation,
+        made.tokenizer or working.tokenizer,
+        max_length=working.max_length,
+        target=target,
+        like=before,
+        progress=working.progress,
+    )
+    return compare(before, after, evaluation, seed=working.seed), worst_rows(before, after, evaluation, job.worst)

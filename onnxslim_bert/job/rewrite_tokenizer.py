@@ -15,6 +15,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.passes.trim_vocabulary import kept_tokens
 
+TOKENIZER = "tokenizer.json"
 PROBE = (4, 16)  # batch and length, where the graph leaves them open
 
 

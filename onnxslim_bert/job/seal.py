@@ -5,12 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.files import model_bytes
-from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.measured import Answers, Measured, record
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.measured import Measured, record
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.gates import Budgets, Verdict
@@ -44,39 +41,21 @@ OPEN = Gate()
 
 def seal(
     path: Path,
-    gate: Gate,
-    options: Options,
-    comparison: Comparison | None,
-    *,
-    provider: str = "cpu",
+    measured: Measured,
+    comparison: Comparison | None = None,
     latencies: Sequence[Latency] = (),
     shared: int = 0,
-    sources: Sources | None = None,
-    tokenizer: Tokenizer | None = None,
-    own_tokenizer: Tokenizer | None = None,
 ) -> tuple[Verdict, ...]:
     """Write what was measured of the model file at `path` to its end; the verdicts on it as it then is.
 
-    comparison: with its source, on `provider`. latencies: of the source, then of the model; empty where nothing was
-    timed. shared: bytes that belong to it besides its own files. The other arguments: as in `Measured.of`.
-    Raises as `judge` does, and OutputError.
+    measured: all but the file's hash and the verdicts, which are filled in here. comparison: with its source.
+    latencies: of the source, then of the model; empty where nothing was timed. shared: bytes that belong to it besides
+    its own files. Raises as `judge` does, and OutputError.
     """
-    answers = None if comparison is None else Answers.of(comparison, provider)
     verdicts: tuple[Verdict, ...] = ()
     for _ in range(2):  # the record counts for the size, and holds the verdict on it
-        verdicts = verdicts_on(comparison, gate.budgets, latencies, model_bytes(path) + shared)
-        measured = Measured.of(
-            path,
-            options,
-            answers,
-            sources=sources,
-            tokenizer=tokenizer,
-            own_tokenizer=own_tokenizer,
-            budgets=gate.budgets,
-            strict=gate.strict,
-            verdicts=verdicts,
-        )
-        record(path, measured)
+        verdicts = verdicts_on(comparison, measured.budgets, latencies, model_bytes(path) + shared)
+        record(path, measured.sealing(path, verdicts))
     return verdicts
 
 

@@ -2,31 +2,20 @@
 
 from pathlib import Path
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.proof.bench import Latency, bench
-from onnxslim_bert.proof.evaluation import Progress
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
 BATCH, LENGTH, ROUNDS = 1, 128, 30
 
 
-def time_against(
-    source: Path,
-    model: Path,
-    target: Target,
-    *,
-    max_length: int = LENGTH,
-    threads: int = 1,
-    seed: int = 0,
-    inputs: str = "",
-    progress: Progress | None = None,
-) -> tuple[Latency, ...]:
+def time_against(source: Path, model: Path, target: Target, working: Working) -> tuple[Latency, ...]:
     """The source on the CPU provider and the model on `target`, interleaved; empty where `target` cannot be timed here.
 
-    One row, or the batch that the model fixes, of 128 tokens, or `max_length` where that is less. inputs: by role,
-    those that the user names.
+    One row, or the batch that the model fixes, of 128 tokens, or `working.max_length` where that is less.
     """
     if target.emulated or target.absent():
         return ()
@@ -35,11 +24,11 @@ def time_against(
     return bench(
         [(source, CPU), (model, target)],
         batch_sizes=[batch or BATCH],
-        lengths=[min(LENGTH, max_length)],
+        lengths=[min(LENGTH, working.max_length)],
         rounds=ROUNDS,
-        threads=threads,
-        seed=seed,
+        threads=working.threads,
+        seed=working.seed,
         footprints=False,
-        inputs=inputs,
-        progress=progress,
+        inputs=working.inputs,
+        progress=working.progress,
     ).latencies

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.recipes.int8 import STANDARD, int8
 from onnxslim_bert.recipes.recipe import Recipe
 
 Mode = Literal["static", "dynamic", "weight-only", "fp16", "fp32"]
 
-STANDARD = ["canonicalize?", "fuse{style=standard}?", "first-token?"]
 PLAIN_MASK = ["mask-bias?", "split-sums?"]
 INTEGER_GRAPH = ["lookup-positions?"]  # of positions, for models that count them from the ids
 NNAPI = ["dense-2d", "gelu-tanh?", "unfuse-norms?", "lower-opset?", "int32-inputs?"]
@@ -44,18 +44,18 @@ class Lowering:
 
 LOWERINGS: dict[str, Lowering] = {
     "openvino": Lowering(
-        (*STANDARD,),
+        (STANDARD,),
         {
             "weight-only": ("quantize-weights",),
-            "static": ("split-outliers?", "smooth?", "quantize-static{format=qdq}"),
+            "static": (int8("quantize-static{format=qdq}", contrib=False),),
             "fp32": (),
         },
     ),
-    "qnn": Lowering((*STANDARD, FIXED, *PLAIN_MASK), {"static": ("quantize-qdq",), "fp32": ()}),
+    "qnn": Lowering((STANDARD, FIXED, *PLAIN_MASK), {"static": ("quantize-qdq",), "fp32": ()}),
     "coreml": Lowering(
-        (*STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH), {"fp16": ("float16",), "fp32": ()}, shares_data=False
+        (STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH), {"fp16": ("float16",), "fp32": ()}, shares_data=False
     ),
-    "nnapi": Lowering((*STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *NNAPI), {"fp32": ()}, shares_data=False),
+    "nnapi": Lowering((STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *NNAPI), {"fp32": ()}, shares_data=False),
 }
 CPU_MODES: tuple[Mode, ...] = ("static", "dynamic", "weight-only", "fp16")
 

@@ -11,7 +11,6 @@ import onnxruntime
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model
 
@@ -40,14 +39,16 @@ class Provenance:
     corpus_sha256: str = ""
 
     @classmethod
-    def of(cls, source: Path, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None) -> "Provenance":
-        """The provenance of a model made now from the file `source`."""
+    def of(
+        cls, source: Path, sha256: str, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None
+    ) -> "Provenance":
+        """The provenance of a model made now from the file `source`. sha256: of that file when it was read."""
         return cls(
             __version__,
             onnx.__version__,
             onnxruntime.__version__,
             source.name,
-            file_sha256(*model_files(source)),
+            sha256,
             recipe,
             *_described(calibration),
             *_described(corpus),

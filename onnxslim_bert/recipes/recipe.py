@@ -68,6 +68,20 @@ class Recipe:
         """Whether a pass tries things out on calibration rows."""
         return any(step.action.measures for step in self.steps)
 
+    @property
+    def shape(self) -> tuple[int | None, int | None]:
+        """The batch and the length that its passes fix, the last one's; None where none does."""
+        fixed = [step.action.shape for step in self.steps if step.action.shape != (None, None)]
+        return fixed[-1] if fixed else (None, None)
+
+    def at_length(self, seq: int) -> "Recipe":
+        """The same passes, where one fixes a length with the length `seq`."""
+        at = [
+            dataclasses.replace(step, action=step.action.at_length(seq)) if step.action.shape[1] else step
+            for step in self.steps
+        ]
+        return Recipe(tuple(at))
+
 
 def _pass(name: str, options: str) -> Pass:
     if name not in PASSES:

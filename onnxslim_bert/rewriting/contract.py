@@ -4,7 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import DataError
@@ -59,6 +59,15 @@ class Pass(ABC):
     def measures(self) -> bool:
         """Whether it tries things out on calibration rows while it works (`Context.trials`)."""
         return False
+
+    @property
+    def shape(self) -> tuple[int | None, int | None]:
+        """The batch and the length of every input after it; None where it leaves them as they are."""
+        return None, None
+
+    def at_length(self, seq: int) -> Self:
+        """The same pass for rows of `seq` tokens; itself where it fixes no length."""
+        return self
 
     def wants(self, model: "Model") -> Iterable[Want]:
         """The statistics that `apply` needs on this model."""

@@ -1,17 +1,15 @@
-"""A "make" task: one model written and proven, by the main job or by a recipe of passes."""
+"""A "make" task: one model written and proven."""
 
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.files import file_sha256
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.quantize import Result as Quantized
-from onnxslim_bert.job.quantize import quantize_files
-from onnxslim_bert.job.slim import Slimmed, slim
-from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.documents import report_path
-from onnxslim_bert.recipes.provenance import Provenance
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.report import Report
+from onnxslim_bert.job.run import run
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
@@ -30,56 +28,59 @@ def make(task: Task, storage: Storage, folder: Path) -> Result:
     Times are left out: they are those of the "time" task, and the same inputs give the same bytes.
     """
     payload = task.payload
+    deployment = deployment_of(payload)
     with unchanged(payload) as source:
-        made = _write(task, source, folder, ArrayCache(storage))
-    _check_data(made.provenance, made.comparison, payload["data_sha256"])
-    return made
+        report = run(
+            Job(
+                source=source,
+                output=folder / ("model" if len(deployment.seq) > 1 else "model.onnx"),
+                recipe=Recipe.parse(payload["recipe"]),
+                data=sources_of(payload),
+                deployment=deployment,
+                working=Working(**payload["working"], cache=ArrayCache(storage), progress=teller(folder)),
+                report=False,  # it would tell of this host
+                timing=False,
+                worst=WORST,
+                damages=True,
+            )
+        )
+    _check_data(report, payload["data_sha256"])
+    return _result(task.key, report, folder)
 
 
-def _write(task: Task, source: Path, folder: Path, cache: ArrayCache) -> Result:
-    payload = task.payload
-    options, sources = options_of(payload), sources_of(payload)
-    several = len(options.seq) > 1 and payload["recipe"] is None
-    output = folder / ("model" if several else "model.onnx")
-    kept: dict[str, Any] = {"cache": cache, "worst": WORST, "damages": True, "progress": teller(folder)}
-    result: Quantized | Slimmed
-    if payload["recipe"] is None:
-        result = quantize_files(source, output, sources, options, timing=False, **kept)
-        report_path(output).unlink()  # it tells of this host and its load
-        methods, buckets = result.methods, result.buckets
-    else:
-        result = slim(source, output, Recipe.parse(payload["recipe"]), sources, options, **kept)
-        methods, buckets = {}, {}
+def deployment_of(payload: dict[str, Any]) -> Deployment:
+    """Where what a task makes is to run, from JSON."""
+    values = payload["deployment"]
+    return Deployment(**{**values, "seq": tuple(values["seq"])})
+
+
+def _result(key: str, report: Report, folder: Path) -> Result:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    model = output / buckets[max(buckets)] if buckets else output
+    buckets = report.buckets
+    model = report.output / buckets[max(buckets)] if buckets else report.output
     return Result(
-        key=task.key,
+        key=key,
         files={path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
         model=model.relative_to(folder).as_posix(),
-        source_bytes=result.source_bytes,
-        output_bytes=result.output_bytes,
-        provenance=result.provenance,
-        steps=result.steps,
-        methods=methods,
-        placement=result.placement,
-        unproven=result.unproven,
-        proven_on=result.proven_on,
-        comparison=result.comparison,
-        worst=result.worst,
+        source_bytes=report.source_bytes,
+        output_bytes=report.output_bytes,
+        provenance=report.provenance,
+        steps=report.steps,
+        methods=dict(report.methods),
+        placement=report.placement,
+        unproven=report.unproven,
+        proven_on=report.proven_on,
+        comparison=report.comparison,
+        worst=report.worst,
         parts=parts_of(model),
     )
 
 
-def options_of(payload: dict[str, Any]) -> Options:
-    """The options of a task, from JSON."""
-    values = dict(payload["options"])
-    return Options(**{**values, "seq": tuple(values["seq"])})
-
-
-def _check_data(seen: Provenance, comparison: Comparison | None, expected: dict[str, str]) -> None:
+def _check_data(report: Report, expected: dict[str, str]) -> None:
     """Raise DataError when this machine's rows are not those that the run was planned with."""
+    seen = report.provenance
     found = {"calibration": seen.calibration_sha256, "corpus": seen.corpus_sha256}
-    found["evaluation"] = comparison.fingerprint if comparison else ""
+    found["evaluation"] = report.comparison.fingerprint if report.comparison else ""
     for name, rows in found.items():
         if rows and rows != expected.get(name):
             raise DataError(f"the {name} rows on this machine are not those that the run was planned with")

@@ -1,18 +1,21 @@
 """A "study" task: where the bytes of a source are, and which of its layers int8 hurts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, PassError
 from onnxslim_bert.inspection.costs import measure_costs
 from onnxslim_bert.inspection.sharing import find_shared
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.prepare import check_vocabulary, fit_to, make_trials
+from onnxslim_bert.job.data import Data
+from onnxslim_bert.job.rows import canonical_form, fitted, make_trials
 from onnxslim_bert.job.search.sensitivity import Sensitivity, layer_sensitivities
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.progress import Progress
+from onnxslim_bert.recipes.int8 import EXACT
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.contract import Context
@@ -22,8 +25,6 @@ from onnxslim_bert.zoo.given import sources_of, unchanged
 from onnxslim_bert.zoo.records import Study
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
-
-EXACT = "canonicalize?,fuse?,first-token?"  # as the main job begins: its statistics serve here, and these there
 
 
 def study(task: Task, storage: Storage, folder: Path) -> Study:
@@ -57,16 +58,13 @@ def parts_of(path: Path) -> dict[str, int]:
 
 
 def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache, progress: Progress) -> tuple[Sensitivity, ...]:
-    sources = sources_of(payload)
-    options = Options(max_length=payload["max_length"], threads=payload["threads"], seed=payload["seed"])
-    calibration, _ = sources.load(options.seed)
+    sources, how = sources_of(payload), Working(**payload["working"], cache=cache, progress=progress)
+    calibration, _ = sources.load(how.seed)
     assert calibration is not None
     if calibration.fingerprint() != payload["data_sha256"]:
         raise DataError("the calibration rows on this machine are not those that the run was planned with")
-    reader = sources.tokenizer_for(source, calibration)
     model = Model.load(source)
-    run_recipe(model, Recipe.parse(EXACT))
-    check_vocabulary(model, reader)
-    options = fit_to(model, options)
-    trials = make_trials(model, calibration, reader, options, split=True, cache=cache, progress=progress)
-    return layer_sensitivities(model, trials)
+    canonical = canonical_form(model)
+    working = fitted(replace(how, tokenizer=sources.tokenizer_for(source, calibration)), canonical)
+    run_recipe(model, Recipe.parse(EXACT))  # as the main job begins: its statistics serve here, and these there
+    return layer_sensitivities(model, make_trials(canonical, Data(calibration), working, split=True))

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.measured import Asked
 from onnxslim_bert.machine import version_of, versions
-from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.given import Given, Hash, given
@@ -32,19 +32,17 @@ class Tasks:
 
     def make(self, job: Planned) -> Task:
         """The task that writes what `job` asks for. Raises DataError for data that cannot be read."""
-        options = job.options
-        if job.passes is None and (options.target, options.mode) == ("cpu", "static") and options.reduce_range is None:
-            options = replace(options, reduce_range=u8s8_saturates())
-        sources, source = job.sources, self.source(job)
+        sources, source, working = job.sources, self.source(job), job.working
         payload = {
             **_places(job),
             "source_name": Path(job.source).name,
             "source_sha256": source.sha256,
-            "recipe": None if job.passes is None else str(job.passes),
-            "options": asdict(options),
+            "recipe": str(job.passes),
+            "deployment": asdict(job.deployment),
+            "working": _working(working),
             "asked": asdict(Asked.of(sources, evaluated=False)),
             "tokenizer_sha256": source.tokenizer_sha256,
-            "data_sha256": self.data(sources, options.seed),
+            "data_sha256": self.data(sources, working.seed),
             "executes": self.executes(job.target),
             "versions": _versions(job.target, source),
         }
@@ -85,9 +83,9 @@ class Tasks:
             "rounds": plan.rounds,
             "batch": plan.batch,
             "length": plan.length,
-            "threads": first.options.threads,
-            "seed": first.options.seed,
-            "max_length": min(job.options.max_length for job, _, _ in jobs),
+            "threads": first.working.threads,
+            "seed": first.working.seed,
+            "max_length": min(job.working.max_length for job, _, _ in jobs),
             "versions": versions(TARGETS[first.target].extra),
         }
         name = f"{first.model} {first.target}"
@@ -97,15 +95,13 @@ class Tasks:
         """The task that studies one source: `jobs` are all of one model."""
         first = next((job for job in jobs if job.sources.calibration), jobs[0])
         sources, source = first.sources, self.source(first)
-        fingerprints = self.data(sources, first.options.seed)
+        fingerprints = self.data(sources, first.working.seed)
         payload = {
             **_places(first),
             "source_sha256": source.sha256,
             "data_sha256": fingerprints.get("calibration", ""),
             "tokenizer_sha256": source.tokenizer_sha256,
-            "max_length": first.options.max_length,
-            "threads": first.options.threads,
-            "seed": first.options.seed,
+            "working": _working(first.working),
             "versions": _versions("cpu", source),
         }
         return _addressed("study", first.model, payload, "cpu", first.memory, _longest(jobs))
@@ -118,6 +114,11 @@ def _addressed(
     content = {key: value for key, value in payload.items() if key not in PLACES}
     key = hashlib.sha256(json.dumps([kind, target, content], sort_keys=True).encode()).hexdigest()
     return Task(key, kind, name, payload, target, memory, timeout)
+
+
+def _working(working: Working) -> dict[str, int]:
+    """What of it decides a result."""
+    return {"max_length": working.max_length, "threads": working.threads, "seed": working.seed}
 
 
 def _versions(target: str, source: Given) -> dict[str, str]:

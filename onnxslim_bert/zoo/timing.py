@@ -11,15 +11,12 @@ from typing import Any
 from onnxslim_bert.errors import ModelError, ProviderError
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.prepare import Shape, fit_to
+from onnxslim_bert.job.rows import Shape, canonical_form, fitting_length
 from onnxslim_bert.machine import host
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import Entry, bench, check_timeable
 from onnxslim_bert.proof.profile import profile
 from onnxslim_bert.proof.workload import Workload, same_feeds
-from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.targets.places import CPU_ONLY
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
@@ -100,9 +97,7 @@ def shape_of(path: Path) -> Shape:
 def longest(source: Path, length: int) -> int:
     """`length`, or as many tokens as the model has positions for where those are fewer."""
     try:
-        model = Model.load(source)
-        run_recipe(model, Recipe.parse("canonicalize?"))
-        return fit_to(model, Options(max_length=length)).max_length
+        return fitting_length(canonical_form(Model.load(source)), length)
     except ModelError:  # no encoder; it runs all the same
         return length
 

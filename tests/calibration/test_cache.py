@@ -13,14 +13,16 @@ from kept_arrays import Kept
 from onnxslim_bert.calibration import cache as cache_module
 from onnxslim_bert.calibration import collect as collect_module
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.cache import key_of
+from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.collect import collect, collect_once, rows_sha256
 from onnxslim_bert.calibration.observers import OBSERVERS, Want, packed, unpacked
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.quantize import Result, quantize_files
-from onnxslim_bert.job.slim import slim
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
+from onnxslim_bert.job.report import Report
+from onnxslim_bert.job.run import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
@@ -184,9 +186,10 @@ def source(tmp_path: Path) -> Path:
     return workspace(tmp_path)
 
 
-def quantized(source: Path, name: str, mode: Mode = "static", **named: Any) -> Result:
+def quantized(source: Path, name: str, mode: Mode = "static", cache: Cache | None = None, **named: Any) -> Report:
     sources = Sources(str(source.parent / "calib.tsv") if mode == "static" else None, str(source.parent / "eval.tsv"))
-    return quantize_files(source, source.with_name(name), sources, Options(mode=mode), timing=False, **named)
+    recipe, working = main_recipe(Quantization(mode=mode)), Working(cache=cache)
+    return run(Job(source, source.with_name(name), recipe, sources, working=working, timing=False, **named))
 
 
 def test_nothing_that_is_measured_besides_changes_what_is_written(source, monkeypatch):
@@ -218,11 +221,11 @@ def test_recipes_of_one_source_share_its_answers(source, monkeypatch):
     kept, recipe = Kept(), Recipe.parse("canonicalize?,fuse,quantize-static{method=mse}")
     sources = Sources(str(source.parent / "calib.tsv"), str(source.parent / "eval.tsv"))
     plain, output = source.with_name("plain.onnx"), source.with_name("slim.onnx")
-    slim(source, plain, recipe, sources, Options())
+    run(Job(source, plain, recipe, sources))
     quantized(source, "static.onnx", cache=kept)
     monkeypatch.setattr(evaluate_once_module, "evaluate", lambda *_, **__: pytest.fail("the source was run again"))
     quantized(source, "dynamic.onnx", "dynamic", cache=kept)
-    slimmed = slim(source, output, recipe, sources, Options(), cache=kept, worst=2, damages=True)
+    slimmed = run(Job(source, output, recipe, sources, working=Working(cache=kept), worst=2, damages=True))
     assert slimmed.comparison is not None
     assert len(slimmed.worst) == 2
     exact, int8 = (step.damage for step in slimmed.steps[1:])
@@ -297,12 +300,12 @@ def test_recipes_with_one_beginning_share_what_it_took(source, monkeypatch):
     """What narrowing each layer does is measured once."""
     sources, kept = Sources(str(source.parent / "calib.tsv")), Kept()
     prune = "canonicalize?,fuse,prune-ffn{keep=0.5}"
-    slim(source, source.with_name("a.onnx"), Recipe.parse(prune), sources, Options(), cache=kept)
+    run(Job(source, source.with_name("a.onnx"), Recipe.parse(prune), sources, working=Working(cache=kept)))
     monkeypatch.setattr("onnxslim_bert.rewriting.pruning.sensitivity.Ahead", lambda *_: pytest.fail("measured again"))
     longer = Recipe.parse(f"{prune},quantize-dynamic")
-    slim(source, source.with_name("b.onnx"), longer, sources, Options(), cache=kept)
+    run(Job(source, source.with_name("b.onnx"), longer, sources, working=Working(cache=kept)))
     monkeypatch.undo()
-    slim(source, source.with_name("plain.onnx"), longer, sources, Options())
+    run(Job(source, source.with_name("plain.onnx"), longer, sources))
     assert source.with_name("plain.onnx").read_bytes() == source.with_name("b.onnx").read_bytes()
 
 

@@ -98,7 +98,7 @@ def slimmed(folder: Path, recipe: str) -> Inspection:
     model = Model.load(source)
     for step in Recipe.parse(recipe).steps:
         apply(step.action, model)
-    stamp(model, Provenance.of(source, recipe, None))
+    stamp(model, Provenance.of(source, "ab", recipe, None))
     model.save(folder / "m.onnx")
     return inspect(folder / "m.onnx")
 

@@ -15,7 +15,6 @@ from onnx.external_data_helper import convert_model_to_external_data
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.measured import Answers, Asked, Measured, read, record
-from onnxslim_bert.job.options import Options
 from onnxslim_bert.job.trailer import content_end, content_sha256, write_trailer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.gates import Budgets, Verdict
@@ -30,7 +29,7 @@ def model(tmp_path: Path) -> Path:
     """A model with provenance, and without a record."""
     source = workspace(tmp_path)
     made = Model.load(source)
-    stamp(made, Provenance.of(source, "fuse", None))
+    stamp(made, Provenance.of(source, "ab", "fuse", None))
     made.save(tmp_path / "small.onnx")
     return tmp_path / "small.onnx"
 
@@ -38,9 +37,9 @@ def model(tmp_path: Path) -> Path:
 def measured(path: Path) -> Measured:
     """A full record of the file as it is."""
     verdicts = [Verdict("max-size", "met", "1 MB"), Verdict("min-speedup", "met", "2.31x, a time")]
-    return Measured.of(
-        path, Options(threads=2, seed=5), ANSWERS, sources=SOURCES, budgets=Budgets(max_size=9), verdicts=verdicts
-    )
+    asked = Asked.of(SOURCES, evaluated=True)
+    unsealed = Measured(1, "", "", "", "cpu", False, 128, 2, 5, asked, Budgets(max_size=9), False, {}, ANSWERS)
+    return unsealed.sealing(path, verdicts)
 
 
 def answers(path: Path) -> list[np.ndarray]:
@@ -129,7 +128,7 @@ def test_a_record_that_does_not_end_the_file_is_content(model):
 def test_a_new_model_does_not_keep_the_record_of_its_source(model):
     record(model, measured(model))
     again = Model.load(model)
-    stamp(again, Provenance.of(model, "none", None))
+    stamp(again, Provenance.of(model, "ab", "none", None))
     again.save(model.parent / "again.onnx")
     assert read(model.parent / "again.onnx")[1] is None
 

@@ -19,8 +19,8 @@ from onnxslim_bert.recipes.provenance import KEY
 
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
-    *("methods", "comparison", "worst", "latencies", "options", "saturating", "placement", "unproven", "proven_on"),
-    "buckets",
+    *("methods", "comparison", "worst", "latencies", "saturating", "placement", "unproven", "proven_on"),
+    *("buckets", "deployment", "max_length", "threads", "seed", "found"),
     *("gate", "verdicts", "published"),
 }
 
@@ -103,8 +103,8 @@ def test_the_report_says_what_was_done_and_what_it_is_worth(model):
     assert [latency["model"] for latency in report["latencies"]] == [str(model), str(result)]
     assert set(report["methods"]) == {"minmax", "moving-average", "percentile", "entropy", "mse"}
     assert report["provenance"]["calibration"] == "calib.tsv all, 30 rows"
-    assert report["options"]["seed"] == 3
-    assert report["options"]["max_length"] == 23  # as many as the model has positions
+    assert report["seed"] == 3
+    assert report["max_length"] == 23  # as many as the model has positions
     best = min(report["methods"], key=report["methods"].get)
     chosen = next(step["step"] for step in report["steps"] if step["step"].startswith("quantize-static"))
     assert chosen == ("quantize-static" if best == "minmax" else f"quantize-static{{method={best}}}")
@@ -272,7 +272,7 @@ def test_an_embedding_model_has_no_accuracy_but_a_cosine(tmp_path, name):
     calibration, evaluation = rows(model)
     outcome = run("quantize", model, "--calib", calibration, "--data", evaluation, "--method", "minmax")
     assert outcome.code == 0, outcome.err
-    assert "cosine 0.9" in outcome.out
+    assert "cosine: mean 0.9" in outcome.out
     report = json.loads((tmp_path / "model.int8.json").read_text())
     assert (report["comparison"]["kind"], report["comparison"]["scores"]) == ("embedding", [])
     assert report["comparison"]["fidelity"]["min_cosine"] > 0.95

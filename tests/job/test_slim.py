@@ -17,9 +17,10 @@ from oracles import assert_same_outputs
 
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.measured import read
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.slim import slim
+from onnxslim_bert.job.run import run as run_job
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.lowering import lowered
 from onnxslim_bert.recipes.provenance import KEY
@@ -283,10 +284,10 @@ def test_a_speedup_needs_no_rows(model):
 
 def test_a_result_for_another_target_is_placed_and_proven_as_far_as_that_goes(model):
     """Its fixed length is that of both models' rows; rows of largest difference are named on request."""
-    options = Options(target="coreml", seq=(7,))
     recipe = lowered(Recipe.parse("canonicalize,prune-heads{keep=0.5,even=true,refit=false}"), "coreml", 7)
     sources = Sources(str(model.parent / "calib.tsv"), str(model.parent / "eval.tsv"))
-    made = slim(model, model.parent / "out.onnx", recipe, sources, options, worst=4, damages=True)
+    coreml, output = Deployment("coreml", (7,)), model.parent / "out.onnx"
+    made = run_job(Job(model, output, recipe, sources, coreml, worst=4, damages=True))
     assert made.placement is not None
     assert made.placement.total > 0
     assert "nothing was run on it" in made.unproven

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from command_line import run, workspace
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.make import make
@@ -28,7 +30,7 @@ def job(tmp_path: Path) -> Planned:
     folder.mkdir()
     model = workspace(folder)
     sources = Sources(str(folder / "calib.tsv"), str(folder / "eval.tsv"), rows=256, tokenizer=folder)
-    return Planned("bert", "int8", "cpu", str(model), "quantize", None, Options(), sources)
+    return Planned("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
 
 
 def made(job: Planned, tmp_path: Path, task: Task | None = None) -> tuple[Result, Path]:
@@ -73,8 +75,8 @@ def test_what_is_cached_changes_nothing(job, tmp_path):
 
 
 def test_several_lengths_are_a_folder(job, tmp_path):
-    options = Options(target="qnn", seq=(8, 16))
-    result, folder = made(replace(job, target="qnn", options=options), tmp_path)
+    qnn = Deployment("qnn", (8, 16))
+    result, folder = made(replace(job, target="qnn", passes=main_recipe(where=qnn), deployment=qnn), tmp_path)
     assert result.model == "model/model.16.onnx"
     assert set(result.files) == {
         f"model/{name}" for name in ("manifest.json", "model.data", "model.8.onnx", "model.16.onnx")

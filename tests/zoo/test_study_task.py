@@ -11,12 +11,13 @@ from command_line import workspace
 from graphs import FIXTURES, fixture, prepared
 
 from onnxslim_bert.calibration import collect
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.inspection.parts import PARTS
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.quantize import quantize_files
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.run import run
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -34,9 +35,7 @@ def studied(model: Path, **asked: object) -> Study:
         "source_sha256": file_sha256(model),
         "sources": asdict(Sources(str(model.parent / "calib.tsv"))),
         "tokenizer": None,
-        "max_length": 128,
-        "threads": 1,
-        "seed": 0,
+        "working": {"max_length": 128, "threads": 1, "seed": 0},
     }
     payload |= asked
     payload.setdefault("data_sha256", fingerprint(payload))
@@ -80,9 +79,9 @@ def test_what_has_changed_since_the_plan_is_not_studied(tmp_path, what):
 def test_the_main_job_and_a_study_share_their_sweeps(tmp_path, monkeypatch):
     """Whichever comes first."""
     model = workspace(tmp_path)
-    options, sources = Options(max_length=128), Sources(str(tmp_path / "calib.tsv"))
+    sources = Sources(str(tmp_path / "calib.tsv"))
     cache = ArrayCache(Storage(tmp_path / "out"))
-    quantize_files(model, tmp_path / "q.onnx", sources, options, cache=cache, timing=False)
+    run(Job(model, tmp_path / "q.onnx", data=sources, working=Working(cache=cache), timing=False))
 
     def nothing_missing(model, wants, *_, **__):
         assert not list(wants)

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from command_line import workspace
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.job import main_recipe as main_recipe_module
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo import tasks as module
@@ -18,13 +21,15 @@ from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.planning.plan import Plan, Planned
 from onnxslim_bert.zoo.tasks import Tasks
 
+DYNAMIC = main_recipe(Quantization(mode="dynamic"))
+
 
 @pytest.fixture
 def job(tmp_path: Path) -> Planned:
     """A job on a model in a folder of its own."""
     model = workspace(tmp_path)
     sources = Sources("reviews", "reviews", rows=8, tokenizer=model.parent / "tokenizer.json")
-    return Planned("bert", "int8", "cpu", str(model), "quantize", None, Options(), sources)
+    return Planned("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
 
 
 def key(job: Planned) -> str:
@@ -48,9 +53,9 @@ def test_a_folder_that_moved_is_the_same_model(job, tmp_path):
     "changed",
     [
         {"passes": Recipe.parse("canonicalize?")},
-        {"options": Options(mode="dynamic")},
-        {"options": Options(seed=1)},
-        {"options": Options(max_length=64)},
+        {"passes": DYNAMIC},
+        {"working": Working(seed=1)},
+        {"working": Working(max_length=64)},
         {"target": "openvino"},
     ],
 )
@@ -125,8 +130,9 @@ def test_another_version_of_the_software_is_another(job, monkeypatch):
 def test_where_int8_products_saturate_is_decided_once(job, monkeypatch):
     """The machine that plans decides for all workers."""
     for saturates in (True, False):
-        monkeypatch.setattr(module, "u8s8_saturates", lambda answer=saturates: answer)
-        assert Tasks(file_sha256).make(job).payload["options"]["reduce_range"] is saturates
+        monkeypatch.setattr(main_recipe_module, "u8s8_saturates", lambda answer=saturates: answer)
+        planned = replace(job, passes=main_recipe())
+        assert ("reduce-range=true" in Tasks(file_sha256).make(planned).payload["recipe"]) is saturates
 
 
 def test_a_model_is_read_once(job):
@@ -138,7 +144,7 @@ def test_a_model_is_read_once(job):
 
     tasks = Tasks(counted)
     tasks.make(job)
-    tasks.make(replace(job, options=Options(mode="dynamic")))
+    tasks.make(replace(job, passes=DYNAMIC))
     assert sorted(read) == sorted(set(read))
     assert Path(job.source).name in read
 
@@ -156,7 +162,7 @@ def test_timings_are_of_what_was_made(job):
 
 def test_what_is_timed_together_fits_every_recipe(job):
     tasks, plan = Tasks(file_sha256), Plan(Path("zoo.toml"), (job,))
-    short = replace(job, options=Options(max_length=16))
+    short = replace(job, working=Working(max_length=16))
     made = [(each, tasks.make(each), "model.onnx") for each in (job, short)]
     assert tasks.time(plan, made).payload["max_length"] == tasks.time(plan, made[::-1]).payload["max_length"] == 16
 
@@ -164,5 +170,5 @@ def test_what_is_timed_together_fits_every_recipe(job):
 def test_a_study_is_of_the_model_and_its_rows(job):
     tasks = Tasks(file_sha256)
     first = tasks.study([job])
-    assert tasks.study([replace(job, options=Options(mode="dynamic"))]).key == first.key
+    assert tasks.study([replace(job, passes=DYNAMIC)]).key == first.key
     assert tasks.study([replace(job, sources=replace(job.sources, rows=9))]).key != first.key

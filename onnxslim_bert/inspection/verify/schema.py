@@ -10,6 +10,8 @@ from importlib import resources
 
 from onnxslim_bert.errors import DataError
 
+FORMER = dict.fromkeys(("quantize-report", "slim-report", "search-report"), "report")  # what names once meant
+
 
 def schemas() -> dict[str, str]:
     """Every schema as text, by the name of its document."""
@@ -21,6 +23,7 @@ def schemas() -> dict[str, str]:
 def schema(name: str) -> str:
     """One of them. Raises DataError for any other name."""
     known = schemas()
+    name = FORMER.get(name, name)
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         meant = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
 from onnxslim_bert.inspection.verify.claims import contradictions
@@ -112,16 +113,8 @@ def _held(
         budgets = replace(budgets, max_drop=None, min_agreement=None)
     latencies: tuple[Latency, ...] = ()
     if budgets.min_speedup is not None:
-        latencies = time_against(
-            result.base,
-            result.model,
-            target_named(measured.target),
-            max_length=measured.max_length,
-            threads=measured.threads,
-            seed=measured.seed,
-            inputs=inputs,
-            progress=progress,
-        )
+        how = Working(measured.max_length, measured.threads, measured.seed, inputs=inputs, progress=progress)
+        latencies = time_against(result.base, result.model, target_named(measured.target), how)
     verdicts = verdicts_on(seen, budgets, latencies, model_bytes(result.model))
     return replace(result, comparison=seen, latencies=latencies, verdicts=verdicts)
 

@@ -4,8 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import Outputs, evaluate
 
@@ -17,14 +16,13 @@ class Judge:
     of scores and embeddings, what their correlation or their mean cosine lacks to 1, in points. 100 for NaN.
     """
 
-    def __init__(self, source: Path, rows: Dataset, tokenizer: Tokenizer | None, options: Options) -> None:
+    def __init__(self, source: Path, rows: Dataset, working: Working) -> None:
         self.rows = rows
         self._path = source
-        self._tokenizer = tokenizer
-        self._options = options
+        self._working = working
 
     def __call__(self, candidate: Path) -> float:
-        seen = compare(self._source, self._answers(candidate, self._source), self.rows, seed=self._options.seed)
+        seen = compare(self._source, self._answers(candidate, self._source), self.rows, seed=self._working.seed)
         if seen.broken:
             return 100.0
         if seen.scores:
@@ -39,5 +37,5 @@ class Judge:
         return self._answers(self._path)
 
     def _answers(self, path: Path, like: Outputs | None = None) -> Outputs:
-        length, threads = self._options.max_length, self._options.threads
-        return evaluate(path, self.rows, self._tokenizer, max_length=length, threads=threads, like=like)
+        how = self._working
+        return evaluate(path, self.rows, how.tokenizer, max_length=how.max_length, threads=how.threads, like=like)

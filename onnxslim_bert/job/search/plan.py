@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxslim_bert.recipes.int8 import FIRST_TOKEN, FUSED, int8
 from onnxslim_bert.recipes.recipe import Recipe
-
-EXACT = "canonicalize?,fuse?"
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Plan:
         """The passes in the order in which they run."""
         widths = f"prune{{heads={_written(self.heads)},neurons={_written(self.neurons)}}}?"
         left = f",float-layers={_written(self.float_layers)}" if self.float_layers else ""
-        int8 = f"split-outliers?,smooth?,quantize-static{{method={self.method}{left}}},skip-mask?"
-        steps = [EXACT, self.embedding, self.layers, widths, "first-token?", self.tokens, int8]
+        quantized = int8(f"quantize-static{{method={self.method}{left}}}")
+        steps = [FUSED, self.embedding, self.layers, widths, FIRST_TOKEN, self.tokens, quantized]
         return Recipe.parse(",".join(filter(None, steps)))
 
 

@@ -1,8 +1,9 @@
 """The models of a search, measured: which are worth showing, and which one is taken."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, SizeGateError
 from onnxslim_bert.job.search.targets import Targets
@@ -23,6 +24,23 @@ class Point:
     damage: float
     predicted: float
     drop: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search measured on the way to `targets`.
+
+    frontier: models that no other beats, slowest first; their files are gone, their recipes make them again.
+    chosen: the one that meets the targets. judged: the rows on which drops were measured. tables: what decided
+    (`alternatives.Options.shown`). source_ms: milliseconds of the source.
+    """
+
+    targets: Targets
+    judged: str
+    source_ms: float
+    frontier: tuple[Point, ...]
+    chosen: Point
+    tables: Mapping[str, Any]
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:

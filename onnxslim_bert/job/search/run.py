@@ -1,134 +1,82 @@
-"""`slim` towards a target: data and files around the search."""
+"""From a source and a target to a recipe: the files and the rows around a search."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, GateError
-from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files, staging
+from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.prepare import check_outputs, check_vocabulary, fit_to, fixed_shape, make_trials
-from onnxslim_bert.job.prove import check_finite, compare_answers
-from onnxslim_bert.job.seal import OPEN, seal
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.load import Loaded, load
+from onnxslim_bert.job.main_recipe import main_recipe
+from onnxslim_bert.job.report import Report
+from onnxslim_bert.job.rows import fixed_shape, make_trials
+from onnxslim_bert.job.run import run
 from onnxslim_bert.job.search.costs import Workload
 from onnxslim_bert.job.search.judge import Judge
-from onnxslim_bert.job.search.search import Found, Search
+from onnxslim_bert.job.search.points import Found
+from onnxslim_bert.job.search.search import Search
 from onnxslim_bert.job.search.state import State
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.dense import dense_layers
-from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.progress import Progress
-from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.documents import report_path, write_report
-from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.recipes.run import run_recipe
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
+LENGTH = 128  # tokens on which models are timed, where they take so many
 
 
-@dataclass(frozen=True)
-class Searched:
-    """What a search found and wrote.
+def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
+    """Run `job` with the recipe that reaches `targets` with the least damage; its own recipe is not read.
 
-    found: the frontier; its files are gone, their recipes make them again. judged: what the drops were measured on.
-    comparison: of the written model on evaluation rows; None without any.
+    batch: rows a run on which models are timed. What was measured lies in a folder beside the output until the model is
+    written, so that a search that was stopped, or asked for too much, goes on where it was. Raises SlimError for what
+    the user can mend, a GateError when the targets are out of reach.
     """
-
-    source: Path
-    output: Path
-    source_bytes: int
-    output_bytes: int
-    targets: Targets
-    provenance: Provenance
-    judged: str
-    found: Found
-    comparison: Comparison | None
-
-
-def search_files(
-    source: Path,
-    output: Path,
-    targets: Targets,
-    sources: Sources,
-    options: Options,
-    *,
-    batch: int = 1,
-    overwrite: bool = False,
-    in_place: bool = False,
-    progress: Progress | None = None,
-) -> Searched:
-    """Write the model that reaches `targets` with the least damage to `output`, and a report beside it.
-
-    What was measured lies in a folder beside the output until the model is written, so that a search that was stopped,
-    or asked for too much, goes on where it was. Raises SlimError for what the user can mend, a GateError when the
-    targets are out of reach.
-    """
-    check_outputs(source, [output, report_path(output)], overwrite=overwrite, in_place=in_place)
-    calibration, evaluation = sources.load(options.seed)
-    if calibration is None:
+    if job.data.calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
-    corpus = sources.load_corpus(evaluation)
-    tokenizer = sources.tokenizer_for(source, calibration, evaluation, corpus)
-    model = Model.load(source)
-    canonical = model.clone()
-    run_recipe(canonical, Recipe.parse("canonicalize?"))
+    found, state = find_recipe(load(replace(job, recipe=main_recipe(), timing=True)), targets, batch)
+    report = run(replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
+    state.remove()
+    return report
+
+
+def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[Found, State]:
+    """What a search for `targets` measured, with the recipe that it chose; and the folder that holds it.
+
+    Raises PassError for a model that is not float32, a GateError when the targets are out of reach.
+    """
+    job, working, canonical = loaded.job, loaded.working, loaded.canonical
+    calibration, evaluation = loaded.data.calibration, loaded.data.evaluation
+    assert canonical is not None
+    assert calibration is not None
     dense_layers(canonical)  # float32, or a PassError
-    check_vocabulary(canonical, tokenizer)
-    options = fit_to(canonical, options)
-    trials = make_trials(canonical, calibration, tokenizer, options, split=True, corpus=corpus, progress=progress)
-    workload = Workload(fixed_shape(canonical)[0] or batch, min(128, options.max_length), options.threads, options.seed)
-    judge = Judge(source, sources.spare(calibration, evaluation, JUDGED, options.seed), tokenizer, options)
-    key = _key(source, tokenizer, [calibration, corpus, judge.rows], options, workload)
-    state = State(output.with_suffix(".search"), key)
+    trials = make_trials(canonical, loaded.data, working, split=True)
+    workload = Workload(
+        fixed_shape(canonical)[0] or batch, min(LENGTH, working.max_length), working.threads, working.seed
+    )
+    rows = calibration
+    if isinstance(job.data, Sources):
+        rows = job.data.spare(calibration, evaluation, JUDGED, working.seed)
+    judged = f"{rows.name} {rows.split}, {len(rows)} rows" + ", those of calibration" * (rows is calibration)
+    state = State(job.output.with_suffix(".search"), _key(loaded, rows, workload))
+    search = Search(job.source, loaded.model, trials, Judge(job.source, rows, working), workload, state, judged)
     try:
-        found = Search(source, model, trials, judge, workload, state).run(targets)
+        return search.run(targets), state
     except GateError as error:
         kept = f"what was measured is kept in {state.folder}: ask for less, or delete it"
         raise type(error)(f"{error}; {kept}") from error
-    provenance = Provenance.of(source, found.chosen.recipe, calibration, corpus)
-    chosen = Model.load(found.chosen.file)
-    stamp(chosen, provenance)
-    with staging(output) as folder:
-        candidate = folder / output.name
-        chosen.save(candidate)
-        comparison = None
-        if evaluation is not None:
-            comparison, _ = compare_answers(source, candidate, evaluation, tokenizer, options, progress)
-            check_finite(comparison)
-        seal(candidate, OPEN, options, comparison, sources=sources, tokenizer=tokenizer)
-        result = Searched(
-            source,
-            output,
-            model_bytes(source),
-            model_bytes(candidate),
-            targets,
-            provenance,
-            f"{judge.rows.name} {judge.rows.split}, {len(judge.rows)} rows"
-            + ", those of calibration" * (judge.rows is calibration),
-            replace(found, chosen=replace(found.chosen, file=output)),
-            comparison,
-        )
-        report = report_path(candidate)
-        write_report(report, result)
-        report.replace(report_path(output))
-        candidate.replace(output)
-    state.remove()
-    return result
 
 
-def _key(
-    source: Path, tokenizer: Tokenizer | None, datasets: Sequence[Dataset | None], options: Options, workload: Workload
-) -> str:
-    files = [*model_files(source), *([tokenizer.file] if tokenizer is not None and tokenizer.file is not None else [])]
-    data = [one.fingerprint() for one in datasets if one is not None]
-    parts = [__version__, onnxruntime.__version__, file_sha256(*files), data, asdict(options), asdict(workload)]
+def _key(loaded: Loaded, judged: Dataset, workload: Workload) -> str:
+    """Of everything that decides what a search measures."""
+    reader, working = loaded.working.tokenizer, loaded.working
+    files = [reader.file] if reader is not None and reader.file is not None else []
+    rows = [one.fingerprint() for one in (loaded.data.calibration, loaded.data.corpus, judged) if one is not None]
+    how = [working.max_length, working.threads, working.seed]
+    parts = [__version__, onnxruntime.__version__, loaded.sha256, file_sha256(*files), rows, how, asdict(workload)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

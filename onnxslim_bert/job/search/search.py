@@ -2,20 +2,18 @@
 
 import gc
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from onnxslim_bert.graph.files import model_bytes
-from onnxslim_bert.job.prepare import fixed_shape
+from onnxslim_bert.job.rows import fixed_shape
 from onnxslim_bert.job.search.aim import budget_at, reach
 from onnxslim_bert.job.search.alternatives import Alternative, Options
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
 from onnxslim_bert.job.search.costs import Costs, Workload, measure_costs, time_models
-from onnxslim_bert.job.search.plan import EXACT
-from onnxslim_bert.job.search.points import Point, frontier, pick
+from onnxslim_bert.job.search.points import Found, Point, frontier, pick
 from onnxslim_bert.job.search.precisions import measure_precisions
 from onnxslim_bert.job.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
 from onnxslim_bert.job.search.tables import (
@@ -30,6 +28,7 @@ from onnxslim_bert.job.search.tables import (
 )
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.int8 import FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.trials import Trials
@@ -41,16 +40,6 @@ MARGIN = 1.02  # by which targets are then aimed beyond
 BISECTIONS = 3  # steps between the deepest model within the drop and the first beyond it
 
 
-@dataclass(frozen=True)
-class Found:
-    """The frontier, slowest first, and the point that meets the targets. tables: what decided (`Options.shown`)."""
-
-    source_ms: float
-    frontier: tuple[Point, ...]
-    chosen: Point
-    tables: Mapping[str, Any]
-
-
 Judge = Callable[[Path], float]  # the points of the task metric that a file loses
 Steps = Callable[[Model], Sequence[Alternative]]
 
@@ -59,11 +48,18 @@ class Search:
     """One search over a model file.
 
     trials: on calibration rows. judge: says what a candidate loses on rows that are in no calibration. state: what was
-    measured and built before is not done again.
+    measured and built before is not done again. judged: what those rows are called.
     """
 
     def __init__(
-        self, source: Path, model: Model, trials: Trials, judge: Judge, workload: Workload, state: State
+        self,
+        source: Path,
+        model: Model,
+        trials: Trials,
+        judge: Judge,
+        workload: Workload,
+        state: State,
+        judged: str = "",
     ) -> None:
         self.source = source
         self.model = model
@@ -71,6 +67,7 @@ class Search:
         self.judge = judge
         self.workload = workload
         self.state = state
+        self.judged = judged
         self.points: dict[str, Point] = {}
 
     def run(self, targets: Targets) -> Found:
@@ -82,7 +79,8 @@ class Search:
         only_drop = targets.speedup is None and targets.nbytes is None
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
         best = frontier(list(dict.fromkeys(points)))
-        return Found(best[0].ms * best[0].speedup, tuple(best), pick(best, targets), options.shown())
+        source_ms = best[0].ms * best[0].speedup
+        return Found(targets, self.judged, source_ms, tuple(best), pick(best, targets), options.shown())
 
     def _measured(self) -> Options:
         """Every table, each on disk as soon as it is there."""
@@ -111,7 +109,7 @@ class Search:
     @cached_property
     def _fused(self) -> Model:
         model = self.model.clone()
-        run_recipe(model, Recipe.parse(EXACT))
+        run_recipe(model, Recipe.parse(FUSED))
         return model
 
     @cached_property

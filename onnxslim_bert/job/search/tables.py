@@ -14,6 +14,7 @@ from onnxslim_bert.job.search.combined import GRID
 from onnxslim_bert.job.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.recipes.int8 import FIRST_TOKEN, SMOOTHING
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import Done, run_recipe
 from onnxslim_bert.rewriting.contract import Context
@@ -21,7 +22,6 @@ from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.rewriting.pruning.widths import ladder, measured_widths
 from onnxslim_bert.rewriting.trials import Trials
 
-BEFORE_INT8 = "first-token?,split-outliers?,smooth?"
 LAYERS = (1, 2)  # that go
 RANKS = (2, 3, 4, 6)  # of these parts of the width, for the factors of the word table
 VOCABULARIES = (2, 3, 4)  # parts of the vocabulary that stay
@@ -50,7 +50,7 @@ def best_static(model: Model, trials: Trials) -> QuantizeStatic:
 def before_int8(model: Model, trials: Trials) -> Model:
     """`model`, canonicalized and fused, as it is before it is quantized; a copy."""
     made = model.clone()
-    run_recipe(made, Recipe.parse(BEFORE_INT8), showing(trials))
+    run_recipe(made, Recipe.parse(f"{FIRST_TOKEN},{SMOOTHING}"), showing(trials))
     return made
 
 
@@ -141,7 +141,7 @@ def showing(trials: Trials, stage: str = "") -> Trials:
 
 def _take(model: Model, one: Alternative, trials: Trials) -> Done | None:
     """What the step did to `model`; None when such a model cannot have it."""
-    before = "first-token?," if one.after is not None else ""
+    before = f"{FIRST_TOKEN}," if one.after is not None else ""
     try:
         return run_recipe(model, Recipe.parse(before + one.step), showing(trials), allow_noop=True)[-1]
     except PassError:

@@ -67,6 +67,12 @@ def find_saturation(model: Model, trials: Trials) -> list[Saturation]:
     return [_measure(model, x, found[x], samples[Want(x.source, "sample")]) for x in found]
 
 
+def multiplies_integers(model: Model) -> bool:
+    """Whether a node of the graph multiplies integers."""
+    products = [node for node in model.graph.nodes if node.op in {*PARAMETERS, "MatMul", "Gemm"}]
+    return any(_parameters(node) is not None for node in products)
+
+
 def can_saturate(weight: Array) -> Array:
     """Which pairs saturate with some activations, bool [d_in / 2, d_out]; weight: int8 [d_in, d_out]."""
     highest, lowest = (UNSIGNED_LEVELS * bound(_pairs(weight), 0).sum(1) for bound in (np.maximum, np.minimum))

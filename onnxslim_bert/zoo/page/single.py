@@ -10,7 +10,7 @@ from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.zoo.documents import structured
 from onnxslim_bert.zoo.records import Result, Row, Run, Source, Timed, Timing
 
-FIELDS = {"source", "output", "provenance", "steps", "latencies", "options", "host"}
+FIELDS = {"source", "output", "provenance", "steps", "latencies", "deployment", "host"}
 
 
 def is_single(document: Mapping[str, Any]) -> bool:
@@ -26,8 +26,8 @@ def single_run(document: Mapping[str, Any]) -> Run:
     output = str(document["output"])
     more = {"key": "", "files": {}, "model": output, "parts": {}}
     result = structured(Result, {"worst": [], **document, **more})
-    options = structured(dict[str, Any], document["options"])
-    target, name = str(options.get("target", "cpu")), PurePath(str(document["source"])).stem
+    deployment = structured(dict[str, Any], document["deployment"])
+    target, name = str(deployment.get("target", "cpu")), PurePath(str(document["source"])).stem
     latencies = structured(tuple[Latency, ...], document["latencies"])
     timed = [Timed(latency, {}) for latency in latencies]
     before, after = timed if len(timed) == 2 else (None, None)
@@ -39,11 +39,10 @@ def single_run(document: Mapping[str, Any]) -> Run:
         result.source_bytes,
         timings={target: timing} if before else {},
     )
-    recipe = str(options.get("mode") or "quantize")
     row = Row(
         "",
         name,
-        recipe,
+        PurePath(output).stem,
         target,
         result.provenance.recipe,
         "done",

@@ -10,7 +10,7 @@ from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
 from onnxslim_bert.graph.files import model_files
 from onnxslim_bert.graph.wire import read_skeleton
-from onnxslim_bert.job.prepare import word_rows
+from onnxslim_bert.job.rows import word_rows
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.progress import Progress

@@ -2,11 +2,12 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.lowering import LOWERINGS, lowered
 from onnxslim_bert.recipes.recipe import Recipe
@@ -38,19 +39,21 @@ class Jobs:
         threads, seed = settings.take("threads", 1), settings.take("seed", 0)
         max_length = settings.take("max-length", MAX_LENGTH)
         seq = settings.take("seq", ()) if target != "cpu" and LOWERINGS[target].is_fixed else ()
-        common: Any = {"max_length": max_length, "threads": threads, "seed": seed, "target": target, "seq": seq}
         try:
-            options = Options(**asked.options, **common)
-            passes = None if asked.passes is None else self._lowered(asked.passes, target, seq)
+            deployment = Deployment(target, seq)
+            if asked.passes is None:
+                passes = main_recipe(Quantization(**asked.options), deployment)
+            else:
+                passes = self._lowered(asked.passes, target, seq)
         except PassError as error:
             self._mistakes.add(asked.place, f"recipe {asked.name!r} for {target}: {without_dashes(error)}")
             settings.take_all()
             return None
-        calibrates = options.mode == "static" if passes is None else passes.wants_calibration
+        calibrates = passes.wants_calibration
         if calibrates and settings.look("calib") is None:
             needed = 'needs calibration texts: give calib, like calib = "reviews", a GLUE name or a file'
             self._mistakes.add(asked.place, f"recipe {asked.name!r} for {target} {needed}")
-        sources = self._data.sources(settings, asked.settings, calibrates, passes is not None)
+        sources = self._data.sources(settings, asked.settings, calibrates, asked.passes is not None)
         self._data.check_tokenizer(settings, sources, source, where)
         return Planned(
             model=model,
@@ -59,7 +62,8 @@ class Jobs:
             source=source,
             text=asked.text,
             passes=passes,
-            options=options,
+            deployment=deployment,
+            working=Working(max_length, threads, seed),
             sources=sources,
             budgets=self._budgets(settings, sources, asked.name),
             memory=settings.take("memory"),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, get_args
 
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.job.options import Format
+from onnxslim_bert.job.main_recipe import Format
 from onnxslim_bert.recipes.lowering import Mode
 from onnxslim_bert.recipes.recipe import nearest
 from onnxslim_bert.zoo.planning.mistakes import Mistakes

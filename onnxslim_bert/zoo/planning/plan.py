@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 
@@ -14,8 +15,8 @@ class Planned:
     """One job: a model, a recipe, a target.
 
     model, recipe, target: their names. source: the model, a path or a URL. text: the recipe as it was asked for.
-    passes: of a recipe of passes, those of the target included; None for the main job, which `options` say all of.
-    sources: its data; the tokenizer is a path or None. memory: bytes; timeout: seconds.
+    passes: the recipe, those of the target included; of several lengths, for the first. deployment, working: where it
+    runs, and how it is made. sources: its data; the tokenizer is a path or None. memory: bytes; timeout: seconds.
     """
 
     model: str
@@ -23,8 +24,9 @@ class Planned:
     target: str
     source: str
     text: str
-    passes: Recipe | None
-    options: Options
+    passes: Recipe
+    deployment: Deployment
+    working: Working
     sources: Sources
     budgets: Budgets = field(default_factory=Budgets)
     memory: int | None = None

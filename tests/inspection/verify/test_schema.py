@@ -25,7 +25,7 @@ from onnxslim_bert.zoo.records import Result, Row, Run, Source
 
 Json = dict[str, Any]
 # Fields whose own fields no schema names: they are whatever a pass, a model or a run has.
-FREE = ("details", "methods", "files", "parts", "outcomes", "footprints", "placements", "buckets", "counts")
+FREE = ("details", "methods", "files", "parts", "outcomes", "footprints", "placements", "buckets", "counts", "inputs")
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def documents(folder: Path) -> dict[str, Json]:
     data = ("--data", folder / "eval.tsv")
     calib = ("--calib", folder / "calib.tsv")
     return {
-        "quantize-report": printed("quantize", source, *calib, *data, "-o", small, "--max-size", "1MB"),
-        "quantize-report missed": printed(
+        "report": printed("quantize", source, *calib, *data, "-o", small, "--max-size", "1MB"),
+        "report missed": printed(
             "quantize", source, *calib, *data, "-o", folder / "no.onnx", "--max-size", "1", code=6
         ),
-        "quantize-report without rows": printed("quantize", source, "--mode", "dynamic", "-o", folder / "d.onnx"),
-        "slim-report": printed("slim", source, "-p", "fuse", *data, "-o", folder / "f.onnx"),
+        "report without rows": printed("quantize", source, "--mode", "dynamic", "-o", folder / "d.onnx"),
+        "report of slim": printed("slim", source, "-p", "fuse", *data, "-o", folder / "f.onnx"),
         "validation": printed("validate", source, small, *data, "--latency", "--min-agreement", "10"),
         "validation of several": printed("validate", source, small, folder / "f.onnx", *data),
         "bench": printed("bench", source, small, "--rounds", "2", "--seq", "8"),
@@ -111,7 +111,7 @@ def strict(node: Any) -> Any:
     return closed
 
 
-RUNS = ["quantize-report", "quantize-report missed", "quantize-report without rows", "slim-report", "validation"]
+RUNS = ["report", "report missed", "report without rows", "report of slim", "validation"]
 RUNS += ["validation of several", "bench", "verify", "verify without the gate", "zoo-run", "zoo-diff"]
 
 
@@ -134,7 +134,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(node[0], (*path, 0))
 
 
-@pytest.mark.parametrize("name", ["quantize-report", "verify", "validation of several", "zoo-diff"])
+@pytest.mark.parametrize("name", ["report", "verify", "validation of several", "zoo-diff"])
 def test_a_field_that_is_missing_is_an_error(documents, name):
     """Each one, wherever it is: a schema that lets anything pass would not see it."""
     checker = jsonschema.Draft202012Validator(json.loads(schema(name.split()[0])))
@@ -178,7 +178,7 @@ def test_the_command_lists_and_prints_them():
     assert [line.split()[0] for line in listed.out.splitlines()] == sorted(schemas())
     assert run("schema", "verify").out == schema("verify")
     assert_refused(run("schema", "verifi"), "no document is called 'verifi': did you mean 'verify'?")
-    assert_refused(run("schema", "xyz"), "there are bench, quantize-report,")
+    assert_refused(run("schema", "xyz"), "there are bench, report,")
 
 
 def test_they_are_installed():

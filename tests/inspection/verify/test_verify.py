@@ -89,7 +89,7 @@ def test_the_gate_runs_as_it_was_recorded(folder):
     assert found.comparison is not None
     assert found.comparison.scores[0].drop.value == report["comparison"]["scores"][0]["drop"]["value"]
     assert found.comparison.fidelity.mean_difference == report["comparison"]["fidelity"]["mean_difference"]
-    assert found.measured.max_length == report["options"]["max_length"] == 23
+    assert found.measured.max_length == report["max_length"] == 23
     assert [verdict.gate for verdict in found.verdicts] == ["finite", "max-drop", "min-agreement", "max-size"]
 
 

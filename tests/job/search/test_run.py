@@ -15,11 +15,13 @@ from command_line import WORDS, contents, environment, workspace, write_tokenize
 from graphs import prepared
 from weighing_clock import fake_bench
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search import costs, search, tables
-from onnxslim_bert.job.search.run import Searched, search_files
+from onnxslim_bert.job.search.run import run_search
 from onnxslim_bert.job.search.search import Search
 from onnxslim_bert.job.search.state import State
 from onnxslim_bert.job.search.targets import Targets
@@ -37,9 +39,10 @@ def sources(folder: Path) -> Sources:
     return Sources(calibration=str(folder / "calib.tsv"), evaluation=str(folder / "eval.tsv"))
 
 
-def searched(folder: Path, targets: Targets, **options) -> Searched:
+def searched(folder: Path, targets: Targets, **options) -> Report:
     """Search for small.onnx in `folder`."""
-    return search_files(folder / "model.onnx", folder / "small.onnx", targets, sources(folder), Options(), **options)
+    job = Job(folder / "model.onnx", folder / "small.onnx", data=sources(folder), timing=False)
+    return run_search(replace(job, **options), targets)
 
 
 def few_steps(patch: pytest.MonkeyPatch) -> None:
@@ -112,7 +115,7 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
     assert held["costs"]["savings"]["heads 0"]["ms"] > 0
     assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 4, 2]
     assert found.comparison is not None
-    assert found.judged == "calib.tsv all, 40 rows, those of calibration"
+    assert found.found.judged == "calib.tsv all, 40 rows, those of calibration"
 
 
 @pytest.mark.parametrize(
@@ -186,13 +189,13 @@ def test_another_model_data_or_setting_is_another_search(folder, changed, monkey
     keys = []
     monkeypatch.setattr(State, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
 
-    def key(options: Options) -> str:
+    def key(working: Working) -> str:
         with pytest.raises(pytest.exit.Exception):
-            search_files(folder / "model.onnx", folder / "small.onnx", TOO_FAST, sources(folder), options)
+            searched(folder, TOO_FAST, working=working)
         return keys[-1]
 
-    before = key(Options())
-    assert key(Options()) == before
+    before = key(Working())
+    assert key(Working()) == before
     if changed == "model":
         model = onnx.load(folder / "model.onnx")
         model.doc_string = "another"
@@ -202,7 +205,7 @@ def test_another_model_data_or_setting_is_another_search(folder, changed, monkey
         (folder / "calib.tsv").write_text("\n".join([*rows[:-1], "w1 w2\t1"]) + "\n")
     elif changed == "tokenizer":
         write_tokenizer(folder, WORDS[::-1])
-    assert key(Options(max_length=16) if changed == "options" else Options()) != before
+    assert key(Working(max_length=16) if changed == "options" else Working()) != before
 
 
 @pytest.mark.parametrize("step", [QuantizeStatic(), Float16()], ids=["int8", "float16"])
@@ -219,7 +222,7 @@ def test_only_float32_models_are_searched(step, tmp_path):
 def test_a_search_needs_texts(tmp_path):
     workspace(tmp_path)
     with pytest.raises(DataError, match="a search measures on calibration texts: --calib sst2, reviews or a file"):
-        search_files(tmp_path / "model.onnx", tmp_path / "small.onnx", TOO_FAST, Sources(), Options())
+        searched(tmp_path, TOO_FAST, data=Sources())
 
 
 def test_an_output_that_exists_is_refused_first(folder):

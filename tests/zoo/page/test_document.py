@@ -7,7 +7,7 @@ import pytest
 from sample import HOST, sample_run
 
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.job.quantize import Result as QuantizeResult
+from onnxslim_bert.job.report import Report
 from onnxslim_bert.proof.documents import report_json
 from onnxslim_bert.zoo.page.document import load_document
 from onnxslim_bert.zoo.page.reduce import only, reductions
@@ -87,7 +87,7 @@ def test_the_report_of_quantize_is_a_run_of_one_job(tmp_path):
     path.write_text(json.dumps(document))
     run = load_document(path).run
     [source], [made] = run.sources, run.rows
-    assert (source.name, made.recipe, made.target, made.status) == ("model", "static", "cpu", "done")
+    assert (source.name, made.recipe, made.target, made.status) == ("model", "model.int8", "cpu", "done")
     assert made.result.comparison == row.result.comparison
     assert made.result.output_bytes == row.result.output_bytes
     assert made.timed.latency == row.timed.latency
@@ -103,11 +103,11 @@ def test_a_report_of_quantize_without_times_has_none(tmp_path):
 
 
 def test_the_document_here_has_the_fields_that_quantize_writes():
-    written = {"schema", "onnxslim_bert", "host"} | {field.name for field in fields(QuantizeResult)}
+    written = {"schema", "onnxslim_bert", "host"} | {field.name for field in fields(Report)}
     assert single_document(sample_run().rows[0]).keys() == written
 
 
-@pytest.mark.parametrize("change", [{"latencies": [3]}, {"steps": "x"}, {"options": None}, {"provenance": {}}])
+@pytest.mark.parametrize("change", [{"latencies": [3]}, {"steps": "x"}, {"deployment": None}, {"provenance": {}}])
 def test_a_broken_report_of_quantize_is_refused(tmp_path, change):
     path = tmp_path / "model.json"
     path.write_text(json.dumps(single_document(sample_run().rows[0]) | change))
@@ -129,7 +129,11 @@ def single_document(row) -> dict:
         "worst": result["worst"],
         "latencies": [before, report_json(row.timed.latency)],
         "buckets": {},
-        "options": {"mode": "static", "target": "cpu"},
+        "deployment": {"target": "cpu", "seq": [], "allow_fallback": False},
+        "max_length": 128,
+        "threads": 1,
+        "seed": 0,
+        "found": None,
         "gate": {"budgets": {"max_drop": 1.0}, "strict": False},
         "verdicts": [{"gate": "max-drop", "outcome": "met", "note": "0.1 points, wanted at most 1 points"}],
         "published": True,

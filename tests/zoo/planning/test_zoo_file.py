@@ -10,7 +10,8 @@ from command_line import workspace, write_rows
 from graphs import fixture
 
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.provenance import KEY
 from onnxslim_bert.recipes.recipe import Recipe
@@ -166,16 +167,20 @@ def test_a_plan_is_models_times_recipes_times_targets(zoo):
     ]
     on_cpu, on_qnn, small, small_qnn = plan.jobs
     assert on_cpu.source == str(folder / "model.onnx")
-    assert (on_cpu.text, on_cpu.passes, on_cpu.options) == ("quantize{mode=static}", None, Options(mode="static"))
+    static, qnn = Quantization(mode="static"), Deployment("qnn", (8,))
+    assert (on_cpu.text, on_cpu.passes, on_cpu.deployment) == (
+        "quantize{mode=static}",
+        main_recipe(static),
+        Deployment(),
+    )
     assert on_cpu.sources == Sources(str(folder / "calib.tsv"), str(folder / "eval.tsv"), 7, folder / "tokenizer.json")
     assert on_cpu.budgets == Budgets(max_drop=1, min_agreement=50, max_size=24_000_000)
     assert (on_cpu.memory, on_cpu.timeout) == (1_500_000_000, 120.0)
-    assert on_qnn.options == Options(mode="static", target="qnn", seq=(8,))
+    assert (on_qnn.passes, on_qnn.deployment) == (main_recipe(static, qnn), qnn)
     assert small.text == "canonicalize?,fuse,prune-ffn{keep=0.5}"
     assert small.passes == Recipe.parse(small.text)
     assert small.budgets == Budgets(max_drop=3, min_agreement=50, max_size=24_000_000)
-    assert (small.options.seed, on_cpu.options.seed) == (2, 0)
-    assert small_qnn.passes is not None
+    assert (small.working.seed, on_cpu.working.seed) == (2, 0)
     assert str(small_qnn.passes).startswith(f"{small.text},canonicalize?,")
     assert "fix-shapes{seq=8}" in str(small_qnn.passes)
 
@@ -189,7 +194,7 @@ def test_a_default_that_a_recipe_does_not_read_is_left_out(zoo):
 
 def test_several_lengths_are_for_the_main_job(zoo):
     zoo.write_text(HEAD + '[[models]]\npath = "model.onnx"\ntargets = ["qnn"]\nseq = [4, 8]\n')
-    assert read_zoo(zoo).jobs[0].options.seq == (4, 8)
+    assert read_zoo(zoo).jobs[0].deployment.seq == (4, 8)
     passes = '[defaults]\ncalib = "reviews"\nseq = [4, 8]\ntargets = ["qnn"]\n[recipes.a]\npasses = "fuse"\n'
     assert mistakes(zoo, passes + '[[models]]\npath = "model.onnx"\n') == [
         "5: recipe 'a' for qnn: a recipe of passes is run for one length; give one seq"
@@ -253,7 +258,7 @@ def test_recipes_that_are_timed_together_have_as_many_threads(zoo):
     (mistake,) = mistakes(zoo, text)
     assert mistake.startswith("4: threads of one recipe: recipes of a model are timed together")
     zoo.write_text(f"{text}[run]\ntime = false\n")
-    assert [job.options.threads for job in read_zoo(zoo).jobs] == [2, 1]
+    assert [job.working.threads for job in read_zoo(zoo).jobs] == [2, 1]
 
 
 @pytest.mark.parametrize("path", ["*.onnx", "."])

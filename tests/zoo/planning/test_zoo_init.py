@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     put(top / "mixed" / "int8.onnx", "quantized-dynamic")
     (top / "mixed" / "cut.onnx").write_bytes(fixture("bert-ts17-sdpa").read_bytes()[:-999])
     ours = Model.load(fixture("bert-ts17-sdpa"))
-    stamp(ours, Provenance.of(fixture("bert-ts17-sdpa"), "fuse", None))
+    stamp(ours, Provenance.of(fixture("bert-ts17-sdpa"), "ab", "fuse", None))
     ours.save(top / "mixed" / "ours.onnx")
     write_tokenizer(top / "mixed")
     put(top / "alone" / "model.onnx", "bert-ts17-sdpa")

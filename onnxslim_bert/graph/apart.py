@@ -1,0 +1,57 @@
+"""Open a model that nothing has run yet in a process of its own: a graph can crash ONNX Runtime, and all with it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.sessions import open_session, run
+
+REFUSED, FINITE, BROKEN = 3, "finite", "broken"
+
+
+def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
+    """Whether the answers of the file at `path` are finite, on the CPU; without `feeds` it is opened and not run.
+
+    Raises ModelError when ONNX Runtime refuses the file, or ends with it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        row = Path(folder) / "row.npz"
+        np.savez(row, **feeds)  # type: ignore[arg-type]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            check=False,
+        )
+    if done.returncode == REFUSED:
+        raise ModelError(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise ModelError(f"{path}: ONNX Runtime ends with it (exit code {done.returncode}); nothing was written")
+    return done.stdout.strip() == FINITE
+
+
+def main(path: Path, row: Path) -> int:
+    """What the process does: it prints whether the answers are finite."""
+    try:
+        session = open_session(path)
+        feeds = dict(np.load(row))
+        answers = run(session, feeds) if feeds else []
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    finite = all(np.isfinite(values).all() for values in answers if values.dtype.kind == "f")
+    print(FINITE if finite else BROKEN)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,39 @@
+"""On what a written model is to run."""
+
+from dataclasses import dataclass
+
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.recipes.lowering import LOWERINGS
+from onnxslim_bert.targets.table import target_named
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a model runs.
+
+    target: a name in `targets.table.TARGETS`. seq: tokens in a row, for targets that take fixed shapes only; a file for
+    each of several. allow_fallback: accept nodes that the target's provider leaves to the CPU.
+
+    Raises ProviderError for an unknown target, PassError for a choice that would be ignored or is missing.
+    """
+
+    target: str = "cpu"
+    seq: tuple[int, ...] = ()
+    allow_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        target_named(self.target)
+        is_fixed = self.target != "cpu" and LOWERINGS[self.target].is_fixed
+        if self.seq and not is_fixed:
+            raise PassError(f"--seq does nothing for {self.target}, whose files take any length; leave it out")
+        if self.allow_fallback and self.target == "cpu":
+            raise PassError("--allow-fallback does nothing for cpu; leave it out")
+        if is_fixed and not self.seq:
+            raise PassError(f"{self.target} takes fixed shapes only: give the tokens in a row, like --seq 128")
+        if len(self.seq) > 1 and not LOWERINGS[self.target].shares_data:
+            raise PassError(
+                f"{self.target} takes no weights from outside a model's file, so that several lengths cannot share "
+                "them; give one --seq a file"
+            )
+        if len(set(self.seq)) < len(self.seq):
+            raise PassError("--seq names a length twice")

@@ -1,0 +1,145 @@
+"""The first step of a job: everything that can be refused before any work is done."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxslim_bert.calibration.datasets import Dataset, check_disjoint
+from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.errors import DataError, ModelError, OutputError, PassError
+from onnxslim_bert.graph.files import check_output, file_sha256, model_files
+from onnxslim_bert.job.data import Data, Sources
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.lengths import check_place
+from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
+from onnxslim_bert.job.rows import canonical_form, fitted
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.proof.comparison import task_metrics
+from onnxslim_bert.proof.documents import report_path
+from onnxslim_bert.proof.evaluate_once import evaluate_once
+from onnxslim_bert.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job whose files, rows and options fit each other.
+
+    sha256: of the source as it was read, external data included. model: as it was read. canonical: in canonical form;
+    None for a job without rows and times, whose recipe may be for graphs of any kind. working: with the tokenizer, and
+    no more tokens a row than the model has positions or the recipe fixes.
+    """
+
+    job: Job
+    sha256: str
+    model: Model
+    canonical: Model | None
+    data: Data
+    working: Working
+
+
+def load(job: Job) -> Loaded:
+    """Read what the job needs, and refuse what cannot end well.
+
+    Raises OutputError, DataError, ModelError or PassError: an output that is there, rows for both purposes, labels out
+    of range, a tokenizer that is larger than the model's vocabulary, a budget that nothing would be held against.
+    """
+    check_free(job)
+    if isinstance(job.data, Sources) and job.data.calibration is not None:
+        _check_used(job.recipe)
+    data, working = _read(job)
+    job.gate.check(data.evaluation)
+    if data.calibration is not None and data.evaluation is not None:
+        check_disjoint(data.calibration, data.evaluation)
+    if job.rewrite_tokenizer:
+        reader = working.tokenizer
+        inputs = [reader.file] if reader is not None and reader.file is not None else []
+        check_output(job.output.parent / TOKENIZER, overwrite=job.overwrite, inputs=inputs)
+    sha256 = source_sha256(job.source)
+    model, canonical = Model.load(job.source), None
+    if data.calibration is not None or data.evaluation is not None or job.times:
+        canonical = canonical_form(model)
+        longest = max(job.deployment.seq, default=job.recipe.shape[1] or working.max_length)
+        working = fitted(replace(working, max_length=min(working.max_length, longest)), canonical)
+    if data.calibration is None:
+        _check_missing(job.recipe, canonical or model)
+    if data.evaluation is not None:
+        check_labels(job.source, data.evaluation, working)
+    return Loaded(job, sha256, model, canonical, data, working)
+
+
+def source_sha256(source: Path) -> str:
+    """Of the file and its external data."""
+    return file_sha256(*model_files(source))
+
+
+def check_unchanged(loaded: Loaded) -> None:
+    """Raise ModelError when the source is no longer the file that was read."""
+    try:
+        unchanged = source_sha256(loaded.job.source) == loaded.sha256
+    except (ModelError, OSError):
+        unchanged = False
+    if not unchanged:
+        raise ModelError(f"{loaded.job.source} changed while it was worked on; nothing was written: run it again")
+
+
+def check_free(job: Job) -> None:
+    """Raise OutputError when what is to be written is there already unasked, or cannot be."""
+    beside = [report_path(job.output)] if job.report else []
+    if len(job.deployment.seq) < 2:
+        check_outputs(job.source, [job.output, *beside], overwrite=job.overwrite, in_place=job.in_place)
+        return
+    if job.in_place:
+        raise OutputError("several lengths make a folder of files, which cannot replace the model; give -o FOLDER")
+    check_place(job.output, job.overwrite)
+    for path in beside:
+        check_output(path, overwrite=job.overwrite, inputs=model_files(job.source))
+
+
+def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
+    """Raise OutputError when an output cannot be written, or holds the source's data and was not asked to go."""
+    files = model_files(source)
+    if len(set(outputs)) < len(outputs):
+        raise OutputError(f"{outputs[0]} is the name of its own report; give one that ends in .onnx")
+    for output in outputs:
+        replaces = in_place and output == source
+        check_output(output, overwrite=overwrite or replaces, inputs=files[1:] if replaces else files)
+
+
+def check_labels(source: Path, evaluation: Dataset, working: Working) -> None:
+    """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
+    first = evaluate_once(
+        working.cache,
+        source,
+        evaluation.take([0]),
+        working.tokenizer,
+        max_length=working.max_length,
+        threads=working.threads,
+    )
+    task_metrics(first, evaluation)
+
+
+def _read(job: Job) -> tuple[Data, Working]:
+    if isinstance(job.data, Data):
+        return job.data, job.working
+    data, tokenizer = job.data.read(job.source, job.working.seed)
+    return data, replace(job.working, tokenizer=tokenizer, inputs=job.data.inputs)
+
+
+def _check_used(recipe: Recipe) -> None:
+    """Raise DataError when no pass reads calibration rows."""
+    if not recipe.wants_calibration:
+        raise DataError(f"--calib does nothing: no pass of {recipe} reads calibration texts")
+
+
+def _check_missing(recipe: Recipe, model: Model) -> None:
+    """Raise DataError for the first pass that will want calibration rows, as far as that can be seen of `model`."""
+    for name in _calibrated(recipe, model):
+        raise DataError(f"{name} needs calibration data; name some with --calib")
+
+
+def _calibrated(recipe: Recipe, model: Model) -> Iterator[str]:
+    for step in recipe.steps:
+        with suppress(ModelError, PassError):  # a pass before it may bring the graph into the form that it needs
+            if step.action.measures or any(True for _ in step.action.wants(model)):
+                yield step.action.name

@@ -1,0 +1,107 @@
+"""The last step of a job: the result is held to its budgets, sealed, and gets its name; or nothing is written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.lengths import renew_manifest, take_place
+from onnxslim_bert.job.load import Loaded, check_unchanged
+from onnxslim_bert.job.make import Made
+from onnxslim_bert.job.measured import Answers, Asked, Measured, tokenizer_sha256
+from onnxslim_bert.job.prove import Proof
+from onnxslim_bert.job.report import Report
+from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
+from onnxslim_bert.job.seal import seal
+from onnxslim_bert.job.search.points import Found
+from onnxslim_bert.proof.documents import report_path, write_report
+from onnxslim_bert.proof.gates import Budgets, Verdict
+
+
+def publish(loaded: Loaded, made: Made, proof: Proof, found: Found | None) -> Report:
+    """Give what was made its name, and write the report beside it; neither when a budget is missed.
+
+    found: what a search measured on its way to the recipe. Raises ModelError when the source is no longer the file that
+    was read.
+    """
+    job, working = loaded.job, loaded.working
+    verdicts = _sealed(loaded, made, proof)
+    check_unchanged(loaded)
+    report = Report(
+        source=job.source,
+        output=job.output,
+        source_bytes=model_bytes(job.source),
+        output_bytes=nbytes(made.written),
+        provenance=made.provenance,
+        steps=made.steps,
+        methods=made.methods,
+        saturating=made.saturating,
+        placement=proof.placement,
+        unproven=proof.unproven,
+        proven_on=proof.proven_on,
+        comparison=proof.comparison,
+        worst=proof.worst,
+        latencies=proof.latencies,
+        buckets=made.lengths,
+        deployment=job.deployment,
+        max_length=made.max_length,
+        threads=working.threads,
+        seed=working.seed,
+        gate=job.gate,
+        verdicts=verdicts,
+        published=not job.gate.fails(verdicts),
+        found=found and replace(found, chosen=replace(found.chosen, file=job.output)),
+    )
+    if report.published:
+        _name(report, made, with_report=job.report)
+    return report
+
+
+def nbytes(written: Path) -> int:
+    """Of a file with its external data, or of a folder."""
+    return sum(path.stat().st_size for path in written.iterdir()) if written.is_dir() else model_bytes(written)
+
+
+def _sealed(loaded: Loaded, made: Made, proof: Proof) -> tuple[Verdict, ...]:
+    """The verdicts on the result, every file of which then says what was measured."""
+    job, working = loaded.job, loaded.working
+    answers = None if proof.comparison is None else Answers.of(proof.comparison, proof.proven_on)
+    measured = Measured(
+        schema=Measured.SCHEMA,
+        content_sha256="",
+        tokenizer_sha256=tokenizer_sha256(working.tokenizer),
+        own_tokenizer_sha256=tokenizer_sha256(made.tokenizer or working.tokenizer),
+        target=job.deployment.target,
+        allow_fallback=job.deployment.allow_fallback,
+        max_length=made.max_length,
+        threads=working.threads,
+        seed=working.seed,
+        asked=Asked.of(job.data, evaluated=answers is not None) if isinstance(job.data, Sources) else None,
+        budgets=job.gate.budgets,
+        strict=job.gate.strict,
+        outcomes={},
+        answers=answers,
+    )
+    unjudged = replace(measured, answers=None, budgets=Budgets(), strict=False)
+    for file in made.files[:-1]:
+        seal(file, unjudged)
+    shared = nbytes(made.written) - model_bytes(made.file)
+    verdicts = seal(made.file, measured, proof.comparison, proof.latencies, shared)
+    if made.lengths:
+        renew_manifest(made.written)
+    return verdicts
+
+
+def _name(report: Report, made: Made, *, with_report: bool) -> None:
+    """Move everything from the folder in which it was made to its place."""
+    folder = made.written.parent
+    if with_report:
+        path = report_path(made.written)
+        write_report(path, report)
+        path.replace(report_path(report.output))
+    if made.tokenizer is not None:
+        (folder / TOKENIZER).replace(report.output.parent / TOKENIZER)
+    if made.lengths:
+        take_place(made.written, report.output, folder / "replaced")
+    else:
+        made.written.replace(report.output)

@@ -1,0 +1,67 @@
+"""The parts of a report as people read them."""
+
+from collections.abc import Iterator, Sequence
+
+from onnxslim_bert.job.saturating import Saturating
+from onnxslim_bert.job.search.points import Found, Point
+from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.targets.placement import Placement
+
+HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")
+
+
+def where(placement: Placement | None, unproven: str) -> Iterator[str]:
+    """Where a model's nodes run, and what could not be shown of it."""
+    if placement:
+        yield placed(placement) + f" ({unproven})" * bool(unproven)
+    elif unproven:
+        yield f"not run: {unproven}"
+
+
+def placed(placement: Placement) -> str:
+    """How much of a model a provider takes, or is predicted to take."""
+    pieces = f"{placement.partitions} piece{'s' * (placement.partitions != 1)}"
+    verb = "would take" if placement.predicted else "takes"
+    return f"{placement.provider} {verb} {placement.taken} of {placement.total} nodes in {pieces}"
+
+
+def timed(latencies: Sequence[Latency]) -> Iterator[str]:
+    """How fast the result is against its source, where both were timed."""
+    for slow, fast in [latencies] if latencies else []:
+        gain = fast.speedup
+        yield (
+            f"latency, batch {fast.batch}, {fast.length} tokens: {slow.median_ms:.2f} ms -> {fast.median_ms:.2f} ms, "
+            f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
+        )
+
+
+def saturation(found: Saturating | None) -> Iterator[str]:
+    """What CPUs without VNNI lose, where they may."""
+    if found and found.layers:
+        yield (
+            f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
+            f"{found.loss:.1%} ({found.worst}); --reduce-range avoids it"
+        )
+
+
+def searched(found: Found) -> Iterator[str]:
+    """Every model of a search, slowest first, and the recipe that makes each; an arrow at the one that was written."""
+    rows = [HEADER, *(_row(number, point, found) for number, point in enumerate(found.frontier, start=1))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
+    for number, point in enumerate(found.frontier, start=1):
+        yield f'{number}: -p "{point.recipe}"'
+
+
+def _row(number: int, point: Point, found: Found) -> tuple[str, ...]:
+    taken = "->" if point.recipe == found.chosen.recipe else "  "
+    return (
+        f"{taken} {number}",
+        f"{point.speedup:.2f}x",
+        f"{point.nbytes / 1e6:.1f} MB",
+        f"{point.damage:.3f}",
+        f"{point.predicted:.3f}",
+        f"{point.drop:.2f}",
+    )

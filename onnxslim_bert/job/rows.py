@@ -1,0 +1,125 @@
+"""Rows as a model takes them: batches to calibrate on, trials for passes, a watch over their damage."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.datasets import Dataset, holdout
+from onnxslim_bert.calibration.feeding import roles_for
+from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
+from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.job.data import Data
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.positions import most_tokens
+from onnxslim_bert.recipes.int8 import CANONICAL
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.rewriting.trials import Trials
+
+CALIBRATION_BATCH = 16
+FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
+HELD_BACK = 0.125  # of the calibration rows: choices are judged on them
+WATCHED = 32  # rows on which the damage of each step is seen
+
+Shape = tuple[int | None, int | None]  # batch and length; None is any
+ANY_SHAPE: Shape = (None, None)
+
+
+def canonical_form(model: Model) -> Model:
+    """A copy of `model` in which the encoder is found, and which answers alike."""
+    copy = model.clone()
+    run_recipe(copy, Recipe.parse(CANONICAL))
+    return copy
+
+
+def fixed_shape(model: Model) -> Shape:
+    """The batch and the length that the graph's inputs fix; None where they are open."""
+    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)
+
+
+def fitting_length(model: Model, max_length: int) -> int:
+    """`max_length`, or as many tokens a row as the graph's fixed length or its positions serve.
+
+    model: canonical. Raises ModelError for a graph in which no encoder is found.
+    """
+    return min(max_length, fixed_shape(model)[1] or most_tokens(model) or max_length)
+
+
+def fitted(working: Working, canonical: Model) -> Working:
+    """`working` with no more tokens a row than the model serves.
+
+    Raises DataError when the tokenizer has tokens that the word embedding has no row for, ModelError where no encoder
+    is found.
+    """
+    if working.tokenizer is not None:
+        working.tokenizer.check_fits(word_rows(canonical))
+    return replace(working, max_length=fitting_length(canonical, working.max_length))
+
+
+def word_rows(model: Model) -> int | None:
+    """Ids that the word embedding takes; None when it was not found."""
+    return model.encoder.embeddings.vocabulary
+
+
+def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, shape: Shape = ANY_SHAPE) -> Trials:
+    """Trials on the calibration rows of what is made of a model. Raises DataError when there are too few rows.
+
+    canonical: the model in its canonical form, which answers rightly. split: choices are judged on rows of their own,
+    where there are enough. shape: the batch and the length that the model is to have later.
+    """
+    assert data.calibration is not None
+    fitting = held_back = data.calibration
+    if split and len(fitting) >= FEWEST_TO_SPLIT:
+        fitting, held_back = holdout(fitting, HELD_BACK, working.seed)
+    batches = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
+    reader = working.tokenizer
+    return Trials(
+        canonical.clone(),
+        *batches,
+        protected_ids=protected_ids(reader.file) if reader is not None and reader.file else frozenset(),
+        corpus_counts=count_tokens(data.corpus, reader) if data.corpus is not None and reader is not None else None,
+        threads=working.threads,
+        cache=working.cache,
+        progress=working.progress,
+    )
+
+
+def make_watch(source: Model, canonical: Model, data: Data, working: Working, shape: Shape = ANY_SHAPE) -> Watch | None:
+    """A watch over what is made of `source`, on a few of the rows that trials hold back of calibration.
+
+    Without calibration, on evaluation rows. None without rows, or with fewer than the batch that the graph fixes.
+    shape: as for trials.
+    """
+    dataset = data.calibration if data.calibration is not None else data.evaluation
+    if dataset is None:
+        return None
+    if dataset is data.calibration and len(dataset) >= FEWEST_TO_SPLIT:
+        dataset = holdout(dataset, HELD_BACK, working.seed)[1]
+    least = fixed_shape(canonical)[0] or shape[0] or 1
+    if len(dataset) < least:
+        return None
+    few = dataset.take(range(min(len(dataset), max(WATCHED, least))))
+    return Watch(source, calibration_batches(canonical, few, working, shape), threads=working.threads)
+
+
+def calibration_batches(model: Model, dataset: Dataset, working: Working, shape: Shape = ANY_SHAPE) -> Batches:
+    """`dataset` as the model's inputs, in the batch size and length that its graph fixes or `shape` will, if any."""
+    rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
+    if rows:  # no batch may be smaller
+        dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
+    if not len(dataset):
+        raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
+    return Batches(
+        dataset,
+        working.tokenizer,
+        {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
+        roles_for(model, dataset, working.tokenizer),
+        batch_size=rows or CALIBRATION_BATCH,
+        max_length=min(working.max_length, length or working.max_length),
+        fixed_length=length,
+        vocab_rows=word_rows(model),
+    )
