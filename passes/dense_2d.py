@@ -30,6 +30,9 @@ class Dense2d(Pass):
     """
 
     name: ClassVar[str] = "dense-2d"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
+    ends_encoder: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         if not all(has_fixed_shape(tensor) for tensor in model.graph.inputs):

@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model.layer_sets import check_layers, read_layers
+from onnxslim_bert.model.layer_sets import check_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.spans import find_spans, remove_layer
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.options import check_each_once, write_option
 from onnxslim_bert.rewriting.pruning.bridge import bridge_gap, can_bridge, fit_bridges
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -35,26 +36,28 @@ class DropLayers(Pass):
 
     name: ClassVar[str] = "drop-layers"
     drop: int = 1
-    layers: str = ""
+    layers: tuple[int, ...] = ()
     refit: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.drop < 1:
             raise PassError(f"drop-layers: drop={self.drop} removes nothing; needed a number from 1")
         if self.layers and self.drop != 1:
-            raise PassError(f"drop-layers: layers={self.layers} says how many layers go; leave drop={self.drop} out")
-        self._named()  # numbers, or a PassError
+            given = f"drop-layers: layers={write_option(self.layers)}"
+            raise PassError(f"{given} says how many layers go; leave drop={self.drop} out")
+        check_each_once(self.name, "layers", self.layers)
 
     @property
     def measures(self) -> bool:
         return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        numbers, named = list(range(len(model.encoder.layers))), self._named()
+        numbers, named = list(range(len(model.encoder.layers))), self.layers
         drop = len(named) or self.drop
         if drop >= len(numbers):
             raise PassError(f"drop-layers: {drop} layers less leave none: the encoder has {len(numbers)}")
-        check_layers(f"drop-layers: layers={self.layers}", named, len(numbers))
+        check_layers(f"drop-layers: layers={write_option(named)}", named, len(numbers))
         check_float32(model)
         total, removed, errors, rounds = len(numbers), list[int](), dict[int, float](), list[dict[int, float]]()
         for done in range(drop):
@@ -70,9 +73,6 @@ class DropLayers(Pass):
         which = ", ".join(map(str, removed))
         note = f"layer{'s' * (len(removed) > 1)} {which} of {total} removed; the answers change by {best.damage:.1%}"
         return Change(len(removed), note, {"removed": removed, "damages": rounds, "errors": errors})
-
-    def _named(self) -> list[int]:
-        return read_layers(f"drop-layers: layers={self.layers}", self.layers, like="4/1")
 
 
 @dataclass(frozen=True)

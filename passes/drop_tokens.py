@@ -16,6 +16,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.selection import find_selection
 from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.marks import UNPADDED
 from onnxslim_bert.rewriting.tokens.kept_tokens import KeptTokens, residual_sum
 
 
@@ -42,6 +43,7 @@ class DropTokens(Pass):
     at_least: int = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.keep <= 1:
             raise PassError(f"drop-tokens: keep={self.keep} is not in (0, 1]")
         for option, least in (("after", 0), ("steps", 1), ("at_least", 2)):
@@ -80,7 +82,7 @@ def kept_counts(longest: int, share: float, at_least: int) -> Array:
 def why_not(model: Model, first: int) -> str:
     """Why layer `first` and those behind it cannot drop tokens; empty when they can."""
     encoder, tensors = model.encoder, model.graph.tensors()
-    if any(name.startswith("unpad/") for name in tensors):
+    if UNPADDED.is_in(model.graph):
         return "the model is unpadded, and a batch is no longer rows of tokens; drop tokens before `unpad`"
     if encoder.embeddings.position is None:
         return "no table of positions says how long a text can be"

@@ -44,6 +44,7 @@ class FactorizeEmbedding(Pass):
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = {name: x for name in ("rank", "energy", "size") if (x := getattr(self, name)) != UNSET}
         if len(given) > 1:
             raise PassError(f"factorize-embedding: {' and '.join(given)} are given; give one of rank, energy and size")

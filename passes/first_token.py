@@ -25,6 +25,7 @@ class FirstToken(Pass):
     """
 
     name: ClassVar[str] = "first-token"
+    exact: ClassVar[float | None] = 1e-5
 
     def apply(self, model: Model, ctx: Context) -> Change:
         last = model.encoder.layers[-1]

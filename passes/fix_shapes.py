@@ -34,8 +34,15 @@ class FixShapes(Pass):
     """
 
     name: ClassVar[str] = "fix-shapes"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
     batch: int = 1
     seq: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.batch, self.seq) < 1:
+            raise PassError(f"fix-shapes: batch={self.batch}, seq={self.seq}; both are at least 1")
 
     @property
     def shape(self) -> tuple[int | None, int | None]:
@@ -46,8 +53,6 @@ class FixShapes(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         fixed = [self.batch, self.seq]
-        if min(fixed) < 1:
-            raise PassError(f"fix-shapes: batch={self.batch}, seq={self.seq}; both are at least 1")
         for tensor in model.graph.inputs:
             check_input(tensor, fixed)
         check_positions(model, self.seq)

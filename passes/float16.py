@@ -7,9 +7,16 @@ import numpy as np
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
+INTEGERS = frozenset(
+    [
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulIntegerToFloat"),
+        *("QAttention", "DynamicQuantizeMatMul", "MatMulNBits", "GatherBlockQuantized"),
+    ]
+)
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -25,6 +32,8 @@ class Float16(Pass):
     name: ClassVar[str] = "float16"
 
     def apply(self, model: Model, ctx: Context) -> Change:
+        if node := next((node for node in model.graph.nodes if node.op in INTEGERS), None):
+            raise PassError(f"float16: node {node.name!r} ({node.op}) is quantized; start from the float32 model")
         before = sum(c.values.dtype == np.float32 for c in model.constants().values())
         if not before:
             return Change(0, "no float32 constants are left")

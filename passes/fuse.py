@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.gelu_form import fuse_gelus
@@ -11,8 +10,6 @@ from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import Style, emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-
-STYLES: tuple[Style, ...] = ("contrib", "standard")
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,14 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
+    exact: ClassVar[float | None] = 1e-5
     style: Style = "contrib"
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        style = next((style for style in STYLES if style == self.style), None)
-        if style is None:
-            raise PassError(f"fuse: style {self.style!r} is not one of {', '.join(STYLES)}")
         before = len(model.graph.nodes)
         norms = fuse_norms(model)
-        gelus = fuse_gelus(model, style)
-        attentions, reasons = fuse_attention(model, style)
+        gelus = fuse_gelus(model, self.style)
+        attentions, reasons = fuse_attention(model, self.style)
         sums = part_residual_sums(model)
         note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums; "
         note += f"{before} nodes became {len(model.graph.nodes)}" + "".join(f"; left as it is: {r}" for r in reasons)

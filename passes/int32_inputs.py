@@ -21,6 +21,8 @@ class Int32Inputs(Pass):
     """
 
     name: ClassVar[str] = "int32-inputs"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         wide = [tensor for tensor in model.graph.inputs if tensor.dtype == np.int64]

@@ -27,6 +27,8 @@ class LookupPositions(Pass):
     """
 
     name: ClassVar[str] = "lookup-positions"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         counted = [node for node in model.graph.nodes if table_of(node) is not None and _counts(node)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class LowRank(Pass):
     pays: float = 0.75
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep != UNSET and self.rank != UNSET:
             raise PassError("low-rank: keep and rank are given; give one of them")
         for name in ("keep", "rank"):
@@ -61,8 +62,6 @@ class LowRank(Pass):
                 raise PassError(f"low-rank: {name}={value} is not in (0, 1]")
         if self.pays <= 0:
             raise PassError(f"low-rank: pays={self.pays} is not above 0")
-        if self.roles not in get_args(Roles):
-            raise PassError(f"low-rank: roles {self.roles!r} is not one of {', '.join(get_args(Roles))}")
 
     def wants(self, model: Model) -> Iterable[Want]:
         return [want for group in self._groups(model) for want in _wants(group)]

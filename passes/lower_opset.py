@@ -26,7 +26,14 @@ class LowerOpset(Pass):
     """
 
     name: ClassVar[str] = "lower-opset"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
     opset: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.opset <= onnx.defs.onnx_opset_version():
+            raise PassError(f"lower-opset: opset={self.opset} is not one of 1 to {onnx.defs.onnx_opset_version()}")
 
     def apply(self, model: Model, ctx: Context) -> Change:
         before = model.graph.opset

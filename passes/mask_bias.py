@@ -35,11 +35,15 @@ class MaskBias(Pass):
     """
 
     name: ClassVar[str] = "mask-bias"
+    exact: ClassVar[float | None] = 1e-5
     value: float = -1e4
 
-    def apply(self, model: Model, ctx: Context) -> Change:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.value >= 0:
             raise PassError(f"mask-bias: value={self.value:g}; a value below 0 was needed to hide a key")
+
+    def apply(self, model: Model, ctx: Context) -> Change:
         layers = model.encoder.layers
         reasons = [f"; layer {layer.index} stays as it is: {layer.reason}" for layer in layers if layer.form is None]
         masked = [layer for layer in layers if layer.form is not None and layer.form.mask]

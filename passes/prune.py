@@ -7,6 +7,7 @@ from typing import ClassVar
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.options import write_option
 from onnxslim_bert.rewriting.pruning.prune import prune
 from onnxslim_bert.rewriting.pruning.sensitivity import measure
 from onnxslim_bert.rewriting.pruning.sites import Kind, Site, find_sites
@@ -26,8 +27,15 @@ class Prune(Pass):
     """
 
     name: ClassVar[str] = "prune"
-    heads: str = ""
-    neurons: str = ""
+    heads: tuple[int, ...] = ()
+    neurons: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind, widths in self._widths().items():
+            if min(widths) < 1:
+                found = f"prune: {kind}={write_option(widths)}"
+                raise PassError(f"{found} needed whole numbers from 1, one a layer, like 12/9/9")
 
     @property
     def measures(self) -> bool:
@@ -36,34 +44,23 @@ class Prune(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         wanted = [
             (site, count)
-            for kind, text in self._texts().items()
-            for site, count in _matched(find_sites(model, kind), read_widths(kind, text), kind)
+            for kind, widths in self._widths().items()
+            for site, count in _matched(find_sites(model, kind), widths, kind)
             if count < site.units
         ]
         if not wanted:
-            return Change(0, "every layer has these widths already" if self._texts() else "no widths given")
+            return Change(0, "every layer has these widths already" if self._widths() else "no widths given")
         sites, counts = [site for site, _ in wanted], [count for _, count in wanted]
         found = measure(model, sites, [[] for _ in sites], ctx.trials)
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
         errors = prune(model, sites, kept, ctx.trials)
-        removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in self._texts()}
+        removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in self._widths()}
         note = ", ".join(f"{count} {kind}" for kind, count in removed.items() if count)
         return Change(sum(removed.values()), f"{note} removed", {"errors": errors})
 
-    def _texts(self) -> dict[Kind, str]:
-        texts: dict[Kind, str] = {"heads": self.heads, "neurons": self.neurons}
-        return {kind: text for kind, text in texts.items() if text}
-
-
-def read_widths(name: str, text: str) -> list[int]:
-    """The numbers in a text like 12/9/9. Raises PassError."""
-    try:
-        widths = [int(part) for part in text.split("/")]
-    except ValueError:
-        widths = [0]
-    if min(widths) < 1:
-        raise PassError(f"prune: {name}={text} needed whole numbers from 1, one a layer, like 12/9/9")
-    return widths
+    def _widths(self) -> dict[Kind, tuple[int, ...]]:
+        given: dict[Kind, tuple[int, ...]] = {"heads": self.heads, "neurons": self.neurons}
+        return {kind: widths for kind, widths in given.items() if widths}
 
 
 def _matched(sites: Sequence[Site], widths: Sequence[int], kind: Kind) -> list[tuple[Site, int]]:

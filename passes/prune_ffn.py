@@ -35,6 +35,7 @@ class PruneFfn(Pass):
     rounds: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_keep(self.name, self.keep)
         check_rounds(self.name, self.rounds)
 

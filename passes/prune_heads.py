@@ -33,6 +33,7 @@ class PruneHeads(Pass):
     rounds: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_keep(self.name, self.keep)
         check_rounds(self.name, self.rounds)
 

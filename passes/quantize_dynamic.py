@@ -6,7 +6,7 @@ from typing import ClassVar
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, format_of, quantize_tables
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class QuantizeDynamic(Pass):
     embeddings: bool = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        writer = Int8Writer(model, format_of(self.format))
+        writer = Int8Writer(model, self.format)
         linears = dense_layers(model)
         for linear in linears:
             writer.dynamic(linear)

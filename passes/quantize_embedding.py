@@ -35,6 +35,7 @@ class QuantizeEmbedding(Pass):
     block: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bits not in PLANES:
             raise PassError(f"quantize-embedding: bits={self.bits} is not one of {', '.join(map(str, PLANES))}")
         if self.block < 8 or self.block % 8:

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.dense import dense_layers
-from onnxslim_bert.model.layer_sets import read_float_layers
+from onnxslim_bert.model.layer_sets import check_layers, check_together
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.best_method import method_damages
-from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, format_of, quantize_tables
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables
 from onnxslim_bert.rewriting.int8.quantizers import activation_quantizer, mean_rounding
+from onnxslim_bert.rewriting.options import check_each_once, write_option
 
 Choice = Literal[Method, "best"]
 
@@ -45,7 +46,11 @@ class QuantizeStatic(Pass):
     correct_bias: bool = True
     embeddings: bool = True
     reduce_range: bool = False
-    float_layers: str = ""
+    float_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_each_once(self.name, "float_layers", self.float_layers)
 
     @property
     def measures(self) -> bool:
@@ -62,7 +67,7 @@ class QuantizeStatic(Pass):
             best, damages = self.best(model, ctx)
             return replace(best.apply(model, ctx), details={"methods": damages}, ran=str(best))
         (method,) = self._methods()
-        writer = Int8Writer(model, format_of(self.format), reduce_range=self.reduce_range)
+        writer = Int8Writer(model, self.format, reduce_range=self.reduce_range)
         linears = self._linears(model)
         for linear in linears:
             spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
@@ -77,27 +82,28 @@ class QuantizeStatic(Pass):
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
         note = f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
-        left = f"; float32: layers {self.float_layers}" if self.float_layers else ""
+        left = f"; float32: layers {write_option(self.float_layers)}" if self.float_layers else ""
         return Change(len(linears) + tables, note + left)
 
     def best(self, model: Model, ctx: Context) -> "tuple[QuantizeStatic, dict[str, float]]":
         """The same pass with the method of least damage, and the damage of each method."""
-        choices = {method: replace(self, method=method) for method in METHODS}
+        choices: dict[str, QuantizeStatic] = {method: replace(self, method=method) for method in METHODS}
         compared = {name: replace(choice, embeddings=False) for name, choice in choices.items()}  # tables: all alike
         damages = method_damages(model, compared, ctx.trials, ctx.stats)
         return choices[min(METHODS, key=lambda method: damages[method])], damages
 
     def _linears(self, model: Model) -> list[Linear]:
         """What is quantized."""
-        layers = [model.encoder.layers[index] for index in read_float_layers(model, self.float_layers)]
+        option = f"quantize-static: float-layers={write_option(self.float_layers)}"
+        check_layers(option, self.float_layers, len(model.encoder.layers))
+        check_together(option, self.float_layers, model)
+        layers = [model.encoder.layers[index] for index in self.float_layers]
         left = {matrix.node for layer in layers for linear in layer.linears.values() for matrix in linear.matrices}
         linears = [linear for linear in dense_layers(model) if linear.node not in left]
         if not linears:
-            raise PassError(f"quantize-static: float-layers={self.float_layers} leaves nothing to quantize")
+            raise PassError(f"{option} leaves nothing to quantize")
         return linears
 
     def _methods(self) -> tuple[Method, ...]:
         """The range method; all of them, where the best is to be found."""
-        if self.method not in get_args(Choice):
-            raise PassError(f"quantize-static: method {self.method!r} is not one of {', '.join(get_args(Choice))}")
         return tuple(method for method in METHODS if self.method in (method, "best"))

@@ -44,17 +44,22 @@ class ShareWeights(Pass):
     """
 
     name: ClassVar[str] = "share-weights"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
     groups: int = 0
     roles: Literal["all", "attention", "ffn"] = "all"
     ridge: float = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.groups < 0:
             raise PassError(f"share-weights: groups={self.groups} is negative; 0 is the exact part alone")
-        if self.roles not in ROLES:
-            raise PassError(f"share-weights: roles={self.roles!r} is not one of {', '.join(ROLES)}")
         if not self.ridge > 0:
             raise PassError(f"share-weights: ridge={self.ridge} is not above 0")
+
+    @property
+    def tolerance(self) -> float | None:
+        return None if self.groups else self.exact
 
     @property
     def measures(self) -> bool:

@@ -25,6 +25,8 @@ class SkipMask(Pass):
     """
 
     name: ClassVar[str] = "skip-mask"
+    exact: ClassVar[float | None] = 1e-5
+    empty_rows: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         nodes = [node for node in model.graph.nodes if node.op == "MultiHeadAttention"]

@@ -11,12 +11,14 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.graph.probe import nodes_between, producer, subgraph_nodes
 from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.error import choose_scales
+from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,24 @@ class Smooth(Pass):
     """
 
     name: ClassVar[str] = "smooth"
+    exact: ClassVar[float | None] = 1e-4
+    empty_rows: ClassVar[bool] = True
     gain: float = 0.6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.gain <= 1:
             raise PassError(f"smooth: gain={self.gain} is not in (0, 1]")
 
     def wants(self, model: Model) -> Iterable[Want]:
-        sources = dict.fromkeys(linear.source for linear in _unclipped(model))
+        sources = dict.fromkeys(linear.source for linear in _whole(model))
         return [Want(source, kind) for source in sources for kind in ("sample", "channel-range")]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         details: dict[str, float] = {}
         muls = 0
         build = Builder(model.graph, "smooth")
-        for sites in group_sites(_unclipped(model)):
+        for sites in group_sites(_whole(model)):
             weights = [_matrix(model, linear) for linear in _distinct(sites)]
             rows = np.concatenate([ctx.stats[Want(site[0].source, "sample")] for site in sites])
             ranges = [ctx.stats[Want(site[0].source, "channel-range")] for site in sites]
@@ -76,11 +81,10 @@ class Smooth(Pass):
         return Change(len(details), f"{len(details)} inputs smoothed, {muls} of them by a Mul", details)
 
 
-def _unclipped(model: Model) -> list[Linear]:
+def _whole(model: Model) -> list[Linear]:
     """The layers whose outliers were not split off already."""
     tensors = model.graph.tensors()
-    above = [(linear, producer(tensors[linear.source])) for linear in dense_layers(model)]
-    return [linear for linear, node in above if node is None or node.op != "Clip"]
+    return [linear for linear in dense_layers(model) if not SPLIT_OUTLIERS.is_above(tensors[linear.source])]
 
 
 def _distinct(sites: Sequence[Sequence[Linear]]) -> list[Linear]:
@@ -101,7 +105,7 @@ def _homes(model: Model, sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Nod
 def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
     """Value's weight and bias, when `source` is what attention makes of it: attention keeps channels apart."""
     layers = [layer for layer in model.encoder.layers if layer.context == source and layer.form is not None]
-    if not layers:
+    if not layers or not _only_mixed(model, layers[0]):
         return []
     nodes = {node.name: node for node in model.graph.nodes}
     value = layers[0].value
@@ -110,6 +114,15 @@ def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
         adder = model.graph.tensors()[value.result].inputs[0]
         places.append((adder, next(i for i, t in enumerate(adder.inputs) if t.name == value.bias)))
     return [] if value.trans_b else places
+
+
+def _only_mixed(model: Model, layer: Layer) -> bool:
+    """Whether attention alone reads the layer's values; `drop-tokens` reads their lengths too."""
+    tensors = model.graph.tensors()
+    roles = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
+    attention = nodes_between(roles, tensors[layer.context])
+    inside = {id(inner) for node in attention for inner in (node, *subgraph_nodes(node))}
+    return all(id(reader) in inside for reader in roles[2].outputs)
 
 
 def _norm_home(model: Model, site: Sequence[Linear]) -> list[tuple[gs.Node, int]]:

@@ -15,6 +15,7 @@ from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.error import choose_scales, product_error
+from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
 
 COUNTS = (1, 2, 4, 8, 16)
 FARTHEST = 1.5  # times the other channels' range that the largest must reach to be an outlier
@@ -41,6 +42,7 @@ class SplitOutliers(Pass):
     gain: float = 0.7
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.gain <= 1:
             raise PassError(f"split-outliers: gain={self.gain} is not in (0, 1]")
 
@@ -49,7 +51,7 @@ class SplitOutliers(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         details: dict[str, int] = {}
-        build = Builder(model.graph, "outliers")
+        build = SPLIT_OUTLIERS.builder(model.graph)
         for linear in _alone(model):
             rows, spanned = (ctx.stats[Want(linear.source, kind)] for kind in ("sample", "channel-range"))
             outliers = choose_outliers(rows, spanned, model.array(linear.weight), self.gain)

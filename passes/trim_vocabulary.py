@@ -37,6 +37,7 @@ class TrimVocabulary(Pass):
     min_count: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option in ("tokens", "min_count"):
             if getattr(self, option) < 0:
                 raise PassError(f"trim-vocabulary: {option}={getattr(self, option)} is negative; give 0 or more")

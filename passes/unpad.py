@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.graph.probe import constant, nodes_between, producer, read_by, subgraph_nodes
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.selection import find_selection
 from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.marks import UNPADDED
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Unpad(Pass):
     """
 
     name: ClassVar[str] = "unpad"
+    exact: ClassVar[float | None] = 1e-5
 
     def apply(self, model: Model, ctx: Context) -> Change:
         reason = _why_not(model)
@@ -38,8 +39,10 @@ class Unpad(Pass):
 
 def _why_not(model: Model) -> str:
     encoder = model.encoder
-    if any(t.name.startswith("unpad/") for t in model.graph.tensors().values()):
+    if UNPADDED.is_in(model.graph):
         return "the model is unpadded already"
+    if any(isinstance(length, int) for tensor in model.graph.inputs for length in tensor.shape or ()):
+        return "the inputs have fixed shapes, and without padding shapes depend on the rows; unpad before `fix-shapes`"
     if any(node.op == "DynamicQuantizeLinear" for node in model.graph.nodes):
         return "activation ranges are found at run time, and without padding they are others; unpad before quantizing"
     for layer in encoder.layers:
@@ -59,7 +62,7 @@ class _Unpadder:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.graph = model.graph
-        self.build = Builder(model.graph, "unpad")
+        self.build = UNPADDED.builder(model.graph)
         self.packed: dict[int, gs.Tensor] = {}  # by the id of a tensor, its [tokens, width] form
         self.padded: dict[int, gs.Tensor] = {}  # by the id of a packed tensor, its [batch, seq, width] form
         self.tokens, self.places, self.shape = self._index(model.graph.tensors()[model.encoder.mask])
@@ -79,7 +82,7 @@ class _Unpadder:
         self.model.changed()
 
     def _follow(self, node: gs.Node) -> None:
-        read = [t for t in node.inputs if id(t) in self.packed]
+        read = [t for t in read_by(node) if id(t) in self.packed]
         if not read:
             return
         rest = [t for t in node.inputs if id(t) not in self.packed and not t.is_empty() and not _is_constant(t)]
@@ -89,9 +92,10 @@ class _Unpadder:
             for tensor in node.outputs:
                 self.packed[id(tensor)] = tensor
             return
-        for i, tensor in enumerate(list(node.inputs)):
-            if self.packed.get(id(tensor)) is tensor:  # an attention, or the selection of position 0
-                node.inputs[i] = self._pad(tensor)
+        for reader in (node, *subgraph_nodes(node)):  # an attention, or the selection of position 0
+            for i, tensor in enumerate(list(reader.inputs)):
+                if self.packed.get(id(tensor)) is tensor:
+                    reader.inputs[i] = self._pad(tensor)
 
     def _index(self, mask: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
         """tokens [tokens]: flat positions kept; places [batch * seq]: each position's token; [batch, seq, -1]."""

@@ -21,7 +21,7 @@ def passes(name: str | None) -> None:
     """
     from onnxslim_bert.errors import PassError
     from onnxslim_bert.passes import PASSES
-    from onnxslim_bert.recipes.recipe import nearest
+    from onnxslim_bert.rewriting.options import nearest, write_option
 
     if name is None:
         for known, kind in PASSES.items():
@@ -32,4 +32,4 @@ def passes(name: str | None) -> None:
     echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
     options = dataclasses.fields(PASSES[name])  # type: ignore[arg-type]
     if options:
-        echo("\nDefaults: " + ", ".join(f"{option.name}={option.default}" for option in options))
+        echo("\nDefaults: " + ", ".join(f"{option.name}={write_option(option.default)}" for option in options))

@@ -28,11 +28,16 @@ def constant(tensor: gs.Tensor) -> Array | None:
 
 def read_by(node: gs.Node) -> list[gs.Tensor]:
     """The tensors that `node` reads, those that its subgraphs read from the graph around it included."""
-    subgraphs = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
-    inner = [other for graph in subgraphs for other in graph.nodes]
+    inner = subgraph_nodes(node)
     written = {id(tensor) for other in inner for tensor in other.outputs}
     captured = [tensor for other in inner for tensor in read_by(other) if id(tensor) not in written]
     return [*node.inputs, *captured]
+
+
+def subgraph_nodes(node: gs.Node) -> list[gs.Node]:
+    """The nodes of the subgraphs of `node`, as the branches of an If; not those of subgraphs within."""
+    subgraphs = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+    return [inner for graph in subgraphs for inner in graph.nodes]
 
 
 def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:

@@ -19,6 +19,7 @@ from onnxslim_bert.job.rows import fixed_shape, make_trials, make_watch
 from onnxslim_bert.job.saturating import Saturating, saturation_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import Done, record, run_step
@@ -93,11 +94,13 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     if canonical is not None and job.damages:
         watch = make_watch(loaded.model, canonical, data, loaded.working, shape)
     known: dict[Want, Any] = {}
+    promises = Promises(threads=loaded.working.threads)
     steps: list[Done] = []
     for step in recipe.steps:
-        steps.append(run_step(model, step, trials, known, allow_noop=job.allow_noop, watch=watch))
+        steps.append(run_step(model, step, trials, known, allow_noop=job.allow_noop, watch=watch, promises=promises))
         if saturating is None and trials is not None and job.deployment.target == "cpu":
             saturating = saturation_of(model, trials)
+    promises.settle()
     if job.deployment.target != "cpu":
         renew_shapes(model)
     provenance = Provenance.of(job.source, loaded.sha256, _ran(steps), data.calibration, data.corpus)

@@ -1,4 +1,4 @@
-"""Which encoder layers stay float32 while the others are quantized."""
+"""Sets of encoder layers: those that an option names, and those that share matrices."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,12 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.onnx_model import Model
 
 
-def read_float_layers(model: Model, text: str) -> list[int]:
-    """The layers of `model` that `text` names, as 0/5. Raises PassError.
-
-    Layers that share a matrix stay float32 together or not at all: it is stored once.
-    """
-    option = f"quantize-static: float-layers={text}"
-    named = read_layers(option, text, like="0/5")
-    check_layers(option, named, len(model.encoder.layers))
+def check_together(option: str, named: Sequence[int], model: Model) -> None:
+    """Raise PassError when some of the layers that share a matrix are named and others are not: it is stored once."""
     for group in layer_groups(model) if named else []:
         if 0 < len({*group} & {*named}) < len(group):
             together = ", ".join(map(str, group))
             raise PassError(f"{option}: layers {together} share their matrices; name all of them or none")
-    return named
 
 
 def layer_groups(model: Model) -> list[tuple[int, ...]]:
@@ -26,17 +19,6 @@ def layer_groups(model: Model) -> list[tuple[int, ...]]:
     layers = model.encoder.layers
     weights = [{m.weight for linear in layer.linears.values() for m in linear.matrices} for layer in layers]
     return [tuple(layers[i].index for i in group) for group in sharing_groups(weights)]
-
-
-def read_layers(option: str, text: str, like: str) -> list[int]:
-    """The numbers in `text`, each once; none when it is empty. Raises PassError that begins with `option`."""
-    try:
-        named = [int(part) for part in text.split("/")] if text else []
-    except ValueError:
-        raise PassError(f"{option} needed whole numbers, like {like}") from None
-    if len({*named}) < len(named):
-        raise PassError(f"{option} names a layer twice")
-    return named
 
 
 def check_layers(option: str, named: Sequence[int], count: int) -> None:

@@ -1,16 +1,13 @@
 """A recipe is a sequence of passes with their options, written as text."""
 
-import dataclasses
-import difflib
-import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.rewriting.contract import Pass
+from onnxslim_bert.rewriting.options import nearest, read_option, types_of
 
 STEP = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(\?)?\s*")
 
@@ -87,45 +84,16 @@ def _pass(name: str, options: str) -> Pass:
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
     kind = PASSES[name]
-    fields = {f.name: get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    types = types_of(kind)
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         key = key.replace("-", "_")
         if not equals:
             raise PassError(f"{name}: option {item!r} has no value; write {item}=VALUE")
-        if key not in fields:
-            raise PassError(f"{name} has no option {key!r}{nearest(key, fields)}")
+        if key not in types:
+            raise PassError(f"{name} has no option {key!r}{nearest(key, types)}")
         if key in values:
             raise PassError(f"{name}: {key} is given twice")
-        values[key] = _value(name, key, value, fields[key])
+        values[key] = read_option(name, key, value, types[key])
     return kind(**values)
-
-
-def _value(name: str, key: str, text: str, kind: Any) -> bool | float | str:
-    """`text` as the type of the option: bool, int, float, any string or a Literal of strings."""
-    given = f"{name}: {key}={text!r}"
-    if kind is str:
-        return text
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise PassError(f"{given} is neither true nor false")
-        return text.lower() == "true"
-    if kind in (int, float):
-        try:
-            number: float = kind(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise PassError(f"{given} is not a {'whole ' * (kind is int)}number")
-        return number
-    choices = get_args(kind)
-    if text not in choices:
-        raise PassError(f"{given} is not one of {', '.join(choices)}{nearest(text, choices)}")
-    return text
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean ...?" for the known name most like `name`, or nothing."""
-    close = difflib.get_close_matches(name.lower(), list(known), 1, 0.5)
-    return f", did you mean {close[0]!r}?" if close else ""

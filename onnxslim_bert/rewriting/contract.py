@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.rewriting.options import check_options, dashed, write_option
 
 if TYPE_CHECKING:
     from onnxslim_bert.model.onnx_model import Model
@@ -49,11 +50,28 @@ class Context:
 class Pass(ABC):
     """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
 
+    What it promises stands in its class, and the runner (`recipes.promises`) holds it to that on probe rows:
+    exact: how far answers may move, as a share of the largest one (of 1 where all are smaller); for rounding alone.
+        None where the pass changes answers on purpose. Example: 1e-5 allows 3e-5 where the largest logit is 3.
+    empty_rows: an exact pass keeps the answers of rows without a real token too, which attend to nothing.
+    ends_encoder: the graph is no longer read as an encoder after it.
     keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
     """
 
     name: ClassVar[str]
+    exact: ClassVar[float | None] = None
+    empty_rows: ClassVar[bool] = False
+    ends_encoder: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse options of another type; a pass that also limits their values calls this first. Raises PassError."""
+        check_options(self)
+
+    @property
+    def tolerance(self) -> float | None:
+        """What `exact` is with these options."""
+        return self.exact
 
     @property
     def measures(self) -> bool:
@@ -83,9 +101,5 @@ class Pass(ABC):
             for option in dataclasses.fields(self)  # type: ignore[arg-type]
             if getattr(self, option.name) != option.default
         }
-        text = ",".join(f"{name.replace('_', '-')}={_text(value)}" for name, value in options.items())
+        text = ",".join(f"{dashed(name)}={write_option(value)}" for name, value in options.items())
         return f"{self.name}{{{text}}}" if text else self.name
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -256,7 +256,7 @@ def test_a_second_time_finds_whole_layers_only():
         ({"rank": 1.5}, r"rank=1.5 is not in \(0, 1\]"),
         ({"keep": 0.5, "rank": 0.5}, "keep and rank are given; give one of them"),
         ({"pays": 0}, "pays=0 is not above 0"),
-        ({"roles": "head"}, "roles 'head' is not one of all, attention, ffn"),
+        ({"roles": "head"}, "roles='head' is not one of all, attention, ffn"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

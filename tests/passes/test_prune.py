@@ -42,8 +42,8 @@ def test_idle_units_are_the_ones_that_go(name):
     model = with_idle_units(with_idle_units(prepared(name, *EXACT), "heads"), "neurons", 7)
     pruned = model.clone()
     heads, neurons = widths(model, "heads"), widths(model, "neurons")
-    text = ["/".join(str(width - less) for width in found) for found, less in ((heads, 1), (neurons, 7))]
-    change = apply(Prune(*text), pruned)
+    kept = [tuple(width - less for width in found) for found, less in ((heads, 1), (neurons, 7))]
+    change = apply(Prune(*kept), pruned)
     assert change.count == len(heads) + 7 * len(neurons)
     assert change.note == (f"{len(heads)} heads, {7 * len(neurons)} neurons removed")
     assert widths(pruned, "heads") == [width - 1 for width in heads]
@@ -55,7 +55,7 @@ def test_each_layer_keeps_as_many_as_it_is_told():
     """Layers and kinds that are not named keep all, and the errors are those of what was refitted."""
     model = prepared("bert-ts17-sdpa", *EXACT)
     heads, neurons = widths(model, "heads"), widths(model, "neurons")
-    change = apply(Prune(heads=f"{heads[0]}/1/{heads[2]}"), model)
+    change = apply(Prune(heads=(heads[0], 1, heads[2])), model)
     assert widths(model, "heads") == [heads[0], 1, heads[2]]
     assert widths(model, "neurons") == neurons
     assert (change.count, change.note) == (heads[1] - 1, f"{heads[1] - 1} heads removed")
@@ -66,7 +66,7 @@ def test_what_is_left_is_refitted():
     """It does less than cutting the same units out."""
     model = prepared("bert-ts17-sdpa", *EXACT)
     on_rows, cut, refitted = trials(model), model.clone(), model.clone()
-    apply(Prune(neurons="3/3/3"), refitted)
+    apply(Prune(neurons=(3, 3, 3)), refitted)
     sites = find_sites(model, "neurons")
     for one in measure(model, sites, [[] for _ in sites], on_rows):
         keep_units(cut, one.site, one.kept(3))
@@ -76,7 +76,7 @@ def test_what_is_left_is_refitted():
 def test_shared_layers_are_told_once():
     """ALBERT's layers have one set of matrices, so one width."""
     model = prepared("albert-ts17-sdpa", *EXACT)
-    apply(Prune("1", "5"), model)
+    apply(Prune((1,), (5,)), model)
     assert {(layer.heads, layer.linears["up"].d_out) for layer in model.encoder.layers} == {(1, 5)}
     assert len({layer.linears["up"].weight for layer in model.encoder.layers}) == 1
 
@@ -85,7 +85,7 @@ def test_shared_layers_are_told_once():
 def test_nothing_to_do_says_so(empty):
     model = prepared("bert-ts17-sdpa", *EXACT)
     before = len(model.graph.nodes)
-    asked = [] if empty else ["/".join(map(str, widths(model, kind))) for kind in ("heads", "neurons")]
+    asked = [] if empty else [tuple(widths(model, kind)) for kind in ("heads", "neurons")]
     change = apply(Prune(*asked), model)
     assert (change.count, change.note) == (0, "no widths given" if empty else "every layer has these widths already")
     assert len(model.graph.nodes) == before
@@ -94,10 +94,8 @@ def test_nothing_to_do_says_so(empty):
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Prune("1/1"), "prune: heads for 2 layers; the encoder has 3 with matrices of their own"),
-        (Prune("1/9/1"), "prune: 9 heads asked for in layer 1, which has 3"),
-        (Prune("1/0/1"), "prune: heads=1/0/1 needed whole numbers from 1, one a layer, like 12/9/9"),
-        (Prune(neurons="a"), "prune: neurons=a needed whole numbers from 1, one a layer, like 12/9/9"),
+        (Prune((1, 1)), "prune: heads for 2 layers; the encoder has 3 with matrices of their own"),
+        (Prune((1, 9, 1)), "prune: 9 heads asked for in layer 1, which has 3"),
     ],
     ids=str,
 )
@@ -108,11 +106,17 @@ def test_widths_that_do_not_fit_are_refused(step, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("options", [{"heads": (1, 0, 1)}, {"neurons": (4, -1)}])
+def test_widths_below_one_are_refused(options):
+    with pytest.raises(PassError, match="needed whole numbers from 1, one a layer, like 12/9/9"):
+        Prune(**options)
+
+
 def test_a_quantized_model_is_refused():
     with pytest.raises(PassError, match="start from the float32 model"):
-        apply(Prune("1/1/1"), prepared("bert-ts17-sdpa", *EXACT, QuantizeStatic()))
+        apply(Prune((1, 1, 1)), prepared("bert-ts17-sdpa", *EXACT, QuantizeStatic()))
 
 
 def test_it_needs_rows_to_measure_on():
     with pytest.raises(DataError, match="name some with --calib"):
-        Prune("1/1/1").apply(prepared("bert-ts17-sdpa", *EXACT), Context())
+        Prune((1, 1, 1)).apply(prepared("bert-ts17-sdpa", *EXACT), Context())

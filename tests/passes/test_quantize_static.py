@@ -214,16 +214,18 @@ def test_what_others_quantized_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("step", "message"),
+    ("action", "options", "message"),
     [
-        (QuantizeStatic(method="guess"), "quantize-static: method 'guess' is not one of minmax, moving-average"),
-        (QuantizeStatic(format="int4"), "format 'int4' is not one of contrib, qdq"),
-        (QuantizeDynamic(format="int4"), "format 'int4' is not one of contrib, qdq"),
+        (QuantizeStatic, {"method": "guess"}, "quantize-static: method='guess' is not one of minmax, moving-average"),
+        (QuantizeStatic, {"format": "int4"}, "quantize-static: format='int4' is not one of contrib, qdq"),
+        (QuantizeDynamic, {"format": "int4"}, "quantize-dynamic: format='int4' is not one of contrib, qdq"),
+        (QuantizeStatic, {"float_layers": (1, 0, 1)}, "quantize-static: float-layers=1/0/1 names a layer twice"),
+        (QuantizeStatic, {"float_layers": (-1,)}, "quantize-static: float-layers=-1 needed whole numbers from 0"),
     ],
 )
-def test_unknown_options_are_refused(step, message):
+def test_impossible_options_are_refused(action, options, message):
     with pytest.raises(PassError, match=message):
-        apply(step, prepared("bert-ts17-eager", CANONICAL))
+        action(**options)
 
 
 def test_the_file_shrinks(tmp_path):
@@ -253,7 +255,7 @@ def test_named_layers_stay_float(name, form, tmp_path, monkeypatch):
     """Their weights are equal, all others are int8, and ONNX Runtime turns none back."""
     *before, _ = FORMATS[form]
     original = prepared(name, *before)
-    model = prepared(name, *before, QuantizeStatic(format=form, float_layers="2/0"))
+    model = prepared(name, *before, QuantizeStatic(format=form, float_layers=(2, 0)))
     for layer, exact in zip(model.encoder.layers, original.encoder.layers, strict=True):
         for role, linear in layer.linears.items():
             weight = matrix(model, linear)
@@ -278,15 +280,15 @@ def test_float_layers_want_no_statistics():
     """Inputs of the other layers alone are asked for."""
     model = prepared("bert-ts17-eager", CANONICAL, FUSE)
     sources = [{linear.source for linear in layer.linears.values()} for layer in model.encoder.layers]
-    wanted = {want.tensor for want in QuantizeStatic(float_layers="1").wants(model)}
+    wanted = {want.tensor for want in QuantizeStatic(float_layers=(1,)).wants(model)}
     assert wanted == sources[0] | sources[2]
 
 
 def test_what_is_in_no_layer_is_quantized_all_the_same():
     """The vocabulary's matrix, and the projection of ALBERT's tables."""
-    model = prepared("bert-mlm", CANONICAL, FUSE, QuantizeStatic(float_layers="0/1"))
+    model = prepared("bert-mlm", CANONICAL, FUSE, QuantizeStatic(float_layers=(0, 1)))
     assert [linear.quantized for linear in model.encoder.head if linear.d_out == 37] == [True]
-    model = prepared("albert-ts14-sdpa", CANONICAL, FUSE, QuantizeStatic(float_layers="0/1/2"))
+    model = prepared("albert-ts14-sdpa", CANONICAL, FUSE, QuantizeStatic(float_layers=(0, 1, 2)))
     assert model.encoder.embeddings.projection.quantized
     assert not any(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
 
@@ -294,15 +296,11 @@ def test_what_is_in_no_layer_is_quantized_all_the_same():
 @pytest.mark.parametrize(
     ("name", "layers", "message"),
     [
-        ("bert-ts17-eager", "0/x", "quantize-static: float-layers=0/x needed whole numbers, like 0/5"),
-        ("bert-ts17-eager", "1.5", "quantize-static: float-layers=1.5 needed whole numbers, like 0/5"),
-        ("bert-ts17-eager", "1/0/1", "quantize-static: float-layers=1/0/1 names a layer twice"),
-        ("bert-ts17-eager", "0/3", "quantize-static: float-layers=0/3: no layer 3: the encoder has 0 to 2"),
-        ("bert-ts17-eager", "-1", "quantize-static: float-layers=-1: no layer -1: the encoder has 0 to 2"),
-        ("bert-ts17-eager", "0/1/2", "quantize-static: float-layers=0/1/2 leaves nothing to quantize"),
+        ("bert-ts17-eager", (0, 3), "quantize-static: float-layers=0/3: no layer 3: the encoder has 0 to 2"),
+        ("bert-ts17-eager", (0, 1, 2), "quantize-static: float-layers=0/1/2 leaves nothing to quantize"),
         (
             "albert-ts14-sdpa",
-            "0/2",
+            (0, 2),
             "quantize-static: float-layers=0/2: layers 0, 1, 2 share their matrices; name all of them or none",
         ),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.recipes.recipe import Recipe
 
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
@@ -19,6 +20,8 @@ OPTIONS = [(name, option) for name, kind in PASSES.items() for option in datacla
         "canonicalize?,fuse{style=standard},first-token?",
         "smooth{gain=0.25}?,quantize-static{method=moving-average,format=qdq,embeddings=false}",
         "unpad,unpad",
+        "drop-layers{layers=4/1,refit=false},prune{heads=6/8/9,neurons=512/640/32}?",
+        "quantize-static{float-layers=0/5}",
     ],
 )
 def test_a_recipe_is_written_as_it_was_read(text):
@@ -52,7 +55,8 @@ def test_every_option_is_read_with_its_type(name, option):
     again = Recipe.parse(str(action)).steps[0].action
     assert again == action
     hint = get_type_hints(PASSES[name])[option.name]
-    assert type(getattr(again, option.name)) is (str if get_origin(hint) is Literal else hint)
+    value = getattr(again, option.name)
+    assert value in get_args(hint) if get_origin(hint) is Literal else type(value) is (get_origin(hint) or hint)
 
 
 def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
@@ -60,7 +64,10 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
     hint = get_type_hints(kind)[option.name]
     if get_origin(hint) is Literal:
         return next(value for value in get_args(hint) if value != option.default)
-    values: dict[Any, list[object]] = {bool: [True, False], int: [3, 4], float: [0.5, 0.25], str: ["3/2", "4"]}
+    if (kind, option.name) == (MaskBias, "value"):
+        return -0.5
+    values: dict[Any, list[object]] = {bool: [True, False], int: [3, 4], float: [0.5, 0.25]}
+    values[tuple[int, ...]] = [(3, 2), (4,)]
     return next(value for value in values[hint] if value != option.default)
 
 
@@ -79,6 +86,18 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
         ),
         ("fuse{style=default}", "fuse: style='default' is not one of contrib, standard"),
         ("quantize-static{embeddings=yes}", "quantize-static: embeddings='yes' is neither true nor false"),
+        ("prune{heads=abc}", "prune: heads=abc needed whole numbers, like 4/1"),
+        ("prune{neurons=4/x}", "prune: neurons=4/x needed whole numbers"),
+        ("prune{heads=4/0}", "prune: heads=4/0 needed whole numbers from 1"),
+        ("drop-layers{layers=1/x}", "drop-layers: layers=1/x needed whole numbers"),
+        ("drop-layers{layers=1/1}", "drop-layers: layers=1/1 names a layer twice"),
+        ("drop-layers{layers=2/-1}", "drop-layers: layers=2/-1 needed whole numbers from 0"),
+        ("quantize-static{float-layers=0/x}", "quantize-static: float-layers=0/x needed whole numbers"),
+        ("quantize-static{float-layers=1.5}", "quantize-static: float-layers=1.5 needed whole numbers"),
+        ("gelu-tanh{degree=4}", "gelu-tanh: degree='4' is not one of 3, 5"),
+        ("mask-bias{value=0}", "mask-bias: value=0; a value below 0"),
+        ("fix-shapes{seq=0}", "fix-shapes: batch=1, seq=0; both are at least 1"),
+        ("lower-opset{opset=0}", "lower-opset: opset=0 is not one of 1 to"),
         ("smooth{gain=much}", "smooth: gain='much' is not a number"),
         ("smooth{gain=nan}", "smooth: gain='nan' is not a number"),
         ("smooth{gain=0}", "smooth: gain=0.0 is not in \\(0, 1\\]"),

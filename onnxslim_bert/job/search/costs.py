@@ -133,10 +133,12 @@ def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
     return list(groups.values())
 
 
-def write_int8(model: Model, sites: Sequence[Site], share: float, path: Path, float_layers: str = "") -> Path:
+def write_int8(
+    model: Model, sites: Sequence[Site], share: float, path: Path, float_layers: tuple[int, ...] = ()
+) -> Path:
     """The int8 form of `model` with `share` of the units of `sites` left out, fit to be timed and nothing else.
 
-    float_layers: those that stay float32, as 0/5.
+    float_layers: numbers of those that stay float32.
     """
     made = model.clone()
     for site in sites:

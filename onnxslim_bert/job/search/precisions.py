@@ -62,11 +62,6 @@ def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
     return sorted(range(len(gains)), key=lambda i: -gains[i])
 
 
-def written(layers: Sequence[int]) -> str:
-    """0/5, as recipes have it."""
-    return "/".join(map(str, layers))
-
-
 @dataclass(frozen=True)
 class Int8Trials:
     """int8 forms of one model, and the damage of each; statistics are taken once for all."""
@@ -83,7 +78,7 @@ class Int8Trials:
     def damage(self, floats: Sequence[int] = (), *, tables: bool = True) -> float:
         """With the layers `floats` in float32, and embedding `tables` in int8."""
         made = self.model.clone()
-        replace(self.action, float_layers=written(floats), embeddings=tables).apply(made, Context(self.stats))
+        replace(self.action, float_layers=tuple(floats), embeddings=tables).apply(made, Context(self.stats))
         damage = self.trials.damage(made)
         del made
         gc.collect()  # a graph's nodes and tensors refer to each other
@@ -103,7 +98,7 @@ def _costing(
     if not found:
         return []
     full = write_int8(model, [], 0.0, folder / "int8.onnx")
-    files = [write_int8(model, [], 0.0, folder / f"float-{i}.onnx", written(one.floats)) for i, one in enumerate(found)]
+    files = [write_int8(model, [], 0.0, folder / f"float-{i}.onnx", tuple(one.floats)) for i, one in enumerate(found)]
     by_now, *times = time_models([full, *files], workload)
     costing = [
         replace(one, ms=costs.full_ms * (1 - ms / by_now), nbytes=float(model_bytes(full) - model_bytes(file)))

@@ -7,7 +7,6 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, is_output, redirect
 from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
 from onnxslim_bert.model.linear import Linear
@@ -15,7 +14,6 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.int8.quantizers import quantize_columns, quantize_rows
 
 Format = Literal["contrib", "qdq"]
-FORMATS: tuple[Format, ...] = ("contrib", "qdq")
 
 
 class Int8Writer:
@@ -129,11 +127,3 @@ def quantize_tables(model: Model, writer: Int8Writer) -> int:
     """Quantize the float embedding tables; how many there were."""
     tables = model.encoder.embeddings.tables.values()
     return sum(1 for name in tables if model.array(name).dtype.kind == "f" and writer.table(name))
-
-
-def format_of(name: str) -> Format:
-    """The format called `name`. Raises PassError."""
-    found = next((form for form in FORMATS if form == name), None)
-    if found is None:
-        raise PassError(f"format {name!r} is not one of {', '.join(FORMATS)}")
-    return found

@@ -8,7 +8,7 @@ from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.recipes.recipe import nearest
+from onnxslim_bert.rewriting.options import nearest
 
 INPUTS = ".npz"  # ready model inputs, which no tokenizer is read for
 

@@ -7,7 +7,7 @@ from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.job.main_recipe import Format
 from onnxslim_bert.recipes.lowering import Mode
-from onnxslim_bert.recipes.recipe import nearest
+from onnxslim_bert.rewriting.options import nearest
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.readers import (
     Reader,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from onnxslim_bert.proof.gates import parse_size
-from onnxslim_bert.recipes.recipe import nearest
+from onnxslim_bert.rewriting.options import nearest
 
 Reader = Callable[[Any], Any]  # raises ValueError with what was needed, or DataError
 UNITS = {"s": 1, "min": 60, "h": 3600}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.recipes.lowering import LOWERINGS
-from onnxslim_bert.recipes.recipe import nearest
+from onnxslim_bert.rewriting.options import nearest
 from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.planning.find_models import identity
 from onnxslim_bert.zoo.planning.jobs import Jobs

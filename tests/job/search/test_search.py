@@ -16,7 +16,7 @@ from onnxslim_bert.job.search.costs import Saving, Workload
 from onnxslim_bert.job.search.state import State
 from onnxslim_bert.job.search.taken import Taken
 from onnxslim_bert.job.search.targets import Targets
-from onnxslim_bert.passes.prune import Prune, read_widths
+from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.recipe import Recipe
 
@@ -47,13 +47,13 @@ class World:
     def removed(self, recipe: str) -> list[tuple]:
         """For each site what was measured of it, and the units that are gone."""
         prune = next(step.action for step in Recipe.parse(recipe).steps if isinstance(step.action, Prune))
-        counts = [*read_widths("heads", prune.heads), *read_widths("neurons", prune.neurons)]
+        counts = [*prune.heads, *prune.neurons]
         return [(one, one.site.units - n) for one, n in zip(self.options.sensitivities, counts, strict=True)]
 
     def precision(self, recipe: str) -> Alternative:
         """That of the layers that `recipe` leaves in float32."""
         int8 = next((s.action for s in Recipe.parse(recipe).steps if isinstance(s.action, QuantizeStatic)), STATIC)
-        return next(one for one in self.options.precisions if "/".join(map(str, one.floats)) == int8.float_layers)
+        return next(one for one in self.options.precisions if one.floats == int8.float_layers)
 
     def saved(self, recipe: str) -> Saving:
         """Narrowing a float layer saves in proportion to what it costs, as the tables have it."""

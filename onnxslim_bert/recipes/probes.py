@@ -1,0 +1,103 @@
+"""Probe rows: made-up token rows on which a pass is held to its promise that answers stay the same."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.inputs import Role, find_roles
+from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.positions import most_tokens
+
+FULL, RIGHT, LEFT, EMPTY = "no padding", "padding on the right", "padding on the left", "no real token"
+ROWS: dict[int, tuple[str, ...]] = {  # by length, so that odd and even ones, ends of blocks and short rows occur
+    1: (FULL,),
+    2: (FULL, RIGHT),
+    7: (FULL, RIGHT, LEFT),
+    16: (RIGHT, FULL, LEFT),
+    63: (LEFT, RIGHT),
+    128: (FULL,),
+}
+LONGEST = 2048  # tokens in a row, where positions allow more: attention takes memory with the square
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One batch, which its limits and `what`, the words for its rows, decide. feeds: int64, [batch, seq] each."""
+
+    limits: "Limits"
+    what: str
+    feeds: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decides the probe rows of a model.
+
+    roles: of its inputs. vocabulary: token ids are below; types: token types are below. longest: tokens in a row.
+    batch, seq: where the inputs have fixed shapes.
+    """
+
+    roles: tuple[tuple[str, Role], ...]
+    vocabulary: int
+    types: int
+    longest: int
+    batch: int | None
+    seq: int | None
+
+    @classmethod
+    def of(cls, model: Model) -> "Limits | None":
+        """The limits of `model`; None where no encoder is found, or an input is not known."""
+        try:
+            encoder, longest = model.encoder, most_tokens(model)
+            roles = find_roles({tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs})
+        except (ModelError, DataError):
+            return None
+        proven: dict[str | None, Role] = {encoder.mask: "mask", encoder.embeddings.ids: "ids"}
+        roles |= {name: role for name, role in proven.items() if name in roles and name is not None}
+        table = encoder.embeddings.token_type
+        batch, seq = fixed_axes(tensor.shape for tensor in model.graph.inputs)
+        return cls(
+            tuple(roles.items()),
+            encoder.embeddings.vocabulary or 1,
+            1 if table is None else len(model.array(table)),
+            min(longest or max(ROWS), LONGEST),
+            batch,
+            seq,
+        )
+
+    def probes(self, *, empty: bool = False) -> list[Probe]:
+        """Rows of every length and padding that the model takes, the same ones every time.
+
+        empty: and one without a real token.
+        """
+        lengths = {length: kinds for length, kinds in ROWS.items() if length < self.longest}
+        lengths[self.longest] = (FULL,)
+        if self.seq is not None:
+            lengths = {self.seq: (FULL, RIGHT, LEFT)}
+        found = [self._probe(length, kinds) for length, kinds in lengths.items()]
+        if self.batch is not None:
+            found = [self._probe(n, (kind,) * self.batch) for n, kinds in lengths.items() for kind in kinds]
+        if "mask" not in dict(self.roles).values():
+            return [probe for probe in found if probe.what.endswith(FULL)] if self.batch is not None else found
+        if empty:
+            found.append(self._probe(self.seq or min(7, self.longest), (EMPTY,) * (self.batch or 1)))
+        return found
+
+    def _probe(self, length: int, kinds: tuple[str, ...]) -> Probe:
+        rng = np.random.default_rng([length, len(kinds)])
+        shape = len(kinds), length
+        real = np.stack([_mask(kind, length) for kind in kinds])
+        ids = rng.integers(min(2, self.vocabulary - 1), self.vocabulary, shape)  # 0 or 1 may be the id of padding
+        made: dict[Role, Array] = {"ids": ids, "mask": real, "types": rng.integers(0, self.types, shape)}
+        feeds = {name: made[role].astype(np.int64) for name, role in self.roles}
+        return Probe(self, f"{len(kinds)} x {length} tokens, {' and '.join(dict.fromkeys(kinds))}", feeds)
+
+
+def _mask(kind: str, length: int) -> Array:
+    """[length] bool, True where a row of this kind has a real token: two thirds of a padded row, one at least."""
+    real = {FULL: length, EMPTY: 0}.get(kind, -(-2 * length // 3))
+    kept: Array = np.arange(length) < real
+    return kept[::-1] if kind == LEFT else kept

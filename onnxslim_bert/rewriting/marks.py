@@ -1,0 +1,46 @@
+"""Marks that one pass leaves in the graph for later ones, written and read here alone.
+
+A mark is the name and the operator of a node, so that it is saved with the file and stays when other passes write
+around it. What a user's own pass writes, a Clip for instance, is not taken for a mark.
+"""
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.probe import constant, producer
+
+ELEMENTWISE = frozenset(["Clip", "Mul", "Div", "Add", "Sub", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear"])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A node of operator `op` whose name begins with `prefix` and a slash."""
+
+    prefix: str
+    op: str
+
+    def builder(self, graph: gs.Graph) -> Builder:
+        """Writes nodes whose names begin with the prefix; those of operator `op` carry the mark."""
+        return Builder(graph, self.prefix)
+
+    def is_on(self, node: gs.Node) -> bool:
+        """Whether `node` carries the mark."""
+        return node.op == self.op and node.name.startswith(f"{self.prefix}/")
+
+    def is_in(self, graph: gs.Graph) -> bool:
+        """Whether any node of `graph` carries the mark."""
+        return any(self.is_on(node) for node in graph.nodes)
+
+    def is_above(self, tensor: gs.Tensor) -> bool:
+        """Whether a marked node gives `tensor`, with nothing but steps on single elements in between."""
+        node = producer(tensor)
+        while node is not None and not self.is_on(node):
+            varying = [source for source in node.inputs if constant(source) is None and not source.is_empty()]
+            node = producer(varying[0]) if node.op in ELEMENTWISE and len(varying) == 1 else None
+        return node is not None
+
+
+UNPADDED = Mark("unpad", "NonZero")  # the positions that `unpad` keeps, found once for the model
+SPLIT_OUTLIERS = Mark("outliers", "Clip")  # in front of a dense layer whose outliers `split-outliers` multiplies apart
