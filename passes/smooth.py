@@ -39,6 +39,7 @@ class Smooth(Pass):
     name: ClassVar[str] = "smooth"
     exact: ClassVar[float | None] = 1e-4
     empty_rows: ClassVar[bool] = True
+    tokenwise: ClassVar[bool] = True
     gain: float = 0.6
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ class SplitSums(Pass):
     name: ClassVar[str] = "split-sums"
     exact: ClassVar[float | None] = 1e-5
     empty_rows: ClassVar[bool] = True
+    tokenwise: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         sums = [node for node in model.graph.nodes if node.op == "Sum"]

@@ -23,6 +23,7 @@ class UnfuseNorms(Pass):
     name: ClassVar[str] = "unfuse-norms"
     exact: ClassVar[float | None] = 1e-5
     empty_rows: ClassVar[bool] = True
+    tokenwise: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         norms = [node for node in model.graph.nodes if is_last_axis_norm(node)]

@@ -138,17 +138,10 @@ class Model:
         nbytes = sum(constant.values.nbytes for constant in self.constants().values())
         if nbytes >= LARGEST:
             raise OutputError(f"{path}: {nbytes / 1e9:.1f} GB of weights, and one ONNX file holds less than 2 GiB")
-        self.check()
         skeleton, weights = self.skeleton()
+        check_valid(skeleton, weights)
         write_atomically(path, wire.serialized(skeleton, weights), overwrite=overwrite)
         wire.release(weights.values())
-
-    def check(self) -> None:
-        """Raise ModelError when the graph is not valid ONNX, as ONNX's checker sees it; weights are not read."""
-        try:
-            onnx.checker.check_model(_without_data(*self.skeleton()))
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
 
     def fingerprint(self) -> str:
         """The sha256 of everything that decides what the model computes."""
@@ -157,6 +150,14 @@ class Model:
         for name in sorted(weights):
             digest.update(np.ascontiguousarray(weights[name]).data)
         return digest.hexdigest()
+
+
+def check_valid(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
+    """Raise ModelError when ONNX's checker refuses a graph, given as `Model.skeleton` does; no weight is read."""
+    try:
+        onnx.checker.check_model(_without_data(skeleton, weights))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
 
 
 def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:

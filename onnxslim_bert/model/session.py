@@ -12,11 +12,17 @@ from onnxslim_bert.model.onnx_model import Model
 
 
 def model_session(
-    model: "Model", outputs: Sequence[str] | None = None, *, inputs: Sequence[str] = (), threads: int = 1
+    model: "Model",
+    outputs: Sequence[str] | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    threads: int = 1,
+    optimize: bool = True,
 ) -> ort.InferenceSession:
     """A CPU session on a model in memory, its weights handed over as they are.
 
     outputs: instead of the model's own. inputs: constants that are given at every run instead, besides the model's own.
+    optimize: False runs the graph as it is written.
     """
     skeleton, weights = model.skeleton()
     if inputs:
@@ -28,6 +34,8 @@ def model_session(
         _keep_needed(skeleton.graph)
         weights = {tensor.name: weights[tensor.name] for tensor in skeleton.graph.initializer if tensor.name in weights}
     options = session_options(threads)
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # packed copies of the weights would double the memory, and batches are large enough to pay for packing as they go
     options.add_session_config_entry("session.disable_prepacking", "1")
     values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]

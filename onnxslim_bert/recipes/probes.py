@@ -16,10 +16,10 @@ ROWS: dict[int, tuple[str, ...]] = {  # by length, so that odd and even ones, en
     1: (FULL,),
     2: (FULL, RIGHT),
     7: (FULL, RIGHT, LEFT),
-    16: (RIGHT, FULL, LEFT),
-    63: (LEFT, RIGHT),
-    128: (FULL,),
+    16: (LEFT, RIGHT),
+    63: (RIGHT,),
 }
+LONG = 128  # tokens, where no position limits a row
 LONGEST = 2048  # tokens in a row, where positions allow more: attention takes memory with the square
 
 
@@ -30,6 +30,16 @@ class Probe:
     limits: "Limits"
     what: str
     feeds: dict[str, Array]
+
+    @property
+    def empty(self) -> bool:
+        """Whether its rows have no real token."""
+        return self.what.endswith(EMPTY)
+
+    @property
+    def long(self) -> bool:
+        """Whether its rows are long ones, which cost the most."""
+        return bool(next(iter(self.feeds.values())).shape[1] > max(ROWS))
 
 
 @dataclass(frozen=True)
@@ -63,16 +73,13 @@ class Limits:
             tuple(roles.items()),
             encoder.embeddings.vocabulary or 1,
             1 if table is None else len(model.array(table)),
-            min(longest or max(ROWS), LONGEST),
+            min(longest or LONG, LONGEST),
             batch,
             seq,
         )
 
-    def probes(self, *, empty: bool = False) -> list[Probe]:
-        """Rows of every length and padding that the model takes, the same ones every time.
-
-        empty: and one without a real token.
-        """
+    def probes(self) -> list[Probe]:
+        """Rows of every length and padding that the model takes, one without a real token; the same ones every time."""
         lengths = {length: kinds for length, kinds in ROWS.items() if length < self.longest}
         lengths[self.longest] = (FULL,)
         if self.seq is not None:
@@ -82,9 +89,7 @@ class Limits:
             found = [self._probe(n, (kind,) * self.batch) for n, kinds in lengths.items() for kind in kinds]
         if "mask" not in dict(self.roles).values():
             return [probe for probe in found if probe.what.endswith(FULL)] if self.batch is not None else found
-        if empty:
-            found.append(self._probe(self.seq or min(7, self.longest), (EMPTY,) * (self.batch or 1)))
-        return found
+        return [*found, self._probe(self.seq or min(7, self.longest), (EMPTY,) * (self.batch or 1))]
 
     def _probe(self, length: int, kinds: tuple[str, ...]) -> Probe:
         rng = np.random.default_rng([length, len(kinds)])

@@ -1,5 +1,6 @@
 """Hold the passes of a recipe to what their classes promise, while it runs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -8,7 +9,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.graph.sessions import run
-from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.onnx_model import Model, check_valid
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.recipes.probes import Limits, Probe
 from onnxslim_bert.rewriting.contract import Pass
@@ -19,58 +20,82 @@ INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
 class Promises:
-    """Compares a model before and after each pass. One object serves all passes of a recipe: answers are shared.
+    """Compares a model before and after passes. One object serves all passes of a recipe, so that answers are shared.
 
     After every pass the graph is valid, names are unique and the encoder is found, unless these were not so before it,
-    or the pass says that it ends the encoder. After an exact pass (`Pass.exact`) the answers on probe rows are those
-    from before. What the pass left alone costs nothing; an exact one takes one session, and one more for the answers
-    before it where they are not known from the pass before.
+    or the pass says that it ends the encoder. After exact passes (`Pass.exact`) the answers on probe rows are those
+    from before. Exact passes in a row are compared at their ends, which takes two sessions however many they are; where
+    the ends differ, each of them is compared alone. What a pass left as it was costs nothing.
     """
 
     def __init__(self, *, threads: int = 1) -> None:
         self._threads = threads
-        self._last: _State | None = None
+        self._exact: list[tuple[Pass, _State, _State]] = []  # in a row: the pass, the model before it and after it
 
-    def before(self, model: Model) -> "_State":
-        """How the model is, to be given to `check` after the pass."""
+    def before(self, action: Pass, model: Model) -> "_State":
+        """How the model is, to be given to `check` after `action`. Raises PassError as `settle` does."""
         state = _State(model, self._threads)
-        return self._last if self._last is not None and self._last == state else state
+        last = self._exact[-1][2] if self._exact else state
+        if action.tolerance is None or last != state:
+            self.settle()
+        return last if last == state else state
 
     def check(self, action: Pass, before: "_State", model: Model) -> None:
-        """Raise PassError that names `action` and what it broke, now that it has changed `model`.
-
-        Raises ModelError when ONNX Runtime refuses the model from before an exact pass.
-        """
+        """Raise PassError that names `action` and what it broke, now that it has changed `model`."""
         after = _State(model, self._threads)
         if after == before:
-            self._last = before
             return
         if (reason := after.invalid) and not before.invalid:
             raise PassError(f"{action.name} broke the graph: {reason}")
         if (reason := no_encoder(model)) and not action.ends_encoder and not no_encoder(before.model):
             raise PassError(f"{action.name} broke the encoder, which is no longer found: {reason}")
-        self._last = after
-        limits = None if action.tolerance is None else Limits.of(model) or Limits.of(before.model)
-        if action.tolerance is None or limits is None:
-            return
-        probes = limits.probes(empty=action.empty_rows)
-        allowed = max(action.tolerance, before.rounding, after.rounding)
-        expected = before.answers(probes)
-        try:
-            actual = after.answers(probes)
-        except ModelError as error:
-            raise PassError(f"{action.name} left a model that does not run: {error}") from error
-        for probe, ours, theirs in zip(probes, actual, expected, strict=True):
-            if theirs is None:
-                continue  # the model did not take such rows before either
-            if ours is None:
-                raise PassError(f"{action.name} left a model that does not run on {probe.what}")
-            difference = farthest(ours, theirs)
-            if not difference <= allowed:
+        if action.tolerance is not None:
+            after.limits = Limits.of(model) or Limits.of(before.model)
+            self._exact.append((action, before, after))
+
+    def settle(self) -> None:
+        """Compare answers from before and after the exact passes that ran since the last time.
+
+        Raises PassError that names the pass that broke its promise, ModelError when ONNX Runtime refuses the model from
+        before them.
+        """
+        done, self._exact = self._exact, []
+        if done and not _same_answers([action for action, _, _ in done], done[0][1], done[-1][2]):
+            for action, before, after in done:
+                _same_answers([action], before, after, said=True)
+
+
+def _same_answers(actions: Sequence[Pass], before: "_State", after: "_State", *, said: bool = False) -> bool:
+    """Whether exact passes kept the answers on probe rows. said: raise PassError that names the only one instead."""
+    limits = after.limits
+    if limits is None:
+        return True
+    tolerance = sum(action.tolerance or 0 for action in actions)
+    allowed = max(tolerance, before.rounding, after.rounding)
+    probes = [probe for probe in limits.probes() if not probe.empty or all(action.empty_rows for action in actions)]
+    if all(action.tokenwise for action in actions):
+        probes = [probe for probe in probes if not probe.long]
+    name = actions[0].name
+    expected = before.answers(probes)
+    try:
+        actual = after.answers(probes)
+    except ModelError as error:
+        if said:
+            raise PassError(f"{name} left a model that does not run: {error}") from error
+        return False
+    for probe, ours, theirs in zip(probes, actual, expected, strict=True):
+        if theirs is None:
+            continue  # the model did not take such rows before either
+        difference = np.inf if ours is None else farthest(ours, theirs)
+        if not difference <= allowed:
+            if said:
+                found = "the model does not run" if ours is None else f"they differ by {difference:.2g} of the largest"
                 raise PassError(
-                    f"{action.name} promises the same answers within {allowed:g}, "
-                    f"and they differ by {difference:.2g} of the largest on {probe.what}"
+                    f"{name} promises the same answers within {allowed:g}, and {found} on {probe.what} "
+                    "(of random ids): a fault of the pass"
                 )
+            return False
+    return True
 
 
 def farthest(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
@@ -100,10 +125,10 @@ class _State:
     """A model as it is at one moment. Equal to another when graph and weights are the same."""
 
     def __init__(self, model: Model, threads: int) -> None:
-        self.model = model.clone()
+        self._skeleton, self._weights = model.skeleton()
+        self._graph = self._skeleton.graph.SerializeToString(deterministic=True)
         self._threads = threads
-        skeleton, self._weights = self.model.skeleton()
-        self._graph = skeleton.graph.SerializeToString(deterministic=True)
+        self.limits: Limits | None = None
         self._known: dict[tuple[Limits, str], list[Array] | None] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -116,13 +141,18 @@ class _State:
     __hash__ = None  # type: ignore[assignment]
 
     @cached_property
+    def model(self) -> Model:
+        """A copy of the model, made when it is first needed; it shares the arrays."""
+        return Model.from_proto(self._skeleton, self._weights)
+
+    @cached_property
     def invalid(self) -> str:
         """Why the graph is not valid, empty when it is."""
-        names = [node.name for node in self.model.graph.nodes if node.name]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        named = Counter(node.name for node in self._skeleton.graph.node if node.name)
+        if twice := next((name for name, count in named.items() if count > 1), None):
             return f"two nodes are called {twice!r}"
         try:
-            self.model.check()
+            check_valid(self._skeleton, self._weights)
         except ModelError as error:
             return str(error)
         return ""
@@ -130,15 +160,14 @@ class _State:
     @cached_property
     def rounding(self) -> float:
         """How far apart the answers of two equal models may be for their precision alone."""
-        constants = self.model.constants().values()
-        half = any(constant.values.dtype == np.float16 for constant in constants)
-        integers = any(node.op in INTEGERS for node in self.model.graph.nodes)
+        half = any(values.dtype == np.float16 for values in self._weights.values())
+        integers = any(node.op_type in INTEGERS for node in self._skeleton.graph.node)
         return max(HALF * half, QUANTIZED * integers)
 
     def answers(self, probes: Sequence[Probe]) -> list[list[Array] | None]:
         """All outputs for each probe; None for a probe on which the model does not run. Raises ModelError."""
         if missing := [probe for probe in probes if (probe.limits, probe.what) not in self._known]:
-            session = model_session(self.model, threads=self._threads)
+            session = model_session(self.model, threads=self._threads, optimize=False)
             types = {tensor.name: tensor.dtype for tensor in self.model.graph.inputs}
             for probe in missing:
                 feeds = {name: values.astype(types[name]) for name, values in probe.feeds.items() if name in types}

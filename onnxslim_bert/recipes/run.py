@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxslim_bert.calibration.observers import Want
-from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.errors import DataError, PassError, SlimError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe, Step
@@ -44,14 +44,19 @@ def run_recipe(
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; a record of each.
 
-    watch: measures the damage after each step, which costs time and changes nothing. promises: of steps that were run
-    before on the same model, whose answers are then known. Raises PassError when a step that is not optional changed
-    nothing, unless `allow_noop`, and when a pass broke a promise of its class; DataError when a pass wants calibration
-    and there are no `trials`; ModelError when ONNX Runtime refuses the model that was given.
+    watch: measures the damage after each step, which costs time and changes nothing. promises: an object that serves
+    steps before and after these too; whoever made it calls its `settle`. Raises PassError when a step that is not
+    optional changed nothing, unless `allow_noop`, and when a pass broke a promise of its class; DataError when a pass
+    wants calibration and there are no `trials`; ModelError when ONNX Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
-    given = {"allow_noop": allow_noop, "watch": watch, "promises": promises or Promises()}
-    return [run_step(model, step, trials, known, **given) for step in recipe.steps]
+    held = promises or Promises()
+    done = [
+        run_step(model, step, trials, known, allow_noop=allow_noop, watch=watch, promises=held) for step in recipe.steps
+    ]
+    if promises is None:
+        held.settle()
+    return done
 
 
 def run_step(
@@ -67,9 +72,10 @@ def run_step(
     """Apply one step of a recipe, and hold it to its promises.
 
     known: statistics of earlier sweeps that still hold; what this step collects joins them, what it makes untrue goes.
-    promises: the object that served the steps before, so that their answers need not be found again.
+    promises: the object that serves the steps around it too, so that answers are found once; call its `settle` after
+    the last of them.
     """
-    promises = promises or Promises()
+    held = promises or Promises()
     started = time.process_time()
     wants = list(step.action.wants(model))
     missing = [want for want in wants if want not in known]
@@ -77,13 +83,19 @@ def run_step(
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
     if trials is not None and missing:
         known |= trials.collect(model, missing, f"calibrating {step.action.name}")
-    before = promises.before(model)
-    change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
+    before = held.before(step.action, model)
+    try:
+        change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
+    except SlimError:
+        held.settle()  # a fault of an earlier pass may be the reason
+        raise
     if not step.action.keeps_activations:
         known.clear()
     if not change and not step.optional and not allow_noop:
         raise PassError(f"{step.action.name} changed nothing: {change.note} (--allow-noop accepts that)")
-    promises.check(step.action, before, model)
+    held.check(step.action, before, model)
+    if promises is None:
+        held.settle()
     return record(change.ran or str(step), change, started, model, watch)
 
 

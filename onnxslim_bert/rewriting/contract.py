@@ -54,6 +54,7 @@ class Pass(ABC):
     exact: how far answers may move, as a share of the largest one (of 1 where all are smaller); for rounding alone.
         None where the pass changes answers on purpose. Example: 1e-5 allows 3e-5 where the largest logit is 3.
     empty_rows: an exact pass keeps the answers of rows without a real token too, which attend to nothing.
+    tokenwise: an exact pass changes only how a token is computed by itself, so that long rows need not be tried.
     ends_encoder: the graph is no longer read as an encoder after it.
     keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
     """
@@ -61,6 +62,7 @@ class Pass(ABC):
     name: ClassVar[str]
     exact: ClassVar[float | None] = None
     empty_rows: ClassVar[bool] = False
+    tokenwise: ClassVar[bool] = False
     ends_encoder: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
 

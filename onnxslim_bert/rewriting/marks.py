@@ -27,7 +27,7 @@ class Mark:
 
     def is_on(self, node: gs.Node) -> bool:
         """Whether `node` carries the mark."""
-        return node.op == self.op and node.name.startswith(f"{self.prefix}/")
+        return bool(node.op == self.op and node.name.startswith(f"{self.prefix}/"))
 
     def is_in(self, graph: gs.Graph) -> bool:
         """Whether any node of `graph` carries the mark."""

@@ -8,8 +8,10 @@ import pytest
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.mask_bias import MaskBias
+from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.recipes.recipe import Recipe
 
+PARTICULAR = {(MaskBias, "value"): -0.5, (QuantizeEmbedding, "block"): 64}
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
 
 
@@ -64,8 +66,8 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
     hint = get_type_hints(kind)[option.name]
     if get_origin(hint) is Literal:
         return next(value for value in get_args(hint) if value != option.default)
-    if (kind, option.name) == (MaskBias, "value"):
-        return -0.5
+    if (kind, option.name) in PARTICULAR:
+        return PARTICULAR[kind, option.name]
     values: dict[Any, list[object]] = {bool: [True, False], int: [3, 4], float: [0.5, 0.25]}
     values[tuple[int, ...]] = [(3, 2), (4,)]
     return next(value for value in values[hint] if value != option.default)
