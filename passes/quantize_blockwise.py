@@ -46,6 +46,7 @@ class QuantizeBlockwise(Pass):
     compute: Literal["int8", "float32"] = "int8"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bits not in BITS:
             raise PassError(f"quantize-blockwise: bits={self.bits} is not one of {', '.join(map(str, BITS))}")
         if self.block < 16 or self.block & (self.block - 1):

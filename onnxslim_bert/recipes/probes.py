@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.inputs import Role, find_roles
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.input_roles import graph_roles, roles_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
+from onnxslim_bert.model.role_names import InputRole, Role, Roles
+from onnxslim_bert.model.session import model_session
 
 FULL, RIGHT, LEFT, EMPTY = "no padding", "padding on the right", "padding on the left", "no real token"
 ROWS: dict[int, tuple[str, ...]] = {  # by length, so that odd and even ones, ends of blocks and short rows occur
@@ -25,7 +27,7 @@ LONGEST = 2048  # tokens in a row, where positions allow more: attention takes m
 
 @dataclass(frozen=True)
 class Probe:
-    """One batch, which its limits and `what`, the words for its rows, decide. feeds: int64, [batch, seq] each."""
+    """One batch, which its limits and `what`, the words for its rows, decide. feeds: [batch, seq] each."""
 
     limits: "Limits"
     what: str
@@ -50,7 +52,7 @@ class Limits:
     batch, seq: where the inputs have fixed shapes.
     """
 
-    roles: tuple[tuple[str, Role], ...]
+    roles: tuple[tuple[str, InputRole], ...]
     vocabulary: int
     types: int
     longest: int
@@ -62,11 +64,9 @@ class Limits:
         """The limits of `model`; None where no encoder is found, or an input is not known."""
         try:
             encoder, longest = model.encoder, most_tokens(model)
-            roles = find_roles({tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs})
+            roles = _roles(model)
         except (ModelError, DataError):
             return None
-        proven: dict[str | None, Role] = {encoder.mask: "mask", encoder.embeddings.ids: "ids"}
-        roles |= {name: role for name, role in proven.items() if name in roles and name is not None}
         table = encoder.embeddings.token_type
         batch, seq = fixed_axes(tensor.shape for tensor in model.graph.inputs)
         return cls(
@@ -87,7 +87,7 @@ class Limits:
         found = [self._probe(length, kinds) for length, kinds in lengths.items()]
         if self.batch is not None:
             found = [self._probe(n, (kind,) * self.batch) for n, kinds in lengths.items() for kind in kinds]
-        if "mask" not in dict(self.roles).values():
+        if not any(taken.role == "mask" for _, taken in self.roles):
             return [probe for probe in found if probe.what.endswith(FULL)] if self.batch is not None else found
         return [*found, self._probe(self.seq or min(7, self.longest), (EMPTY,) * (self.batch or 1))]
 
@@ -96,9 +96,21 @@ class Limits:
         shape = len(kinds), length
         real = np.stack([_mask(kind, length) for kind in kinds])
         ids = rng.integers(min(2, self.vocabulary - 1), self.vocabulary, shape)  # 0 or 1 may be the id of padding
-        made: dict[Role, Array] = {"ids": ids, "mask": real, "types": rng.integers(0, self.types, shape)}
-        feeds = {name: made[role].astype(np.int64) for name, role in self.roles}
+        made: dict[Role, Array] = {"ids": ids, "types": rng.integers(0, self.types, shape)}
+        feeds = {
+            name: np.where(real, taken.real, taken.padding) if taken.role == "mask" else made[taken.role]
+            for name, taken in self.roles
+        }
         return Probe(self, f"{len(kinds)} x {length} tokens, {' and '.join(dict.fromkeys(kinds))}", feeds)
+
+
+def _roles(model: Model) -> Roles:
+    """What each input takes: of the file that the model came from, where there is one, or of its graph."""
+    if model.path is not None and model.path.is_file():
+        found = roles_of(model.path)
+        if all(tensor.name in found for tensor in model.graph.inputs):
+            return {tensor.name: found[tensor.name] for tensor in model.graph.inputs}
+    return graph_roles(model.graph, lambda: model_session(model))
 
 
 def _mask(kind: str, length: int) -> Array:

@@ -127,7 +127,7 @@ class _State:
     def __init__(self, model: Model, threads: int) -> None:
         self._skeleton, self._weights = model.skeleton()
         self._graph = self._skeleton.graph.SerializeToString(deterministic=True)
-        self._threads = threads
+        self._path, self._threads = model.path, threads
         self.limits: Limits | None = None
         self._known: dict[tuple[Limits, str], list[Array] | None] = {}
 
@@ -143,7 +143,7 @@ class _State:
     @cached_property
     def model(self) -> Model:
         """A copy of the model, made when it is first needed; it shares the arrays."""
-        return Model.from_proto(self._skeleton, self._weights)
+        return Model.from_proto(self._skeleton, self._weights, self._path)
 
     @cached_property
     def invalid(self) -> str:

@@ -50,7 +50,7 @@ def run_recipe(
     wants calibration and there are no `trials`; ModelError when ONNX Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
-    held = promises or Promises()
+    held = promises or Promises(threads=trials.threads if trials is not None else 1)
     done = [
         run_step(model, step, trials, known, allow_noop=allow_noop, watch=watch, promises=held) for step in recipe.steps
     ]
@@ -75,7 +75,7 @@ def run_step(
     promises: the object that serves the steps around it too, so that answers are found once; call its `settle` after
     the last of them.
     """
-    held = promises or Promises()
+    held = promises or Promises(threads=trials.threads if trials is not None else 1)
     started = time.process_time()
     wants = list(step.action.wants(model))
     missing = [want for want in wants if want not in known]

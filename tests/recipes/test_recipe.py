@@ -8,10 +8,16 @@ import pytest
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.mask_bias import MaskBias
+from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.recipes.recipe import Recipe
 
-PARTICULAR = {(MaskBias, "value"): -0.5, (QuantizeEmbedding, "block"): 64}
+PARTICULAR = {
+    (MaskBias, "value"): -0.5,
+    (QuantizeEmbedding, "block"): 64,
+    (QuantizeBlockwise, "bits"): 8,
+    (QuantizeBlockwise, "block"): 32,
+}
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
 
 
