@@ -1,5 +1,6 @@
 """A recipe is a sequence of passes with their options, written as text."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any
