@@ -79,13 +79,13 @@ def bundle(
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
     from onnxslim_bert.device.make import make_bundle
-    from onnxslim_bert.device.manifest import Plan
+    from onnxslim_bert.device.manifest import RunSettings
 
     dataset = load_dataset(data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None)
     if dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "inputs"], "with ready inputs")
     reader = load_tokenizer(tokenizer or (base or model).parent, inputs) if dataset.feeds is None else None
-    plan = Plan(target, options, allow_fallback, threads, warmup, runs)
+    plan = RunSettings(target, options, allow_fallback, threads, warmup, runs)
     with progress_bar() as progress:
         made = make_bundle(
             model, dataset, reader, output, plan, base=base, batch=batch, length=length, progress=progress

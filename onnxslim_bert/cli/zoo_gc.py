@@ -25,10 +25,10 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
     from onnxslim_bert.proof.wording import si
     from onnxslim_bert.zoo.documents import STATE, load_run
     from onnxslim_bert.zoo.store.collect_garbage import DAY, delete, unreferenced
-    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.state import RunState
     from onnxslim_bert.zoo.store.storage import Storage
 
-    with State(output / STATE, create=False) as state, state.lock("zoo gc"):
+    with RunState(output / STATE, create=False) as state, state.lock("zoo gc"):
         run = load_run(output)
         storage = Storage(run.storage or str(output))
         keep = state.needed() | {row.key for row in run.rows}

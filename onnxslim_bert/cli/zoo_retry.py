@@ -22,9 +22,9 @@ def retry(output: Path, names: tuple[str, ...]) -> None:
     from onnxslim_bert.errors import DataError
     from onnxslim_bert.zoo.conductor import OPEN
     from onnxslim_bert.zoo.documents import STATE
-    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.state import RunState
 
-    with State(output / STATE, create=False) as state, state.lock("zoo retry"):
+    with RunState(output / STATE, create=False) as state, state.lock("zoo retry"):
         failed = [task for task in state.tasks() if task.status not in OPEN]
         chosen = [task for task in failed if not names or any(name in f"{task.kind} {task.name}" for name in names)]
         if names and not chosen:

@@ -28,9 +28,9 @@ def status(output: Path, as_json: bool) -> None:
     """
     from onnxslim_bert.proof.documents import report_json
     from onnxslim_bert.zoo.documents import STATE
-    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.state import RunState
 
-    with State(output / STATE, create=False) as state:
+    with RunState(output / STATE, create=False) as state:
         going, tasks = state.going(), state.tasks()
     if going is None:  # who was killed leaves tasks that seem to run
         tasks = [replace(task, status="waiting") if task.status == "running" else task for task in tasks]

@@ -12,14 +12,15 @@ from onnxslim_bert.zoo.engines.task import Ended, Task
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from onnxslim_bert.zoo.conductor import Watch
+    from onnxslim_bert.zoo.conductor import RunListener
+
 
 DOING = {"make": "making", "study": "studying", "time": "timing"}
 
 
 @contextmanager
-def watching() -> Iterator["Watch"]:
-    """The watch for this stderr."""
+def watching() -> Iterator["RunListener"]:
+    """What tells of the run on this stderr."""
     if not sys.stderr.isatty():
         yield Lines()
         return

@@ -16,7 +16,7 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.device.bundle import sha256_of
-from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, Plan, vector_file
+from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, RunSettings, vector_file
 from onnxslim_bert.device.runner import OPTIONS
 from onnxslim_bert.device.vectors import pack
 from onnxslim_bert.errors import DataError, ModelError, OutputError
@@ -36,7 +36,7 @@ def make_bundle(
     dataset: Dataset,
     tokenizer: Tokenizer | None,
     output: Path,
-    plan: Plan,
+    plan: RunSettings,
     *,
     base: Path | None = None,
     batch: int | None = None,

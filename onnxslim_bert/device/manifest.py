@@ -7,7 +7,7 @@ MANIFEST, RESULTS, MODEL = "manifest.json", "results.json", "model.onnx"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunSettings:
     """How a model is run.
 
     target: the provider, by the name that onnxruntime_perf_test takes. options: of the provider; a flag has an empty
@@ -39,7 +39,7 @@ class Manifest:
     schema: int
     onnxslim_bert: str
     model: str
-    plan: Plan
+    plan: RunSettings
     batch: int
     length: int | None
     dimensions: dict[str, int]

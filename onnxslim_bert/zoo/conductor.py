@@ -6,14 +6,14 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from onnxslim_bert.zoo.engines.task import Ended, Engine, Task
-from onnxslim_bert.zoo.store.state import State, TaskState
+from onnxslim_bert.zoo.store.state import RunState, TaskState
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 UNENDED = ("waiting", "running")
 OPEN = (*UNENDED, "done", "blocked")  # of these no result is a result that is missing
 
 
-class Watch(Protocol):
+class RunListener(Protocol):
     """Who looks on while a run goes on; called from any thread."""
 
     def waiting(self, tasks: Sequence[Task], cached: int) -> None:
@@ -32,7 +32,7 @@ class Watch(Protocol):
 class Conductor:
     """Runs what is missing. ran: the keys of tasks that began this time."""
 
-    def __init__(self, engine: Engine, storage: Storage, url: str, state: State, watch: Watch) -> None:
+    def __init__(self, engine: Engine, storage: Storage, url: str, state: RunState, watch: RunListener) -> None:
         self.engine, self.storage, self.url, self.state, self.watch = engine, storage, url, state, watch
         self.ran: set[str] = set()
         self._read: dict[str, bytes] = {}  # results as they were read: an object store takes its time for each

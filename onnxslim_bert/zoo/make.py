@@ -13,8 +13,8 @@ from onnxslim_bert.job.run import run
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import sources_of, unchanged
 from onnxslim_bert.zoo.records import Result
+from onnxslim_bert.zoo.source_files import sources_of, unchanged
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.study import parts_of

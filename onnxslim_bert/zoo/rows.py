@@ -8,13 +8,13 @@ from onnxslim_bert.proof.gates import GATES, Verdict
 from onnxslim_bert.proof.verdicts import judge
 from onnxslim_bert.zoo.conductor import UNENDED
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result, Row, Timed, Timing
 from onnxslim_bert.zoo.store.state import TaskState
 
 
 def row_of(
-    job: Planned,
+    job: PlannedJob,
     task: Task,
     state: TaskState | None,
     result: Result | None,
@@ -60,7 +60,7 @@ def row_of(
 
 
 def verdicts_on(
-    job: Planned, result: Result, timed: Timed | None, untimed: Verdict | None = None
+    job: PlannedJob, result: Result, timed: Timed | None, untimed: Verdict | None = None
 ) -> tuple[Verdict, ...]:
     """A verdict on every budget of `job`. Raises DataError for one that its data cannot judge."""
     speedup = timed.latency.speedup if timed else None

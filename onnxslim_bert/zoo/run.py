@@ -11,21 +11,21 @@ from pathlib import Path
 from onnxslim_bert.errors import StorageError
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.proof.documents import report_json
-from onnxslim_bert.zoo.account import At, Job, account, at_of
-from onnxslim_bert.zoo.conductor import Conductor, Watch
+from onnxslim_bert.zoo.conductor import Conductor, RunListener
 from onnxslim_bert.zoo.documents import RUN, STATE
 from onnxslim_bert.zoo.engines.task import Engine, Task
-from onnxslim_bert.zoo.planning.plan import Plan, Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob, ZooPlan
 from onnxslim_bert.zoo.publish import check_replaceable, publish
 from onnxslim_bert.zoo.records import Run
+from onnxslim_bert.zoo.results_so_far import At, JobTask, at_of, results_so_far
 from onnxslim_bert.zoo.store.collect_garbage import delete, leftovers
-from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.state import RunState
 from onnxslim_bert.zoo.store.storage import Storage, absolute
 from onnxslim_bert.zoo.tasks import Tasks
 
 
 def run_zoo(
-    plan: Plan, out: Path, engine: Engine, *, storage: str | None = None, strict: bool = False, watch: Watch
+    plan: ZooPlan, out: Path, engine: Engine, *, storage: str | None = None, strict: bool = False, watch: RunListener
 ) -> Run:
     """Bring the folder `out` up to `plan` and say what is in it.
 
@@ -40,7 +40,7 @@ def run_zoo(
     check_replaceable(out)
     place.check_writable()  # or every job would find out at its end
     out.mkdir(parents=True, exist_ok=True)
-    with State(out / STATE) as state, state.lock():
+    with RunState(out / STATE) as state, state.lock():
         for left in leftovers(place):
             with suppress(StorageError):  # of another user; it is in nobody's way
                 delete(place, [left])
@@ -58,7 +58,7 @@ def run_zoo(
                 conductor.run(list(timings.values()), alone=True)
             interrupted = False
         finally:
-            given, rows = account(jobs, sources, studies, timings, conductor, strict=strict)
+            given, rows = results_so_far(jobs, sources, studies, timings, conductor, strict=strict)
             run = Run(plan.path.name, given, rows, time.monotonic() - began, storage, interrupted)
             try:
                 run = publish(run, out, place)
@@ -67,15 +67,15 @@ def run_zoo(
     return run
 
 
-def by_model(jobs: Sequence[Planned]) -> dict[str, list[Planned]]:
+def by_model(jobs: Sequence[PlannedJob]) -> dict[str, list[PlannedJob]]:
     """The jobs of each model, in their order."""
-    found: dict[str, list[Planned]] = {}
+    found: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         found.setdefault(job.model, []).append(job)
     return found
 
 
-def in_turn(jobs: Sequence[Job]) -> list[Task]:
+def in_turn(jobs: Sequence[JobTask]) -> list[Task]:
     """The tasks of the jobs, one of each model in turn: two of one model at once would collect the same statistics."""
     of_models: dict[str, list[Task]] = {}
     for job, task in jobs:
@@ -83,9 +83,9 @@ def in_turn(jobs: Sequence[Job]) -> list[Task]:
     return [task for task in chain(*zip_longest(*of_models.values())) if task is not None]
 
 
-def timings_of(plan: Plan, jobs: Sequence[Job], tasks: Tasks, conductor: Conductor) -> dict[At, Task]:
+def timings_of(plan: ZooPlan, jobs: Sequence[JobTask], tasks: Tasks, conductor: Conductor) -> dict[At, Task]:
     """By model and target, the task that times what was made."""
-    made: dict[At, list[tuple[Planned, Task, str]]] = {}
+    made: dict[At, list[tuple[PlannedJob, Task, str]]] = {}
     for job, task in jobs:
         result = conductor.result(task.key)
         if result is not None:

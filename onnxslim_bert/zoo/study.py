@@ -21,8 +21,8 @@ from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.zoo.engines.progress import teller
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import sources_of, unchanged
 from onnxslim_bert.zoo.records import Study
+from onnxslim_bert.zoo.source_files import sources_of, unchanged
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
 

@@ -14,8 +14,8 @@ from onnxslim_bert.job.measured import Asked
 from onnxslim_bert.machine import version_of, versions
 from onnxslim_bert.targets.table import TARGETS
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import Given, Hash, given
-from onnxslim_bert.zoo.planning.plan import Plan, Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob, ZooPlan
+from onnxslim_bert.zoo.source_files import Hash, SourceFiles, source_files
 from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import absolute
 
@@ -27,10 +27,10 @@ class Tasks:
 
     def __init__(self, sha256_of: Hash, executes: Callable[[str], bool] = lambda target: True) -> None:
         self.sha256_of, self.executes = sha256_of, cache(executes)
-        self._models: dict[tuple[str, Path | None], Given] = {}
+        self._models: dict[tuple[str, Path | None], SourceFiles] = {}
         self._data: dict[tuple[Sources, int], dict[str, str]] = {}
 
-    def make(self, job: Planned) -> Task:
+    def make(self, job: PlannedJob) -> Task:
         """The task that writes what `job` asks for. Raises DataError for data that cannot be read."""
         sources, source, working = job.sources, self.source(job), job.working
         payload = {
@@ -48,13 +48,13 @@ class Tasks:
         }
         return _addressed("make", job.name, payload, job.target, job.memory, job.timeout)
 
-    def source(self, job: Planned) -> Given:
+    def source(self, job: PlannedJob) -> SourceFiles:
         """The model that `job` starts from, and its tokenizer."""
         tokenizer = job.sources.tokenizer
         known = (job.source, tokenizer)
         if known not in self._models:
             with opened(job.source) as path:
-                self._models[known] = given(path, tokenizer, self.sha256_of)
+                self._models[known] = source_files(path, tokenizer, self.sha256_of)
         return self._models[known]
 
     def data(self, sources: Sources, seed: int) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Tasks:
             self._data[known] = {name: rows.fingerprint() for name, rows in sets.items() if rows is not None}
         return self._data[known]
 
-    def time(self, plan: Plan, jobs: Sequence[tuple[Planned, Task, str]]) -> Task:
+    def time(self, plan: ZooPlan, jobs: Sequence[tuple[PlannedJob, Task, str]]) -> Task:
         """The task that times one source with everything made of it for one target.
 
         jobs: of one model and one target; each with its task and the file of its artefact to open.
@@ -91,7 +91,7 @@ class Tasks:
         name = f"{first.model} {first.target}"
         return _addressed("time", name, payload, first.target, None, _longest(job for job, _, _ in jobs))
 
-    def study(self, jobs: Sequence[Planned]) -> Task:
+    def study(self, jobs: Sequence[PlannedJob]) -> Task:
         """The task that studies one source: `jobs` are all of one model."""
         first = next((job for job in jobs if job.sources.calibration), jobs[0])
         sources, source = first.sources, self.source(first)
@@ -121,12 +121,12 @@ def _working(working: Working) -> dict[str, int]:
     return {"max_length": working.max_length, "threads": working.threads, "seed": working.seed}
 
 
-def _versions(target: str, source: Given) -> dict[str, str]:
+def _versions(target: str, source: SourceFiles) -> dict[str, str]:
     """Of the software that makes something of `source`."""
     return versions(TARGETS[target].extra) | ({"transformers": version_of("transformers")} if source.legacy else {})
 
 
-def _places(job: Planned) -> dict[str, Any]:
+def _places(job: PlannedJob) -> dict[str, Any]:
     """Where a job's model, tokenizer and data are: not resolved, what belongs to a link lies beside the link."""
     tokenizer = job.sources.tokenizer
     return {
@@ -136,7 +136,7 @@ def _places(job: Planned) -> dict[str, Any]:
     }
 
 
-def _longest(jobs: Iterable[Planned]) -> float | None:
+def _longest(jobs: Iterable[PlannedJob]) -> float | None:
     """The most generous time limit of several jobs; None when one has none."""
     limits = [job.timeout for job in jobs]
     given = [limit for limit in limits if limit is not None]

@@ -21,8 +21,8 @@ from onnxslim_bert.targets.places import CPU_ONLY
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import unchanged
 from onnxslim_bert.zoo.records import Timed, Timing
+from onnxslim_bert.zoo.source_files import unchanged
 from onnxslim_bert.zoo.store.storage import Storage
 
 PROFILED = 10  # runs that are profiled

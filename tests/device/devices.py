@@ -17,17 +17,17 @@ from command_line import Outcome, run
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.bundle import Bundle, open_bundle
 from onnxslim_bert.device.make import make_bundle
-from onnxslim_bert.device.manifest import Plan
+from onnxslim_bert.device.manifest import RunSettings
 from onnxslim_bert.device.vectors import pack
 
 HERE = Path(__file__).parent
 LENGTH = 5
 ROWS = ["w0 w1 w2", "w3 w4", "w5 w6 w0 w1"]
 TABLE = np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
-PLAN = Plan("cpu", threads=1, warmup=2, runs=7)
+PLAN = RunSettings("cpu", threads=1, warmup=2, runs=7)
 
 
-def small_bundle(folder: Path, plan: Plan = PLAN, length: int | None = LENGTH) -> Bundle:
+def small_bundle(folder: Path, plan: RunSettings = PLAN, length: int | None = LENGTH) -> Bundle:
     """A bundle of the three ROWS and a model whose logits are sums of rows of TABLE."""
     model = classifier(folder / "sums.onnx", TABLE)
     make_bundle(model, texts(ROWS), tokenizer(folder), folder / "bundle", plan, length=length)

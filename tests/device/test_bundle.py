@@ -16,7 +16,7 @@ from graphs import EVERY
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.device.bundle import open_bundle
 from onnxslim_bert.device.make import make_bundle
-from onnxslim_bert.device.manifest import Plan
+from onnxslim_bert.device.manifest import RunSettings
 from onnxslim_bert.device.runner import arguments
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 
@@ -76,7 +76,7 @@ def test_a_candidate_may_take_narrower_ids(tmp_path: Path) -> None:
         value.type.tensor_type.elem_type = onnx.TensorProto.INT32
     onnx.save(proto, tmp_path / "narrow.onnx")
     rows = texts(ROWS), tokenizer(tmp_path)
-    make_bundle(tmp_path / "narrow.onnx", *rows, tmp_path / "b", Plan("nnapi"), base=base, length=5)
+    make_bundle(tmp_path / "narrow.onnx", *rows, tmp_path / "b", RunSettings("nnapi"), base=base, length=5)
     bundle = open_bundle(tmp_path / "b")
     assert bundle.tensor("test_data_set_0/input_0.pb").dtype == np.int32
     np.testing.assert_allclose(bundle.tensor("test_data_set_0/output_0.pb"), expected_logits()[0], atol=1e-6)
@@ -99,7 +99,7 @@ def test_external_data_goes_along(tmp_path: Path) -> None:
 
 def test_the_runner_gets_what_the_manifest_says(tmp_path: Path) -> None:
     """onnxruntime_perf_test's options: flags without a value, warm-up in the count, no fallback, axes fixed."""
-    plan = Plan("nnapi", {"NNAPI_FLAG_USE_FP16": "", "key": "value"}, threads=2, warmup=3, runs=20)
+    plan = RunSettings("nnapi", {"NNAPI_FLAG_USE_FP16": "", "key": "value"}, threads=2, warmup=3, runs=20)
     assert arguments(small_bundle(tmp_path, plan).manifest) == [
         *("-e", "nnapi", "-m", "times", "-r", "23", "-x", "2", "-y", "1", "-D"),
         *("-i", "NNAPI_FLAG_USE_FP16 key|value", "-C", "session.disable_cpu_ep_fallback|1"),
@@ -135,10 +135,10 @@ def test_what_cannot_be_run_is_not_bundled(tmp_path: Path, options: list[object]
 def test_a_fixed_shape_is_kept(tmp_path: Path) -> None:
     """A model with fixed shapes says them; others are refused."""
     model = classifier(tmp_path / "fixed.onnx", TABLE, shape=(1, 6))
-    manifest = make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", Plan("qnn"))
+    manifest = make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", RunSettings("qnn"))
     assert (manifest.batch, manifest.length, manifest.dimensions) == (1, 6, {})
     with pytest.raises(ModelError, match="fixes --seq to 6: it cannot run with 5"):
-        make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "c", Plan("qnn"), length=5)
+        make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "c", RunSettings("qnn"), length=5)
 
 
 @pytest.mark.parametrize("scale", [np.nan, 1.0])

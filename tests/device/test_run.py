@@ -9,7 +9,7 @@ import pytest
 from command_line import run
 from devices import PLAN, Device, assert_fails, small_bundle
 
-from onnxslim_bert.device.manifest import Plan
+from onnxslim_bert.device.manifest import RunSettings
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_a_runner_without_outputs_proves_latency_only(tmp_path: Path, device: De
 
 def test_fallback_fails_unless_it_is_allowed(tmp_path: Path, device: Device) -> None:
     """A runner that would use the CPU for nnapi ends with its provider's reason; allowed, the share is unproven."""
-    strict = small_bundle(tmp_path, Plan("nnapi", {"NNAPI_FLAG_USE_FP16": ""}, warmup=0, runs=1))
+    strict = small_bundle(tmp_path, RunSettings("nnapi", {"NNAPI_FLAG_USE_FP16": ""}, warmup=0, runs=1))
     assert_fails(device.run(strict.folder), 5, "fallback", "CPU EP", "exit code 255")
     assert not device.left()
     (tmp_path / "other").mkdir()
-    loose = small_bundle(tmp_path / "other", Plan("nnapi", fallback=True, warmup=0, runs=1))
+    loose = small_bundle(tmp_path / "other", RunSettings("nnapi", fallback=True, warmup=0, runs=1))
     outcome = device.run(loose.folder)
     assert outcome.code == 0, outcome
     assert "not proven: how many nodes ran on nnapi" in outcome.out
@@ -142,6 +142,6 @@ def test_results_are_not_overwritten_unasked(tmp_path: Path, device: Device) -> 
 
 
 def test_coreml_is_refused(tmp_path: Path, device: Device) -> None:
-    bundle = small_bundle(tmp_path, Plan("coreml", warmup=0, runs=1))
+    bundle = small_bundle(tmp_path, RunSettings("coreml", warmup=0, runs=1))
     assert_fails(device.run(bundle.folder), 2, "coreml runs on Apple's devices, which adb does not reach")
     assert bundle.manifest.plan.options == {"ModelFormat": "MLProgram"}

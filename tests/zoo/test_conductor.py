@@ -10,7 +10,7 @@ import pytest
 
 from onnxslim_bert.zoo.conductor import Conductor
 from onnxslim_bert.zoo.engines.task import Ended, Task
-from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.state import RunState
 from onnxslim_bert.zoo.store.storage import Storage
 
 TASK = Task("a" * 64, "make", "bert int8 cpu")
@@ -34,7 +34,7 @@ class Engine:
             yield ended
 
 
-class Watch:
+class RunListener:
     """Counts."""
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def conduct(out: Path, engine: Engine, *tasks: Task) -> tuple[Conductor, Watch, list]:
+def conduct(out: Path, engine: Engine, *tasks: Task) -> tuple[Conductor, RunListener, list]:
     """Run the tasks in `out`; and their states."""
-    watch = Watch()
-    with State(out / "zoo.sqlite") as state, state.lock():
+    watch = RunListener()
+    with RunState(out / "zoo.sqlite") as state, state.lock():
         conductor = Conductor(engine, Storage(out), str(out), state, watch)
         conductor.run(tasks)
         return conductor, watch, state.tasks(task.key for task in tasks)
@@ -120,7 +120,7 @@ def test_what_is_to_be_made_again_waits(out):
     Storage(out).delete("objects")
     with pytest.raises(KeyboardInterrupt):
         conduct(out, Interrupted(), TASK)
-    with State(out / "zoo.sqlite") as state:
+    with RunState(out / "zoo.sqlite") as state:
         assert [(found.status, found.attempts) for found in state.tasks([TASK.key])] == [("waiting", 1)]
 
 
@@ -138,7 +138,7 @@ def test_a_failure_stays_until_it_is_forgotten(out):
     conduct(out, engine, TASK)
     _, _, (state,) = conduct(out, engine, TASK)
     assert (engine.asked, state.message) == ([TASK.name], "no such layer")
-    with State(out / "zoo.sqlite") as states:
+    with RunState(out / "zoo.sqlite") as states:
         states.forget([TASK.key])
     conduct(out, engine, TASK)
     assert len(engine.asked) == 2
@@ -146,7 +146,7 @@ def test_a_failure_stays_until_it_is_forgotten(out):
 
 def test_a_result_that_was_never_accounted_for_is_taken(out):
     """The coordinator was killed after the commit."""
-    with State(out / "zoo.sqlite") as state, state.lock():
+    with RunState(out / "zoo.sqlite") as state, state.lock():
         state.begin(TASK, "host 1")
     write(Storage(out), TASK.key)
     engine = Engine()

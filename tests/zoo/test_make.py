@@ -15,7 +15,7 @@ from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.make import make
-from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.tasks import Tasks
@@ -24,23 +24,23 @@ PASSES = "canonicalize?,fuse,prune-ffn{keep=0.5},quantize-static"
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Planned:
+def job(tmp_path: Path) -> PlannedJob:
     """The main job on a model with its rows beside it."""
     folder = tmp_path / "given"
     folder.mkdir()
     model = workspace(folder)
     sources = Sources(str(folder / "calib.tsv"), str(folder / "eval.tsv"), rows=256, tokenizer=folder)
-    return Planned("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
+    return PlannedJob("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
 
 
-def made(job: Planned, tmp_path: Path, task: Task | None = None) -> tuple[Result, Path]:
+def made(job: PlannedJob, tmp_path: Path, task: Task | None = None) -> tuple[Result, Path]:
     """What its task says, and the folder that it filled."""
     folder = tmp_path / "artefact"
     folder.mkdir()
     return make(task or Tasks(file_sha256).make(job), Storage(tmp_path / "storage"), folder), folder
 
 
-def given(job: Planned) -> list[object]:
+def given(job: PlannedJob) -> list[object]:
     """The data of the job on a command line."""
     return ["--calib", job.sources.calibration, "--data", job.sources.evaluation]
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import assert_refused, contents, run, run_process, workspace
 
@@ -25,6 +26,32 @@ name = "bert"
 rounds = 3
 length = 8
 """
+
+
+def untyped(content: bytes) -> bytes:
+    """A model whose largest weight is of no type."""
+    model = onnx.ModelProto.FromString(content)
+    max(model.graph.initializer, key=lambda weight: len(weight.raw_data)).data_type = 0
+    return model.SerializeToString()
+
+
+def elsewhere(content: bytes) -> bytes:
+    """A model with a weight in a file that is not there."""
+    model = onnx.ModelProto.FromString(content)
+    weight = max(model.graph.initializer, key=lambda weight: len(weight.raw_data))
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="gone.bin")
+    return model.SerializeToString()
+
+
+BAD = {
+    "cut": lambda content: content[:-2000],
+    "empty": lambda _: b"",
+    "text": lambda _: b"no model at all",
+    "untyped": untyped,
+    "elsewhere": elsewhere,
+}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +139,24 @@ def test_a_failing_job_is_a_row_and_the_others_go_on(zoo):
     outcome = run("zoo", "retry", zoo / "out", "make bert fast cpu")
     assert outcome.out == "make bert fast cpu: was failed, runs again\n"
     assert "bert fast cpu" in again(zoo)[1]
+
+
+def test_models_that_cannot_be_read_are_rows_and_the_others_go_on(zoo):
+    """Cut, empty, of no type, and of weights that are not there."""
+    for name, spoil in BAD.items():
+        (zoo / f"{name}.onnx").write_bytes(spoil((zoo / "model.onnx").read_bytes()))
+    found, _ = again(zoo, old='path = "model.onnx"\nname = "bert"', new='path = "*.onnx"')
+    ends = {(row["model"], row["recipe"]): (row["status"], row["exit_code"]) for row in found["rows"]}
+    assert ends == {
+        (model, recipe): ("failed", 2) if model in BAD else ("done", 0)
+        for model in ("model", *BAD)
+        for recipe in ("int8", "fast")
+    }
+    assert found["code"] == 2
+    reasons = {row["model"]: row["message"] for row in found["rows"]}
+    assert "not a complete ONNX file" in reasons["cut"]
+    assert "the file is empty" in reasons["empty"]
+    assert all(source["study"]["reason"] for source in found["sources"] if source["name"] in BAD)
 
 
 def test_limits_end_a_job_until_they_are_wider(zoo):
@@ -284,9 +329,9 @@ def test_an_interrupted_run_says_what_stays(zoo, monkeypatch):
 def test_status_says_who_works_and_what_waits(zoo):
     """What a killed run left running waits."""
     from onnxslim_bert.zoo.engines.task import Task
-    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.state import RunState
 
-    with State(zoo / "out" / "zoo.sqlite") as state:
+    with RunState(zoo / "out" / "zoo.sqlite") as state:
         with state.lock():
             state.begin(Task("f" * 64, "make", "bert new cpu"), "here 1")
             outcome = run_process("zoo", "status", zoo / "out")
@@ -306,8 +351,8 @@ def test_a_folder_of_models_is_a_zoo(tmp_path):
 
 
 def test_one_run_at_a_time(zoo):
-    from onnxslim_bert.zoo.store.state import State
+    from onnxslim_bert.zoo.store.state import RunState
 
-    with State(zoo / "out" / "zoo.sqlite") as state, state.lock():
+    with RunState(zoo / "out" / "zoo.sqlite") as state, state.lock():
         outcome = run_process("zoo", "run", zoo / "zoo.toml", "-o", zoo / "out")
     assert_refused(outcome, "goes on here in process")

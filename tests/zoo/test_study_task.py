@@ -22,8 +22,8 @@ from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import sources_of
 from onnxslim_bert.zoo.records import Study
+from onnxslim_bert.zoo.source_files import sources_of
 from onnxslim_bert.zoo.store.array_cache import ArrayCache
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.study import parts_of, study

@@ -17,22 +17,22 @@ from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo import tasks as module
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import unchanged
-from onnxslim_bert.zoo.planning.plan import Plan, Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob, ZooPlan
+from onnxslim_bert.zoo.source_files import unchanged
 from onnxslim_bert.zoo.tasks import Tasks
 
 DYNAMIC = main_recipe(Quantization(mode="dynamic"))
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Planned:
+def job(tmp_path: Path) -> PlannedJob:
     """A job on a model in a folder of its own."""
     model = workspace(tmp_path)
     sources = Sources("reviews", "reviews", rows=8, tokenizer=model.parent / "tokenizer.json")
-    return Planned("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
+    return PlannedJob("bert", "int8", "cpu", str(model), "quantize", main_recipe(), Deployment(), Working(), sources)
 
 
-def key(job: Planned) -> str:
+def key(job: PlannedJob) -> str:
     """Of the task that makes it."""
     return Tasks(file_sha256).make(job).key
 
@@ -152,7 +152,7 @@ def test_a_model_is_read_once(job):
 def test_timings_are_of_what_was_made(job):
     """Another artefact, or another number of rounds, is timed anew; the name of the job does not matter."""
     tasks = Tasks(file_sha256)
-    plan, task = Plan(Path("zoo.toml"), (job,)), tasks.make(job)
+    plan, task = ZooPlan(Path("zoo.toml"), (job,)), tasks.make(job)
     first = tasks.time(plan, [(job, task, "model.onnx")])
     assert first.payload["outputs"] == {task.key: {"model": "model.onnx"}}
     assert tasks.time(plan, [(replace(job, recipe="x"), task, "model.onnx")]).key == first.key
@@ -161,7 +161,7 @@ def test_timings_are_of_what_was_made(job):
 
 
 def test_what_is_timed_together_fits_every_recipe(job):
-    tasks, plan = Tasks(file_sha256), Plan(Path("zoo.toml"), (job,))
+    tasks, plan = Tasks(file_sha256), ZooPlan(Path("zoo.toml"), (job,))
     short = replace(job, working=Working(max_length=16))
     made = [(each, tasks.make(each), "model.onnx") for each in (job, short)]
     assert tasks.time(plan, made).payload["max_length"] == tasks.time(plan, made[::-1]).payload["max_length"] == 16

@@ -16,7 +16,7 @@ SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no chan
 
 
 @dataclass(frozen=True)
-class Change:
+class Difference:
     """One aspect of a job in the old and in the new run.
 
     old, new: points that the task metric drops from the job's own source; percent of agreement with it, where there are
@@ -34,9 +34,9 @@ class Change:
     open: str = ""
 
 
-def changes(old: Row, new: Row, *, other_times: str = "") -> list[Change]:
+def changes(old: Row, new: Row, *, other_times: str = "") -> list[Difference]:
     """What was measured of a job in both runs, compared. other_times: says so when these were taken otherwise."""
-    found: list[Change] = []
+    found: list[Difference] = []
     if old.result and new.result:
         before, after = old.result, new.result
         if before.comparison and after.comparison:
@@ -61,7 +61,7 @@ def difference(old: Interval, new: Interval) -> Interval:
     return Interval(value, value - down, value + up)
 
 
-def _accuracy(old: Comparison, new: Comparison) -> list[Change]:
+def _accuracy(old: Comparison, new: Comparison) -> list[Difference]:
     open_ = ""
     if old.fingerprint != new.fingerprint:
         open_ = f"other rows: {old.data} {old.split}, {old.rows}, and {new.data} {new.split}, {new.rows}"
@@ -83,7 +83,7 @@ def closeness(seen: Fidelity) -> Interval | None:
     return None if value is None else Interval(value, value, value)
 
 
-def _times(old: Timed, new: Timed, other_times: str) -> list[Change]:
+def _times(old: Timed, new: Timed, other_times: str) -> list[Difference]:
     before, after = old.latency.speedup, new.latency.speedup
     if not (before.low > 0 and after.low > 0):  # or not a number
         return []
@@ -94,7 +94,7 @@ def _times(old: Timed, new: Timed, other_times: str) -> list[Change]:
     return [_change("speed-up", before, after, loss, other_times)]
 
 
-def _coverage(old: Placement, new: Placement) -> list[Change]:
+def _coverage(old: Placement, new: Placement) -> list[Difference]:
     open_ = ""
     if old.predicted != new.predicted:
         open_ = "seen now, predicted before" if old.predicted else "predicted now, seen before"
@@ -105,7 +105,7 @@ def _coverage(old: Placement, new: Placement) -> list[Change]:
     ]
 
 
-def _size(old: Result, new: Result) -> Change:
+def _size(old: Result, new: Result) -> Difference:
     grown = 100 * (new.output_bytes / old.output_bytes - 1) if old.output_bytes else 0.0
     return _exact("size", old.output_bytes, new.output_bytes, grown if abs(grown) > SAME_SIZE else 0.0)
 
@@ -115,13 +115,13 @@ def _loss(first: Interval, second: Interval) -> Interval:
     return difference(first, second) if first != second else Interval(0.0, 0.0, 0.0)
 
 
-def _exact(aspect: Aspect, old: float, new: float, loss: float, open_: str = "") -> Change:
+def _exact(aspect: Aspect, old: float, new: float, loss: float, open_: str = "") -> Difference:
     before, after, lost = (Interval(value, value, value) for value in (old, new, loss))
     return _change(aspect, before, after, lost, open_)
 
 
-def _change(aspect: Aspect, old: Interval, new: Interval, loss: Interval, open_: str) -> Change:
+def _change(aspect: Aspect, old: Interval, new: Interval, loss: Interval, open_: str) -> Difference:
     way: Way = "same"
     if not open_ and (loss.low > 0 or loss.high < 0):
         way = "worse" if loss.low > 0 else "better"
-    return Change(aspect, old.value, new.value, loss, way, open_)
+    return Difference(aspect, old.value, new.value, loss, way, open_)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from onnxslim_bert.proof.wording import plural
-from onnxslim_bert.zoo.differences.changes import Aspect, Change, changes
+from onnxslim_bert.zoo.differences.changes import Aspect, Difference, changes
 from onnxslim_bert.zoo.differences.regressions import Finding, Limits, fails_anew, on_changes, on_job, why
 from onnxslim_bert.zoo.records import Row, Run, Timing
 
 # In the order in which they are told.
-State = Literal["newly failing", "missing", "worse", "failing still", "mended", "better", "new", "same"]
+Standing = Literal["newly failing", "missing", "worse", "failing still", "mended", "better", "new", "same"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class JobDiff:
     model: str
     recipe: str
     target: str
-    state: State
+    state: Standing
     notes: tuple[str, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[Difference, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -72,7 +72,7 @@ def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "n
         fate = on_job(where, was, now, limits, waits=key in planned)
         findings = (*fate, *on_changes(where, found, sorted(lost), limits))
         jobs.append(JobDiff(*key, _state(was, now, found, findings), _notes(was, now), tuple(found), findings))
-    order = get_args(State)
+    order = get_args(Standing)
     jobs.sort(key=lambda job: order.index(job.state))
     counts = Counter(job.state for job in jobs)
     return Diff(*names, limits, tuple(jobs), {state: counts[state] for state in order if counts[state]})
@@ -106,7 +106,7 @@ def _aspects(old: Row, new: Row) -> set[Aspect]:
     return {change.aspect for change in changes(old, new)}
 
 
-def _state(old: Row | None, new: Row | None, found: list[Change], findings: tuple[Finding, ...]) -> State:
+def _state(old: Row | None, new: Row | None, found: list[Difference], findings: tuple[Finding, ...]) -> Standing:
     if old is None or new is None:
         return "missing" if new is None else "new"
     if fails_anew(old, new):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from onnxslim_bert.inspection.verify.markdown import heading, table
 from onnxslim_bert.proof.wording import si
-from onnxslim_bert.zoo.differences.changes import Aspect, Change
+from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.differences.diff import Diff, JobDiff
 
 HEADERS = ("job", "", "drop, points", "agreement", "speed-up", "nodes", "size", "notes")
@@ -55,5 +55,5 @@ def _notes(job: JobDiff) -> Iterator[str]:
         yield f"{', '.join(unsure)} inconclusive"
 
 
-def _pieces(change: Change) -> str:
+def _pieces(change: Difference) -> str:
     return f"{change.old:.0f} -> {change.new:.0f} pieces, {change.way}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
 from onnxslim_bert.proof.gates import Gate, Outcome, Verdict
 from onnxslim_bert.proof.wording import si
-from onnxslim_bert.zoo.differences.changes import Aspect, Change
+from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.records import Row
 
 COVERAGE: Gate = "coverage"  # of a provider: only two runs can be held to it
@@ -100,7 +100,7 @@ def fails_anew(old: Row, new: Row) -> bool:
     return bool(new.exit_code and not old.exit_code) or (old.result is not None and new.result is None)
 
 
-def on_changes(where: str, changes: Iterable[Change], lost: Iterable[Aspect], limits: Limits) -> Iterator[Finding]:
+def on_changes(where: str, changes: Iterable[Difference], lost: Iterable[Aspect], limits: Limits) -> Iterator[Finding]:
     """Every aspect that was compared, held to its limit. lost: those that were measured before, and not now."""
     for change in changes:
         gate, limit, unit, code = held(limits)[change.aspect]
@@ -130,7 +130,7 @@ def why(row: Row) -> str:
     return row.message or "; ".join(map(str, missed)) or row.status
 
 
-def _outcome(change: Change, limit: float) -> Outcome:
+def _outcome(change: Difference, limit: float) -> Outcome:
     """Missed only by what chance cannot explain."""
     if change.open:
         return "inconclusive"

@@ -24,7 +24,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRow:
     """What one pass did, in words. wide: its damage as percent of the largest."""
 
     step: str
@@ -78,11 +78,11 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
         )
 
 
-def steps(done: tuple[Done, ...]) -> list[Step]:
+def steps(done: tuple[Done, ...]) -> list[StepRow]:
     """What each pass did; nodes, bytes and damage are of the model after it, where they were measured."""
     largest = max((each.damage or 0.0 for each in done), default=0.0)
     return [
-        Step(
+        StepRow(
             each.step,
             each.count,
             each.note,

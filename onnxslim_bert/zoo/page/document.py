@@ -12,7 +12,7 @@ from onnxslim_bert.zoo.records import Run
 
 
 @dataclass(frozen=True)
-class Document:
+class RunDocument:
     """version: of the program that wrote it. host: as `report_json` describes it."""
 
     run: Run
@@ -20,7 +20,7 @@ class Document:
     host: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_document(place: Path) -> Document:
+def load_document(place: Path) -> RunDocument:
     """The run in a folder of `onnxslim zoo run`, its run.json, or the report that `onnxslim quantize` wrote.
 
     Raises DataError for anything else.
@@ -40,4 +40,4 @@ def load_document(place: Path) -> Document:
     if not run.rows:
         raise DataError(f"{path} has no jobs: there is nothing to report")
     host = found.get("host")
-    return Document(run, str(found.get("onnxslim_bert", "")), host if isinstance(host, dict) else {})
+    return RunDocument(run, str(found.get("onnxslim_bert", "")), host if isinstance(host, dict) else {})

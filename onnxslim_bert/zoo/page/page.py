@@ -12,7 +12,7 @@ from onnxslim_bert.errors import OutputError
 from onnxslim_bert.zoo.page import wording
 from onnxslim_bert.zoo.page.charts import library, specs
 from onnxslim_bert.zoo.page.details import details
-from onnxslim_bert.zoo.page.document import Document
+from onnxslim_bert.zoo.page.document import RunDocument
 from onnxslim_bert.zoo.page.figures import figures
 from onnxslim_bert.zoo.page.jobs import NUMBERS, WORDS, Line, lines
 from onnxslim_bert.zoo.page.packed import packed
@@ -33,7 +33,7 @@ class Page:
     left_out: str
 
 
-def render(document: Document, limit: int = LIMIT) -> Page:
+def render(document: RunDocument, limit: int = LIMIT) -> Page:
     """The report as one HTML file below `limit` bytes, without what a reader misses least where it would be larger.
 
     Raises OutputError when that is not enough.
@@ -48,7 +48,7 @@ def render(document: Document, limit: int = LIMIT) -> Page:
     )
 
 
-def _html(document: Document, script: str, left_out: str) -> str:
+def _html(document: RunDocument, script: str, left_out: str) -> str:
     """The page with everything in it that `document` has."""
     run = document.run
     found, targets = trades(run), sorted({row.target for row in run.rows}, key=lambda name: (name != "cpu", name))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxslim_bert.zoo.page.pareto import pareto
-from onnxslim_bert.zoo.page.points import SOURCE, Point, job_point, source_point
+from onnxslim_bert.zoo.page.points import SOURCE, ChartPoint, job_point, source_point
 from onnxslim_bert.zoo.page.quality import Scale
 from onnxslim_bert.zoo.page.trades import Trade, optimal
 
@@ -25,7 +25,7 @@ class Panel:
     x: tuple[float, float]
     y: tuple[float, float]
     ticks: tuple[float, ...]
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     joined: tuple[dict[str, Any], ...]
 
     def pixels(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def panels(trade: Trade, targets: Sequence[str]) -> list[Panel]:
     ]
 
 
-def _panel(title: str, scale: Scale, points: list[Point]) -> Panel:
+def _panel(title: str, scale: Scale, points: list[ChartPoint]) -> Panel:
     xs = [math.log(point.x) for point in points]
     ends = [end for point in points for end in (point.low, point.high, point.y)]
     x_low, x_high = _ends(xs, 0.1)
@@ -84,7 +84,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     return found
 
 
-def _joined(points: Sequence[Point]) -> tuple[dict[str, Any], ...]:
+def _joined(points: Sequence[ChartPoint]) -> tuple[dict[str, Any], ...]:
     """The points of each target, and the source, to which none is preferable in this picture."""
     found = []
     for target in sorted({point.target for point in points if point.shape != SOURCE}):

@@ -13,7 +13,7 @@ SOURCE = "M0,-1L.24,-.31L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A job, or the source, in one picture.
 
     x: megabytes or milliseconds; y: on the model's scale, low and high its interval. colour, shape: by target.
@@ -42,13 +42,13 @@ class Point:
         return f"{self.name}: {self.size}, {self.latency}, {self.quality}, {self.outcome}"
 
 
-def source_point(trade: Trade, scale: Scale, target: str | None, targets: Sequence[str]) -> Point | None:
+def source_point(trade: Trade, scale: Scale, target: str | None, targets: Sequence[str]) -> ChartPoint | None:
     """The source itself, on one target where `target` names it."""
     source, timing = trade.source, trade.source.timings.get(target or "")
     timed = timing.source if timing else None
     if target is not None and timed is None:
         return None
-    return Point(
+    return ChartPoint(
         name=f"source · {target}" if target else "source",
         x=timed.latency.median_ms if timed else source.nbytes / 1e6,
         y=scale.source,
@@ -67,14 +67,14 @@ def source_point(trade: Trade, scale: Scale, target: str | None, targets: Sequen
     )
 
 
-def job_point(row: Row, scale: Scale, best: bool, targets: Sequence[str]) -> Point | None:
+def job_point(row: Row, scale: Scale, best: bool, targets: Sequence[str]) -> ChartPoint | None:
     """A job in the picture of sizes."""
     quality = quality_of(row, scale)
     if row.result is None or quality is None:
         return None
     index = targets.index(row.target)
     latency = row.timed.latency if row.timed else None
-    return Point(
+    return ChartPoint(
         name=f"{row.recipe} · {row.target}",
         x=row.result.output_bytes / 1e6,
         y=quality.value,

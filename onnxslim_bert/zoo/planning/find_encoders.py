@@ -1,13 +1,15 @@
 """Look through a folder for encoders that a zoo can be made of."""
 
-import gc
+import hashlib
+import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
-from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
+from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import model_files
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import word_rows
@@ -16,8 +18,11 @@ from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.recipes.provenance import KEY
 from onnxslim_bert.rewriting.contract import Context
+from onnxslim_bert.zoo.engines.local import LocalEngine
+from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.planning.data_checks import check_tokenizer
 from onnxslim_bert.zoo.planning.find_models import is_output
+from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 QUANTIZED = frozenset(
     (
@@ -25,10 +30,12 @@ QUANTIZED = frozenset(
         *("DynamicQuantizeMatMul", "QAttention", "QEmbedLayerNormalization", "MatMulNBits"),
     )
 )
+SECONDS, MEMORY = 60, 2 << 30  # for a look at a file, and more for a large one:
+BYTES_A_SECOND, MEMORY_A_BYTE = 10_000_000, 4
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundEncoder:
     """A float encoder, and the folder with its tokenizer: its own, or one above it."""
 
     path: Path
@@ -43,22 +50,58 @@ class LeftOut:
     reason: str
 
 
-def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[Found], list[LeftOut]]:
+def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[FoundEncoder], list[LeftOut]]:
     """The encoders below `folder`, and the .onnx files that are none, both folder by folder.
 
-    Hidden folders, links to folders, and the outputs of `zoo run` are not looked into. Weights stay in their files.
+    Hidden folders, links to folders, and the outputs of `zoo run` are not looked into. Each file is read in a process
+    of its own, within limits: one that crashes its reader, or never ends, is left out like others.
     """
-    found, left = [], []
     paths = sorted(_onnx_files(folder), key=lambda path: (path.parent, path.name))
-    for number, path in enumerate(paths):
-        try:
-            found.append(Found(path, _tokenizer(path, folder, _vocabulary(path))))
-        except SlimError as error:
-            left.append(LeftOut(path, one_line(error).removeprefix(f"{path}: ")))
-        gc.collect()  # a graph's nodes and tensors refer to each other
-        if progress:
-            progress("looking", number + 1, len(paths))
-    return found, left
+    tokenizers = dict[Path, Path]()
+    reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not _is_text(path)}
+    tasks = {task.key: (path, task) for path in paths if path not in reasons for task in [_task(path, folder)]}
+    with tempfile.TemporaryDirectory(prefix="onnxslim-") as results:
+        ends = LocalEngine().run((task for _, task in tasks.values()), results, lambda task, worker: None)
+        for number, ended in enumerate(ends, 1):
+            path, _ = tasks[ended.key]
+            if ended.status == "done":
+                result = json.loads(Storage(results).read(result_name(ended.key)) or "")
+                tokenizers[path] = Path(result["tokenizer"])
+            else:
+                reasons[path] = ended.message.removeprefix(f"{path}: ")
+            if progress:
+                progress("looking", number, len(tasks))
+    found = [FoundEncoder(path, tokenizers[path]) for path in paths if path in tokenizers]
+    return found, [LeftOut(path, reasons[path]) for path in paths if path in reasons]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def look(task: Task, storage: Storage, folder: Path) -> dict[str, str]:
+    """What a process does with one file: the folder with its tokenizer. Raises SlimError where a zoo has no use for it.
+
+    See `onnxslim_bert.zoo.engines.worker` for what calls it.
+    """
+    path, top = Path(task.payload["path"]), Path(task.payload["top"])
+    return {"tokenizer": str(_tokenizer(path, top, _vocabulary(path)))}
+
+
+def _task(path: Path, top: Path) -> Task:
+    nbytes = path.stat().st_size
+    return Task(
+        key=hashlib.sha256(os.fsencode(path)).hexdigest(),
+        kind=f"{__name__}:look",
+        name=str(path),
+        payload={"path": str(path), "top": str(top)},
+        memory=MEMORY + MEMORY_A_BYTE * nbytes,
+        timeout=SECONDS + nbytes / BYTES_A_SECOND,
+    )
 
 
 def _onnx_files(folder: Path) -> Iterator[Path]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.graph.files import model_files
+from onnxslim_bert.errors import DataError
 from onnxslim_bert.recipes.provenance import is_written
 from onnxslim_bert.zoo.documents import STATE
 
@@ -32,8 +31,8 @@ def find_models(path: str, folder: Path) -> Matches:
     """The models that `path` names, sorted: a file, a glob (`**` too), every .onnx of a folder, or a URL.
 
     folder: that relative paths begin at. A glob and a folder pass over what onnxslim has written; by its own name such
-    a file is a model like others. A URL is looked at where it holds a `*` only. Raises DataError when nothing is there,
-    ModelError for a file that is no ONNX model or misses some of its weights.
+    a file is a model like others. A URL is looked at where it holds a `*` only. Raises DataError when nothing is there.
+    What is in the files is seen when their jobs run: one that cannot be read is a row of the run that failed.
     """
     if is_url(path):
         return Matches(_listed(path) if "*" in path else [path], [])
@@ -62,15 +61,6 @@ def find_models(path: str, folder: Path) -> Matches:
 def is_output(folder: Path) -> bool:
     """Whether `zoo run` writes models into this folder, which lies beside its state."""
     return folder.name in OUTPUTS and (folder.parent / STATE).is_file()
-
-
-def check_model(source: str) -> None:
-    """Raise ModelError for what a look at the file's structure shows to be no whole ONNX model."""
-    if not is_url(source):
-        try:
-            model_files(Path(source))
-        except OSError as error:
-            raise ModelError(f"{source}: cannot be read ({error.strerror or error})") from error
 
 
 def identity(source: str) -> str:

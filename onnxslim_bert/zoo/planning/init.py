@@ -9,11 +9,11 @@ from itertools import groupby
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import is_named
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, printable
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.zoo.planning.data_checks import check_there
-from onnxslim_bert.zoo.planning.find_encoders import Found, LeftOut, find_encoders
-from onnxslim_bert.zoo.planning.plan import Plan
+from onnxslim_bert.zoo.planning.find_encoders import FoundEncoder, LeftOut, find_encoders
+from onnxslim_bert.zoo.planning.plan import ZooPlan
 from onnxslim_bert.zoo.planning.zoo_file import parse_zoo
 
 DEFAULT = "reviews"
@@ -29,7 +29,7 @@ targets = ["cpu"]  # also openvino, qnn, coreml, nnapi; the last three with seq 
 {about}calib = {calib}
 # data = "reviews"  # evaluation rows: by default the validation split of a named calib
 # memory = "4GB"  # of one job, which is stopped beyond it
-# timeout = "30min"
+# timeout = "30min"  # 2h by default
 
 # A job that misses a budget fails the run.
 # [defaults.budgets]
@@ -55,7 +55,7 @@ class Proposal:
     """The text of a zoo file, what it plans, and which .onnx files were left out of it."""
 
     text: str
-    plan: Plan
+    plan: ZooPlan
     left_out: tuple[LeftOut, ...]
 
 
@@ -81,11 +81,13 @@ def propose(folder: Path, at: Path, calib: str | None = None, progress: Progress
     text += "".join(f"\n{entry}" for entry in _entries(found, at))
     if left:
         text += "\n# Left out:\n"
-        text += "".join(f"#   {_string(_relative(item.path, at))}: {_string(item.reason)[1:-1]}\n" for item in left)
+        text += "".join(
+            f"#   {_string(printable(_relative(item.path, at)))}: {_string(item.reason)[1:-1]}\n" for item in left
+        )
     return Proposal(text, parse_zoo(text, at), tuple(left))
 
 
-def _entries(found: Sequence[Found], at: Path) -> Iterator[str]:
+def _entries(found: Sequence[FoundEncoder], at: Path) -> Iterator[str]:
     """One [[models]] for the whole of a folder, or one for each model where others lie beside them."""
     for (folder, tokenizer), group in groupby(found, lambda model: (model.path.parent, model.tokenizer)):
         paths = [model.path for model in group]

@@ -14,12 +14,13 @@ from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.planning.job_data import JobData
 from onnxslim_bert.zoo.planning.keys import BUDGETS, Layer
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
-from onnxslim_bert.zoo.planning.plan import Planned
-from onnxslim_bert.zoo.planning.recipe_entries import Asked, without_dashes
+from onnxslim_bert.zoo.planning.plan import PlannedJob
+from onnxslim_bert.zoo.planning.recipe_entries import RecipeEntry, without_dashes
 from onnxslim_bert.zoo.planning.settings import Settings
 from onnxslim_bert.zoo.planning.toml_lines import Place
 
 MAX_LENGTH = 128  # as on the command line
+TIMEOUT = 7200.0  # seconds of a job that names no limit
 
 
 class Jobs:
@@ -32,8 +33,8 @@ class Jobs:
         self._lowered = cache(_lowered)
 
     def plan(
-        self, model: str, source: str, where: Place, asked: Asked, target: str, layers: tuple[Layer, ...]
-    ) -> Planned | None:
+        self, model: str, source: str, where: Place, asked: RecipeEntry, target: str, layers: tuple[Layer, ...]
+    ) -> PlannedJob | None:
         """The job; None when it cannot be. where: the place of the model's path."""
         settings = Settings(layers, self.used)
         threads, seed = settings.take("threads", 1), settings.take("seed", 0)
@@ -55,7 +56,7 @@ class Jobs:
             self._mistakes.add(asked.place, f"recipe {asked.name!r} for {target} {needed}")
         sources = self._data.sources(settings, asked.settings, calibrates, asked.passes is not None)
         self._data.check_tokenizer(settings, sources, source, where)
-        return Planned(
+        return PlannedJob(
             model=model,
             recipe=asked.name,
             target=target,
@@ -67,7 +68,7 @@ class Jobs:
             sources=sources,
             budgets=self._budgets(settings, sources, asked.name),
             memory=settings.take("memory"),
-            timeout=settings.take("timeout"),
+            timeout=settings.take("timeout", TIMEOUT),
         )
 
     def _budgets(self, settings: Settings, sources: Sources, name: str) -> Budgets:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.zoo.planning.find_models import Matches, check_model, find_models, identity, names_for
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.zoo.planning.find_models import Matches, find_models, identity, names_for
 from onnxslim_bert.zoo.planning.keys import MODEL, Layer, read_table
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.readers import file_name
@@ -16,7 +16,7 @@ NOTHING = Matches([], [])
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """One [[models]]. sources: the files that are its own, none of a later entry. written: as in `Matches`."""
 
     place: Place
@@ -25,7 +25,7 @@ class Entry:
     written: tuple[str, ...] = ()
 
 
-def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[Entry]:
+def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[ModelEntry]:
     """The [[models]] with the files of each: a file belongs to the last entry that matches it."""
     if not isinstance(tables, list) or not tables:
         mistakes.add(("models",), 'no models: needed at least one [[models]] with path = "model.onnx"')
@@ -36,18 +36,13 @@ def read_models(tables: Any, folder: Path, mistakes: Mistakes) -> list[Entry]:
     entries = []
     for index, (settings, (sources, written)) in enumerate(zip(read, matches, strict=True)):
         own = {identity(source): source for source in sources if owner[identity(source)] == index}
-        entry = Entry(("models", index), settings, tuple(own.values()), tuple(written))
+        entry = ModelEntry(("models", index), settings, tuple(own.values()), tuple(written))
         if sources and not own:
             mistakes.add(
                 (*entry.place, "path"), "every file that it matches belongs to a later [[models]]; leave it out"
             )
         if "name" in settings and len(sources) > 1:
             mistakes.add((*entry.place, "name"), f"name is for one file, and path matches {len(sources)}")
-        for source in entry.sources:
-            try:
-                check_model(source)
-            except ModelError as error:
-                mistakes.add((*entry.place, "path"), str(error))
         entries.append(entry)
     return entries
 
@@ -65,7 +60,7 @@ def _matches(settings: Layer, place: Place, folder: Path, mistakes: Mistakes) ->
     return NOTHING
 
 
-def names_of(entries: Sequence[Entry], mistakes: Mistakes) -> dict[str, str]:
+def names_of(entries: Sequence[ModelEntry], mistakes: Mistakes) -> dict[str, str]:
     """What each model is called; a mistake for two of one name, and for one that no file can have."""
     place = {source: entry.place for entry in entries for source in entry.sources}
     given = {

@@ -11,7 +11,7 @@ from onnxslim_bert.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedJob:
     """One job: a model, a recipe, a target.
 
     model, recipe, target: their names. source: the model, a path or a URL. text: the recipe as it was asked for.
@@ -39,7 +39,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ZooPlan:
     """A whole zoo: at least one job.
 
     written: files that its globs and folders pass over, as onnxslim wrote them.
@@ -48,7 +48,7 @@ class Plan:
     """
 
     path: Path
-    jobs: tuple[Planned, ...]
+    jobs: tuple[PlannedJob, ...]
     time: bool = True
     rounds: int = 30
     batch: int = 1

@@ -14,7 +14,7 @@ from onnxslim_bert.zoo.planning.toml_lines import Place
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecipeEntry:
     """A recipe as it was asked for. passes: None for the main job, of which `options` were given."""
 
     name: str
@@ -25,12 +25,12 @@ class Asked:
     settings: Layer
 
 
-def read_recipes(tables: Any, mistakes: Mistakes) -> dict[str, Asked]:
+def read_recipes(tables: Any, mistakes: Mistakes) -> dict[str, RecipeEntry]:
     """The recipes by name."""
     if not isinstance(tables, dict) or not tables:
         mistakes.add(("recipes",), 'no recipe: needed at least one, like [recipes.int8] with mode = "static"')
         return {}
-    found: dict[str, Asked] = {}
+    found: dict[str, RecipeEntry] = {}
     for name, values in tables.items():
         place = ("recipes", name)
         try:
@@ -43,12 +43,14 @@ def read_recipes(tables: Any, mistakes: Mistakes) -> dict[str, Asked]:
     return found
 
 
-def _recipe(name: str, place: Place, given: Layer, mistakes: Mistakes) -> Asked:
+def _recipe(name: str, place: Place, given: Layer, mistakes: Mistakes) -> RecipeEntry:
     settings = {key: setting for key, setting in given.items() if key not in ("passes", *MAIN_JOB)}
     options = {key: setting for key, setting in given.items() if key in MAIN_JOB}
     if "passes" not in given:
         text = ",".join(f"{key}={_toml(setting.value)}" for key, setting in options.items())
-        return Asked(name, place, f"quantize{{{text}}}" if text else "quantize", None, values_of(options), settings)
+        return RecipeEntry(
+            name, place, f"quantize{{{text}}}" if text else "quantize", None, values_of(options), settings
+        )
     for key, setting in options.items():
         mistakes.add(setting.place, f"{key} does nothing with passes; give it to a pass, or leave passes out")
     passes = Recipe(())
@@ -56,7 +58,7 @@ def _recipe(name: str, place: Place, given: Layer, mistakes: Mistakes) -> Asked:
         passes = Recipe.parse(given["passes"].value)
     except PassError as error:
         mistakes.add(given["passes"].place, without_dashes(error))
-    return Asked(name, place, str(passes), passes, {}, settings)
+    return RecipeEntry(name, place, str(passes), passes, {}, settings)
 
 
 def without_dashes(error: Exception) -> str:

@@ -14,16 +14,16 @@ from onnxslim_bert.zoo.planning.find_models import identity
 from onnxslim_bert.zoo.planning.jobs import Jobs
 from onnxslim_bert.zoo.planning.keys import DATA, DEFAULTS, RUN, Layer, Setting, read_table, values_of
 from onnxslim_bert.zoo.planning.mistakes import Mistakes, ZooError
-from onnxslim_bert.zoo.planning.model_entries import Entry, names_of, read_models
-from onnxslim_bert.zoo.planning.plan import Plan, Planned
-from onnxslim_bert.zoo.planning.recipe_entries import Asked, read_recipes
+from onnxslim_bert.zoo.planning.model_entries import ModelEntry, names_of, read_models
+from onnxslim_bert.zoo.planning.plan import PlannedJob, ZooPlan
+from onnxslim_bert.zoo.planning.recipe_entries import RecipeEntry, read_recipes
 from onnxslim_bert.zoo.planning.settings import Settings
 from onnxslim_bert.zoo.planning.toml_lines import Place
 
 TABLES = ("defaults", "recipes", "models", "run")
 
 
-def read_zoo(path: Path) -> Plan:
+def read_zoo(path: Path) -> ZooPlan:
     """The plan that the zoo file at `path` asks for; what is relative in it is relative to its folder.
 
     Settings of a recipe go before those of a model, and these before the defaults. Models are opened for a look at
@@ -40,7 +40,7 @@ def read_zoo(path: Path) -> Plan:
     return parse_zoo(text, path)
 
 
-def parse_zoo(text: str, path: Path) -> Plan:
+def parse_zoo(text: str, path: Path) -> ZooPlan:
     """`read_zoo` for a `text` that would lie at `path`."""
     document = _document(text, path)
     mistakes = Mistakes(path.name, text)
@@ -62,7 +62,7 @@ def parse_zoo(text: str, path: Path) -> Plan:
     mistakes.check()
     named = {identity(job.source) for job in jobs}
     written = {identity(file): file for entry in entries for file in entry.written}
-    return Plan(path, tuple(jobs), **run, written=tuple(file for at, file in written.items() if at not in named))
+    return ZooPlan(path, tuple(jobs), **run, written=tuple(file for at, file in written.items() if at not in named))
 
 
 def _document(text: str, path: Path) -> dict[str, Any]:
@@ -78,11 +78,11 @@ def _document(text: str, path: Path) -> dict[str, Any]:
 
 
 def _jobs(
-    defaults: Layer, recipes: Mapping[str, Asked], entries: Sequence[Entry], jobs: Jobs, mistakes: Mistakes
-) -> list[Planned]:
+    defaults: Layer, recipes: Mapping[str, RecipeEntry], entries: Sequence[ModelEntry], jobs: Jobs, mistakes: Mistakes
+) -> list[PlannedJob]:
     """Every job, model by model."""
     names = names_of(entries, mistakes)
-    found: list[Planned | None] = []
+    found: list[PlannedJob | None] = []
     ran: dict[Place, Layer] = {}
     for entry in entries:
         chosen = {**defaults, **entry.settings}

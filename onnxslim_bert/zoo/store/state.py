@@ -58,7 +58,7 @@ ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, name = excluded.name, run 
 """
 
 
-class State:
+class RunState:
     """The state in the file `path`. Every change is on disk when its method returns.
 
     create: whether the file is made when it is not there. Raises OutputError where the file cannot be used.
@@ -72,7 +72,7 @@ class State:
         self._lock = path.with_suffix(".lock")
         self._run: int | None = None
 
-    def __enter__(self) -> "State":
+    def __enter__(self) -> "RunState":
         return self
 
     def __exit__(self, *_: object) -> None:

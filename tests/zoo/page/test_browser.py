@@ -7,7 +7,7 @@ import pytest
 from browser import chromium, complaints, requests, show
 from sample import HOSTILE, SCRIPT, crowded_run, large_run, sample_run
 
-from onnxslim_bert.zoo.page.document import Document
+from onnxslim_bert.zoo.page.document import RunDocument
 
 pytest.importorskip("altair", reason="needs the extra [report]")
 pytest.importorskip("vl_convert", reason="needs the extra [report]")
@@ -31,7 +31,7 @@ def browser(tmp_path_factory):
 def path(tmp_path_factory):
     """The sample's page."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(Document(sample_run(), "0.5")).html, encoding="utf-8")
+    path.write_text(render(RunDocument(sample_run(), "0.5")).html, encoding="utf-8")
     return path
 
 
@@ -87,7 +87,7 @@ def test_no_name_overlaps_another_or_is_cut_off(browser, path, width):
 @pytest.mark.parametrize("width", [1400, 420])
 def test_thirty_jobs_that_are_nearly_alike_all_have_names(browser, tmp_path, width):
     path = tmp_path / "crowded.html"
-    path.write_text(render(Document(crowded_run())).html, encoding="utf-8")
+    path.write_text(render(RunDocument(crowded_run())).html, encoding="utf-8")
     show(browser, path, width=width)
     assert_apart(browser, width)
     texts = {text.removesuffix(" ✗") for figure in browser.execute_script(BOXES) for text, *_ in figure}
@@ -240,7 +240,7 @@ def test_models_are_chosen_by_arrows_and_from_the_first_table_and_both_choosers_
 
 def test_three_hundred_models_are_drawn_within_seconds(browser, tmp_path):
     path = tmp_path / "large.html"
-    path.write_text(render(Document(large_run())).html, encoding="utf-8")
+    path.write_text(render(RunDocument(large_run())).html, encoding="utf-8")
     show(browser, path)  # gives up after 20 s, on a machine that may be busy
     assert len(shown(browser, 1)) == 1800
     browser.find_element("id", "words").send_keys("model-123 tiny")

@@ -14,7 +14,7 @@ from sample import HOSTILE, SCRIPT, large_run, sample_run
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.zoo.page.details import bars, details
-from onnxslim_bert.zoo.page.document import Document
+from onnxslim_bert.zoo.page.document import RunDocument
 from onnxslim_bert.zoo.page.jobs import NUMBERS, WORDS, lines
 from onnxslim_bert.zoo.page.packed import packed
 from onnxslim_bert.zoo.page.trades import headline, shortfalls, trades, without_result
@@ -49,7 +49,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def html() -> str:
     """The sample's page."""
-    return render(Document(sample_run(), "0.5", {"cpu": "Test CPU", "cpus": 2})).html
+    return render(RunDocument(sample_run(), "0.5", {"cpu": "Test CPU", "cpus": 2})).html
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def unpacked(page: Reader) -> dict:
 
 def test_the_page_is_small_and_the_same_each_time(html):
     assert len(html.encode()) < LIMIT
-    assert html == render(Document(sample_run(), "0.5", {"cpu": "Test CPU", "cpus": 2})).html
+    assert html == render(RunDocument(sample_run(), "0.5", {"cpu": "Test CPU", "cpus": 2})).html
 
 
 def test_nothing_is_loaded_and_the_policy_forbids_it(page):
@@ -113,12 +113,12 @@ def test_hostile_names_are_text(page, data):
 def test_half_a_surrogate_pair_is_no_failure():
     run = sample_run()
     odd = replace(run, zoo="zoo-\ud800.toml", rows=(replace(run.rows[0], message="\udfff"), *run.rows[1:]))
-    assert "zoo-?.toml" in render(Document(odd)).html
+    assert "zoo-?.toml" in render(RunDocument(odd)).html
 
 
 def test_a_run_that_is_too_large_is_reported_without_what_matters_least():
     """The limits are those of the pages themselves, one byte less each time."""
-    document = Document(sample_run())
+    document = RunDocument(sample_run())
     whole = render(document)
     less = render(document, len(whole.html.encode()))
     assert not whole.left_out
@@ -133,7 +133,7 @@ def test_a_run_that_is_too_large_is_reported_without_what_matters_least():
 
 def test_three_hundred_models_fit_whole():
     """1,800 jobs, each with its passes and sentences."""
-    page = render(Document(large_run()))
+    page = render(RunDocument(large_run()))
     assert len(page.html.encode()) < LIMIT
     assert page.left_out == ""
     assert len(unpacked(Reader(page.html))["jobs"]) == 1800

@@ -1,8 +1,11 @@
 """A folder of models becomes a zoo file that can be run as it is."""
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import assert_refused, run, workspace, write_tokenizer
 from graphs import fixture
@@ -46,6 +49,21 @@ def put(path: Path, name: str) -> None:
     path.write_bytes(fixture(name).read_bytes())
 
 
+def spoil(path: Path, change: Callable[[onnx.GraphProto], object]) -> None:
+    """Write a fixture with one change to its graph to `path`."""
+    model = onnx.load(fixture("bert-ts17-sdpa"))
+    change(model.graph)
+    path.write_bytes(model.SerializeToString())
+
+
+def repeat_a_sum(graph: onnx.GraphProto) -> None:
+    """Let the last Add be there twice."""
+    at = max(index for index, node in enumerate(graph.node) if node.op_type == "Add")
+    nodes = [*graph.node[: at + 1], *graph.node[at:]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def test_what_is_found_is_proposed_and_read(folder):
     at = folder.parent / "zoo.toml"
     proposal = propose(folder, at)
@@ -63,6 +81,35 @@ def test_what_is_found_is_proposed_and_read(folder):
     assert jobs["models/bert/a.onnx"].sources.tokenizer is None
     assert 'path = "models/bert/*.onnx"  # 2 models' in proposal.text
     assert 'path = "models/mixed/good.onnx"\n' in proposal.text
+
+
+def test_a_file_that_crashes_its_reader_or_keeps_it_for_long_is_left_out(folder, monkeypatch):
+    """And the others are found. Of a node that is there twice, a reader may never be done."""
+    monkeypatch.setattr("onnxslim_bert.zoo.planning.find_encoders.SECONDS", 15)
+    spoil(folder / "mixed" / "twice.onnx", repeat_a_sum)
+    spoil(folder / "mixed" / "untyped.onnx", lambda graph: setattr(graph.initializer[0], "data_type", 99))
+    spoil(folder / "mixed" / "minus.onnx", lambda graph: graph.initializer[0].dims.append(-1))
+    proposal = propose(folder, folder.parent / "zoo.toml")
+    found = {Path(job.source).name for job in proposal.plan.jobs}
+    reasons = {item.path.name: item.reason for item in proposal.left_out}
+    assert {"a.onnx", "b.onnx", "good.onnx", "model.onnx"} <= found
+    assert {"untyped.onnx", "minus.onnx"} <= reasons.keys()
+    assert ("twice.onnx" in found) != ("twice.onnx" in reasons)
+    assert all(reason and "\n" not in reason for reason in reasons.values())
+
+
+def test_a_file_whose_name_is_no_text_is_left_out(folder):
+    """TOML is UTF-8."""
+    try:
+        path = Path(os.fsdecode(os.fsencode(folder / "bert") + b"/\xff.onnx"))
+        path.write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    at = folder.parent / "zoo.toml"
+    outcome = run("zoo", "init", folder, "-o", at)
+    assert outcome.code == 0, outcome.err
+    assert r"\udcff.onnx: its name is not UTF-8" in outcome.out
+    assert len(read_zoo(at).jobs) == 4
 
 
 def test_what_is_left_out_is_named_with_its_reason(folder):

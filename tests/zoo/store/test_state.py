@@ -17,16 +17,16 @@ from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.zoo.engines.process import this_worker
 from onnxslim_bert.zoo.engines.task import Ended, Task
 from onnxslim_bert.zoo.store import file_hashes
-from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.state import RunState
 
 TASK = Task("a" * 64, "make", "minilm int8 cpu")
 OTHER = Task("b" * 64, "time", "minilm cpu")
 BEGIN_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
-from onnxslim_bert.zoo.store.state import State
+from onnxslim_bert.zoo.store.state import RunState
 from onnxslim_bert.zoo.engines.task import Ended, Task
-with State(Path(sys.argv[1])) as state, state.lock("zoo run"):
+with RunState(Path(sys.argv[1])) as state, state.lock("zoo run"):
     for number in itertools.count():
         state.begin(Task(f"{number % 3}", "make", "x"), "here 1")
         print(number, flush=True)
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def state(path):
-    with State(path) as opened:
+    with RunState(path) as opened:
         yield opened
 
 
@@ -82,11 +82,11 @@ def test_a_task_is_told_from_first_to_last(state):
 
 def test_it_is_there_when_the_file_is_opened_again(path):
     """By another process, also while this one goes on."""
-    with State(path) as state:
+    with RunState(path) as state:
         state.begin(TASK, "here 1")
-        with State(path, create=False) as reader:
+        with RunState(path, create=False) as reader:
             assert reader.known(TASK.key) == state.known(TASK.key)
-    with State(path) as state:
+    with RunState(path) as state:
         assert [task.attempts for task in state.tasks([TASK.key, "unknown"])] == [1]
 
 
@@ -123,7 +123,7 @@ def test_limits_of_the_last_attempt_are_known(state):
 
 def test_where_nothing_can_be_written_the_state_is_read(path, monkeypatch):
     """As SQLite does it for a file of its own kind on a medium that is read-only."""
-    with State(path) as state, state.lock():
+    with RunState(path) as state, state.lock():
         state.begin(TASK, "host 1")
     connect = sqlite3.connect
 
@@ -133,7 +133,7 @@ def test_where_nothing_can_be_written_the_state_is_read(path, monkeypatch):
         return connect(name, **options)
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
-    with State(path, create=False) as state:
+    with RunState(path, create=False) as state:
         assert [task.name for task in state.tasks()] == [TASK.name]
         with pytest.raises(OutputError, match="readonly database"):
             state.expect([TASK])
@@ -142,7 +142,7 @@ def test_where_nothing_can_be_written_the_state_is_read(path, monkeypatch):
 def test_what_an_interrupted_run_did_not_come_to_is_needed(path):
     """Of every run since the last one that came to its end, and of that one."""
     third = Task("c" * 64, "make", "minilm fast cpu")
-    with State(path) as state:
+    with RunState(path) as state:
         with state.lock():
             state.expect([OTHER, third])
         with state.lock():
@@ -159,7 +159,7 @@ def test_what_an_interrupted_run_did_not_come_to_is_needed(path):
 
 def test_by_default_the_last_run_is_told(path):
     """Tasks that a later run does not have are not its."""
-    with State(path) as state:
+    with RunState(path) as state:
         with state.lock():
             state.expect([TASK, OTHER])
             state.finish(Ended(TASK.key, "done"))
@@ -182,7 +182,7 @@ def test_killed_at_any_moment_nothing_is_lost(path):
         writer.send_signal(signal.SIGKILL)
         announced += len(writer.stdout.read().splitlines())
         writer.wait()
-    with State(path) as state, state.lock():
+    with RunState(path) as state, state.lock():
         tasks = state.tasks(["0", "1", "2"])
         attempts = sum(task.attempts for task in tasks)
         assert announced <= attempts <= announced + 4
@@ -196,7 +196,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(path):
     try:
         assert holder.stdout
         holder.stdout.readline()
-        with State(path) as state:
+        with RunState(path) as state:
             going = state.going()
             assert going is not None
             assert (going.what, going.worker.split()[1]) == ("zoo run", str(holder.pid))
@@ -207,23 +207,23 @@ def test_a_second_run_is_refused_and_told_of_the_first(path):
     finally:
         holder.kill()
         holder.communicate()
-    with State(path) as state:
+    with RunState(path) as state:
         assert state.going() is None
-    with State(path) as state, state.lock("zoo gc"):
+    with RunState(path) as state, state.lock("zoo gc"):
         assert [run.what for run in state.runs()] == ["zoo run", "zoo gc"]
 
 
 def test_one_process_has_the_lock_once(path):
     """Two threads of a service are two runs."""
     with (
-        State(path) as first,
-        State(path) as second,
+        RunState(path) as first,
+        RunState(path) as second,
         first.lock(),
         pytest.raises(OutputError, match=f"in process {this_worker()}"),
         second.lock(),
     ):
         pass
-    with State(path) as state, state.lock():
+    with RunState(path) as state, state.lock():
         pass
 
 
@@ -262,12 +262,12 @@ def test_how_a_run_ended_is_told(state, error, outcome):
 
 def test_a_newer_state_is_refused(path):
     """It may mean other things by the same columns."""
-    State(path).__exit__()
+    RunState(path).__exit__()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 2")
     db.close()
     with pytest.raises(OutputError, match=r"zoo.sqlite: written by a newer onnxslim-bert \(its version 2, here 1\)"):
-        State(path)
+        RunState(path)
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but some text" * 99, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -275,33 +275,33 @@ def test_a_file_that_is_no_state_is_refused(path, content):
     """And left as it is."""
     path.write_bytes(content)
     with pytest.raises(OutputError, match=r"zoo.sqlite: no state of a zoo, or a damaged one \(.*\); move it away"):
-        State(path)
+        RunState(path)
     assert path.read_bytes() == content
 
 
 def test_a_damaged_state_is_refused(path):
     """Whenever the damage is met."""
-    with State(path) as state:
+    with RunState(path) as state:
         state.expect([Task(f"{number:064}", "make", "x" * 300) for number in range(200)])
     content = bytearray(path.read_bytes())
     content[4096 * 3 :] = b"\xa5" * (len(content) - 4096 * 3)
     path.write_bytes(content)
-    with pytest.raises(OutputError, match="damaged one"), State(path) as state:
+    with pytest.raises(OutputError, match="damaged one"), RunState(path) as state:
         state.tasks([f"{number:064}" for number in range(200)])
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     """In one line; and what only reads makes no file."""
     with pytest.raises(OutputError, match=r"zoo.sqlite: cannot be used \(unable to open database file\)"):
-        State(tmp_path / "missing" / "zoo.sqlite")
+        RunState(tmp_path / "missing" / "zoo.sqlite")
     with pytest.raises(OutputError, match="no zoo was run here"):
-        State(tmp_path / "zoo.sqlite", create=False)
+        RunState(tmp_path / "zoo.sqlite", create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_readers_and_the_writer_do_not_wait(path):
     """A reader in the middle of reading holds nobody up, and reads what was when it began."""
-    with State(path) as state:
+    with RunState(path) as state:
         state.begin(TASK, "here 1")
         reader = sqlite3.connect(path, isolation_level=None)
         reader.execute("BEGIN")
@@ -319,7 +319,7 @@ def test_two_may_make_the_file_at_once(path):
 
     def open_it() -> None:
         try:
-            State(path).__exit__()
+            RunState(path).__exit__()
         except Exception as error:
             errors.append(error)
 

@@ -1,4 +1,4 @@
-"""What a run has come to so far: a row for each job, a source for each model."""
+"""The results that a run has so far: a row for each job, a source for each model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -6,29 +6,31 @@ from typing import TypeVar
 from onnxslim_bert.zoo.conductor import Conductor
 from onnxslim_bert.zoo.documents import structured
 from onnxslim_bert.zoo.engines.task import Task
-from onnxslim_bert.zoo.given import Given
-from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing
 from onnxslim_bert.zoo.rows import row_of, why_untimed
+from onnxslim_bert.zoo.source_files import SourceFiles
 from onnxslim_bert.zoo.unmeasured import unstudied, untimed
 
-Job = tuple[Planned, Task]
+JobTask = tuple[PlannedJob, Task]
 At = tuple[str, str]  # a model and a target
 Document = TypeVar("Document", Result, Study, Timing)
 
 
-def account(
-    jobs: Sequence[Job],
-    contents: Mapping[str, Given],
+def results_so_far(
+    jobs: Sequence[JobTask],
+    contents: Mapping[str, SourceFiles],
     studies: Mapping[str, Task],
     timings: Mapping[At, Task],
     conductor: Conductor,
     *,
     strict: bool,
 ) -> tuple[tuple[Source, ...], tuple[Row, ...]]:
-    """Every model as it was given, with what was studied and timed of it, or why that was not; the row of every job.
+    """The sources and the rows of run.json, from what the tasks wrote.
 
-    contents, studies: by model. timings: the tasks that time what was made, as far as there are any yet.
+    A source is a model as it was given, with its study and its times, or the reason why there are none.
+    jobs: each with the task that makes its model. contents, studies: by the model's name. timings: the tasks that time
+    what was made, by model and target; empty until the models are made.
     """
     timed = {at: found for at, task in timings.items() if (found := _found(conductor, task, Timing))}
     rows = tuple(
@@ -53,13 +55,13 @@ def account(
     return sources, rows
 
 
-def at_of(job: Planned) -> At:
+def at_of(job: PlannedJob) -> At:
     """By what the timing of `job` is found."""
     return job.model, job.target
 
 
 def _row(
-    job: Planned, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
+    job: PlannedJob, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
 ) -> Row:
     """times: the task of `timing`."""
     state, timed = (conductor.state.known(of.key) if of else None for of in (task, times))

@@ -1,4 +1,4 @@
-"""The model and the data that tasks start from, and whether the model is still the one that they were planned with."""
+"""The files that a task starts from: the model, its tokenizer, its data; and whether they are those of the plan."""
 
 import contextlib
 import hashlib
@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.export.hugging_face import TOKENIZER_FILES
-from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
+from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.zoo.store.opened import opened
 
 Hash = Callable[[Path], str]  # sha256 of one file
 
 
-class Given(NamedTuple):
-    """A source: sha256 and bytes of the model, external data included, and sha256 over its tokenizer's files.
+class SourceFiles(NamedTuple):
+    """What identifies a model of a zoo by its content.
 
-    legacy: whether these are of an older vocabulary, which transformers reads.
+    sha256, nbytes: of the model's file and its external data. tokenizer_sha256: over the tokenizer's files.
+    legacy: the tokenizer is an older vocabulary file, which transformers reads.
     """
 
     sha256: str
@@ -29,16 +30,24 @@ class Given(NamedTuple):
     legacy: bool
 
 
-def given(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha256) -> Given:
-    """The model and its tokenizer: a folder or a file, None where it lies beside the model."""
+def source_files(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha256) -> SourceFiles:
+    """Hash a model and its tokenizer, a folder or a file, None where it lies beside the model.
+
+    A file that is no model is hashed like one: the job that opens it says what is wrong with it.
+    """
     place = tokenizer or model.parent
     folder = place if place.is_dir() else place.parent
     whole = place if place.is_file() else folder / "tokenizer.json"
     names = TOKENIZER_FILES if whole.is_file() else (*TOKENIZER_FILES, *DESCRIPTIONS)
     found = sorted(file for file in {place, *(folder / name for name in names)} if file.is_file())
-    return Given(
-        _model_sha256(model, sha256_of),
-        model_bytes(model),
+    try:
+        files = model_files(model)
+    except ModelError:
+        files = [model]
+    hashes = [sha256_of(file) for file in files]
+    return SourceFiles(
+        hashes[0] if len(hashes) == 1 else _hash(hashes),
+        sum(file.stat().st_size for file in files),
         _hash([f"{file.name} {sha256_of(file)}" for file in found]),
         legacy=not whole.is_file() and any((folder / name).is_file() for name in DESCRIPTIONS),
     )
@@ -46,14 +55,14 @@ def given(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha256) ->
 
 @contextlib.contextmanager
 def unchanged(payload: Mapping[str, Any]) -> Iterator[Path]:
-    """The file of the model that a task with this payload starts from.
+    """The model file that a task with this payload starts from.
 
-    Raises ModelError or DataError when the model, or the tokenizer where the task has one, is not what the task was
-    planned with: the result would lie under a key that is another's.
+    Raises ModelError when the model, DataError when the tokenizer is not the one that the task was planned with:
+    results are found by the content of what they were made of, so this one would be taken for another's.
     """
     with opened(payload["source"]) as path:
         tokenizer = payload.get("tokenizer")
-        found = given(path, tokenizer and Path(tokenizer))
+        found = source_files(path, tokenizer and Path(tokenizer))
         if found.sha256 != payload["source_sha256"]:
             raise ModelError(f"{payload['source']} has changed since the run began; run it again")
         if found.tokenizer_sha256 != payload.get("tokenizer_sha256", found.tokenizer_sha256):
@@ -62,16 +71,10 @@ def unchanged(payload: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def sources_of(payload: dict[str, Any]) -> Sources:
-    """The data of a task, as they were planned."""
+    """Which data a task reads, from its payload."""
     values = dict(payload["sources"])
     tokenizer = payload["tokenizer"] and Path(payload["tokenizer"])
     return replace(Sources(**{**values, "text_columns": tuple(values["text_columns"])}), tokenizer=tokenizer)
-
-
-def _model_sha256(path: Path, sha256_of: Hash) -> str:
-    """Over the hashes of all its files where it has external data."""
-    hashes = [sha256_of(file) for file in model_files(path)]
-    return hashes[0] if len(hashes) == 1 else _hash(hashes)
 
 
 def _hash(parts: Sequence[str]) -> str:
