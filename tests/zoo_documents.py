@@ -12,14 +12,14 @@ from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.fidelity import Fidelity
 from onnxslim_bert.proof.intervals import Interval
 from onnxslim_bert.recipes.provenance import Provenance
-from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result, Timed
 from onnxslim_bert.zoo.store.state import TaskState
 
 KEY = "0" * 64
 
 
-def planned(**changed: Any) -> Planned:
+def planned(**changed: Any) -> PlannedJob:
     """A job of the main job."""
     values: dict[str, Any] = {
         "model": "bert",
@@ -32,7 +32,7 @@ def planned(**changed: Any) -> Planned:
         "working": Working(),
         "sources": Sources("reviews"),
     }
-    return Planned(**{**values, **changed})
+    return PlannedJob(**{**values, **changed})
 
 
 def task_state(status: str, *, message: str = "", exit_code: int = 0) -> TaskState:

@@ -12,6 +12,7 @@ from onnxslim_bert.zoo.records import Result, Row, Timed
 
 Aspect = Literal["metric", "agreement", "speed-up", "nodes", "pieces", "size"]
 Way = Literal["better", "worse", "same"]
+MOST = 50.0  # logarithm of a quotient of times, beyond which it is no measurement
 SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no change
 
 
@@ -90,7 +91,7 @@ def _times(old: Timed, new: Timed, other_times: str) -> list[Difference]:
     # a quotient's interval is that of the difference of logarithms
     logs = [Interval(*(-math.log(end) for end in (times.value, times.high, times.low))) for times in (before, after)]
     slower = _loss(*logs)
-    loss = Interval(*(100 * math.expm1(end) for end in (slower.value, slower.low, slower.high)))
+    loss = Interval(*(100 * math.expm1(min(end, MOST)) for end in (slower.value, slower.low, slower.high)))
     return [_change("speed-up", before, after, loss, other_times)]
 
 

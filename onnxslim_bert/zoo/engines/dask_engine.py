@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distributed import Client
 from distributed.comm.core import connect
+from distributed.security import Security
 
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.zoo.engines.dask_run import DaskRun
@@ -69,4 +70,4 @@ class DaskEngine:
 
 async def _greet(address: str) -> None:
     # a Client would wait for ever for somebody who accepts its connection and says nothing
-    await (await connect(address, timeout=CONNECT_S)).close()
+    await (await connect(address, timeout=CONNECT_S, **Security().get_connection_args("client"))).close()

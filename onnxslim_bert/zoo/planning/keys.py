@@ -100,7 +100,10 @@ def values_of(layer: Layer) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as it is quoted in a mistake."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -1,6 +1,5 @@
 """How the values of a zoo file are read: each reader takes what TOML holds and says what was needed instead."""
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,13 +10,14 @@ from onnxslim_bert.rewriting.options import nearest
 Reader = Callable[[Any], Any]  # raises ValueError with what was needed, or DataError
 UNITS = {"s": 1, "min": 60, "h": 3600}
 LONGEST_NAME = 100  # bytes: two names and more make a file's, which has up to 255
+WIDEST = 2**63 - 1  # as TOML has it
 LARGEST, LONGEST = 10**18, 10**9  # bytes and seconds, which databases and clocks can hold
 FILE_NAME = re.compile(r"\w([\w.-]*[\w-])?")  # names of models and recipes are names of files, too
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
-def whole(least: int, most: float = math.inf) -> Reader:
+def whole(least: int, most: int = WIDEST) -> Reader:
     """A whole number in a range."""
 
     def read(value: Any) -> int:
@@ -123,4 +123,4 @@ def duration(value: Any) -> float:
 
 
 def _range(least: float, most: float) -> str:
-    return f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+    return f"of at least {least:g}, in 64 bits" if most == WIDEST else f"from {least:g} to {most:g}"

@@ -21,6 +21,7 @@ from onnxslim_bert.zoo.planning.settings import Settings
 from onnxslim_bert.zoo.planning.toml_lines import Place
 
 TABLES = ("defaults", "recipes", "models", "run")
+DEEPEST = 20  # tables and lists within each other; a zoo file has four
 
 
 def read_zoo(path: Path) -> ZooPlan:
@@ -66,8 +67,20 @@ def parse_zoo(text: str, path: Path) -> ZooPlan:
 
 
 def _document(text: str, path: Path) -> dict[str, Any]:
+    """What TOML holds. Raises ZooError for what is none, and for tables in tables without end."""
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
+        level: list[Any] = [document]
+        for _ in range(DEEPEST):
+            tables = [
+                value.values() if isinstance(value, dict) else value
+                for value in level
+                if isinstance(value, dict | list)
+            ]
+            level = [inner for table in tables for inner in table]
+        if not level:
+            return document
+        raise RecursionError
     except RecursionError:
         raise ZooError((f"{path.name}: nested too deeply to be a zoo file",)) from None
     except ValueError as error:  # its own error is one, and so is that of a number too long to read

@@ -68,6 +68,19 @@ def test_a_job_of_a_model_that_is_not_there_is_refused(written):
         load_document(written)
 
 
+@pytest.mark.parametrize("figure", [10**400, -(10**19), 1e300, -1e300], ids="abcd")
+@pytest.mark.parametrize("place", [("result", "output_bytes"), ("timed", "latency", "median_ms"), ("seconds",)])
+def test_figures_that_nobody_measured_are_refused(written, place, figure):
+    found = json.loads((written / "run.json").read_text())
+    inner = found["rows"][0]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = figure
+    (written / "run.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match="is no figure of a run"):
+        load_document(written)
+
+
 def test_older_and_newer_documents_are_read(written):
     """A field that is not known is passed over, one that has a default may lack."""
     found = json.loads((written / "run.json").read_text())
