@@ -18,7 +18,7 @@ import onnx
 
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
+from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import file_sha256, staging, write_atomically
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import release
@@ -40,13 +40,6 @@ class Buckets:
     onnxslim_bert: str
     lengths: dict[int, str]
     files: dict[str, str]
-
-    def pick(self, tokens: int) -> tuple[int, str]:
-        """The smallest length that holds so many tokens, and its file. Raises DataError when there is none."""
-        for length, file in self.lengths.items():
-            if tokens <= length:
-                return length, file
-        raise DataError(f"{tokens} tokens, and the longest bucket holds {max(self.lengths)}; cut the text")
 
 
 def write_buckets(folder: Path, models: Iterable[tuple[int, Model]], *, overwrite: bool = False) -> Buckets:
@@ -76,17 +69,6 @@ def write_buckets(folder: Path, models: Iterable[tuple[int, Model]], *, overwrit
         buckets = Buckets(SCHEMA, __version__, {n: lengths[n] for n in sorted(lengths)}, sums)
         _write_manifest(made, buckets)
         take_place(made, folder, beside / "replaced")
-    return buckets
-
-
-def read_buckets(folder: Path) -> Buckets:
-    """The manifest in `folder`, whose files are those that were written. Raises ModelError."""
-    buckets = _read_manifest(folder / MANIFEST)
-    for name, digest in buckets.files.items():
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(f"{folder}: {name!r} is missing, which the manifest names; write the buckets again")
-        if file_sha256(folder / name) != digest:
-            raise ModelError(f"{folder / name}: not the file that the manifest names; write the buckets again")
     return buckets
 
 

@@ -22,14 +22,13 @@ NORMS = ("LayerNormalization", "ReduceMean")
 class Span:
     """One layer between two states of the residual stream; names of tensors [batch, seq, hidden].
 
-    entry: the state that the layer reads; its position 0 where the layer computes no other. attention_sum: entry plus
-    the attention's result. ffn_residual, ffn_sum: the same for the feed-forward. exit: the state for the next layer,
-    which is ffn_sum (pre-norm) or its norm (post-norm).
+    entry: the state that the layer reads; its position 0 where the layer computes no other. ffn_residual: what the
+    feed-forward's result is added to; ffn_sum: that sum. exit: the state for the next layer, which is ffn_sum
+    (pre-norm) or its norm (post-norm).
     """
 
     index: int
     entry: str
-    attention_sum: str
     ffn_residual: str
     ffn_sum: str
     exit: str
@@ -48,8 +47,8 @@ def find_spans(model: Model) -> list[Span]:
     states.append(_last_exit(model, layers[-1], attention[-1][1], ffn[-1][0]))
     _check_chain(model, states)
     return [
-        Span(layer.index, entry.name, first.name, residual.name, second.name, leaves.name)
-        for layer, (first, entry), (second, residual), leaves in zip(layers, attention, ffn, states[1:], strict=True)
+        Span(layer.index, entry.name, residual.name, total.name, leaves.name)
+        for layer, (_, entry), (total, residual), leaves in zip(layers, attention, ffn, states[1:], strict=True)
     ]
 
 
