@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from onnxslim_bert.job.options import Options
+from onnxslim_bert.job.quantize import quantize_files
+from onnxslim_bert.job.slim import slim
 from tokenizers import Tokenizer
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.inspection.inspection import inspect
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.quantize import quantize_files
-from onnxslim_bert.job.slim import slim
 from onnxslim_bert.recipes.recipe import Recipe
 
 QUANTIZE = {
