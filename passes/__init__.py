@@ -2,6 +2,7 @@
 
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.dense_2d import Dense2d
+from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
@@ -59,6 +60,7 @@ _TABLE: tuple[type[Pass], ...] = (
     FactorizeEmbedding,
     LowRank,
     Sparsify,
+    Distill,
     FirstToken,
     DropTokens,
     *FORMS,

@@ -19,8 +19,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
         tasks = {}
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(":")[0]  # what follows changes as the work goes on
+            if name not in tasks:
+                tasks[name] = bar.add_task(stage, total=total)
+            bar.update(tasks[name], description=stage, completed=done, total=total)
 
         yield show

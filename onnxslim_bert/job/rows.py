@@ -1,11 +1,12 @@
 """Rows as a model takes them: batches to calibrate on, trials for passes, a watch over their damage."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from onnxslim_bert.calibration.batches import Batches
-from onnxslim_bert.calibration.datasets import Dataset, holdout
+from onnxslim_bert.calibration.datasets import Dataset, holdout, sample
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.calibration.working import Working
@@ -18,7 +19,7 @@ from onnxslim_bert.recipes.int8 import CANONICAL
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.recipes.watch import Watch
-from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.rewriting.trials import Sampled, Trials
 
 CALIBRATION_BATCH = 16
 FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
@@ -76,16 +77,23 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
     if split and len(fitting) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(fitting, HELD_BACK, working.seed)
     batches = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
-    reader = working.tokenizer
+    reader, original = working.tokenizer, canonical.clone()
     return Trials(
-        canonical.clone(),
+        original,
         *batches,
         protected_ids=protected_ids(reader.file) if reader is not None and reader.file else frozenset(),
         corpus_counts=count_tokens(data.corpus, reader) if data.corpus is not None and reader is not None else None,
+        corpus=None if data.corpus is None else partial(drawn, original, data.corpus, working, shape),
         threads=working.threads,
         cache=working.cache,
         progress=working.progress,
     )
+
+
+def drawn(model: Model, corpus: Dataset, working: Working, shape: Shape, most: int) -> Sampled:
+    """At most `most` rows of `corpus` as the inputs of `model`, with their labels if they have some."""
+    texts = sample(corpus, most, working.seed)
+    return Sampled(calibration_batches(model, texts, working, shape), texts.labels)
 
 
 def make_watch(source: Model, canonical: Model, data: Data, working: Working, shape: Shape = ANY_SHAPE) -> Watch | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,13 +19,21 @@ from onnxslim_bert.model.session import model_session
 from onnxslim_bert.progress import Progress
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Texts to learn from. labels: the class or score of each row (`Batch.rows`); None where they have none."""
+
+    rows: Rows
+    labels: Array | None = None
+
+
 class Trials:
     """Runs models on calibration rows.
 
     original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
     are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
-    of which there are more than calibration rows; a pass that wants counts of ids gets those. cache: of what was
-    measured.
+    of which there are more than calibration rows; a pass that wants counts of ids gets those. corpus: draws so many of
+    those texts. cache: of what was measured.
     """
 
     def __init__(
@@ -35,6 +44,7 @@ class Trials:
         *,
         protected_ids: frozenset[int] = frozenset(),
         corpus_counts: Array | None = None,
+        corpus: Callable[[int], Sampled] | None = None,
         threads: int = 1,
         cache: Cache | None = None,
         progress: Progress | None = None,
@@ -44,6 +54,7 @@ class Trials:
         self.held_back = held_back
         self.protected_ids = protected_ids
         self.corpus_counts = corpus_counts
+        self.corpus = corpus
         self.threads = threads
         self.cache = cache
         self.progress: Progress = progress or (lambda *_: None)
@@ -93,6 +104,10 @@ class Trials:
             held = measure()
             self.cache.put(key, held)
         return held
+
+    def texts(self, most: int) -> Sampled:
+        """At most `most` texts to learn from: of the corpus where one was named, else the fitting rows, all of them."""
+        return self.corpus(most) if self.corpus is not None else Sampled(self.fitting)
 
     def held_back_counts(self, tensor: str) -> Array:
         """How often each id of the graph input `tensor` occurs in the held-back rows, [the largest id seen + 1]."""

@@ -127,6 +127,7 @@ def spliced_trials(trials: Trials, length: int) -> Trials:
         spliced(trials.held_back, length),
         protected_ids=trials.protected_ids,
         corpus_counts=trials.corpus_counts,
+        corpus=trials.corpus,
         threads=trials.threads,
         progress=trials.progress,
     )

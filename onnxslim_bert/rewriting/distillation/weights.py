@@ -23,7 +23,7 @@ def trainable(model: Model, *, words: bool = False) -> list[str]:
         if not from_text or node.op == "Shape":
             continue
         activations |= {id(tensor) for tensor in node.outputs}
-        found |= {t.name: None for t in node.inputs if t.name in tables or (not is_lookup and _is_weight(t, node))}
+        found |= {t.name: None for t in node.inputs if _is_weight(t, node) and (not is_lookup or t.name in tables)}
     return list(found)
 
 

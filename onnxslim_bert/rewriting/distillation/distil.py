@@ -1,0 +1,207 @@
+"""Distillation of a model that was cut from another: texts, teacher, losses and training put together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.distillation.enrich import enriched
+from onnxslim_bert.rewriting.distillation.executor import Executor
+from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
+from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs
+from onnxslim_bert.rewriting.distillation.teacher import Teacher
+from onnxslim_bert.rewriting.distillation.texts import Row, Texts, padding_of, rows_of
+from onnxslim_bert.rewriting.distillation.training import Budget, Trained, torch_threads, train
+from onnxslim_bert.rewriting.distillation.weights import trainable
+from onnxslim_bert.rewriting.trials import Trials
+
+HELD_BACK = 0.1  # of the texts, at most MOST_HELD_BACK
+MOST_HELD_BACK = 512
+FEWEST = 16  # texts
+DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answers are described
+
+
+@dataclass(frozen=True)
+class Plan:
+    """texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
+    share of their tokens that is replaced. batch: texts a step. epochs, steps, minutes: the first given is the budget.
+    words: train the word table too.
+    """
+
+    texts: int
+    batch: int
+    replace: float
+    epochs: float
+    steps: int
+    minutes: float
+    rate: float
+    words: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
+    of tensors inside were made alike.
+    """
+
+    trained: Trained
+    texts: int
+    copies: int
+    hidden: int
+    relations: int
+
+    @property
+    def note(self) -> str:
+        """What was gained, in a line."""
+        before, after, steps = self.trained.before, self.trained.after, self.trained.steps
+        if not steps:
+            return "the model answers as the one that it was made from"
+        if not self.trained.kept:
+            return f"no weights answered held-back texts better in {steps} steps; a lower rate may"
+        gained = f"held-back answers were off by {before.error:.2%} of the teacher's variance, now {after.error:.2%}"
+        if not np.isnan(before.agreement):
+            gained += f"; agreement {before.agreement:.1%}, now {after.agreement:.1%}"
+        return f"{gained}; {steps} steps on {self.texts} texts and {self.copies} copies with replaced tokens"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The same as numbers, for the report."""
+        return {
+            "texts": self.texts,
+            "copies": self.copies,
+            "steps": self.trained.steps,
+            "kept": self.trained.kept,
+            "loss": self.trained.loss,
+            "errors": [self.trained.before.error, self.trained.after.error],
+            "agreement": [
+                None if np.isnan(judged.agreement) else judged.agreement
+                for judged in (self.trained.before, self.trained.after)
+            ],
+            "hidden": self.hidden,
+            "relations": self.relations,
+        }
+
+
+def distil(student: Model, trials: Trials, weights: Weights, plan: Plan) -> Distilled:
+    """Train `student` towards `trials.original`, on texts that are neither evaluated on nor judged by.
+
+    Raises PassError for what cannot be trained.
+    """
+    teacher_model = trials.original
+    material = gather(trials, plan)
+    if weights.labels and material.labels is None:
+        raise PassError(
+            f"distill: labels={weights.labels} needs labels; the texts have none: name a --corpus with some"
+        )
+    with torch_threads(trials.threads):
+        executor = Executor(student, trainable(student, words=plan.words))
+        layers = layer_pairs(student, teacher_model) if weights.hidden else []
+        relations = relation_pairs(student, teacher_model) if weights.relations else []
+        answers = [tensor.name for tensor in teacher_model.graph.outputs]
+        inner = [theirs for _, theirs in (*layers, *relations)]
+        judged_on = list(material.held_back.epoch())
+        teacher = Teacher(teacher_model, list(dict.fromkeys([*answers, *inner])), judged_on, threads=trials.threads)
+        held_back = [(batch, teacher.answer(batch)) for batch in judged_on]
+        others = [(batch, teacher.answer(batch)) for batch in islice(material.texts.epoch(), DESCRIBED)]
+        objective = Objective(
+            weights,
+            find_outputs(student, teacher.by_token, [*held_back, *others]),
+            _like_in_shape(executor, layers, *held_back[0]),
+            list(_like_in_shape(executor, relations, *held_back[0], axes=2)),
+            teacher_model.encoder.layers[-1].heads,
+        )
+        steps = plan.steps or max(round(plan.epochs * len(material.texts.rows) / plan.batch), 1)
+        trained = train(
+            executor,
+            teacher,
+            objective,
+            material.texts,
+            held_back,
+            material.labels if weights.labels else None,
+            Budget(steps, plan.minutes, plan.rate, plan.seed),
+            trials.progress,
+        )
+    if trained.kept:
+        for name, values in executor.trained().items():
+            student.replace(name, values)
+    copies = len(material.texts.rows) - material.own
+    return Distilled(trained, material.own, copies, len(objective.hidden), len(objective.relations))
+
+
+@dataclass(frozen=True)
+class Material:
+    """texts: to train on, the first `own` of them as they are and then enriched copies. labels: of the first texts."""
+
+    texts: Texts
+    own: int
+    held_back: Texts
+    labels: Array | None
+
+
+def gather(trials: Trials, plan: Plan) -> Material:
+    """The texts of the plan, all different; those held back from training differ from all others.
+
+    Rows by which other passes judge what they choose (`trials.held_back`) are left out.
+    """
+    wanted = (plan.texts // 2 if plan.replace else plan.texts) + MOST_HELD_BACK
+    sampled = trials.texts(wanted)
+    batches = list(sampled.rows)
+    order = np.concatenate([batch.rows for batch in batches])
+    found = {row.key: (row, place) for row, place in zip(rows_of(batches), order, strict=True)}
+    judged = {row.key for row in rows_of(trials.held_back)}
+    every = [pair for key, pair in found.items() if key not in judged][:wanted]
+    if len(every) < FEWEST:
+        raise PassError(
+            f"distill: {len(every)} different texts to learn from; needed {FEWEST}: --corpus or more --rows"
+        )
+    rng = np.random.default_rng(plan.seed)
+    every = [every[i] for i in rng.permutation(len(every))]
+    count = min(round(HELD_BACK * len(every)), MOST_HELD_BACK)
+    held, own = ([row for row, _ in part] for part in (every[:count], every[count:]))
+    labels = None if sampled.labels is None else sampled.labels[[place for _, place in every[count:]]]
+    copies = _copies(trials, own, plan, rng) if plan.replace else []
+
+    padding = padding_of(batches)
+    size, length = fixed_axes(tensor.shape or () for tensor in trials.original.graph.inputs)
+    texts, held_back = (
+        Texts(rows, padding, size or plan.batch, fixed=size is not None, length=length)
+        for rows in ([*own, *copies], held)
+    )
+    return Material(texts, len(own), held_back, labels)
+
+
+def _copies(trials: Trials, own: list[Row], plan: Plan, rng: np.random.Generator) -> list[Row]:
+    """Enriched copies of the texts `own`, so many that with them there are as many as planned."""
+    model = trials.original
+    embeddings = model.encoder.embeddings
+    if embeddings.ids is None or embeddings.ids not in own[0].feeds:
+        return []
+    table = None if embeddings.word is None else model.array(embeddings.word)
+    if table is not None and embeddings.map is not None:
+        table = table[model.array(embeddings.map)]
+    count = max(plan.texts - len(own), 0)
+    return enriched(own, count, embeddings.ids, plan.replace, table, trials.protected_ids, rng)
+
+
+def _like_in_shape(
+    student: Executor,
+    pairs: Sequence[tuple[str, str]],
+    batch: Batch,
+    theirs: Mapping[str, Array],
+    axes: int = 3,
+) -> dict[tuple[str, str], float]:
+    """The pairs whose tensors have the same sizes along their first `axes`, with the variance of the teacher's."""
+    ours = [values.shape for values in student.run(batch.feeds, [mine for mine, _ in pairs])] if pairs else []
+    return {
+        pair: float(theirs[pair[1]][batch.mask].var(0).mean())
+        for pair, shape in zip(pairs, ours, strict=True)
+        if shape[:axes] == theirs[pair[1]].shape[:axes]
+    }

@@ -1,0 +1,136 @@
+"""What a student is trained towards: its losses, which follow from what the model answers."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.distillation import losses
+from onnxslim_bert.rewriting.distillation.layers import relation_heads
+
+Kind = Literal["classes", "score", "vector", "span"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of each loss in the sum; 0 leaves it out.
+
+    answers: squared error of the outputs. chances: divergence of classes' or places' chances at `temperature`. hidden:
+    squared error of what each layer leaves. relations: of queries, keys and values. likenesses: of texts, for outputs
+    that are vectors. labels: of the texts, where they have some.
+    """
+
+    answers: float = 1.0
+    chances: float = 0.0
+    temperature: float = 2.0
+    hidden: float = 0.0
+    relations: float = 0.0
+    likenesses: float = 0.0
+    labels: float = 0.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the model. by_token: a value or row for each token. spread: the teacher's variance of it."""
+
+    name: str
+    kind: Kind
+    by_token: bool
+    spread: float
+
+
+def find_outputs(
+    model: Model, by_token: Collection[str], answered: Sequence[tuple[Batch, Mapping[str, Array]]]
+) -> list[Output]:
+    """The float outputs of `model`, described by the teacher's answers to batches.
+
+    by_token: outputs with a value or row for each token. Raises PassError when there are none, when they do not differ
+    from text to text, and when all are one class.
+    """
+    first = answered[0][1]
+    names = [t.name for t in model.graph.outputs if first[t.name].dtype.kind == "f" and first[t.name].ndim > 1]
+    if not names:
+        raise PassError("distill: the model has no float output with a row for each text; nothing can be learnt of it")
+    return [_described(name, name in by_token, model.encoder.hidden, answered) for name in names]
+
+
+def _described(name: str, by_token: bool, hidden: int, answered: Sequence[tuple[Batch, Mapping[str, Array]]]) -> Output:
+    first = answered[0][1][name]
+    kind: Kind = "vector"
+    if by_token and first.ndim == 2:
+        kind = "span"
+    elif first.shape[-1] < hidden:
+        kind = "classes" if first.shape[-1] > 1 else "score"
+    real = [given[name][batch.mask] if by_token else given[name] for batch, given in answered]
+    rows = np.concatenate([values.reshape(-1, values.shape[-1] if kind != "span" else 1) for values in real])
+    output = Output(name, kind, by_token, float(rows.var(0).mean()))
+    if output.spread <= 1e-10 * float(np.square(rows).mean()):
+        raise PassError(f"distill: the teacher's {name!r} is the same for all {len(rows)} rows; nothing can be learnt")
+    if kind == "classes" and len(set(rows.argmax(1).tolist())) == 1:
+        raise PassError(
+            f"distill: the teacher answers class {rows[0].argmax()} in all {len(rows)} rows of {name!r}; needed texts "
+            "that it tells apart"
+        )
+    return output
+
+
+class Objective:
+    """The sum of the losses of a student, for the batches on which both have answered."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        outputs: Sequence[Output],
+        hidden: Mapping[tuple[str, str], float],
+        relations: Sequence[tuple[str, str]],
+        heads: int,
+    ) -> None:
+        """hidden, relations: names of tensors that are to be alike, the student's and the teacher's; hidden ones with
+        the teacher's variance. heads: into which relations are cut at most.
+        """
+        self.weights, self.outputs, self.hidden, self.relations = weights, outputs, hidden, relations
+        self._heads = heads
+        inner = [ours for ours, _ in (*hidden, *relations)]
+        self.student_tensors = list(dict.fromkeys([*(output.name for output in outputs), *inner]))
+
+    def loss(
+        self, ours: Mapping[str, Tensor], theirs: Mapping[str, Array], batch: Batch, labels: Array | None = None
+    ) -> Tensor:
+        """The weighted sum over one batch. labels: of the first texts, by `Batch.rows`; the others have none."""
+        real, weights = torch.from_numpy(batch.mask), self.weights
+        given = {name: torch.from_numpy(values) for name, values in theirs.items()}
+        total = torch.zeros(())
+        for output in self.outputs:
+            total = total + self._of_output(output, ours[output.name], given[output.name], real)
+        for (mine, other), spread in self.hidden.items():
+            error = losses.squared_error(ours[mine][real], given[other][real], spread)
+            total = total + weights.hidden / len(self.hidden) * error
+        for mine, other in self.relations:
+            heads = relation_heads((ours[mine].shape[-1], given[other].shape[-1]), self._heads)
+            apart = losses.relations(ours[mine], given[other], real, heads)
+            total = total + weights.relations / len(self.relations) * apart
+        if labels is not None and (known := batch.rows < len(labels)).any():
+            logits = ours[self.outputs[0].name][torch.from_numpy(known)]
+            total = total + weights.labels * losses.labelled(logits, torch.from_numpy(labels[batch.rows[known]]))
+        return total
+
+    def _of_output(self, output: Output, ours: Tensor, theirs: Tensor, real: Tensor) -> Tensor:
+        weights = self.weights
+        if output.kind == "span":
+            total = weights.answers * losses.squared_error(ours[real], theirs[real], output.spread)
+            ours, theirs = (logits.masked_fill(~real, -1e4) for logits in (ours, theirs))
+        else:
+            ours, theirs = (values[real] if output.by_token else values for values in (ours, theirs))
+            total = weights.answers * losses.squared_error(ours, theirs, output.spread)
+        if output.kind in ("classes", "span") and weights.chances:
+            total = total + weights.chances * losses.divergence(ours, theirs, weights.temperature)
+        if output.kind == "vector" and not output.by_token and weights.likenesses:
+            total = total + weights.likenesses * losses.likenesses(ours, theirs)
+        return total

@@ -1,0 +1,207 @@
+"""The training itself: steps of AdamW, judged on texts that are held back, of which the best weights are kept."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import torch
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.errors import PassError
+from onnxslim_bert.machine import instruction_sets
+from onnxslim_bert.progress import Progress
+from onnxslim_bert.rewriting.distillation.executor import Executor
+from onnxslim_bert.rewriting.distillation.objective import Objective
+from onnxslim_bert.rewriting.distillation.teacher import Teacher
+from onnxslim_bert.rewriting.distillation.texts import Texts
+
+WARM_UP = 0.06  # of the budget, while the rate rises
+JUDGED = 20  # times in all
+PATIENCE = 10  # judgements in a row that bring nothing better; the rate falls to nothing in 20
+LARGEST_GRADIENT = 1.0  # its norm; larger ones are scaled down
+EQUAL = 1e-8  # of the teacher's variance: a student this near has nothing to learn
+LOST = 4.0  # of the teacher's variance: worse than the mean of its answers would be
+
+
+Answered = Sequence[tuple[Batch, Mapping[str, Array]]]
+"""Batches, each with the teacher's answers."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """steps: of the optimizer; minutes: instead, of the clock. rate: AdamW's, at its highest. seed: of all orders."""
+
+    steps: int
+    minutes: float
+    rate: float
+    seed: int
+
+    def used(self, step: int, started: float) -> float:
+        """The share of the budget that is gone."""
+        return (time.monotonic() - started) / (60 * self.minutes) if self.minutes else step / self.steps
+
+
+@dataclass(frozen=True)
+class Judged:
+    """error: squared, of the answers to held-back texts, as a share of the teacher's variance. agreement: share of the
+    texts or tokens that are given the teacher's class; NaN without classes.
+    """
+
+    error: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """steps: that were done; kept: the one whose weights are kept. before, after: on held-back texts. loss: the mean
+    over the last tenth of the steps.
+    """
+
+    steps: int
+    kept: int
+    before: Judged
+    after: Judged
+    loss: float
+
+
+def train(
+    student: Executor,
+    teacher: Teacher,
+    objective: Objective,
+    texts: Texts,
+    held_back: Answered,
+    labels: Array | None,
+    budget: Budget,
+    progress: Progress,
+) -> Trained:
+    """Move the parameters of `student` to where it answers held-back texts best.
+
+    labels: of the first of the texts; None without. Raises PassError when a loss is not finite, or held-back answers
+    become worse than the mean of the teacher's would be.
+    """
+    best = _Best(student, judge(student, objective, held_back))
+    before = best.judged
+    if before.error <= EQUAL:
+        return Trained(0, 0, before, before, 0.0)
+    optimizer = torch.optim.AdamW(student.parameters.values(), lr=0.0, fused=True)
+    started, judgements, recent = time.monotonic(), 0, deque[float](maxlen=50)
+    for step, batch in enumerate(_endless(texts, budget.seed), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(budget.used(step - 1, started), budget.rate)
+        loss = _step(student, teacher, objective, batch, labels, optimizer)
+        if not np.isfinite(loss):
+            raise PassError(f"distill: the loss is {loss} at step {step}; a lower rate than {budget.rate} may hold")
+        recent.append(loss)
+        used = budget.used(step, started)
+        if used < 1 and used * JUDGED < judgements + 1:
+            continue
+        judgements = int(used * JUDGED)
+        now = judge(student, objective, held_back)
+        if not now.error <= max(LOST, 2 * before.error):
+            raise PassError(
+                f"distill: diverged: at step {step} held-back answers are off by {now.error:.3g} of the teacher's "
+                f"variance, {before.error:.3g} before; a lower rate than {budget.rate} may hold"
+            )
+        best.see(step, now)
+        rows = step * texts.batch / (time.monotonic() - started)
+        progress(_said(float(np.mean(recent)), now, rows), min(int(1000 * used), 1000), 1000)
+        if used >= 1 or best.worse == PATIENCE:
+            break
+    best.restore()
+    return Trained(step, best.step, before, best.judged, float(np.mean(recent)))
+
+
+class _Best:
+    """The weights that answered held-back texts best. worse: how often in a row others did not."""
+
+    def __init__(self, student: Executor, judged: Judged) -> None:
+        self._parameters = list(student.parameters.values())
+        self._keep(0, judged)
+
+    def see(self, step: int, judged: Judged) -> None:
+        """Take note of how the weights are now, after `step`."""
+        self.worse += 1
+        if judged.error < self.judged.error:
+            self._keep(step, judged)
+
+    def restore(self) -> None:
+        """Give the student the best weights back."""
+        with torch.no_grad():
+            for parameter, values in zip(self._parameters, self._weights, strict=True):
+                parameter.copy_(values)
+
+    def _keep(self, step: int, judged: Judged) -> None:
+        self.step, self.judged, self.worse = step, judged, 0
+        self._weights = [parameter.detach().clone() for parameter in self._parameters]
+
+
+def rate_at(used: float, peak: float) -> float:
+    """The rate when the share `used` of the budget is gone: it rises to `peak` and then falls to nothing, linearly."""
+    return peak * max(min(used / WARM_UP, (1 - used) / (1 - WARM_UP)), 0.0)
+
+
+def judge(student: Executor, objective: Objective, held_back: Answered) -> Judged:
+    """How the student answers held-back texts."""
+    squares, values, same, classes = 0.0, 0, 0, 0
+    for batch, theirs in held_back:
+        with torch.no_grad():
+            ours = student.run(batch.feeds, [output.name for output in objective.outputs])
+        for output, given in zip(objective.outputs, ours, strict=True):
+            mine, other = (x[batch.mask] if output.by_token else x for x in (given.numpy(), theirs[output.name]))
+            squares += float(np.square(mine - other).sum(dtype=np.float64)) / output.spread
+            values += mine.size
+            if output.kind == "classes":
+                same += int((mine.argmax(-1) == other.argmax(-1)).sum())
+                classes += mine.size // mine.shape[-1]
+    return Judged(squares / values, same / classes if classes else float("nan"))
+
+
+def _step(
+    student: Executor,
+    teacher: Teacher,
+    objective: Objective,
+    batch: Batch,
+    labels: Array | None,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """One step on one batch; its loss."""
+    theirs = teacher.remember(batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+        ours = student.run(batch.feeds, objective.student_tensors)
+    loss = objective.loss(dict(zip(objective.student_tensors, ours, strict=True)), theirs, batch, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(student.parameters.values(), LARGEST_GRADIENT)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it."""
+    return bool({"AVX512-BF16", "AMX-BF16"} & set(instruction_sets()))
+
+
+def _endless(texts: Texts, seed: int) -> Iterator[Batch]:
+    for epoch in count():
+        yield from texts.epoch(np.random.default_rng([seed, epoch]))
+
+
+def _said(loss: float, now: Judged, rows: float) -> str:
+    agreement = "" if np.isnan(now.agreement) else f", agreement {now.agreement:.1%}"
+    return f"distilling: loss {loss:.3g}, held-back error {now.error:.3g}{agreement}, {rows:.0f} rows/s"
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch with so many threads while open; 0 leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,260 @@
+"""A student comes nearer to its teacher, and one that is its teacher stays as it is."""
+
+import builtins
+import importlib.util
+
+import numpy as np
+import pytest
+from graphs import SOME, apply, batches, feeds, prepared
+from oracles import answers
+
+from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.distill import Distill
+from onnxslim_bert.passes.drop_layers import DropLayers
+from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.prune_ffn import PruneFfn
+from onnxslim_bert.passes.prune_heads import PruneHeads
+from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.rewriting.contract import Context
+from onnxslim_bert.rewriting.distillation.texts import rows_of
+from onnxslim_bert.rewriting.trials import Sampled, Trials
+
+CANONICAL, FUSE = Canonicalize(), Fuse()
+CUT = (FUSE, DropLayers(layers="1"), PruneHeads(keep=0.5), PruneFfn(keep=0.5))
+SIZES = ((32, 9), (32, 6), (32, 7), (32, 4), (32, 5))
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
+)
+
+
+def balanced(name):
+    """The fixture, whose classes come equally often: weights drawn at random may give one class to every text."""
+    model = prepared(name, CANONICAL)
+    if model.graph.outputs[0].name == "logits" and "mlm" not in name:
+        bias = model.encoder.head[-1].bias
+        logits = np.concatenate([given["logits"] for given in answers(model, [b.feeds for b in batches(model, SIZES)])])
+        model.replace(bias, model.array(bias) - np.median(logits, 0))
+    return model
+
+
+def trials_of(teacher, sizes=SIZES, **options):
+    return Trials(teacher, batches(teacher, sizes), batches(teacher, ((4, 8),)), **options)
+
+
+def distilled(name, step, cut=CUT, **options):
+    """Teacher, student before, student after, and what was said."""
+    teacher = balanced(name)
+    before = teacher.clone()
+    for way in cut:
+        apply(way, before)
+    after = before.clone()
+    change = step.apply(after, Context({}, trials_of(teacher, **options)))
+    return teacher, before, after, change
+
+
+def error(model, teacher, given):
+    ours, theirs = answers(model, given), answers(teacher, given)
+    squares = [np.square(a[name] - b[name]).sum() for a, b in zip(ours, theirs, strict=True) for name in b]
+    return float(sum(squares))
+
+
+@needs_torch
+@pytest.mark.parametrize("name", [*SOME, "bert-features", "bert-features-pooled", "bert-nomask", "bert-mlm"])
+def test_the_student_answers_more_like_its_teacher(name):
+    teacher, before, after, change = distilled(name, Distill(steps=150, batch=8, texts=400, rate=0.002))
+    given = [feeds(teacher, 6, length, seed=50 + length) for length in (5, 8)]
+    assert change
+    first, last = change.details["errors"]
+    assert last < 0.9 * first
+    assert error(after, teacher, given) < error(before, teacher, given)
+
+
+@needs_torch
+@pytest.mark.parametrize("loss", ["chances", "hidden", "relations", "likenesses"])
+def test_every_loss_alone_brings_the_student_nearer(loss):
+    name = "bert-features-pooled" if loss == "likenesses" else "bert-dynamo20-sdpa"
+    step = Distill(**{"answers": 0.0, loss: 1.0}, steps=100, batch=8, texts=400, rate=0.002)
+    _, before, after, change = distilled(name, step)
+    weight = after.encoder.layers[0].up.weight
+    assert change
+    assert np.abs(after.array(weight) - before.array(weight)).max() > 1e-5
+    assert change.details["errors"][1] < change.details["errors"][0]
+
+
+@needs_torch
+def test_labels_are_used_where_they_are_named():
+    """With the labels that the teacher gives: other weights than without, and no farther away for them."""
+    teacher = prepared("bert-dynamo20-sdpa", CANONICAL)
+    rows = batches(teacher, SIZES)
+    labels = np.concatenate([given["logits"].argmax(-1) for given in answers(teacher, [b.feeds for b in rows])])
+    found = []
+    for share in (0.0, 0.1):
+        step = Distill(steps=60, batch=8, texts=400, rate=0.002, labels=share)
+        found.append(distilled("bert-dynamo20-sdpa", step, corpus=lambda most: Sampled(rows, labels)))
+    assert found[0][2].fingerprint() != found[1][2].fingerprint()
+    assert all(change.details["errors"][1] < change.details["errors"][0] for *_, change in found)
+
+
+@needs_torch
+def test_a_student_that_is_its_teacher_stays_as_it_is():
+    _, before, after, change = distilled("bert-dynamo20-sdpa", Distill(steps=5, batch=8, texts=100), cut=(FUSE,))
+    assert not change
+    assert change.note == "the model answers as the one that it was made from"
+    assert after.fingerprint() == before.fingerprint()
+
+
+@needs_torch
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+    found = [
+        distilled("bert-ts17-sdpa", Distill(steps=12, batch=8, texts=100, rate=0.002, seed=seed))[2].fingerprint()
+        for seed in (0, 0, 1)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+@needs_torch
+@pytest.mark.parametrize("words", [False, True])
+def test_the_word_table_moves_only_when_asked(words):
+    step = Distill(steps=20, batch=8, texts=100, rate=0.002, words=words)
+    _, before, after, change = distilled("bert-ts17-sdpa", step)
+    word = before.encoder.embeddings.word
+    assert change
+    assert np.array_equal(before.array(word), after.array(word)) is not words
+
+
+@needs_torch
+def test_what_layers_share_stays_shared():
+    step = Distill(steps=30, batch=8, texts=100, rate=0.002)
+    _, before, after, change = distilled("albert-ts17-sdpa", step, cut=(FUSE, PruneFfn(keep=0.5)))
+    assert change
+    assert set(after.constants()) == set(before.constants())
+    assert len({layer.up.weight for layer in after.encoder.layers}) == 1
+
+
+@needs_torch
+def test_a_classifier_that_computes_one_token_last_is_trained_too():
+    _, _, _, change = distilled(
+        "bert-dynamo20-sdpa",
+        Distill(steps=40, batch=8, texts=100, rate=0.002, hidden=0.5, relations=0.1),
+        cut=(*CUT, FirstToken()),
+    )
+    assert change
+    assert (change.details["hidden"], change.details["relations"]) == (1, 2)  # not the last layer's end and its query
+
+
+@needs_torch
+def test_without_replaced_tokens_there_are_no_copies():
+    teacher, _, _, change = distilled("bert-ts17-sdpa", Distill(steps=20, batch=8, replace=0.0, rate=0.002))
+    given = trials_of(teacher)
+    distinct = {row.key for row in rows_of(given.fitting)} - {row.key for row in rows_of(given.held_back)}
+    assert change.details["copies"] == 0
+    assert change.details["texts"] == round(0.9 * len(distinct))  # without the tenth that is held back
+
+
+@needs_torch
+def test_texts_that_choices_are_judged_by_are_not_trained_on():
+    teacher = prepared("bert-ts17-sdpa", CANONICAL)
+    rows = batches(teacher, SIZES)
+    on = Trials(teacher, rows, rows[:2])
+    student = prepared("bert-ts17-sdpa", CANONICAL, *CUT)
+    change = Distill(steps=20, batch=8, replace=0.0, rate=0.002).apply(student, Context({}, on))
+    distinct = {row.key for row in rows_of(rows[2:])} - {row.key for row in rows_of(rows[:2])}
+    assert change.details["texts"] == round(0.9 * len(distinct))
+
+
+@needs_torch
+def test_a_budget_in_minutes_ends():
+    _, _, _, change = distilled("bert-ts17-sdpa", Distill(minutes=0.05, batch=8, texts=200, rate=0.002))
+    assert change.details["steps"] > 1
+
+
+@needs_torch
+def test_progress_says_how_far_it_is():
+    said = []
+    _, _, _, change = distilled(
+        "bert-ts17-sdpa",
+        Distill(steps=40, batch=8, texts=100, rate=0.002),
+        progress=lambda task, done, total: said.append((task, done, total)),
+    )
+    assert change
+    assert [done / total for _, done, total in said][-1] == 1
+    assert all(word in said[0][0] for word in ("distilling: loss", "held-back error", "agreement", "rows/s"))
+
+
+@needs_torch
+def test_a_teacher_that_answers_one_class_is_refused():
+    teacher = prepared("bert-ts17-sdpa", CANONICAL)
+    bias = teacher.encoder.head[-1].bias
+    teacher.replace(bias, np.array([0, 50, *[0] * (len(teacher.array(bias)) - 2)], np.float32))
+    student = prepared("bert-ts17-sdpa", CANONICAL, *CUT)
+    with pytest.raises(PassError, match=r"the teacher answers class 1 in all 271 rows of 'logits'"):
+        Distill(steps=3).apply(student, Context({}, trials_of(teacher)))
+
+
+@needs_torch
+def test_a_rate_at_which_it_diverges_is_refused_and_nothing_is_changed():
+    teacher, student = prepared("bert-ts17-sdpa", CANONICAL), prepared("bert-ts17-sdpa", CANONICAL, *CUT)
+    before = student.fingerprint()
+    with pytest.raises(PassError, match=r"diverged: at step|the loss is"):
+        Distill(steps=40, batch=8, texts=100, rate=50.0).apply(student, Context({}, trials_of(teacher)))
+    assert student.fingerprint() == before
+
+
+@needs_torch
+def test_too_few_texts_are_refused():
+    teacher, student = prepared("bert-ts17-sdpa", CANONICAL), prepared("bert-ts17-sdpa", CANONICAL, *CUT)
+    with pytest.raises(PassError, match=r"9 different texts to learn from; needed 16: --corpus or more --rows"):
+        Distill(steps=3).apply(student, Context({}, trials_of(teacher, ((9, 8),))))
+
+
+@needs_torch
+def test_an_int8_model_is_refused_by_the_operator():
+    teacher = prepared("bert-ts17-sdpa", CANONICAL)
+    student = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
+    with pytest.raises(PassError, match=r"operator QuantizeLinear cannot be trained through"):
+        Distill(steps=3).apply(student, Context({}, trials_of(teacher)))
+
+
+@needs_torch
+def test_labels_that_are_not_there_are_asked_for():
+    with pytest.raises(PassError, match=r"labels=0.5 needs labels; the texts have none"):
+        distilled("bert-ts17-sdpa", Distill(steps=3, batch=8, labels=0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 3, "minutes": 1.0}, "epochs, steps and minutes each say how long; give one of them"),
+        ({"rate": 0.0}, "rate=0.0 is not above 0"),
+        ({"texts": 0}, "texts=0 is not above 0"),
+        ({"hidden": -1.0}, "hidden=-1.0 is negative"),
+        ({"replace": 1.5}, "replace=1.5 is not a share from 0 to 1"),
+        ({"answers": 0.0}, "every loss has weight 0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(PassError, match=said):
+        Distill(**options)
+
+
+def test_it_asks_for_texts():
+    with pytest.raises(DataError, match="name some with --calib"):
+        Distill().apply(prepared("bert-ts17-sdpa", CANONICAL), Context({}, None))
+
+
+def test_without_pytorch_it_says_what_to_install(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
+    imported = builtins.__import__
+
+    def without_torch(name, *rest):
+        assert name.split(".")[0] != "torch"
+        return imported(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    teacher = prepared("bert-ts17-sdpa", CANONICAL)
+    with pytest.raises(PassError, match=r"needs PyTorch, .*: pip install 'onnxslim-bert\[distill\]'"):
+        Distill().apply(teacher.clone(), Context({}, trials_of(teacher)))

@@ -1,0 +1,86 @@
+"""How the rate goes, when training ends and which weights are kept."""
+
+import numpy as np
+import pytest
+from graphs import batches, prepared
+
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.prune_ffn import PruneFfn
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
+
+from onnxslim_bert.rewriting.distillation import training  # noqa: E402
+from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
+from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs  # noqa: E402
+from onnxslim_bert.rewriting.distillation.teacher import Teacher  # noqa: E402
+from onnxslim_bert.rewriting.distillation.texts import Texts, padding_of, rows_of  # noqa: E402
+from onnxslim_bert.rewriting.distillation.training import Budget, Judged, judge, rate_at, torch_threads, train  # noqa: E402
+from onnxslim_bert.rewriting.distillation.weights import trainable  # noqa: E402
+
+SIZES = ((16, 9), (16, 6), (16, 7))
+
+
+def setting():
+    """A student, its teacher, the objective, texts, and held-back batches with answers."""
+    model, cut = (
+        prepared("bert-features", Canonicalize()),
+        prepared("bert-features", Canonicalize(), PruneFfn(keep=0.5)),
+    )
+    given = batches(model, SIZES)
+    teacher = Teacher(model, [model.graph.outputs[0].name], given)
+    held_back = [(batch, teacher.answer(batch)) for batch in given[2:]]
+    objective = Objective(Weights(), find_outputs(cut, teacher.by_token, held_back), {}, [], 1)
+    texts = Texts(rows_of(given[:2]), padding_of(given), 8)
+    return Executor(cut, trainable(cut)), teacher, objective, texts, held_back
+
+
+@pytest.mark.parametrize(("used", "share"), [(0, 0), (0.03, 0.5), (0.06, 1), (0.53, 0.5), (1, 0), (1.2, 0)])
+def test_the_rate_rises_and_falls(used, share):
+    assert rate_at(used, 2.0) == pytest.approx(2.0 * share)
+
+
+def test_the_weights_that_answered_best_are_kept(monkeypatch):
+    student, teacher, objective, texts, held_back = setting()
+    errors, weights = iter([0.5, 0.4, 0.2, 0.3, 0.35, 0.25]), []
+
+    def judged(*_):
+        weights.append({name: value.copy() for name, value in student.trained().items()})
+        return Judged(next(errors), 0.0)
+
+    monkeypatch.setattr(training, "judge", judged)
+    monkeypatch.setattr(training, "JUDGED", 5)
+    done = train(student, teacher, objective, texts, held_back, None, Budget(5, 0, 1e-3, 0), lambda *_: None)
+    assert (done.steps, done.kept, done.before.error, done.after.error) == (5, 2, 0.5, 0.2)
+    for name, values in student.trained().items():
+        np.testing.assert_array_equal(values, weights[2][name])
+    assert any((weights[2][name] != weights[5][name]).any() for name in weights[2])
+
+
+def test_it_ends_when_nothing_gets_better(monkeypatch):
+    student, teacher, objective, texts, held_back = setting()
+    monkeypatch.setattr(training, "judge", lambda *_: Judged(0.5, 0.0))
+    monkeypatch.setattr(training, "PATIENCE", 3)
+    before = student.trained()
+    done = train(student, teacher, objective, texts, held_back, None, Budget(40, 0, 1e-3, 0), lambda *_: None)
+    assert (done.steps, done.kept) == (6, 0)  # judged every second step
+    for name, values in student.trained().items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+def test_the_error_is_a_share_of_the_variance_of_real_tokens():
+    student, _, objective, _, held_back = setting()
+    (output,) = objective.outputs
+    batch, theirs = held_back[0]
+    ours = student.run(batch.feeds)[0].detach().numpy()
+    real = theirs[output.name][batch.mask]
+    squares = np.square(ours[batch.mask] - real).mean()
+    found = judge(student, objective, held_back)
+    assert found.error == pytest.approx(squares / real.var(0).mean(), rel=1e-5)
+    assert np.isnan(found.agreement)
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
