@@ -22,7 +22,8 @@ class Distill(Pass):
     there is nothing more to gain. Needs PyTorch: pip install 'onnxslim-bert[distill]'.
 
     texts: to train on, half of them copies with replaced tokens, or more where there are fewer texts.
-    replace: share of the tokens replaced in a copy; 0 makes none.
+    replace: share of the tokens replaced in a copy; 0 makes no copies.
+    join: share of the copies that are two texts, one behind the other.
     epochs: how often all are seen. steps: instead, how many batches. minutes: instead, how long by the clock; then the
         bytes depend on the speed of the machine, while with epochs or steps they are the same each time.
     batch: texts in a step. rate: of AdamW at its highest; it rises to it and then falls to nothing.
@@ -40,6 +41,7 @@ class Distill(Pass):
     name: ClassVar[str] = "distill"
     texts: int = 24000
     replace: float = 0.2
+    join: float = 0.5
     epochs: float = 0.0
     steps: int = 0
     minutes: float = 0.0
@@ -62,8 +64,9 @@ class Distill(Pass):
         for option in POSITIVE:
             if getattr(self, option) <= 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is not above 0")
-        if not 0 <= self.replace <= 1:
-            raise PassError(f"distill: replace={self.replace} is not a share from 0 to 1")
+        for option in ("replace", "join"):
+            if not 0 <= getattr(self, option) <= 1:
+                raise PassError(f"distill: {option}={getattr(self, option)} is not a share from 0 to 1")
         if sum(bool(value) for value in (self.epochs, self.steps, self.minutes)) > 1:
             raise PassError("distill: epochs, steps and minutes each say how long; give one of them")
         if not any((self.answers, self.chances, self.hidden, self.relations, self.likenesses, self.labels)):
@@ -93,6 +96,7 @@ class Distill(Pass):
             self.texts,
             self.batch,
             self.replace,
+            self.join,
             epochs,
             self.steps,
             self.minutes,

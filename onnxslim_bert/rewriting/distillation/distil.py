@@ -31,13 +31,14 @@ DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answ
 @dataclass(frozen=True)
 class Plan:
     """texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
-    share of their tokens that is replaced. batch: texts a step. epochs, steps, minutes: the first given is the budget.
-    words: train the word table too.
+    share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step. steps,
+    minutes, epochs: the first that is given is the budget. words: train the word table too.
     """
 
     texts: int
     batch: int
     replace: float
+    join: float
     epochs: float
     steps: int
     minutes: float
@@ -188,7 +189,7 @@ def _copies(trials: Trials, own: list[Row], plan: Plan, rng: np.random.Generator
     if table is not None and embeddings.map is not None:
         table = table[model.array(embeddings.map)]
     count = max(plan.texts - len(own), 0)
-    return enriched(own, count, embeddings.ids, plan.replace, table, trials.protected_ids, rng)
+    return enriched(own, count, embeddings.ids, plan.replace, plan.join, table, trials.protected_ids, rng)
 
 
 def _like_in_shape(

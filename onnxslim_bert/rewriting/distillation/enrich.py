@@ -1,4 +1,4 @@
-"""Texts made richer: some of their tokens replaced by others."""
+"""Texts made richer: two put together as one, and some of their tokens replaced by others."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,16 +16,18 @@ def enriched(
     count: int,
     ids: str,
     share: float,
+    join: float,
     table: Array | None,
     protected: Collection[int],
     rng: np.random.Generator,
 ) -> list[Row]:
     """`count` copies of `rows`, in each of which about `share` of the tokens, and at least one, are replaced.
 
-    A token becomes one of the 15 that lie nearest to it in `table` [vocabulary, width], or any token of the texts, as
-    often the one as the other; without a table any. Neither the first nor the last token of a row is replaced, none
-    that is `protected` or padding, and none becomes a protected one. ids: the input that holds the tokens. Rows in
-    which nothing can be replaced have no copies.
+    The share `join` of the copies are two texts, one behind the other, no longer than the longest row. A token becomes
+    one of the 15 that lie nearest to it in `table` [vocabulary, width], or any token of the texts, as often the one as
+    the other; without a table any. Neither the first nor the last token of a row is replaced, none that is `protected`
+    or padding, and none becomes a protected one. ids: the input that holds the tokens. Rows in which nothing can be
+    replaced have no copies.
 
     Jiao et al. 2019 (TinyBERT), section 3.3, https://arxiv.org/abs/1909.10351
     """
@@ -35,14 +37,33 @@ def enriched(
     if not usable or len(tokens) < 2:
         return []
     nearest = _nearest(table[tokens]) if table is not None else None
+    longest = max(len(row.real) for row in rows)
     made: list[Row] = []
     for i in np.resize(rng.permutation(usable), count):
-        where = places[i][rng.random(len(places[i])) < share]
-        where = where if len(where) else rng.choice(places[i], 1)
-        values = rows[i].feeds[ids].copy()
-        values[where] = _others(values[where], tokens, nearest, rng)
-        made.append(Row({**rows[i].feeds, ids: values}, rows[i].real))
+        row, where = rows[i], places[i]
+        if rng.random() < join:
+            row = joined(row, rows[rng.integers(len(rows))], ids, longest)
+            where = _replaceable(row, ids, tokens)
+        chosen = where[rng.random(len(where)) < share]
+        chosen = chosen if len(chosen) else rng.choice(where, 1)
+        values = row.feeds[ids].copy()
+        values[chosen] = _others(values[chosen], tokens, nearest, rng)
+        made.append(Row({**row.feeds, ids: values}, row.real))
     return made
+
+
+def joined(first: Row, second: Row, ids: str, longest: int) -> Row:
+    """The tokens of both, but for the special ones at the ends of the second, which is cut to `longest` in all.
+
+    `first` alone where another input, such as the segments of a pair, differs from token to token or between the two.
+    """
+    others = {name: np.unique(np.concatenate([values, second.feeds[name]])) for name, values in first.feeds.items()}
+    added = second.feeds[ids][1:-1][: max(longest - len(first.real), 0)]
+    if any(len(values) > 1 for name, values in others.items() if name != ids) or not (first.real.all() and len(added)):
+        return first
+    values = np.concatenate([first.feeds[ids][:-1], added, first.feeds[ids][-1:]])
+    feeds = {name: np.full(len(values), value[0], first.feeds[name].dtype) for name, value in others.items()}
+    return Row(feeds | {ids: values}, np.ones(len(values), bool))
 
 
 def _replaceable(row: Row, ids: str, tokens: Array) -> Array:

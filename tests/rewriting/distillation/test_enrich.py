@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.rewriting.distillation.enrich import enriched
+from onnxslim_bert.rewriting.distillation.enrich import enriched, joined
 from onnxslim_bert.rewriting.distillation.texts import Row
 
 START, END, COMMA = 1, 2, 3
@@ -18,8 +18,8 @@ def rows(count=20, length=30, seed=0):
     return made
 
 
-def copies(given, count, share=0.2, table=None, seed=0):
-    return enriched(given, count, "ids", share, table, {START, END, COMMA}, np.random.default_rng(seed))
+def copies(given, count, share=0.2, table=None, seed=0, join=0.0):
+    return enriched(given, count, "ids", share, join, table, {START, END, COMMA}, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
@@ -50,6 +50,29 @@ def test_half_of_the_replaced_tokens_lie_near_to_what_they_replace(has_table, sa
     made = copies([one_text], 200, 1.0, table if has_table else None)
     clusters = np.array([row.feeds["ids"][1:-1] >= 35 for row in made])
     assert (clusters == (np.arange(10, 60) >= 35)).mean() == pytest.approx(same, abs=0.02)
+
+
+def test_about_the_share_asked_for_are_two_texts():
+    given = [*rows(20, 10), *rows(1, 40)]
+    made = copies(given, 400, join=0.25)
+    lengths = np.array([len(row.real) for row in made])
+    assert np.isin(lengths, [13, 43], invert=True).mean() == pytest.approx(0.25 * 20 / 21, abs=0.05)
+    assert lengths.max() == 43
+
+
+def test_two_texts_are_the_tokens_of_both():
+    first, second = rows(2, 5)
+    both = joined(first, second, "ids", 100)
+    ids = [row.feeds["ids"].tolist() for row in (first, second, both)]
+    assert ids[2] == [*ids[0][:-1], *ids[1][1:-1], END]
+    assert both.feeds["mask"].tolist() == [1] * len(ids[2])
+    assert len(joined(first, second, "ids", 10).real) == 10
+    assert joined(first, second, "ids", 8) is first
+
+
+def test_pairs_of_texts_stay_as_they_are():
+    pair, other = (Row({**row.feeds, "types": np.arange(len(row.real)) // 4}, row.real) for row in rows(2, 5))
+    assert joined(pair, other, "ids", 100) is pair
 
 
 def test_copies_are_the_same_for_a_seed():
