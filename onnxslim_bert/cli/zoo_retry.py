@@ -20,12 +20,12 @@ def retry(output: Path, names: tuple[str, ...]) -> None:
     The next `onnxslim zoo run` runs them again. What is done stays.
     """
     from onnxslim_bert.errors import DataError
-    from onnxslim_bert.zoo.conductor import OPEN
+    from onnxslim_bert.zoo.conductor import RUNS_AGAIN
     from onnxslim_bert.zoo.documents import STATE
     from onnxslim_bert.zoo.store.state import RunState
 
     with RunState(output / STATE, create=False) as state, state.lock("zoo retry"):
-        failed = [task for task in state.tasks() if task.status not in OPEN]
+        failed = [task for task in state.tasks() if task.status not in RUNS_AGAIN]
         chosen = [task for task in failed if not names or any(name in f"{task.kind} {task.name}" for name in names)]
         if names and not chosen:
             known = ", ".join(f"{task.kind} {task.name}" for task in failed) or "nothing"

@@ -1,4 +1,4 @@
-"""Which tasks of a run are still to be run, and the account of those that were."""
+"""The conductor runs those tasks of a run that have no result yet, and writes down how each ended."""
 
 import json
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ from onnxslim_bert.zoo.store.state import RunState, TaskState
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 UNENDED = ("waiting", "running")
-OPEN = (*UNENDED, "done", "blocked")  # of these no result is a result that is missing
+# Without a result, a task of these statuses runs (again). The others failed by themselves, and would fail again.
+RUNS_AGAIN = (*UNENDED, "done", "blocked")
 
 
 class RunListener(Protocol):
-    """Who looks on while a run goes on; called from any thread."""
+    """Told of what happens in a run, from any thread: a progress bar, or lines on stderr."""
 
     def waiting(self, tasks: Sequence[Task], cached: int) -> None:
         """These are to be run; `cached` more were found done."""
@@ -30,7 +31,7 @@ class RunListener(Protocol):
 
 
 class Conductor:
-    """Runs what is missing. ran: the keys of tasks that began this time."""
+    """Runs the tasks that have no result yet. ran: the keys of those that it started."""
 
     def __init__(self, engine: Engine, storage: Storage, url: str, state: RunState, watch: RunListener) -> None:
         self.engine, self.storage, self.url, self.state, self.watch = engine, storage, url, state, watch
@@ -38,14 +39,17 @@ class Conductor:
         self._read: dict[str, bytes] = {}  # results as they were read: an object store takes its time for each
 
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> None:
-        """Bring every task to its end; those that ended before stay as they are, but for what was blocked."""
+        """Run the tasks that are not over (see `is_over`), and note how each ends.
+
+        alone: one task at a time on each machine, for tasks that measure time.
+        """
         distinct = {task.key: task for task in tasks}
         self.state.expect(distinct.values())
         missing = {key: task for key, task in distinct.items() if not self.is_over(task)}
-        self.state.forget(missing)  # what was said of them is not true any more
+        self.state.forget(missing)  # how they ended before is no longer true
         for key in missing:
             self._read.pop(key, None)
-            self.storage.delete(f"objects/{key}")  # of a damaged artefact, the result would be taken for its own
+            self.storage.delete(f"objects/{key}")  # or a damaged artefact would be taken for the new result's
         self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
         if not missing:
             return
@@ -57,16 +61,20 @@ class Conductor:
                 self.watch.ended(missing[ended.key], ended)
 
     def is_over(self, task: Task) -> bool:
-        """Whether the task has its result, or failed and would again: only `zoo retry` asks for that."""
+        """Whether the task needs no run: its result is there and whole, or it failed by itself and would fail again.
+
+        Example: a task whose model was not valid is over; one that a full disk blocked is not, nor one that was stopped
+        at a memory limit which is larger now. `zoo retry` forgets failures, so that their tasks run again.
+        """
         known = self.state.known(task.key)
         if self.is_intact(task.key):
-            if known is None or known.status != "done":  # killed before the account of it, or not seen from here
+            if known is None or known.status != "done":  # the run was killed before it could
                 self.state.finish(Ended(task.key, "done"))
             return True
-        return known is not None and known.status not in OPEN and not is_freer(task, known)
+        return known is not None and known.status not in RUNS_AGAIN and not is_freer(task, known)
 
     def is_intact(self, key: str) -> bool:
-        """Whether the result is there, with every file that it names, unchanged where that can be seen."""
+        """Whether the result and every file that it names are there, and unchanged where they are local."""
         result = self.result(key)
         if result is None:
             return False

@@ -24,7 +24,12 @@ def row_of(
     cached: bool,
     strict: bool,
 ) -> Row:
-    """The row of `job`. untimed: the verdict on times that were not had. strict: an inconclusive verdict fails it."""
+    """The row of `job`.
+
+    task, state, result: the task that makes its model, how that ended, and what it wrote. timed: its times. untimed:
+    the verdict on a budget of speed where there are no times. cached: nothing ran this time. strict: an inconclusive
+    verdict fails the row.
+    """
     status = state.status if state and state.status not in UNENDED else "done" if result else "waiting"
     message, code = (state.message, state.exit_code) if state else ("", 0)
     verdicts: tuple[Verdict, ...] = ()
@@ -69,8 +74,10 @@ def verdicts_on(
 
 
 def why_untimed(timing: Timing | None, state: TaskState | None) -> Verdict:
-    """The verdict on a speed-up that was not measured: open where it cannot be or is still to be, missed where that
-    failed or was blocked. timing, state: of the task that times.
+    """The verdict on a speed-up that was not measured.
+
+    "inconclusive" when it cannot be measured here (an emulator) or is still to be; "missed" when measuring failed.
+    timing, state: what the task that times wrote, and how it ended.
     """
     if timing or state is None or state.status in UNENDED:
         return Verdict("min-speedup", "inconclusive", timing.reason if timing else "not timed yet")
@@ -78,7 +85,7 @@ def why_untimed(timing: Timing | None, state: TaskState | None) -> Verdict:
 
 
 def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:
-    """The verdicts of all rows, with the names of their jobs; first of each, whether it was made."""
+    """The verdicts of all rows, each with the name of its job. The first of each job is whether its model was made."""
     found = []
     for row in rows:
         where = f"{row.model} {row.recipe} {row.target}"
@@ -90,5 +97,5 @@ def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """The lowest one that is not 0: that a job crashed says more than that one missed a budget."""
+    """The lowest exit code of a failed row, 0 when none failed: a crash (1) goes before a missed budget (3 to 6)."""
     return min((row.exit_code for row in rows if row.exit_code), default=0)

@@ -1,4 +1,4 @@
-"""The tasks of a plan, each addressed by the content of everything that decides its result."""
+"""The tasks of a plan. A task's key is a hash of everything that decides its result: equal keys, equal results."""
 
 import hashlib
 import json
@@ -110,7 +110,7 @@ class Tasks:
 def _addressed(
     kind: str, name: str, payload: dict[str, Any], target: str, memory: int | None, timeout: float | None
 ) -> Task:
-    """A task with its key: the same for the same content wherever it lies, under whatever name people gave the job."""
+    """A task with its key. Paths and names are not in it: a folder that moved, or a renamed job, keeps its results."""
     content = {key: value for key, value in payload.items() if key not in PLACES}
     key = hashlib.sha256(json.dumps([kind, target, content], sort_keys=True).encode()).hexdigest()
     return Task(key, kind, name, payload, target, memory, timeout)
@@ -127,7 +127,7 @@ def _versions(target: str, source: SourceFiles) -> dict[str, str]:
 
 
 def _places(job: PlannedJob) -> dict[str, Any]:
-    """Where a job's model, tokenizer and data are: not resolved, what belongs to a link lies beside the link."""
+    """Where a job's model, tokenizer and data are. Links stay links: the files that belong to one lie beside it."""
     tokenizer = job.sources.tokenizer
     return {
         "source": absolute(job.source),

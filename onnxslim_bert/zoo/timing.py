@@ -62,10 +62,12 @@ def why_not_timed(target: Target) -> str:
 
 
 def by_workload(source: Shape, outputs: Mapping[str, Shape], usual: Workload) -> dict[Workload, list[str]]:
-    """The keys of outputs by the workload on which they are timed, the `usual` one first.
+    """Which outputs are timed on which workload: {workload: keys of outputs}, the `usual` workload first.
 
-    source, outputs: batch and length that each fixes, None where it is open. A length that is fixed is taken; of two,
-    the shorter one, which fits both. Without outputs the source is timed alone.
+    source, outputs: the batch and the length that each model fixes, None where it leaves them open. An output is timed
+    on the shape that it fixes, or the source does; of two fixed lengths the shorter one is taken. Example: usual 1 x
+    128, one output open, one fixed to 64 tokens: the first is timed on 1 x 128, the second on 1 x 64. Without outputs
+    the source is timed alone.
     """
     found: dict[Workload, list[str]] = {} if outputs else {_fitting(usual, source): []}
     for key, shape in outputs.items():

@@ -1,4 +1,4 @@
-"""What stands in a run for a study or a timing that came to no result: why."""
+"""The study or timing of a source that could not be had: without values, with the reason."""
 
 from onnxslim_bert.machine import host
 from onnxslim_bert.zoo.conductor import UNENDED

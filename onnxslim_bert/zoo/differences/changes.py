@@ -1,4 +1,4 @@
-"""How far the results of one job in two runs are apart, and how much of that chance could explain."""
+"""The difference between one job's results in two runs, and whether it is more than chance."""
 
 import math
 from dataclasses import dataclass
@@ -20,11 +20,17 @@ SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no chan
 class Difference:
     """One aspect of a job in the old and in the new run.
 
-    old, new: points that the task metric drops from the job's own source; percent of agreement with it, where there are
-    no classes the cosine or the correlation in percent; speed-up over it; percent of nodes on the provider; pieces;
-    bytes. loss: how much worse, below 0 is better: points, percent of rows, percent of time, percent of nodes, pieces,
-    percent of size. way: worse or better only where all of the loss's interval is. open: why the two cannot be
-    compared, and then the loss is what it would be if they could; "" where they can.
+    aspect    old, new                                           loss (above 0: the new run is worse)
+    metric    points that the model loses against its source     points
+    agreement percent of rows answered as by the source; for     percent of rows, or of the cosine or correlation
+              embeddings and scores cosine or correlation, in %
+    speed-up  over the source                                    percent of time
+    nodes     percent of nodes that the provider runs            percent of nodes
+    pieces    partitions that the provider runs                  pieces
+    size      bytes                                              percent of size
+
+    way: "worse" or "better" when the whole 95 % interval of the loss is above or below 0, else "same". open: why the
+    two cannot be compared, such as other rows or another CPU; "" when they can.
     """
 
     aspect: Aspect
@@ -36,7 +42,7 @@ class Difference:
 
 
 def changes(old: Row, new: Row, *, other_times: str = "") -> list[Difference]:
-    """What was measured of a job in both runs, compared. other_times: says so when these were taken otherwise."""
+    """Every aspect of a job that both runs measured. other_times: why times cannot be compared, or ""."""
     found: list[Difference] = []
     if old.result and new.result:
         before, after = old.result, new.result
@@ -51,10 +57,10 @@ def changes(old: Row, new: Row, *, other_times: str = "") -> list[Difference]:
 
 
 def difference(old: Interval, new: Interval) -> Interval:
-    """new - old of two values that are measured apart from each other.
+    """The interval of new - old, from the intervals of two independent measurements.
 
-    From their intervals alone, with no assumption on their form. On the same rows the two vary together, and the true
-    interval is narrower. Zou and Donner 2008, https://doi.org/10.1002/sim.3095
+    Both were measured on the same rows, so that the true interval is narrower: what this calls a difference is one.
+    Zou and Donner 2008, https://doi.org/10.1002/sim.3095
     """
     value = new.value - old.value
     down = math.hypot(new.value - new.low, old.high - old.value)
@@ -112,7 +118,7 @@ def _size(old: Result, new: Result) -> Difference:
 
 
 def _loss(first: Interval, second: Interval) -> Interval:
-    """second - first; of one measurement and the same again, exactly nothing."""
+    """second - first; exactly 0 when both are the same measurement."""
     return difference(first, second) if first != second else Interval(0.0, 0.0, 0.0)
 
 

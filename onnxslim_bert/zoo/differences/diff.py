@@ -16,10 +16,11 @@ Standing = Literal["newly failing", "missing", "worse", "failing still", "mended
 
 @dataclass(frozen=True)
 class JobDiff:
-    """One job, by its names, in two runs.
+    """One job in two runs.
 
-    state: "worse" where any aspect is, "better" where one is and none is worse. notes: what else is to be known, such
-    as another recipe of that name. findings: the changes held to limits.
+    state: what happened to it; "worse" when any aspect of it is, "better" when one is and none is worse. notes:
+    remarks, such as that the recipe of this name has changed. changes: each aspect that both runs measured. findings:
+    verdicts on these, and on whether the job is still there.
     """
 
     model: str
@@ -38,7 +39,7 @@ class JobDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two runs, compared. old, new: what they are called. jobs: the most serious states first. counts: by state."""
+    """Two runs compared. old, new: their names. jobs: the most serious first. counts: number of jobs by state."""
 
     old: str
     new: str
@@ -59,7 +60,11 @@ class Diff:
 
 
 def diff(old: Run, new: Run, limits: Limits, names: tuple[str, str] = ("old", "new")) -> Diff:
-    """Pair the jobs of two runs by model, recipe and target, and compare each pair. A job that waits is not there."""
+    """Compare two runs: jobs are paired by model, recipe and target, and each pair is compared.
+
+    A job that still waits, in a run that was interrupted, counts as absent. limits: what a job may lose before it
+    fails. names: what the runs are called in the result.
+    """
     planned = _rows(new, {})
     before, after = _ended(_rows(old, renamed(old, new))), _ended(planned)
     timings = _timings(old), _timings(new)
@@ -83,17 +88,19 @@ Timings = Mapping[tuple[str, str], Timing]  # by model and target
 
 
 def renamed(old: Run, new: Run) -> dict[str, str]:
-    """The new name of each model that the runs call otherwise, by its old one: of names that one of them alone has.
+    """Models that have another name in the new run: {old name: new name}.
 
-    A model is its content. Its name, where none is given, is as long as it takes to tell it from the others.
+    A model is known by its content. Example: two runs hold one file, as "bert" in the old and as "base-bert" in the new
+    one, where a second bert.onnx was added and folders had to tell the two apart: {"bert": "base-bert"}. A name that
+    both runs have is left alone, whatever its content.
     """
     before, after = ({source.name: source.sha256 for source in run.sources} for run in (old, new))
-    come = {sha256: name for name, sha256 in after.items() if name not in before}
-    return {name: come[sha256] for name, sha256 in before.items() if name not in after and sha256 in come}
+    added = {sha256: name for name, sha256 in after.items() if name not in before}
+    return {name: added[sha256] for name, sha256 in before.items() if name not in after and sha256 in added}
 
 
 def _rows(run: Run, names: Mapping[str, str]) -> dict[Key, Row]:
-    """By model, recipe and target. names: what models are called instead."""
+    """The rows of a run by model, recipe and target. names: models to be called otherwise, {name: other}."""
     return {(names.get(row.model, row.model), row.recipe, row.target): row for row in run.rows}
 
 
@@ -136,7 +143,7 @@ def _notes(old: Row | None, new: Row | None) -> tuple[str, ...]:
 
 
 def _other_times(old: Row, new: Row, before: Timings, after: Timings) -> str:
-    """How the times of a job were taken otherwise in the two runs, "" when they were taken alike."""
+    """Why the times of a job in two runs cannot be compared (another CPU, threads or batch); "" when they can."""
     was, now = _timed_on(old, before), _timed_on(new, after)
     return f"timed on {now}, before on {was}" if was and now and was != now else ""
 

@@ -43,7 +43,7 @@ NAMED = 3  # failed verdicts that a message holds
 
 
 class Held(NamedTuple):
-    """What an aspect is held to: its gate, the limit, its unit, and the exit code of a miss."""
+    """The limit of an aspect: the gate that it belongs to, its value and unit, and the exit code when it is passed."""
 
     gate: Gate
     limit: float
@@ -72,9 +72,9 @@ def held(limits: Limits) -> dict[Aspect, Held]:
 
 
 def on_job(where: str, old: Row | None, new: Row | None, limits: Limits, waits: bool = False) -> Iterator[Finding]:
-    """Whether a job that was fine is still there, and still fine; its answers that are no numbers any more.
+    """Findings on the job as a whole: it is missing, it fails now, or its answers are NaN on more rows than before.
 
-    waits: it is planned in the new run, which was interrupted.
+    old, new: None where a run does not have it. waits: the new run plans the job, and was interrupted before it.
     """
     if old is None:
         return
@@ -96,12 +96,12 @@ def on_job(where: str, old: Row | None, new: Row | None, limits: Limits, waits: 
 
 
 def fails_anew(old: Row, new: Row) -> bool:
-    """Whether a job that passed fails, or one that at least made a model makes none any more."""
+    """Whether a job failed only in the new run, or made a model only in the old one."""
     return bool(new.exit_code and not old.exit_code) or (old.result is not None and new.result is None)
 
 
 def on_changes(where: str, changes: Iterable[Difference], lost: Iterable[Aspect], limits: Limits) -> Iterator[Finding]:
-    """Every aspect that was compared, held to its limit. lost: those that were measured before, and not now."""
+    """A finding on every aspect: within its limit or not. lost: aspects that the new run did not measure."""
     for change in changes:
         gate, limit, unit, code = held(limits)[change.aspect]
         loss = change.loss
@@ -116,7 +116,7 @@ def on_changes(where: str, changes: Iterable[Difference], lost: Iterable[Aspect]
 
 
 def check(findings: Iterable[Finding], strict: bool = False) -> None:
-    """Raise for what fails, with the lowest exit code of it: that a job crashed says more than that it grew."""
+    """Raise the error of the finding that fails with the lowest exit code: a crash (1) before a larger file (6)."""
     failed = sorted((found for found in findings if found.verdict.fails(strict)), key=lambda found: found.exit_code)
     if failed:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""

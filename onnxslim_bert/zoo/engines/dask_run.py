@@ -23,10 +23,11 @@ GIVEN_UP = 3  # times that Dask may give up a task before we do
 
 
 def is_over(begun: int, given_up: int, allowed: int) -> bool:
-    """Whether a task with which workers were lost is not tried again.
+    """Whether a task whose workers died is given up.
 
-    Dask gives a task up once more than `allowed` workers were lost that it was assigned to, begun or not. We do when
-    as many of its processes began, or when Dask has given it up too often for that to be chance.
+    begun: processes of it that began. given_up: times that Dask gave it up, which it does when more than `allowed`
+    workers died that held the task, even if they had not begun it. So a task goes on until more than `allowed` of its
+    own processes began, or until Dask has given it up GIVEN_UP times.
     """
     return begun > allowed or given_up >= GIVEN_UP
 
@@ -170,7 +171,7 @@ class DaskRun:
                 return Ended(over.key, "crashed", one_line(error))
 
     def _found(self, ended: Ended) -> Ended:
-        """The same, blocked when what was done cannot be seen from here."""
+        """`ended`, or "blocked" when the worker says done and its result is not in the storage as seen from here."""
         name = result_name(ended.key)
         if ended.status != "done" or Storage(self.storage).exists(name):
             return ended

@@ -90,7 +90,7 @@ def stop_when_unwanted(worker: Worker) -> Iterator[threading.Event]:
 
 @contextmanager
 def turn(stop: threading.Event) -> Iterator[None]:
-    """This machine to oneself. A lease, so that a worker that is killed does not keep it for ever."""
+    """Wait until no other task that is to be alone runs on this machine. It is a lease: one of a killed worker ends."""
     lease = Semaphore(name=f"{TOPIC}-alone-{platform.node()}")
     while not (held := lease.acquire(timeout=LOOK_S)) and not stop.is_set():
         pass

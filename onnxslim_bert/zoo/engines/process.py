@@ -144,7 +144,7 @@ def _guard(
 
 
 def _hearing(folder: Path, say: Progress | None) -> Callable[[], None]:
-    """What passes on, when it is called, what the task has said since."""
+    """A function that tells `say` how far the task is, when that has changed since its last call."""
     last = None
 
     def hear() -> None:

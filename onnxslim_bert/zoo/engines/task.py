@@ -60,7 +60,7 @@ class Engine(Protocol):
     """Where tasks run. Interrupted, it stops what it started."""
 
     def executes(self, target: str) -> bool:
-        """Whether tasks for `target` run where it executes, and not only where models for it can be written."""
+        """Whether the machines of this engine can run models on `target`, and not only write models for it."""
         ...
 
     def run(

@@ -66,7 +66,7 @@ def attempt(task: Task, storage: str, folder: Path) -> dict[str, Any]:
 
 
 def is_of_the_place(error: BaseException | None) -> bool:
-    """Whether what went wrong is the machine's or the storage's, and not the task's."""
+    """Whether the machine or the storage is to blame, such as a full disk, so that the task is tried again."""
     while error is not None:
         if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             return True

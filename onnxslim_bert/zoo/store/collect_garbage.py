@@ -23,10 +23,10 @@ class Garbage:
 
 
 def unreferenced(storage: Storage, keep: Set[str], *, cache_age: float = 30 * DAY) -> list[Garbage]:
-    """Results and logs of other tasks than those whose keys are in `keep`, entries of the cache that are older than
-    `cache_age` seconds and not in `keep`, and what killed processes have left.
+    """What nothing needs any more: results and logs of tasks, cached arrays, folders of killed processes.
 
-    Of a storage to which a run may be writing this says too much: have the lock.
+    keep: keys of tasks and of cache entries that stay. cache_age: seconds for which other cache entries stay. Hold the
+    run's lock while you ask: what a run is writing now looks like garbage.
     """
     results: dict[str, int] = {}
     for name, nbytes in storage.sizes("objects").items():

@@ -112,7 +112,7 @@ class RunState:
             )
 
     def finish(self, ended: Ended) -> None:
-        """The task ended, or was found to have ended: of one that was never seen to begin there is no attempt."""
+        """Note how a task ended. One whose result was found, and that no run saw begin, has no attempts."""
         how = (ended.status, ended.message, ended.exit_code)
         with self._file.change() as db:
             db.execute("INSERT OR IGNORE INTO tasks (key, run) VALUES (?, ?)", (ended.key, self._run))
@@ -168,7 +168,7 @@ class RunState:
             raise OutputError(f"{self.path.parent}: {going[-1] if going else error}; wait for it or end it") from error
 
     def _end_runs(self, outcome: str) -> None:
-        """What still goes on has ended so, and what was running waits."""
+        """Close the invocation that still goes on with this outcome; its running tasks wait again."""
         with self._file.change() as db:
             db.execute("UPDATE runs SET ended = ?, outcome = ? WHERE ended IS NULL", (time.time(), outcome))
             db.execute("UPDATE tasks SET status = 'waiting' WHERE status = 'running'")
