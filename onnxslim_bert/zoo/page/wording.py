@@ -1,7 +1,7 @@
 """Numbers as the report writes them: aligned, with a dash where there is none."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnxslim_bert.proof.intervals import Interval
 
@@ -62,3 +62,9 @@ def alike(values: Sequence[float | None]) -> list[str]:
     largest = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
     digits = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
     return [fixed(value, digits) for value in values]
+
+
+def host_line(host: Mapping[str, object]) -> str:
+    """The machine, as `report_json` describes it: AMD EPYC, 2 CPUs, Linux x86_64, onnxruntime 1.31.1."""
+    forms = {"cpu": "{}", "cpus": "{} CPUs", "system": "{}", "onnxruntime": "onnxruntime {}"}
+    return ", ".join(form.format(host[name]) for name, form in forms.items() if host.get(name))
