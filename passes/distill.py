@@ -58,6 +58,7 @@ class Distill(Pass):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option in NOT_NEGATIVE:
             if getattr(self, option) < 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is negative; give 0 or more")

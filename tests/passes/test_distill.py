@@ -22,7 +22,7 @@ from onnxslim_bert.rewriting.distillation.texts import rows_of
 from onnxslim_bert.rewriting.trials import Sampled, Trials
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
-CUT = (FUSE, DropLayers(layers="1"), PruneHeads(keep=0.5), PruneFfn(keep=0.5))
+CUT = (FUSE, DropLayers(layers=(1,)), PruneHeads(keep=0.5), PruneFfn(keep=0.5))
 SIZES = ((32, 9), (32, 6), (32, 7), (32, 4), (32, 5))
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,

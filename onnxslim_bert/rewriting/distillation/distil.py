@@ -31,8 +31,8 @@ DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answ
 @dataclass(frozen=True)
 class Plan:
     """texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
-    share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step. steps,
-    minutes, epochs: the first that is given is the budget. words: train the word table too.
+    share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step.
+    steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
     """
 
     texts: int

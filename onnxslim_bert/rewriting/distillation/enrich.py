@@ -42,7 +42,7 @@ def enriched(
     for i in np.resize(rng.permutation(usable), count):
         row, where = rows[i], places[i]
         if rng.random() < join:
-            row = joined(row, rows[rng.integers(len(rows))], ids, longest)
+            row = joined(row, rows[int(rng.integers(len(rows)))], ids, longest)
             where = _replaceable(row, ids, tokens)
         chosen = where[rng.random(len(where)) < share]
         chosen = chosen if len(chosen) else rng.choice(where, 1)
