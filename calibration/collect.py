@@ -25,14 +25,14 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
 
-Progress = Callable[[int, int], None]  # batches done, batches in all
+BatchProgress = Callable[[int, int], None]  # batches done, batches in all
 
 
 def collect(
     model: Model,
     wants: Iterable[Want],
     batches: Rows,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
     *,
     threads: int = 1,
     tensors: Collection[str] = (),
@@ -79,7 +79,7 @@ def collect_once(
     model: Model,
     wants: Sequence[Want],
     rows: Rows,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
     *,
     rows_sha256: str,
     threads: int = 1,

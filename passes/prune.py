@@ -10,7 +10,7 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.options import write_option
 from onnxslim_bert.rewriting.pruning.prune import prune
 from onnxslim_bert.rewriting.pruning.sensitivity import measure
-from onnxslim_bert.rewriting.pruning.sites import Kind, Site, find_sites
+from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Prune(Pass):
         note = ", ".join(f"{count} {kind}" for kind, count in removed.items() if count)
         return Change(sum(removed.values()), f"{note} removed", {"errors": errors})
 
-    def _widths(self) -> dict[Kind, tuple[int, ...]]:
-        given: dict[Kind, tuple[int, ...]] = {"heads": self.heads, "neurons": self.neurons}
+    def _widths(self) -> dict[UnitKind, tuple[int, ...]]:
+        given: dict[UnitKind, tuple[int, ...]] = {"heads": self.heads, "neurons": self.neurons}
         return {kind: widths for kind, widths in given.items() if widths}
 
 
-def _matched(sites: Sequence[Site], widths: Sequence[int], kind: Kind) -> list[tuple[Site, int]]:
+def _matched(sites: Sequence[Site], widths: Sequence[int], kind: UnitKind) -> list[tuple[Site, int]]:
     if len(sites) != len(widths):
         raise PassError(
             f"prune: {kind} for {len(widths)} layers; the encoder has {len(sites)} with matrices of their own"

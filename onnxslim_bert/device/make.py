@@ -24,8 +24,9 @@ from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.documents import write_document
-from onnxslim_bert.proof.evaluation import Progress, choose_output, run
+from onnxslim_bert.proof.evaluation import choose_output, run
 from onnxslim_bert.targets.table import TARGETS
 
 LONGEST = 128  # tokens kept of a text where no length is asked for

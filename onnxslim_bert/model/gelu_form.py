@@ -17,7 +17,7 @@ ELEMENTARY = frozenset(["Mul", "Div", "Add", "Pow", "Erf", "Tanh", "Sigmoid", "C
 ANCHORS = ("Erf", "Tanh")
 FARTHEST = 8  # nodes from the anchor up to the activation's input
 
-Kind = Literal["erf", "tanh"]
+GeluKind = Literal["erf", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GeluForm:
 
     source: gs.Tensor
     target: gs.Tensor
-    kind: Kind
+    kind: GeluKind
 
 
 def find_gelus(graph: gs.Graph) -> list[GeluForm]:
@@ -50,7 +50,7 @@ def _gelu_at(graph: gs.Graph, anchor: gs.Node) -> GeluForm | None:
                 )
             except ValueError:
                 continue
-            kinds: tuple[Kind, ...] = ("erf", "tanh")
+            kinds: tuple[GeluKind, ...] = ("erf", "tanh")
             for kind in kinds:
                 if np.allclose(actual, gelu(probe, kind), atol=1e-5):
                     return GeluForm(source, node.outputs[0], kind)
@@ -68,7 +68,7 @@ def _above(anchor: gs.Node) -> list[gs.Tensor]:
     return found
 
 
-def gelu(x: Array, kind: Kind) -> Array:
+def gelu(x: Array, kind: GeluKind) -> Array:
     """GELU in float64."""
     x = x.astype(np.float64)
     if kind == "tanh":

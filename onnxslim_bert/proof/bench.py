@@ -18,8 +18,8 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, ProviderError
 from onnxslim_bert.machine import Host, host
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.documents import SCHEMA, plain
-from onnxslim_bert.proof.evaluation import Progress
 from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds

@@ -12,7 +12,8 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.model.role_names import InputRole
-from onnxslim_bert.proof.evaluation import Outputs, Progress, evaluate, in_order_of
+from onnxslim_bert.progress import Progress
+from onnxslim_bert.proof.evaluation import Outputs, evaluate, in_order_of
 
 
 def evaluate_once(

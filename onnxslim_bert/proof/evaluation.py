@@ -1,6 +1,6 @@
 """What one model answers to every row of a data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.fidelity import Kind, mean_pooled
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
-
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 # Rank-2 outputs with these words in their name are embeddings, not logits.
 EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")

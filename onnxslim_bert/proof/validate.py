@@ -9,9 +9,10 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.bench import Bench, Entry, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import Progress, answer, evaluate
+from onnxslim_bert.proof.evaluation import answer, evaluate
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.proof.verdicts import judge

@@ -15,9 +15,10 @@ from onnxslim_bert.inspection.verify.verification import ANSWERS, Check, Verific
 from onnxslim_bert.job.measured import Answers, Measured, read, tokenizer_sha256
 from onnxslim_bert.job.seal import verdicts_on
 from onnxslim_bert.job.trailer import content_sha256
+from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import Progress, answer, evaluate
+from onnxslim_bert.proof.evaluation import answer, evaluate
 from onnxslim_bert.proof.time_against import time_against
 from onnxslim_bert.recipes.provenance import MEASURED, Provenance
 from onnxslim_bert.targets.places import Places

@@ -18,12 +18,12 @@ from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.bench import Latency, bench
 from onnxslim_bert.rewriting.contract import Context
-from onnxslim_bert.rewriting.pruning.sites import Kind, Site, find_sites
+from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
 
 SHARES = (0.25, 0.5, 0.75)  # of the units of every site of a group, left out of the models that are timed
 ROUNDS = 30
-KINDS: tuple[Kind, ...] = ("heads", "neurons")
+KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
 @dataclass(frozen=True)

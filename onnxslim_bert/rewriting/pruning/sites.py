@@ -14,9 +14,9 @@ from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 
-Kind = Literal["heads", "neurons"]
-READERS: dict[Kind, str] = {"heads": "output", "neurons": "down"}
-WRITERS: dict[Kind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("gate", "up")}
+UnitKind = Literal["heads", "neurons"]
+READERS: dict[UnitKind, str] = {"heads": "output", "neurons": "down"}
+WRITERS: dict[UnitKind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("gate", "up")}
 FOR_EACH_HEAD = 5  # MultiHeadAttention's inputs from here on have an axis of heads
 
 
@@ -27,7 +27,7 @@ class Site:
     layers: indices. units: how many there are. unit: channels of one, which are rows of the matrix that reads them.
     """
 
-    kind: Kind
+    kind: UnitKind
     layers: tuple[int, ...]
     units: int
     unit: int
@@ -47,7 +47,7 @@ class Site:
         return [model.encoder.layers[index] for index in self.layers]
 
 
-def writing(layer: Layer, kind: Kind) -> tuple[str, ...]:
+def writing(layer: Layer, kind: UnitKind) -> tuple[str, ...]:
     """The roles of the dense layers that write the units of one layer."""
     return tuple(role for role in WRITERS[kind] if role != "gate" or layer.gate is not None)
 
@@ -63,7 +63,7 @@ def downwards(sites: Sequence[Site]) -> list[int]:
     return sorted(range(len(sites)), key=lambda i: (sites[i].layers, sites[i].kind))
 
 
-def find_sites(model: Model, kind: Kind) -> list[Site]:
+def find_sites(model: Model, kind: UnitKind) -> list[Site]:
     """Every site of one kind, in the order of their first layers.
 
     Raises PassError when a layer cannot be pruned: quantized, half precision or factored, without a plain feed-forward,
@@ -76,7 +76,7 @@ def find_sites(model: Model, kind: Kind) -> list[Site]:
     return [_site([layers[i] for i in group], kind) for group in groups]
 
 
-def _site(layers: Sequence[Layer], kind: Kind) -> Site:
+def _site(layers: Sequence[Layer], kind: UnitKind) -> Site:
     sizes = {(layer.heads, layer.head_dim) if kind == "heads" else (_neurons(layer), 1) for layer in layers}
     indices = tuple(layer.index for layer in layers)
     if len(sizes) > 1:
@@ -85,7 +85,7 @@ def _site(layers: Sequence[Layer], kind: Kind) -> Site:
     return Site(kind, indices, units, unit)
 
 
-def _check(model: Model, layer: Layer, kind: Kind) -> None:
+def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
     roles = (*writing(layer, kind), READERS[kind])
     missing = [role for role in roles if role not in layer.linears]
     if missing:
@@ -126,7 +126,7 @@ def _counts_heads(model: Model, layer: Layer) -> bool:
     return bool(fused) and all(tensor.is_empty() for node in fused for tensor in node.inputs[FOR_EACH_HEAD:])
 
 
-def _stranger(model: Model, layer: Layer, kind: Kind) -> gs.Node | None:
+def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
     """A node that fewer units would break: one besides the layer's own that reads them, or has a number for each."""
     tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
     sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
@@ -151,7 +151,7 @@ def with_inner(nodes: Sequence[gs.Node]) -> list[gs.Node]:
     return [*nodes, *(other for graph in inner for other in with_inner(graph.nodes))]
 
 
-def _matrices(layer: Layer, kind: Kind) -> set[str]:
+def _matrices(layer: Layer, kind: UnitKind) -> set[str]:
     return {layer.linears[role].weight for role in (*writing(layer, kind), READERS[kind])}
 
 

@@ -10,7 +10,7 @@ from onnxslim_bert.rewriting.contract import Change, Context
 from onnxslim_bert.rewriting.pruning.allocate import allocate
 from onnxslim_bert.rewriting.pruning.prune import prune
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity, measure
-from onnxslim_bert.rewriting.pruning.sites import Kind, find_sites
+from onnxslim_bert.rewriting.pruning.sites import UnitKind, find_sites
 
 MEASURED, FEWEST = 8, 4  # widths of a site that are measured; those between them are interpolated
 IN_ALL = 48  # widths that are measured of all sites together, in a round: what each costs grows with the layers, too
@@ -32,7 +32,7 @@ def check_rounds(name: str, rounds: int) -> None:
 
 
 def prune_to_share(
-    model: Model, kind: Kind, keep: float, grid: int, ctx: Context, *, even: bool, refit: bool, rounds: int
+    model: Model, kind: UnitKind, keep: float, grid: int, ctx: Context, *, even: bool, refit: bool, rounds: int
 ) -> Change:
     """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide.
 
