@@ -20,25 +20,26 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from onnxslim_bert.job.options import Options
-from onnxslim_bert.job.quantize import quantize_files
-from onnxslim_bert.job.slim import slim
 from tokenizers import Tokenizer
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.inspection.inspection import inspect
 from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
+from onnxslim_bert.job.run import run
 from onnxslim_bert.recipes.recipe import Recipe
 
 QUANTIZE = {
-    "static": Options(max_length=32),
-    "static-qdq": Options(format="qdq", max_length=32),
-    "static-batch": Options(batch=True, max_length=32),
-    "dynamic": Options(mode="dynamic", max_length=32),
-    "dynamic-qdq": Options(mode="dynamic", format="qdq", max_length=32),
-    "weight-only": Options(mode="weight-only", max_length=32),
-    "fp16": Options(mode="fp16", max_length=32),
+    "static": Quantization(),
+    "static-qdq": Quantization(format="qdq"),
+    "static-batch": Quantization(batch=True),
+    "dynamic": Quantization(mode="dynamic"),
+    "dynamic-qdq": Quantization(mode="dynamic", format="qdq"),
+    "weight-only": Quantization(mode="weight-only"),
+    "fp16": Quantization(mode="fp16"),
 }
 EXACT = {
     "exact": "canonicalize?,fuse?,first-token?,unpad?,skip-mask?",
@@ -209,15 +210,14 @@ def _run(verb: str, source: Path, written: Path, texts: Path) -> str:
         problems = "; ".join(found.encoder.problems) or "none"
         return f"{sum(proven)} of {len(proven)} proven; problems: {problems}"[:170]
     sources = Sources(calibration=str(texts), tokenizer=source.parent / "tokenizer.json")
-    if verb in QUANTIZE:
-        options = QUANTIZE[verb]
-        calibrated = sources if options.mode == "static" else Sources()
-        result = quantize_files(source, written, calibrated, options, timing=False, overwrite=True)
-        return "; ".join(step.note for step in result.steps if step.step.startswith(("quantize", "float")))[:90]
-    recipe = Recipe.parse((EXACT | STRUCTURE)[verb])
+    main = verb in QUANTIZE
+    recipe = main_recipe(QUANTIZE[verb]) if main else Recipe.parse((EXACT | STRUCTURE)[verb])
     given = sources if recipe.wants_calibration else Sources()
-    done = slim(source, written, recipe, given, Options(max_length=32), overwrite=True)
-    return "; ".join(step.note for step in done.steps[1:] if step.count)[:110]
+    job = Job(source, written, recipe, given, working=Working(max_length=32), timing=False, overwrite=True, report=main)
+    steps = run(job).steps
+    if main:
+        return "; ".join(step.note for step in steps if step.step.startswith(("quantize", "float")))[:90]
+    return "; ".join(step.note for step in steps[1:] if step.count)[:110]
 
 
 def is_wrong(row: Row) -> bool:
