@@ -41,7 +41,7 @@ from onnxslim_bert.recipes.provenance import stamp
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets import int8_check
 from onnxslim_bert.zoo import make as zoo_make
-from onnxslim_bert.zoo.planning.plan import Planned
+from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.store.storage import Storage
 from onnxslim_bert.zoo.tasks import Tasks
 
@@ -116,7 +116,7 @@ def by_search(asked: Asked) -> End:
 def by_zoo(asked: Asked) -> End:
     """A zoo job writes model.onnx to a folder of its own."""
     passes = Recipe.parse(INT8)
-    planned = Planned("m", "r", "cpu", str(asked.model), INT8, passes, Deployment(), Working(), asked.sources)
+    planned = PlannedJob("m", "r", "cpu", str(asked.model), INT8, passes, Deployment(), Working(), asked.sources)
     task, storage = Tasks(file_sha256).make(planned), Storage(asked.folder.with_name("storage"))
     return called(lambda: zoo_make.make(task, storage, asked.zoo))
 
