@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 from trial_runs import Limits, Run, copy_of, run, warm, wrongs
 
+from onnxslim_bert.cli.screen import echo
+
 VERBS = (
     "inspect {model}",
     "inspect {model} --json",
@@ -59,8 +61,8 @@ def main(folders: tuple[Path, ...], only: str, every: bool) -> None:
             wrong, count = wrongs(done, limits), count + 1
             failed += bool(wrong)
             if wrong or every:
-                click.echo(row(place, command, done, wrong))
-    click.echo(f"{count} runs, {failed} wrong")
+                echo(row(place, command, done, wrong))
+    echo(f"{count} runs, {failed} wrong")
     sys.exit(1 if failed else 0)
 
 

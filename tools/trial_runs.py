@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnxslim_bert.cli
 
@@ -168,3 +169,70 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
         state = path.lstat()
         found[str(path.relative_to(folder))] = (0, 0) if path.is_dir() else (state.st_size, state.st_mtime_ns)
     return found
+
+
+def same_answers(source: Path, made: Path, tolerance: float | None, limits: Limits) -> list[str]:
+    """What is wrong with a written model: that it does not open or run, or answers otherwise than its source.
+
+    tolerance: of the largest answer; None compares nothing. A source that does not run cannot be compared with. In a
+    process of its own, since ONNX Runtime may crash.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder, "said")
+        child = os.fork()
+        if not child:
+            try:
+                resource.setrlimit(resource.RLIMIT_CPU, (int(limits.cpu_s), int(limits.cpu_s) + 1))
+                said.write_text("\n".join(_differences(source, made, tolerance)))
+            except BaseException as error:
+                said.write_text(f"written, and {error!r}"[:300])
+            os._exit(0)
+        _, status = _wait(child, limits.wall_s)
+        if os.waitstatus_to_exitcode(status):
+            return ["written, and ONNX Runtime crashes on it"]
+        return said.read_text().splitlines()
+
+
+def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]:
+    import numpy as np
+
+    from onnxslim_bert.graph.sessions import open_session
+
+    after = open_session(made)
+    try:
+        before = open_session(source, optimize=False)
+        feeds = _feeds(before)
+        wanted = before.run(None, feeds)
+    except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
+        return []
+    found = after.run(None, feeds)
+    if tolerance is None:
+        return []
+    wrong = []
+    for name, a, b in zip((o.name for o in before.get_outputs()), wanted, found, strict=True):
+        if np.shape(a) != np.shape(b):
+            wrong.append(f"output {name!r} has shape {np.shape(b)}, was {np.shape(a)}")
+        elif a.dtype.kind == "f" and np.isfinite(a).all():
+            largest = float(np.abs(a - b).max(initial=0)) / (float(np.abs(a).max(initial=0)) + 1e-6)
+            if not largest <= tolerance:
+                wrong.append(f"output {name!r} is off by {largest:.2g} of its largest value")
+    return wrong
+
+
+def _feeds(session: Any) -> dict[str, Any]:
+    """A batch for whatever the session takes: ids below 19, masks of ones with padding behind."""
+    import numpy as np
+
+    from onnxslim_bert.graph.signature import input_dtypes
+
+    rng, feeds = np.random.default_rng(0), {}
+    for given, dtype in zip(session.get_inputs(), input_dtypes(session).values(), strict=True):
+        open_sizes = {0: 3, 1: 7}
+        shape = [s if isinstance(s, int) and s > 0 else open_sizes.get(i, 2) for i, s in enumerate(given.shape)]
+        low, high = (0, 2) if "type" in given.name else (2, 19)
+        values = rng.integers(low, high, shape)
+        if "mask" in given.name:
+            values = np.ones(shape, np.int64)
+            values[-1:, shape[-1] // 2 :] = 0
+        feeds[given.name] = values.astype(dtype)
+    return feeds

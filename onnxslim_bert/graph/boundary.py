@@ -16,6 +16,7 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.functions import check_functions
 from onnxslim_bert.graph.schemas import check_operator, operator_sets
 from onnxslim_bert.graph.tensors import TYPES, check_tensor
+from onnxslim_bert.graph.unfolding import check_unfolding
 from onnxslim_bert.graph.words import called, shown
 
 DEEPEST = 16  # graphs in graphs
@@ -46,18 +47,22 @@ def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, 
         _check_interface(f"{path}: input {shown(value.name)}", value)
     for value in model.graph.output:
         _check_interface(f"{path}: output {shown(value.name)}", value, most=None)
-    _Graphs(path, versions, local).check(model.graph, in_file or {})
+    graphs = _Graphs(path, versions, local)
+    graphs.check(model.graph, in_file or {})
+    check_unfolding(path, model, graphs.foldable, in_file or {})
 
 
 class _Graphs:
     """Checks a graph and those inside it.
 
-    local: operators that are functions of the file, whose nodes have no schema.
+    local: operators that are functions of the file, whose nodes have no schema. foldable: nodes of the outermost graph
+    that depend on constants alone.
     """
 
     def __init__(self, path: Path | str, versions: Mapping[str, int], local: set[tuple[str, str]]) -> None:
         self.path, self.versions, self.local = path, versions, local
         self.nodes = 0
+        self.foldable: list[onnx.NodeProto] = []
 
     def check(self, graph: onnx.GraphProto, in_file: Mapping[int, int], depth: int = 0) -> set[str]:
         """The names that `graph` reads and does not write; none for the outermost."""
@@ -83,6 +88,9 @@ class _Graphs:
             name = next(name for read in reads for name in read if name in free)
             raise ModelError(f"{self.path}: tensor {shown(name)} is read and written by nothing")
         self._check_order(graph, given | free, reads)
+        if not depth:
+            weights = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
+            self.foldable = [graph.node[position] for position in _runnable(graph, weights, reads)]
         self._check_outputs(graph, written)
         return free
 
@@ -116,23 +124,10 @@ class _Graphs:
 
     def _check_order(self, graph: onnx.GraphProto, known: set[str], reads: Sequence[set[str]]) -> None:
         """Every node can run after others have; files need not list them in order."""
-        missing = [len(read - known) for read in reads]
-        readers: dict[str, list[int]] = {}
-        for position, read in enumerate(reads):
-            for name in read - known:
-                readers.setdefault(name, []).append(position)
-        ready = [position for position, count in enumerate(missing) if not count]
-        for position in ready:  # grows while it is walked
-            for name in graph.node[position].output:
-                for reader in readers.pop(name, ()):
-                    missing[reader] -= 1
-                    if not missing[reader]:
-                        ready.append(reader)
-        if len(ready) < len(reads):
-            stuck = next(position for position, count in enumerate(missing) if count)
-            raise ModelError(
-                f"{self.path}: {called(graph.node[stuck])} reads what depends on it: the graph has a circle"
-            )
+        stuck = set(range(len(reads))).difference(_runnable(graph, known, reads))
+        if stuck:
+            node = graph.node[min(stuck)]
+            raise ModelError(f"{self.path}: {called(node)} reads what depends on it: the graph has a circle")
 
     def _check_outputs(self, graph: onnx.GraphProto, written: set[str]) -> None:
         names = [value.name for value in graph.output]
@@ -141,6 +136,23 @@ class _Graphs:
         lost = next((name for name in names if name not in written), None)
         if lost is not None:
             raise ModelError(f"{self.path}: output {shown(lost)} is written by nothing")
+
+
+def _runnable(graph: onnx.GraphProto, known: set[str], reads: Sequence[set[str]]) -> list[int]:
+    """The nodes that can run, in order, when the tensors `known` are; reads: the names that each needs."""
+    missing = [len(read - known) for read in reads]
+    readers: dict[str, list[int]] = {}
+    for position, read in enumerate(reads):
+        for name in read - known:
+            readers.setdefault(name, []).append(position)
+    ready = [position for position, count in enumerate(missing) if not count]
+    for position in ready:  # grows while it is walked
+        for name in graph.node[position].output:
+            for reader in readers.pop(name, ()):
+                missing[reader] -= 1
+                if not missing[reader]:
+                    ready.append(reader)
+    return ready
 
 
 def _check_text(path: Path | str, message: Any) -> None:

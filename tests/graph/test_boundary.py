@@ -70,6 +70,21 @@ def functions(model: onnx.ModelProto, *bodies: list[str], name: str = "F") -> No
     model.graph.node.append(helper.make_node(f"{name}0", ["logits"], ["end"], domain="own"))
 
 
+def unfold(model: onnx.ModelProto, operator: str) -> None:
+    """A few small constants of which `operator` makes gigabytes."""
+    shape = numpy_helper.from_array(np.array([1 << 10] * 3, np.int64), "shape")
+    sides = [
+        numpy_helper.from_array(np.zeros(size, np.float32), f"v{len(size)}") for size in ((1 << 15, 1), (1 << 15,))
+    ]
+    one = numpy_helper.from_array(np.zeros((1, 1, 1), np.float32), "one")
+    model.graph.initializer.extend([shape, one, *sides])
+    inputs = {"ConstantOfShape": ["shape"], "Expand": ["one", "shape"], "Tile": ["one", "shape"], "Add": ["v1", "v2"]}
+    if operator in inputs:
+        model.graph.node.append(helper.make_node(operator, inputs[operator], ["end"]))
+    for i in range(40 if operator == "Concat" else 0):
+        model.graph.node.append(helper.make_node("Concat", [f"c{i - 1}" if i else "one"] * 2, [f"c{i}"], axis=0))
+
+
 def circle(model: onnx.ModelProto) -> None:
     """The first sum reads what is computed from it."""
     node = first(model, "Add")
@@ -244,6 +259,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda m: functions(m, *([f"F{i + 1}"] for i in range(80)), ["Relu"]),
         "50 deep",
     ),
+    **{
+        f"a constant that unfolds by {operator}": (
+            lambda m, operator=operator: unfold(m, operator),
+            "makes constants of",
+        )
+        for operator in ("ConstantOfShape", "Expand", "Tile", "Concat", "Add")
+    },
     "two functions of one name": (
         lambda m: (functions(m, ["Relu"]), m.functions.append(m.functions[0])),
         "have one name",

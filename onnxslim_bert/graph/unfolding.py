@@ -1,0 +1,58 @@
+"""How large constants become when everything is computed that depends on no input: a few nodes can make gigabytes.
+
+Sizes are inferred before anything is computed, from shapes and from the values of small constants, which Expand, Tile
+and others read.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import onnx
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.words import called
+
+LEAST = 1 << 28  # bytes that constants may unfold to in any model
+TIMES = 8  # and times the bytes of its weights
+NO_LARGER = frozenset(  # operators whose output is no larger than their input
+    (
+        *("Constant", "Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Shape", "Slice"),
+        *("Sqrt", "Neg", "Abs", "Exp", "Log", "Not", "Reciprocal", "Floor", "Ceil", "Erf", "Tanh", "Sigmoid", "Relu"),
+        *("ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "Size", "DequantizeLinear", "QuantizeLinear"),
+    )
+)
+
+
+def check_unfolding(
+    path: Path | str, model: onnx.ModelProto, foldable: Iterable[onnx.NodeProto], in_file: Mapping[int, int]
+) -> None:
+    """Raise ModelError when the `foldable` nodes, which depend on constants alone, make more than a model may hold."""
+    names = {name: node for node in foldable for name in node.output if name}
+    if all(node.op_type in NO_LARGER for node in names.values()):
+        return
+    weights = 0
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    del open_model.graph.initializer[:], open_model.graph.value_info[:]
+    for position, tensor in enumerate(model.graph.initializer):
+        if position in in_file or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            open_model.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+            weights += in_file.get(position, 0) or 4 * math.prod(tensor.dims)
+        else:
+            open_model.graph.initializer.append(tensor)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(open_model, data_prop=True).graph
+    except Exception:  # what inference refuses, ONNX Runtime will
+        return
+    limit, total = max(LEAST, TIMES * weights), 0
+    for value in [*inferred.value_info, *inferred.output]:
+        kind = value.type.tensor_type
+        sizes = [dimension.dim_value if dimension.HasField("dim_value") else 1 for dimension in kind.shape.dim]
+        if value.name in names and min(sizes, default=0) >= 0:
+            total += 4 * math.prod(sizes)
+        if total > limit:
+            node = called(names[value.name])
+            raise ModelError(f"{path}: {node} makes constants of {total / 1e6:,.0f} MB out of {weights / 1e6:,.1f} MB")

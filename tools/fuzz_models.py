@@ -1,0 +1,141 @@
+"""Run every verb on models damaged at random, and count what came of it; exit 1 when a promise was broken.
+
+    python tools/fuzz_models.py --count 2000 --seed 1 --jobs 2
+
+The promises are those of docs/reliability.md: no traceback, no exit code 1, no signal, 30 s of CPU and 1.5 GB at most,
+one line of error, nothing left behind, and a written file only where it opens and answers as the source does. Mutant I
+of seed S is the same file and the same command on every machine: `--only I` runs it alone, `--keep FOLDER` keeps those
+that broke a promise.
+"""
+
+import multiprocessing
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from mutations import mutated
+from trial_runs import GB, Limits, Run, run, same_answers, warm, wrongs
+
+from onnxslim_bert.cli.screen import echo
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from command_line import write_rows, write_tokenizer  # noqa: E402
+
+FIXTURES = (
+    *("bert-ts17-sdpa", "bert-dynamo20-sdpa", "bert-ts13-eager", "albert-ts14-sdpa", "distilbert-dynamo18-eager"),
+    *("prenorm-ts17-eager", "electra-dynamo20-eager", "roberta-ts17-eager", "fused-attention", "fused-mha", "bert-mlm"),
+    *("bert-dynamo23-sdpa", "quantized-qdq", "bert-features-pooled"),
+)
+MADE = "made.onnx"
+EXACT = 1e-3  # of the largest answer: how far an exact recipe may be off
+VERBS = (  # command, and how far from the source's answers its output may be (None: not compared)
+    ("inspect model.onnx", None),
+    ("inspect model.onnx --json --sha256", None),
+    (f"slim model.onnx -p canonicalize?,fuse? -o {MADE}", EXACT),
+    (f"slim model.onnx -p canonicalize?,first-token?,skip-mask?,unpad? -o {MADE}", EXACT),
+    (f"slim model.onnx -p canonicalize?,share-weights?,unfuse-norms? -o {MADE}", EXACT),
+    (f"slim model.onnx -p canonicalize?,prune-heads?,prune-ffn? --calib calib.tsv --data eval.tsv -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,low-rank?,sparsify? --calib calib.tsv --data eval.tsv -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,fuse?,float16 -o {MADE}", None),
+    (f"quantize model.onnx --calib calib.tsv --data eval.tsv --method minmax -o {MADE}", None),
+    (f"quantize model.onnx --calib calib.tsv --format qdq --method minmax -o {MADE}", None),
+    (f"quantize model.onnx --mode dynamic --data eval.tsv -o {MADE}", None),
+    (f"quantize model.onnx --mode weight-only --data eval.tsv -o {MADE}", None),
+    ("validate model.onnx model.onnx --data eval.tsv", None),
+    ("bench model.onnx --seq 4 --rounds 2", None),
+    ("explain model.onnx --target coreml", None),
+    ("explain model.onnx --target nnapi", None),
+    ("verify model.onnx", None),
+    ("mobile model.onnx -o phone", None),
+)
+LIMITS = Limits(cpu_s=30, wall_s=90, resident=GB + GB // 2)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A mutant, what was run on it, and which promises were broken."""
+
+    number: int
+    damage: str
+    fixture: str
+    done: Run
+    wrong: tuple[str, ...]
+
+
+def mutant(seed: int, number: int) -> tuple[str, str, bytes, tuple[str, float | None]]:
+    """The damage, the fixture, the damaged file and the verb of mutant `number`."""
+    rng = np.random.default_rng([seed, number])
+    fixture = str(rng.choice(FIXTURES))
+    verb = VERBS[int(rng.integers(len(VERBS)))]
+    damage, data = mutated((ROOT / "tests" / "fixtures" / f"{fixture}.onnx").read_bytes(), rng)
+    return damage, fixture, data, verb
+
+
+def attempt(given: tuple[int, int, Path | None]) -> Tried:
+    """Make a mutant, run its verb on it, and look at what came of it."""
+    seed, number, keep = given
+    damage, fixture, data, (command, tolerance) = mutant(seed, number)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder, "work")
+        work.mkdir()
+        (work / "model.onnx").write_bytes(data)
+        write_tokenizer(work)
+        write_rows(work / "calib.tsv", 40, seed=1)
+        write_rows(work / "eval.tsv", 24, seed=2)
+        done = run(command.split(), work, LIMITS)
+        wrong = wrongs(done, LIMITS)
+        if not done.code and MADE in done.new:
+            wrong += same_answers(work / "model.onnx", work / MADE, tolerance, LIMITS)
+        if wrong and keep:
+            shutil.copytree(work, keep / f"{seed}-{number}", dirs_exist_ok=True)
+    return Tried(number, damage, fixture, done, tuple(wrong))
+
+
+@click.command()
+@click.option("--count", default=2000, help="Mutants.")
+@click.option("--seed", default=1)
+@click.option("--first", default=0, help="The number of the first mutant.")
+@click.option("--only", type=int, help="Run this one alone and print what it printed.")
+@click.option("--jobs", default=2, help="Processes.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep mutants that broke a promise in this folder.")
+def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: Path | None) -> None:
+    """Run COUNT mutants and print the counts by outcome."""
+    warm()
+    if only is not None:
+        tried = attempt((seed, only, keep))
+        echo(f"{tried.fixture}, {tried.damage}: {' '.join(tried.done.arguments)}\n{tried.done.out}{tried.done.err}")
+        echo(
+            f"exit code {tried.done.code}, {tried.done.cpu_s:.1f} s, {tried.done.resident / 1e6:.0f} MB, {tried.wrong}"
+        )
+        sys.exit(1 if tried.wrong else 0)
+    outcomes: Counter[str] = Counter()
+    broken = 0
+    most = {"s of CPU": 0.0, "MB": 0.0}
+    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=200) as pool:
+        given = [(seed, number, keep) for number in range(first, first + count)]
+        for tried in pool.imap_unordered(attempt, given, chunksize=4):
+            verb = tried.done.arguments[0]
+            outcomes[f"{verb}: {'broken' if tried.wrong else f'exit code {tried.done.code}'}"] += 1
+            most = {
+                "s of CPU": max(most["s of CPU"], tried.done.cpu_s),
+                "MB": max(most["MB"], tried.done.resident / 1e6),
+            }
+            if tried.wrong:
+                broken += 1
+                command = " ".join(tried.done.arguments)
+                echo(f"BROKEN {tried.number} {tried.fixture} {tried.damage} | {command} | {'; '.join(tried.wrong)}")
+    for outcome, number in sorted(outcomes.items()):
+        echo(f"{number:6} {outcome}")
+    used = ", ".join(f"{value:.0f} {unit}" for unit, value in most.items())
+    echo(f"{count} mutants of seed {seed} from {first} on, {broken} broke a promise; at most {used}")
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
