@@ -21,7 +21,7 @@ from onnxslim_bert.graph.boundary import MOST_NODES, check_model
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
-MOST_PARTS = 10 * MOST_NODES  # nodes, initializers, and shapes of tensors in between
+MOST_PARTS = 20 * MOST_NODES  # nodes, initializers, and shapes of tensors in between
 
 
 @dataclass(frozen=True)

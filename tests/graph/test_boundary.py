@@ -248,6 +248,16 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "opset 0": (lambda m: setattr(m.opset_import[0], "version", 0), "opset 0 is not known"),
     "no opset": (lambda m: m.ClearField("opset_import"), "whose version the file does not give"),
     # bounds
+    "too many nodes": (
+        lambda m: m.graph.node.extend(helper.make_node("Relu", ["logits"], [f"r{i}"]) for i in range(30_001)),
+        "more than 30,000 nodes",
+    ),
+    "too many initializers": (
+        lambda m: m.graph.initializer.extend(
+            TensorProto(name=f"r{i}", data_type=1, dims=[1], raw_data=b"0000") for i in range(30_001)
+        ),
+        "more than 30,000 nodes or initializers",
+    ),
     "graphs in graphs": (lambda m: nest(m, 20), "16 deep"),
     "a function that calls itself": (lambda m: functions(m, ["F0"]), "calls itself"),
     "functions in a circle": (lambda m: functions(m, ["F1"], ["F2"], ["F0"]), "calls itself"),
