@@ -8,6 +8,7 @@ import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.model.exact_arithmetic import exact_nodes
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -25,8 +26,8 @@ class Float16(Pass):
     """Convert weights and activations to float16; inputs and outputs keep their types.
 
     Constants beyond float16's range (masks of -3.4e38) are clamped to it. ONNX Runtime's own converter does the graph
-    (onnxruntime/transformers/float16.py); what it cannot convert stays float32 behind casts. Half the size; on CPUs
-    without float16 arithmetic it is not faster.
+    (onnxruntime/transformers/float16.py); what it cannot convert stays float32 behind casts, and so does arithmetic on
+    positions and of squares (`exact_nodes`). Half the size; on CPUs without float16 arithmetic it is not faster.
     """
 
     name: ClassVar[str] = "float16"
@@ -40,8 +41,12 @@ class Float16(Pass):
         for name, constant in model.constants().items():
             if constant.values.dtype == np.float32 and np.abs(constant.values).max(initial=0) > LARGEST:
                 model.replace(name, np.clip(constant.values, -LARGEST, LARGEST))
+        for i, node in enumerate(exact := exact_nodes(model.graph)):
+            node.name = node.name or f"exact/{i}"
         proto = onnx.shape_inference.infer_shapes(model.proto())
-        converted = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True)
+        converted = convert_float_to_float16(
+            proto, keep_io_types=True, disable_shape_infer=True, node_block_list=[node.name for node in exact]
+        )
         model.graph = Model.from_proto(converted).graph
         model.changed()
         after = sum(c.values.dtype == np.float32 for c in model.constants().values())
