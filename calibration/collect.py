@@ -67,8 +67,13 @@ def collect(
 def real_rows(values: Array, mask: Array) -> Array:
     """values [batch, seq, channels] without padding, [tokens, channels], and ids [batch, seq] likewise, [tokens].
 
-    Other shapes hold real tokens only.
+    Some graphs put tokens first, [seq, batch, channels], or in one row, [batch * seq, channels]. Other shapes hold real
+    tokens only.
     """
+    if values.ndim == 3 and values.shape[:2] == mask.shape[::-1] != mask.shape:
+        return values[mask.T]
+    if values.ndim == 2 and len(values) == mask.size and values.dtype.kind == "f":
+        return values[mask.reshape(-1)]
     if values.shape[:2] == mask.shape and (values.ndim == 3 or values.dtype.kind in "iu"):
         return values[mask]
     return values.reshape(-1, values.shape[-1])

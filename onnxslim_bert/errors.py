@@ -18,6 +18,10 @@ class ModelError(SlimError):
     """Not valid ONNX, or not an encoder that is recognised: says at which node and why."""
 
 
+class NoEncoderError(ModelError):
+    """No transformer encoder whose roles are known; what needs none still works."""
+
+
 class DataError(SlimError):
     """Calibration or evaluation data missing, malformed or overlapping."""
 

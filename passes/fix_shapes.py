@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import redirect
 from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
 from onnxslim_bert.model.shapes import has_fixed_shape, infer_shapes
@@ -85,7 +86,7 @@ def check_positions(model: Model, seq: int) -> None:
     """Raise PassError when the model has no position for each of `seq` tokens."""
     most = most_tokens(model)
     if most is not None and seq > most:
-        table = model.encoder.embeddings.position
+        table = embeddings_of(model).position
         raise PassError(
             f"fix-shapes: seq={seq} is too long for the position table {table!r}, which serves {most} tokens"
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onnxslim_bert.errors import NoEncoderError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.gelu_form import fuse_gelus
@@ -57,8 +58,12 @@ def fuse_norms(model: Model) -> int:
 
 def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
     """The attention of each layer whose form is proven, rewritten in `style`; and why others were left."""
-    count, reasons = 0, []
-    for layer in model.encoder.layers:
+    count, reasons = 0, list[str]()
+    try:
+        layers = model.encoder.layers
+    except NoEncoderError as error:
+        return 0, [f"attention: {error}"]
+    for layer in layers:
         if layer.form is None:
             reasons.append(f"layer {layer.index}'s attention: {layer.reason}")
             continue

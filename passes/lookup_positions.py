@@ -11,6 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.embeddings import table_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape, renew_shapes
@@ -39,7 +40,7 @@ class LookupPositions(Pass):
         ids, *others = inputs_of(nodes)
         if not has_fixed_shape(ids):
             raise PassError(f"lookup-positions: input {ids.name!r} has no fixed shape; run fix-shapes before")
-        vocabulary = model.encoder.embeddings.vocabulary
+        vocabulary = embeddings_of(model).vocabulary
         pad = None if others or vocabulary is None else find_pad(model.graph, nodes, ids, indices, vocabulary)
         if pad is None or vocabulary is None:
             return Change(0, f"positions {indices.name!r} are not RoBERTa's")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.dense import dense_layers, stays_float
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables
@@ -25,9 +25,9 @@ class QuantizeDynamic(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         writer = Int8Writer(model, self.format)
-        linears = dense_layers(model)
+        linears, left = dense_layers(model), stays_float(model)
         for linear in linears:
             writer.dynamic(linear)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
-        return Change(len(linears) + tables, f"{len(linears)} dense layers and {tables} embedding tables in int8")
+        return Change(len(linears) + tables, f"{len(linears)} dense layers and {tables} embedding tables in int8{left}")

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.embeddings import table_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -42,7 +43,7 @@ class QuantizeEmbedding(Pass):
             raise PassError(f"quantize-embedding: block={self.block} is not a multiple of 8, from 8 up")
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        name = model.encoder.embeddings.word
+        name = embeddings_of(model).word
         if name is None:
             raise PassError("quantize-embedding: the graph looks no words up in a table")
         table = model.graph.tensors()[name]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.dense import dense_layers, stays_float
 from onnxslim_bert.model.layer_sets import check_layers, check_together
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
@@ -68,7 +68,7 @@ class QuantizeStatic(Pass):
             return replace(best.apply(model, ctx), details={"methods": damages}, ran=str(best))
         (method,) = self._methods()
         writer = Int8Writer(model, self.format, reduce_range=self.reduce_range)
-        linears = self._linears(model)
+        linears, others = self._linears(model), stays_float(model)
         for linear in linears:
             spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
             scale, zero_point = activation_quantizer(spanned.low, spanned.high)
@@ -83,7 +83,7 @@ class QuantizeStatic(Pass):
         model.changed()
         note = f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
         left = f"; float32: layers {write_option(self.float_layers)}" if self.float_layers else ""
-        return Change(len(linears) + tables, note + left)
+        return Change(len(linears) + tables, note + left + others)
 
     def best(self, model: Model, ctx: Context) -> "tuple[QuantizeStatic, dict[str, float]]":
         """The same pass with the method of least damage, and the damage of each method."""
@@ -94,6 +94,8 @@ class QuantizeStatic(Pass):
 
     def _linears(self, model: Model) -> list[Linear]:
         """What is quantized."""
+        if not self.float_layers:
+            return dense_layers(model)
         option = f"quantize-static: float-layers={write_option(self.float_layers)}"
         check_layers(option, self.float_layers, len(model.encoder.layers))
         check_together(option, self.float_layers, model)

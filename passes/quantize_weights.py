@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, redirect
-from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.dense import dense_layers, stays_float, tables_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.quantizers import quantize_columns_affine, quantize_rows
@@ -32,9 +32,10 @@ class QuantizeWeights(Pass):
     embeddings: bool = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        tables = list(model.encoder.embeddings.tables.values()) if self.embeddings else []
+        tables = tables_of(model) if self.embeddings else []
         tables = [name for name in tables if model.array(name).dtype == np.float32]
         output_axis = {linear.weight: 0 if linear.trans_b else 1 for linear in dense_layers(model)}
+        left = stays_float(model)
         for name in tables:
             integers, scales = quantize_rows(model.array(name))
             _replace(model, name, 0, integers, scales[:, 0])
@@ -45,9 +46,8 @@ class QuantizeWeights(Pass):
             integers, *steps = quantize_columns_affine(weight if axis == 1 else weight.T)
             _replace(model, name, axis, integers if axis == 1 else integers.T, *steps)
         model.changed()
-        return Change(
-            len({*tables, *output_axis}), f"{len(output_axis)} dense weights and {len(tables)} embedding tables in int8"
-        )
+        note = f"{len(output_axis)} dense weights and {len(tables)} embedding tables in int8{left}"
+        return Change(len({*tables, *output_axis}), note)
 
 
 def _replace(model: Model, name: str, axis: int, integers: Array, *steps: Array) -> None:

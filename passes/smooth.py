@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import nodes_between, producer, subgraph_nodes
-from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.dense import dense_layers, encoder_of, group_sites
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
@@ -105,7 +105,8 @@ def _homes(model: Model, sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Nod
 
 def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
     """Value's weight and bias, when `source` is what attention makes of it: attention keeps channels apart."""
-    layers = [layer for layer in model.encoder.layers if layer.context == source and layer.form is not None]
+    encoder = encoder_of(model)
+    layers = [x for x in (encoder.layers if encoder else ()) if x.context == source and x.form is not None]
     if not layers or not _only_mixed(model, layers[0]):
         return []
     nodes = {node.name: node for node in model.graph.nodes}

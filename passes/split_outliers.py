@@ -10,7 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
-from onnxslim_bert.model.dense import dense_layers, group_sites
+from onnxslim_bert.model.dense import dense_layers, encoder_of, group_sites
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -89,7 +89,8 @@ def _alone(model: Model) -> list[Linear]:
 
     Where the output is the wider side, as in `up`, scaling the input costs less than a split.
     """
-    single = [x.node for layer in model.encoder.layers if layer.first_token for x in layer.linears.values()]
+    layers = encoder.layers if (encoder := encoder_of(model)) is not None else ()
+    single = [x.node for layer in layers if layer.first_token for x in layer.linears.values()]
     groups = group_sites(dense_layers(model))
     alone = [sites[0][0] for sites in groups if len(sites) == 1 and len(sites[0]) == 1]
     return [x for x in alone if x.d_in >= x.d_out and not x.trans_b and x.node not in single]

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert import __version__
-from onnxslim_bert.errors import ModelError, PassError
+from onnxslim_bert.errors import ModelError, NoEncoderError, PassError, SlimError
 from onnxslim_bert.inspection.advice import Advice, advise
 from onnxslim_bert.inspection.costs import Cost, measure_costs
 from onnxslim_bert.inspection.encoder_facts import EncoderFacts, encoder_facts
 from onnxslim_bert.inspection.file_facts import FileFacts, read_facts
 from onnxslim_bert.inspection.problems import find_problems
 from onnxslim_bert.inspection.sharing import Shared, find_shared
+from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
@@ -58,6 +59,8 @@ def inspect(path: Path, *, batch: int = 1, seq: int = 128, sha256: bool = False)
     file = read_facts(path, sha256=sha256)
     try:
         return Inspection(file, batch, seq, _take_apart(path, file, batch, seq), "")
+    except NoEncoderError as error:
+        return Inspection(file, batch, seq, None, str(error) + (_hint(file) or _offer(path)))
     except ModelError as error:
         return Inspection(file, batch, seq, None, str(error).removeprefix(f"{path}: ") + _hint(file))
 
@@ -72,6 +75,16 @@ def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
     costs = measure_costs(model, fused, shared, batch, seq)
     problems = tuple(find_problems(file, model, shared, stored))
     return Anatomy(encoder_facts(fused), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes))
+
+
+def _offer(path: Path) -> str:
+    """What can be done without an encoder."""
+    model = Model.load(path)
+    try:
+        Canonicalize().apply(model, Context())
+        return f"; `quantize` takes {len(dense_layers(model))} dense layers to int8 all the same"
+    except SlimError:
+        return ""
 
 
 def _hint(file: FileFacts) -> str:

@@ -1,23 +1,71 @@
-"""The dense layers of an encoder that are still float, and which of them need the same scales."""
+"""The dense layers of a model that are still float, and which of them need the same scales.
 
-from collections.abc import Sequence
+Eight bits need no roles: every constant matrix counts, whether or not an encoder is read around it.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import PassError
-from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.errors import ModelError, NoEncoderError, PassError
+from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.decoder_cache import cache_of
+from onnxslim_bert.model.embeddings import Embeddings, find_embeddings, table_of
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 
 NARROWEST = 32  # outputs of a task head from which int8 saves anything
+WORTH = 4096  # elements of another table, or of a constant that no int8 form takes, that are worth a word
+PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "LSTM", "GRU"])
+
+
+def encoder_of(model: Model) -> Encoder | None:
+    """The encoder, None where none is read. Raises ModelError for what no pass takes: a decoder with a cache."""
+    try:
+        return model.encoder
+    except NoEncoderError as error:
+        check_without_encoder(model.graph, error)
+        return None
+
+
+def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
+    """Raise ModelError unless a graph without an encoder that is read can still be quantized."""
+    if (cache := cache_of(graph)) is not None:
+        raise ModelError(
+            f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, so not an encoder"
+        )
+    for node in graph.nodes:
+        branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+        if any(other.op in (*PRODUCTS, "Softmax") for branch in branches for other in branch.nodes):
+            raise ModelError(
+                f"{reason}; and node {node.name!r} ({node.op}) has products in branches, which are not read"
+            )
+    if not any(map(is_linear, graph.nodes)):
+        raise ModelError(f"{reason}; and no constant matrix is multiplied with, so there is nothing to quantize")
+
+
+def embeddings_of(model: Model) -> Embeddings:
+    """The embedding tables, also where no encoder is read."""
+    encoder = encoder_of(model)
+    return find_embeddings(model.graph, None) if encoder is None else encoder.embeddings
+
+
+def tables_of(model: Model) -> list[str]:
+    """The names of the tables of vectors: those with a role, and others that are worth it."""
+    known = list(embeddings_of(model).tables.values())
+    others = [table for node in model.graph.nodes if (table := table_of(node)) is not None and table.name not in known]
+    worth = [t.name for t in others if t.values.shape[1] >= NARROWEST and t.values.size >= WORTH]
+    return [*known, *dict.fromkeys(worth)]
 
 
 def dense_layers(model: Model) -> list[Linear]:
-    """The dense layers that are still float, in execution order; the few outputs of a classifier stay float."""
-    encoder = model.encoder
-    projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
-    head = [linear for linear in encoder.head if linear.d_out >= NARROWEST]
-    layers = [linear for layer in encoder.layers for linear in layer.linears.values()]
-    linears = list(dict.fromkeys(matrix for linear in (*projection, *layers, *head) for matrix in linear.matrices))
+    """The dense layers that are still float, those with a role first; the few outputs of a classifier stay float."""
+    linears = _with_roles(encoder_of(model))
+    known = {linear.node for linear in linears}
+    others = [read_linear(node) for node in model.graph.nodes if is_linear(node) and node.name not in known]
+    linears += [linear for linear in others if min(linear.d_in, linear.d_out) >= NARROWEST]
     if all(linear.quantized for linear in linears):
         raise PassError("the encoder's dense layers are quantized already; start from the float model")
     constants = model.constants()
@@ -26,6 +74,36 @@ def dense_layers(model: Model) -> list[Linear]:
         if (dtype := constants[linear.weight].values.dtype) != np.float32:
             raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
     return found
+
+
+def stays_float(model: Model) -> str:
+    """What int8 leaves as it is, and why: a clause for the end of a note, empty when there is nothing to say."""
+    clauses = list(_left(model))
+    try:
+        model.encoder  # noqa: B018
+    except NoEncoderError as error:
+        clauses.append(f"no encoder read ({error}), so nothing that needs its roles")
+    return "".join(f"; {clause}" for clause in clauses)
+
+
+def _left(model: Model) -> Iterator[str]:
+    """Large constants that are multiplied with and have no int8 form here, by operator."""
+    counts: dict[str, int] = {}
+    for node in model.graph.nodes:
+        values = [x for t in node.inputs if (x := constant(t)) is not None and x.dtype == np.float32]
+        if node.op in PRODUCTS and not is_linear(node) and any(x.size >= WORTH for x in values):
+            counts[node.op] = counts.get(node.op, 0) + 1
+    for op, count in counts.items():
+        yield f"{count} {op} stay float32: int8 is for products with one constant matrix"
+
+
+def _with_roles(encoder: Encoder | None) -> list[Linear]:
+    if encoder is None:
+        return []
+    projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
+    head = [linear for linear in encoder.head if linear.d_out >= NARROWEST]
+    layers = [linear for layer in encoder.layers for linear in layer.linears.values()]
+    return list(dict.fromkeys(matrix for linear in (*projection, *layers, *head) for matrix in linear.matrices))
 
 
 def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:

@@ -38,10 +38,10 @@ class Embeddings:
         return {role: name for role in roles if (name := getattr(self, role)) is not None}
 
 
-def find_embeddings(graph: gs.Graph, first_query: Linear) -> Embeddings:
-    """The tables and the projection upstream of the first layer."""
+def find_embeddings(graph: gs.Graph, first_query: Linear | None) -> Embeddings:
+    """The tables and the projection upstream of the first layer; without one, the tables of the whole graph."""
     tensors = graph.tensors()
-    nodes = nodes_between([], tensors[first_query.source])
+    nodes = list(graph.nodes) if first_query is None else nodes_between([], tensors[first_query.source])
     found: dict[str, tuple[str, gs.Constant | None]] = {}
     for node in nodes:
         table = table_of(node)
@@ -50,7 +50,7 @@ def find_embeddings(graph: gs.Graph, first_query: Linear) -> Embeddings:
             found.setdefault(role, (table.name, mapped))
     word, mapped = found.get("word", (None, None))
     position, token_type = (found[role][0] if role in found else None for role in ("position", "token_type"))
-    projection = next((read_linear(node) for node in nodes if is_linear(node)), None)
+    projection = next((read_linear(node) for node in nodes if first_query is not None and is_linear(node)), None)
     return Embeddings(
         word,
         position,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, NoEncoderError
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import DECODER, AttentionForm, Region, attention_form, is_causal, probe_shape
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
@@ -127,8 +127,15 @@ class _Core:
 def find_encoder(graph: gs.Graph) -> Encoder:
     """The encoder in `graph`, which `canonicalize` has prepared.
 
-    Raises ModelError when there is none, naming what was missing, and for a decoder.
+    Raises NoEncoderError when there is none that is read, naming what was missing, and for a decoder.
     """
+    try:
+        return _find_encoder(graph)
+    except ModelError as error:
+        raise NoEncoderError(str(error)) from error
+
+
+def _find_encoder(graph: gs.Graph) -> Encoder:
     order = {id(node): i for i, node in enumerate(graph.nodes)}
     cores = [core for node in graph.nodes for core in _cores(node)]
     if not cores:

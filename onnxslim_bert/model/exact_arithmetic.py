@@ -11,15 +11,14 @@ BENDS = frozenset(["Cos", "Sin", "Log", "Exp", "Pow", "Floor", "Ceil", "Round", 
 DECIDES = frozenset(["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"])
 FLOATS = (1, 10, 11, 16)  # of onnx.TensorProto.DataType
 NORM = frozenset(["ReduceMean", "Add", "Sqrt", "Reciprocal", "Div"])
-LONGEST_NORM = 5  # nodes from the square to its root's inverse
 
 
 def exact_nodes(graph: gs.Graph) -> list[gs.Node]:
     """The nodes whose results float16 would change by more than rounding them once.
 
-    Those are, first, what is computed of positions and masks alone before a cosine, a logarithm or a comparison: float16
-    knows whole numbers up to 2048 only, and a bucket of relative positions is a logarithm rounded down. Second, the
-    squares of a norm without a mean (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467): 256 squared is
+    Those are, first, what is computed of positions and masks alone before a cosine, a logarithm or a comparison, since
+    float16 knows whole numbers up to 2048 only and a bucket of relative positions is a logarithm rounded down. Second,
+    the squares of a norm without a mean (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467): 256 squared is
     infinite in float16.
     """
     learned, found = set[int](), dict[int, gs.Node]()
@@ -44,14 +43,13 @@ def _root_mean_squares(graph: gs.Graph) -> Iterator[gs.Node]:
         square = producer(node.inputs[0]) if node.op == "ReduceMean" else None
         if square is None or square.op not in ("Pow", "Mul") or _is_centred(square.inputs[0]):
             continue
-        yield square
-        for _ in range(LONGEST_NORM):
-            yield node
-            if node.op in ("Reciprocal", "Div") or len(node.outputs[0].outputs) != 1:
+        yield from (square, node)
+        last = node
+        while last.op not in ("Reciprocal", "Div") and len(readers := last.outputs[0].outputs) == 1:
+            last = readers[0]
+            if last.op not in NORM:
                 break
-            node = node.outputs[0].outputs[0]
-            if node.op not in NORM:
-                break
+            yield last
 
 
 def _is_centred(tensor: gs.Tensor) -> bool:

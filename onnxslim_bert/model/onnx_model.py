@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, OutputError, one_line
+from onnxslim_bert.errors import ModelError, NoEncoderError, OutputError, one_line
 from onnxslim_bert.graph import wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.edit import sort_nodes
@@ -36,7 +36,7 @@ class Model:
         self.graph = graph
         self.header = header
         self.path = path
-        self._encoder: Encoder | None = None
+        self._encoder: Encoder | NoEncoderError | None = None
 
     @classmethod
     def load(cls, path: Path) -> "Model":
@@ -86,10 +86,15 @@ class Model:
     def encoder(self) -> Encoder:
         """The encoder in the graph, found on first use and again after every change.
 
-        Raises ModelError that names what was missing.
+        Raises NoEncoderError that names what was missing.
         """
         if self._encoder is None:
-            self._encoder = find_encoder(self.graph)
+            try:
+                self._encoder = find_encoder(self.graph)
+            except NoEncoderError as error:
+                self._encoder = error
+        if isinstance(self._encoder, NoEncoderError):
+            raise self._encoder
         return self._encoder
 
     def changed(self) -> None:

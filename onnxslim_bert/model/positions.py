@@ -5,6 +5,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.embeddings import table_of
 from onnxslim_bert.model.onnx_model import Model
 
@@ -16,7 +17,7 @@ def most_tokens(model: Model) -> int | None:
 
     None without such a table.
     """
-    table = model.encoder.embeddings.position
+    table = embeddings_of(model).position
     if table is None:
         return None
     rows = len(model.array(table))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxslim_bert.calibration.observers import Want
-from onnxslim_bert.errors import DataError, PassError, SlimError
+from onnxslim_bert.errors import DataError, NoEncoderError, PassError, SlimError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe, Step
@@ -73,11 +73,16 @@ def run_step(
 
     known: statistics of earlier sweeps that still hold; what this step collects joins them, what it makes untrue goes.
     promises: the object that serves the steps around it too, so that answers are found once; call its `settle` after
-    the last of them.
+    the last of them. A step that may be left out is, where no encoder is read and it needs one.
     """
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
     started = time.process_time()
-    wants = list(step.action.wants(model))
+    try:
+        wants = list(step.action.wants(model))
+    except NoEncoderError as error:
+        if not step.optional:
+            raise
+        return record(str(step), Change(0, str(error)), started, model, watch)
     missing = [want for want in wants if want not in known]
     if trials is None and (missing or step.action.measures):
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
@@ -86,9 +91,11 @@ def run_step(
     before = held.before(step.action, model)
     try:
         change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
-    except SlimError:
-        held.settle()  # a fault of an earlier pass may be the reason
-        raise
+    except SlimError as error:
+        if not (step.optional and isinstance(error, NoEncoderError)):
+            held.settle()  # a fault of an earlier pass may be the reason
+            raise
+        change = Change(0, str(error))
     if not step.action.keeps_activations:
         known.clear()
     if not change and not step.optional and not allow_noop:

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, is_output, redirect
 from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
+from onnxslim_bert.model.dense import tables_of
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.int8.quantizers import quantize_columns, quantize_rows
@@ -125,5 +126,4 @@ def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tenso
 
 def quantize_tables(model: Model, writer: Int8Writer) -> int:
     """Quantize the float embedding tables; how many there were."""
-    tables = model.encoder.embeddings.tables.values()
-    return sum(1 for name in tables if model.array(name).dtype.kind == "f" and writer.table(name))
+    return sum(1 for name in tables_of(model) if model.array(name).dtype.kind == "f" and writer.table(name))

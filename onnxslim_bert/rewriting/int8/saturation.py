@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.graph.probe import constant, producer
-from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, activation_quantizer
 from onnxslim_bert.rewriting.trials import Trials
@@ -52,10 +52,7 @@ def find_saturation(model: Model, trials: Trials) -> list[Saturation]:
     With 0 `possible` in all of them nothing saturates, whatever the rows. Empty when no layer is such.
     """
     nodes = {node.name: node for node in model.graph.nodes}
-    encoder = model.encoder
-    projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
-    layers = [linear for layer in encoder.layers for linear in layer.linears.values()]
-    linears = [matrix for linear in (*projection, *layers, *encoder.head) for matrix in linear.matrices]
+    linears = [read_linear(node) for node in model.graph.nodes if is_linear(node)]
     found = {
         linear: parameters
         for linear in linears

@@ -28,7 +28,7 @@ def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) ->
 
 
 def align_neurons(first: Mapping[str, Dense], other: Mapping[str, Dense]) -> dict[str, Dense]:
-    """up, gate and down of `other`, its neurons (columns of up and gate, rows of down) in the order of those of `first`.
+    """up, gate and down of `other`, neurons (columns of up and gate, rows of down) in the order of those of `first`.
 
     Two neurons are alike when what they read, weighted by the inputs' covariance, and what they write are.
     """

@@ -1,0 +1,96 @@
+"""Every constant matrix is a dense layer, whether or not an encoder is read around it."""
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+from graphs import apply, feeds, prepared
+from oracles import answers
+
+from onnxslim_bert.errors import ModelError, NoEncoderError
+from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.dense import dense_layers, embeddings_of, encoder_of
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
+from onnxslim_bert.passes.quantize_weights import QuantizeWeights
+
+CANONICAL = Canonicalize()
+FLAT, WIDE = 36, 64
+
+
+def causal(model: Model) -> Model:
+    """`model` with scores that hide later tokens."""
+    for node in [node for node in model.graph.nodes if node.op == "Softmax"]:
+        build = Builder(model.graph, f"{node.name}/causal")
+        ones = build.constant("ones", np.ones((1, 64, 64), np.float32))
+        seq = build.node("Shape", "seq", [node.inputs[0]], start=-1)
+        zeros, axes = build.constant("zeros", np.zeros(2, np.int64)), build.constant("axes", np.array([1, 2], np.int64))
+        cut = build.node("Slice", "cut", [ones, zeros, build.node("Concat", "ends", [seq, seq], axis=0), axes])
+        later = build.node("Trilu", "later", [cut, build.constant("k", np.array(1, np.int64))], upper=1)
+        hidden = build.node("Mul", "hidden", [later, build.constant("low", np.array(-1e4, np.float32))])
+        node.inputs[0] = build.node("Add", "masked", [node.inputs[0], hidden])
+    model.changed()
+    return model
+
+
+def widened(model: Model) -> Model:
+    """`model` with a layer beside the encoder that no role names: its last state times one matrix, added at 1e-3."""
+    output = model.graph.outputs[0]
+    build = Builder(model.graph, "beside")
+    rng = np.random.default_rng(0)
+    width = model.encoder.hidden if output.shape is None else int(output.shape[-1])
+    first = build.constant("first", rng.standard_normal((width, FLAT)).astype(np.float32))
+    second = build.constant("second", rng.standard_normal((FLAT, WIDE)).astype(np.float32))
+    wide = build.node("MatMul", "wide", [build.node("MatMul", "flat", [output, first]), second])
+    model.graph.outputs = [*model.graph.outputs, wide]
+    wide.dtype = np.dtype(np.float32)
+    model.changed()
+    return model
+
+
+def test_a_causal_tower_has_dense_layers_and_tables_but_no_encoder():
+    whole = prepared("bert-ts13-eager", CANONICAL)
+    tower = causal(prepared("bert-ts13-eager", CANONICAL))
+    with pytest.raises(NoEncoderError, match="causal mask"):
+        tower.encoder  # noqa: B018
+    assert encoder_of(tower) is None
+    assert embeddings_of(tower).tables == whole.encoder.embeddings.tables
+    assert embeddings_of(tower).vocabulary == whole.encoder.embeddings.vocabulary
+
+
+@pytest.mark.parametrize("step", [QuantizeDynamic(), QuantizeWeights()], ids=str)
+def test_a_matrix_without_a_role_is_quantized_too(step):
+    """The layer beside the encoder becomes integers, and gives about what it gave."""
+    model = widened(prepared("bert-ts17-eager", CANONICAL))
+    given = feeds(model)
+    (before,) = answers(model, [given])
+    names = {linear.weight for linear in dense_layers(model)}
+    assert {"beside/second"} <= names
+    apply(step, model)
+    assert not any(c.values.shape == (FLAT, WIDE) and c.values.dtype == np.float32 for c in model.constants().values())
+    (after,) = answers(model, [given])
+    wide = model.graph.outputs[-1].name
+    assert np.abs(after[wide] - before[wide]).max() < 0.05 * np.abs(before[wide]).max()
+
+
+def test_a_decoder_with_a_cache_is_refused_where_no_encoder_is_read():
+    """Keys of earlier tokens beside the keys of this one: a graph input put beside an activation."""
+    model = causal(prepared("bert-ts13-eager", CANONICAL))
+    softmax = next(node for node in model.graph.nodes if node.op == "Softmax")
+    product = next(node for node in softmax.outputs[0].outputs if node.op == "MatMul")
+    past = gs.Variable("past", np.dtype(np.float32), ["batch", 3, "past", 4])
+    model.graph.inputs.append(past)
+    build = Builder(model.graph, "cache")
+    product.inputs[1] = build.node("Concat", "joined", [past, product.inputs[1]], axis=2)
+    model.changed()
+    with pytest.raises(ModelError, match="'past' keeps keys and values of earlier tokens"):
+        dense_layers(model)
+
+
+def test_a_graph_without_a_constant_matrix_is_refused():
+    x = gs.Variable("x", np.dtype(np.float32), ["batch", "seq", 4])
+    y = gs.Variable("y", np.dtype(np.float32), ["batch", "seq", 4])
+    graph = gs.Graph([gs.Node("Relu", "relu", inputs=[x], outputs=[y])], inputs=[x], outputs=[y], opset=17)
+    model = Model.from_proto(gs.export_onnx(graph))
+    with pytest.raises(ModelError, match="no constant matrix"):
+        dense_layers(model)
