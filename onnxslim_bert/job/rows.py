@@ -13,6 +13,7 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.job.data import Data
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
 from onnxslim_bert.recipes.int8 import CANONICAL
@@ -45,7 +46,7 @@ def fixed_shape(model: Model) -> Shape:
 def fitting_length(model: Model, max_length: int) -> int:
     """`max_length`, or as many tokens a row as the graph's fixed length or its positions serve.
 
-    model: canonical. Raises ModelError for a graph in which no encoder is found.
+    model: canonical. Raises ModelError for a graph that not even int8 serves.
     """
     return min(max_length, fixed_shape(model)[1] or most_tokens(model) or max_length)
 
@@ -53,8 +54,8 @@ def fitting_length(model: Model, max_length: int) -> int:
 def fitted(working: Working, canonical: Model) -> Working:
     """`working` with no more tokens a row than the model serves.
 
-    Raises DataError when the tokenizer has tokens that the word embedding has no row for, ModelError where no encoder
-    is found.
+    Raises DataError when the tokenizer has tokens that the word embedding has no row for, ModelError for a graph that
+    not even int8 serves.
     """
     if working.tokenizer is not None:
         working.tokenizer.check_fits(word_rows(canonical))
@@ -63,7 +64,7 @@ def fitted(working: Working, canonical: Model) -> Working:
 
 def word_rows(model: Model) -> int | None:
     """Ids that the word embedding takes; None when it was not found."""
-    return model.encoder.embeddings.vocabulary
+    return embeddings_of(model).vocabulary
 
 
 def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, shape: Shape = ANY_SHAPE) -> Trials:

@@ -12,11 +12,12 @@ from onnxslim_bert.errors import ModelError, NoEncoderError, PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.decoder_cache import cache_of
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings, table_of
-from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.encoder import FUSED_ATTENTION, Encoder
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 
 NARROWEST = 32  # outputs of a task head from which int8 saves anything
+FEWEST = 8  # rows and columns of any other
 WORTH = 4096  # elements of another table, or of a constant that no int8 form takes, that are worth a word
 PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "LSTM", "GRU"])
 
@@ -42,8 +43,16 @@ def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
             raise ModelError(
                 f"{reason}; and node {node.name!r} ({node.op}) has products in branches, which are not read"
             )
+    reads_tokens = any(table_of(node) is not None for node in graph.nodes)
+    if not reads_tokens and not any(_multiplies_activations(node) for node in graph.nodes):
+        raise ModelError(str(reason))
     if not any(map(is_linear, graph.nodes)):
         raise ModelError(f"{reason}; and no constant matrix is multiplied with, so there is nothing to quantize")
+
+
+def _multiplies_activations(node: gs.Node) -> bool:
+    """Whether `node` is a product as attention has it, of two tensors that depend on the input."""
+    return node.op in ("MatMul", "Einsum", *FUSED_ATTENTION) and not any(constant(t) is not None for t in node.inputs[:2])
 
 
 def embeddings_of(model: Model) -> Embeddings:
@@ -64,8 +73,10 @@ def dense_layers(model: Model) -> list[Linear]:
     """The dense layers that are still float, those with a role first; the few outputs of a classifier stay float."""
     linears = _with_roles(encoder_of(model))
     known = {linear.node for linear in linears}
-    others = [read_linear(node) for node in model.graph.nodes if is_linear(node) and node.name not in known]
-    linears += [linear for linear in others if min(linear.d_in, linear.d_out) >= NARROWEST]
+    nodes = [node for node in model.graph.nodes if is_linear(node) and node.name not in known]
+    linears += [linear for node in nodes if _is_worth(linear := read_linear(node), node)]
+    if not linears:
+        raise ModelError(f"no matrix has {FEWEST} rows and columns: nothing to quantize")
     if all(linear.quantized for linear in linears):
         raise PassError("the encoder's dense layers are quantized already; start from the float model")
     constants = model.constants()
@@ -74,6 +85,23 @@ def dense_layers(model: Model) -> list[Linear]:
         if (dtype := constants[linear.weight].values.dtype) != np.float32:
             raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
     return found
+
+
+def _is_worth(linear: Linear, node: gs.Node) -> bool:
+    """Whether a layer without a role saves anything in int8; the last layers before an output do where they are wide."""
+    if linear.d_out >= NARROWEST:
+        return linear.d_in >= FEWEST
+    return min(linear.d_in, linear.d_out) >= FEWEST and any(is_linear(other) for other in _below(node))
+
+
+def _below(node: gs.Node) -> Iterator[gs.Node]:
+    front, seen = [node], set[int]()
+    while front:
+        for tensor in front.pop().outputs:
+            new = [reader for reader in tensor.outputs if id(reader) not in seen]
+            seen |= {id(reader) for reader in new}
+            front.extend(new)
+            yield from new
 
 
 def stays_float(model: Model) -> str:

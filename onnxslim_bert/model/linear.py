@@ -131,10 +131,13 @@ def _next_linears(node: gs.Node) -> Iterator[gs.Node | None]:
 
 
 def _is_between(node: gs.Node) -> bool:
-    """Whether `node` may lie between two factors; a product of two activations, as behind a gate, may not."""
-    return node.op in BETWEEN_FACTORS and (
-        node.op != "Mul" or any(constant(t) is not None or _is_scale(t) for t in node.inputs)
-    )
+    """Whether `node` may lie between two factors; a product of two activations, as behind a gate, may not.
+
+    Neither may a constant that is added: the factor above has no bias, and a norm without statistics is no factor.
+    """
+    if node.op == "Mul":
+        return any(constant(t) is not None or _is_scale(t) for t in node.inputs)
+    return node.op in BETWEEN_FACTORS and not (node.op == "Add" and any(constant(t) is not None for t in node.inputs))
 
 
 def _is_scale(tensor: gs.Tensor) -> bool:

@@ -94,7 +94,7 @@ class Model:
             except NoEncoderError as error:
                 self._encoder = error
         if isinstance(self._encoder, NoEncoderError):
-            raise self._encoder
+            raise NoEncoderError(str(self._encoder))
         return self._encoder
 
     def changed(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.input_roles import graph_roles, roles_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
@@ -61,17 +62,17 @@ class Limits:
 
     @classmethod
     def of(cls, model: Model) -> "Limits | None":
-        """The limits of `model`; None where no encoder is found, or an input is not known."""
+        """The limits of `model`; None where it has nothing to quantize, or an input is not known."""
         try:
-            encoder, longest = model.encoder, most_tokens(model)
+            embeddings, longest = embeddings_of(model), most_tokens(model)
             roles = _roles(model)
         except (ModelError, DataError):
             return None
-        table = encoder.embeddings.token_type
+        table = embeddings.token_type
         batch, seq = fixed_axes(tensor.shape for tensor in model.graph.inputs)
         return cls(
             tuple(roles.items()),
-            encoder.embeddings.vocabulary or 1,
+            embeddings.vocabulary or 1,
             1 if table is None else len(model.array(table)),
             min(longest or LONG, LONGEST),
             batch,

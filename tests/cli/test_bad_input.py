@@ -95,8 +95,6 @@ def test_a_model_that_is_not_there(model):
     [
         ("mlp", "not a transformer encoder: no self-attention"),
         ("cnn", "not a transformer encoder: no self-attention"),
-        ("decoder-ts17", "decoder"),
-        ("decoder-dynamo18", "decoder"),
     ],
 )
 def test_a_model_that_is_no_encoder(tmp_path, name, message):

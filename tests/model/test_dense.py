@@ -87,10 +87,32 @@ def test_a_decoder_with_a_cache_is_refused_where_no_encoder_is_read():
         dense_layers(model)
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_what_reads_no_tokens_and_attends_to_nothing_is_refused(name):
+    with pytest.raises(ModelError, match="not a transformer encoder: no self-attention"):
+        dense_layers(prepared(name, CANONICAL))
+
+
+@pytest.mark.parametrize("name", ["decoder-ts17", "decoder-dynamo18"])
+def test_a_decoder_without_a_cache_is_quantized(name):
+    """It embeds texts as an encoder does: products of 12 channels and more become integers, answers stay close."""
+    model = prepared(name, CANONICAL)
+    given = feeds(model)
+    (before,) = answers(model, [given])
+    change = apply(QuantizeDynamic(), model)
+    assert "no encoder read" in change.note
+    assert "causal mask" in change.note
+    (after,) = answers(model, [given])
+    for output, exact in before.items():
+        assert np.abs(after[output] - exact).max() < 0.1 * np.abs(exact).max()
+
+
 def test_a_graph_without_a_constant_matrix_is_refused():
     x = gs.Variable("x", np.dtype(np.float32), ["batch", "seq", 4])
-    y = gs.Variable("y", np.dtype(np.float32), ["batch", "seq", 4])
-    graph = gs.Graph([gs.Node("Relu", "relu", inputs=[x], outputs=[y])], inputs=[x], outputs=[y], opset=17)
+    t = gs.Variable("t", np.dtype(np.float32), ["batch", 4, "seq"])
+    y = gs.Variable("y", np.dtype(np.float32), ["batch", "seq", "seq"])
+    turn = gs.Node("Transpose", "turn", {"perm": [0, 2, 1]}, [x], [t])
+    graph = gs.Graph([turn, gs.Node("MatMul", "scores", {}, [x, t], [y])], inputs=[x], outputs=[y], opset=17)
     model = Model.from_proto(gs.export_onnx(graph))
     with pytest.raises(ModelError, match="no constant matrix"):
         dense_layers(model)
