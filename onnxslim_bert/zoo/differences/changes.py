@@ -20,15 +20,11 @@ SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no chan
 class Difference:
     """One aspect of a job in the old and in the new run.
 
-    aspect    old, new                                           loss (above 0: the new run is worse)
-    metric    points that the model loses against its source     points
-    agreement percent of rows answered as by the source; for     percent of rows, or of the cosine or correlation
-              embeddings and scores cosine or correlation, in %
-    speed-up  over the source                                    percent of time
-    nodes     percent of nodes that the provider runs            percent of nodes
-    pieces    partitions that the provider runs                  pieces
-    size      bytes                                              percent of size
-
+    old, new: of "metric" the points that the model loses against its source; of "agreement" the percent of rows that it
+    answers as its source does, for embeddings and scores the cosine or the correlation in percent; of "speed-up" that
+    over the source; of "nodes" the percent that the provider runs, of "pieces" in how many partitions; of "size" bytes.
+    loss: how much worse the new run is, below 0 when it is better: in points, percent of rows, percent of time, percent
+    of nodes, pieces, and percent of size. Example: "size" 20 MB, then 22 MB: loss 10.
     way: "worse" or "better" when the whole 95 % interval of the loss is above or below 0, else "same". open: why the
     two cannot be compared, such as other rows or another CPU; "" when they can.
     """
