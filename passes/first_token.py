@@ -21,7 +21,8 @@ class FirstToken(Pass):
     """Let the last layer compute query, attention, output, feed-forward and norms for token 0 only.
 
     A classifier reads position 0 of the last layer and nothing else; keys and values are still needed for every token.
-    Exact. That only position 0 is read is proven by running the nodes that read the last layer.
+    That only position 0 is read is proven by running the nodes that read the last layer. Exact for rows with a real
+    token; rows of padding alone, which attend to nothing, may answer otherwise.
     """
 
     name: ClassVar[str] = "first-token"

@@ -17,7 +17,8 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 class Fuse(Pass):
     """Write norms, activations and attention in the form that runs fastest.
 
-    Each piece is recognised by what it computes, so outputs stay within 1e-5 of the original. Residual sums become
+    Each piece is recognised by what it computes, so outputs stay within 1e-5 of the original; rows
+    without a real token, which attend to nothing, may answer otherwise. Residual sums become
     `Sum`: ONNX Runtime turns an `Add` before a norm into SkipLayerNormalization, which its CPU provider runs slower
     than the two operators apart, and a file cannot switch that off.
 

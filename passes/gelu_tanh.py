@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import float_type
 from onnxslim_bert.model.gelu_form import GeluForm, find_gelus
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
@@ -55,8 +56,10 @@ def _fused(node: gs.Node) -> GeluForm:
 def emit_gelu(build: Builder, x: gs.Tensor, coefficients: tuple[float, ...]) -> gs.Tensor:
     """x (0.5 + 0.5 tanh(p(x))), p(x) = x (c0 + c1 x² + c2 x⁴), as many terms as there are `coefficients`."""
 
+    dtype = float_type(x)
+
     def number(name: str, value: float) -> gs.Tensor:
-        return build.constant(name, np.array(value, np.float32))
+        return build.constant(name, np.array(value, dtype))
 
     square = build.node("Mul", "square", [x, x])
     if coefficients[-1] < 0:

@@ -138,12 +138,13 @@ def write_factors(model: Model, group: Group, left: Array, right: Array, shift: 
 
 
 def _wants(group: Group) -> list[Want]:
-    """Second moments on the narrower side of the group's weights: of what each site reads, or of what it gives."""
+    """Second moments of what each site reads; of what it gives, where that is narrower and one weight gives it."""
     return [Want(site[0].source if _reads_inputs(group) else site[0].result, "gram") for site in group]
 
 
 def _reads_inputs(group: Group) -> bool:
-    return group[0][0].d_in <= sum(linear.d_out for linear in _distinct(group))
+    several = len(_distinct(group)) > 1  # whose products have no moments in common
+    return several or group[0][0].d_in <= group[0][0].d_out
 
 
 def _distinct(group: Group) -> list[Linear]:

@@ -6,11 +6,12 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import DTypeLike
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
-from onnxslim_bert.graph.probe import constant, nodes_between, producer
+from onnxslim_bert.graph.probe import constant, float_type, nodes_between, producer
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
@@ -63,7 +64,9 @@ def is_looked_up(model: Model, layer: Layer, value: float) -> bool:
     roles, mask = _sources(model, layer)
     region = nodes_between([*roles, mask], model.graph.tensors()[layer.context])
     tables = [values for node in region if node.op == "Gather" and (values := constant(node.inputs[0])) is not None]
-    return {node.op for node in region} <= PLAIN and any(np.array_equal(table, _table(value)) for table in tables)
+    floats = [table for table in tables if table.dtype.kind == "f"]
+    plain = {node.op for node in region} <= PLAIN
+    return plain and any(np.array_equal(table, _table(value, table.dtype)) for table in floats)
 
 
 def look_up_mask(model: Model, layer: Layer, value: float) -> None:
@@ -77,18 +80,19 @@ def look_up_mask(model: Model, layer: Layer, value: float) -> None:
     softmax = next(node for node in nodes_between([*roles, mask], context) if node.op == "Softmax")
     masked = producer(softmax.inputs[0])
     assert masked is not None
-    masked.inputs[1] = emit_bias(build, mask, value)
+    masked.inputs[1] = emit_bias(build, mask, value, float_type(roles[0]))
     redirect(model.graph, model.graph.tensors()[layer.context], context)
 
 
-def emit_bias(build: Builder, mask: gs.Tensor, value: float) -> gs.Tensor:
+def emit_bias(build: Builder, mask: gs.Tensor, value: float, dtype: DTypeLike = np.float32) -> gs.Tensor:
     """[batch, seq] mask of 0 and 1 -> [batch, 1, 1, seq]; one for all layers."""
     if (above := producer(mask)) is not None and above.op in COMPARES:  # what a graph makes of ids may be boolean
         mask = build.once("Cast", f"{mask.name}/real", [mask], to=onnx.TensorProto.INT64)
-    table = build.constant("mask", _table(value))
-    bias = build.once("Gather", f"{mask.name}/{value:g}", [table, mask], axis=0)
+    table = build.constant("mask", _table(value, dtype))
+    name = f"{mask.name}/{value:g}" + ("" if dtype == np.float32 else f"/{np.dtype(dtype)}")
+    bias = build.once("Gather", name, [table, mask], axis=0)
     axes = build.constant("axes", np.array([1, 2], np.int64))
-    return build.once("Unsqueeze", f"{mask.name}/{value:g}/bias", [bias, axes])
+    return build.once("Unsqueeze", f"{name}/bias", [bias, axes])
 
 
 def _sources(model: Model, layer: Layer) -> tuple[list[gs.Tensor], gs.Tensor]:
@@ -99,5 +103,5 @@ def _sources(model: Model, layer: Layer) -> tuple[list[gs.Tensor], gs.Tensor]:
     return [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)], tensors[layer.form.mask]
 
 
-def _table(value: float) -> Array:
-    return np.array([value, 0], np.float32)
+def _table(value: float, dtype: DTypeLike) -> Array:
+    return np.array([max(value, float(np.finfo(dtype).min)), 0], dtype)

@@ -7,7 +7,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import MICROSOFT, producer
+from onnxslim_bert.graph.probe import MICROSOFT, float_type, producer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.token_masks import masks
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -68,6 +68,6 @@ def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
 
 def _branch(node: gs.Node, model: Model, name: str, inputs: list[gs.Tensor]) -> gs.Graph:
     """A subgraph of one attention that reads `inputs` from the graph around it."""
-    output = gs.Variable(name, dtype="float32")
+    output = gs.Variable(name, dtype=float_type(inputs[0]))
     attention = gs.Node("MultiHeadAttention", name, dict(node.attrs), inputs, [output], domain=MICROSOFT)
     return gs.Graph([attention], outputs=[output], name=name, opset=model.graph.opset)

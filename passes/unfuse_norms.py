@@ -6,7 +6,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.probe import float_type
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -27,6 +29,10 @@ class UnfuseNorms(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         norms = [node for node in model.graph.nodes if is_last_axis_norm(node)]
+        if half := next((node.name for node in norms if float_type(node.outputs[0]) == np.float16), None):
+            raise PassError(
+                f"unfuse-norms: {half!r} is float16, where squares overflow; run unfuse-norms before float16"
+            )
         for node in norms:
             redirect(model.graph, node.outputs[0], emit_norm(model.graph, node))
         if not norms:

@@ -21,7 +21,7 @@ class Unpad(Pass):
 
     In a ragged batch [batch, seq] the norms, activations and dense layers run on the [tokens] that the mask keeps,
     found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept. Exact
-    when only position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the
+    for rows with a real token when only position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the
     pass does not apply. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1
     (Zeng et al. 2022, https://arxiv.org/abs/2208.08124).
     """

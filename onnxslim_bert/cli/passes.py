@@ -21,6 +21,7 @@ def passes(name: str | None) -> None:
     """
     from onnxslim_bert.errors import PassError
     from onnxslim_bert.passes import PASSES
+    from onnxslim_bert.rewriting.contract import promise
     from onnxslim_bert.rewriting.options import nearest, write_option
 
     if name is None:
@@ -30,6 +31,7 @@ def passes(name: str | None) -> None:
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
     echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
+    echo(f"\n{promise(PASSES[name])}")
     options = dataclasses.fields(PASSES[name])  # type: ignore[arg-type]
     if options:
         echo("\nDefaults: " + ", ".join(f"{option.name}={write_option(option.default)}" for option in options))

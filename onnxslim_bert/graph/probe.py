@@ -6,6 +6,7 @@ nodes spell it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,6 +39,19 @@ def subgraph_nodes(node: gs.Node) -> list[gs.Node]:
     """The nodes of the subgraphs of `node`, as the branches of an If; not those of subgraphs within."""
     subgraphs = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
     return [inner for graph in subgraphs for inner in graph.nodes]
+
+
+def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
+    """float16 where `tensor` is computed in half precision, else float32: as the nearest constant or Cast above."""
+    node = producer(tensor)
+    while node is not None:
+        if node.op == "Cast":
+            return np.dtype(np.float16 if node.attrs["to"] == onnx.TensorProto.FLOAT16 else np.float32)
+        types = [values.dtype for source in node.inputs if (values := constant(source)) is not None]
+        if found := next((dtype for dtype in types if dtype in (np.float16, np.float32)), None):
+            return found
+        node = producer(node.inputs[0]) if node.inputs else None
+    return np.dtype(np.float32)
 
 
 def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.signature import DTYPES
 
 CPU = ["CPUExecutionProvider"]
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
@@ -43,13 +45,23 @@ def cannot_load(model: Path | bytes, error: Exception) -> ModelError:
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
-    """Every output for one batch. Raises ModelError when the model does not run on it."""
+    """Every output for one batch; integers are given in the width that the model takes, as after `int32-inputs`.
+
+    Raises ModelError when the model does not run on it.
+    """
+    widths = {taken.name: DTYPES.get(taken.type) for taken in session.get_inputs()}
+    given = {name: _as_wide(values, widths.get(name)) for name, values in feeds.items()}
     try:
-        outputs = [np.asarray(output) for output in session.run(None, dict(feeds))]
+        outputs = [np.asarray(output) for output in session.run(None, given)]
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
         raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
     return outputs
+
+
+def _as_wide(values: Array, taken: np.dtype[Any] | None) -> Array:
+    is_integer = taken is not None and taken.kind == values.dtype.kind == "i"
+    return values.astype(taken, copy=False) if is_integer else values
 
 
 def session_options(threads: int = 1, spinning: bool = False) -> ort.SessionOptions:

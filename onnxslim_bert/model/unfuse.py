@@ -86,9 +86,7 @@ def _skip_norm(node: gs.Node, build: Builder) -> bool:
     if bias is not None:
         x = build.node("Add", "biased", [x, bias])
     total = build.node("Add", "sum", [x, skip])
-    epsilon = node.attrs.get("epsilon", 1e-12)
-    result = build.node("LayerNormalization", "norm", [total, gamma, beta], axis=-1, epsilon=epsilon)
-    return _replace(build.graph, node, {0: result, 3: total})
+    return _replace(build.graph, node, {0: _norm(build, node, total, gamma, beta), 3: total})
 
 
 def _embed_norm(node: gs.Node, build: Builder) -> bool:
@@ -104,15 +102,21 @@ def _embed_norm(node: gs.Node, build: Builder) -> bool:
     total = build.node("Add", "sum", [build.node("Gather", "words", [words, ids]), placed])
     if not segments.is_empty() and not types.is_empty():
         total = build.node("Add", "sum", [total, build.node("Gather", "types", [types, segments])])
-    epsilon = node.attrs.get("epsilon", 1e-12)
-    result = build.node("LayerNormalization", "norm", [total, gamma, beta], axis=-1, epsilon=epsilon)
-    outputs = {0: result, 2: total}
+    outputs = {0: _norm(build, node, total, gamma, _optional([beta], 0)), 2: total}
     if len(node.outputs) > 1 and node.outputs[1].outputs:
         if mask is None:
             return False
         count = build.node("ReduceSum", "count", [mask, build.constant("one", np.ones(1, np.int64))], keepdims=0)
         outputs[1] = build.node("Cast", "lengths", [count], to=onnx.TensorProto.INT32)
     return _replace(build.graph, node, outputs)
+
+
+def _norm(build: Builder, node: gs.Node, total: gs.Tensor, gamma: gs.Tensor, beta: gs.Tensor | None) -> gs.Tensor:
+    """The norm of `total`, as the fused `node` has it. Without beta there is no third input: ONNX Runtime dies of one
+    that is there and empty.
+    """
+    given = [total, gamma] if beta is None else [total, gamma, beta]
+    return build.node("LayerNormalization", "norm", given, axis=-1, epsilon=node.attrs.get("epsilon", 1e-12))
 
 
 def _attention(node: gs.Node, build: Builder) -> bool:

@@ -1,14 +1,14 @@
 """Write multi-head attention into a graph."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import MICROSOFT, producer
+from onnxslim_bert.graph.probe import MICROSOFT, float_type, producer
 
 Style = Literal["contrib", "standard"]
 HIDDEN = -10000.0  # added to the scores of masked keys; their weight underflows to zero
@@ -55,18 +55,21 @@ def _standard(
             ("query", "key", "value"), roles, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True
         )
     )
-    scaled = build.node("Mul", "scaled", [query, build.constant("scale", np.array(scale, np.float32))])
+    dtype = float_type(roles[0])
+    scaled = build.node("Mul", "scaled", [query, build.constant("scale", np.array(scale, dtype))])
     scores = build.node("MatMul", "scores", [scaled, key])
     if mask is not None:
-        scores = build.node("Add", "masked", [scores, _bias(build, mask)])
+        scores = build.node("Add", "masked", [scores, _bias(build, mask, dtype)])
     weights = build.node("Softmax", "weights", [scores], axis=-1)
     mixed = build.node("Transpose", "mixed", [build.node("MatMul", "mixed", [weights, value])], perm=[0, 2, 1, 3])
     return build.node("Reshape", "context", [mixed, together])
 
 
-def _bias(build: Builder, mask: gs.Tensor) -> gs.Tensor:
+def _bias(build: Builder, mask: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
     """[batch, seq] mask -> [batch, 1, 1, seq], 0 for visible keys and HIDDEN for the others; one for all layers."""
-    visible = build.once("Cast", f"{mask.name}/float", [mask], to=onnx.TensorProto.FLOAT)
-    hidden = build.once("Sub", f"{mask.name}/hidden", [build.constant("one", np.array(1, np.float32)), visible])
-    bias = build.once("Mul", f"{mask.name}/bias", [hidden, build.constant("low", np.array(HIDDEN, np.float32))])
-    return build.once("Unsqueeze", f"{mask.name}/bias4", [bias, build.constant("axes", np.array([1, 2], np.int64))])
+    name = mask.name if dtype == np.float32 else f"{mask.name}/{dtype}"
+    to = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    visible = build.once("Cast", f"{name}/float", [mask], to=to)
+    hidden = build.once("Sub", f"{name}/hidden", [build.constant("one", np.array(1, dtype)), visible])
+    bias = build.once("Mul", f"{name}/bias", [hidden, build.constant("low", np.array(HIDDEN, dtype))])
+    return build.once("Unsqueeze", f"{name}/bias4", [bias, build.constant("axes", np.array([1, 2], np.int64))])

@@ -47,6 +47,14 @@ class Context:
         return self.measured
 
 
+def promise(action: "type[Pass]") -> str:
+    """What a pass says of the model's answers, as a sentence for its user."""
+    if action.exact is None:
+        return "Answers change: measure them."
+    kept = f"Answers stay within {action.exact:g} of the largest, in float32; every run checks that on made-up rows."
+    return kept if action.empty_rows else f"{kept} Rows without a real token, all padding, may answer otherwise."
+
+
 class Pass(ABC):
     """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
 

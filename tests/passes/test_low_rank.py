@@ -18,6 +18,7 @@ from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.low_rank import LowRank
+from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.smooth import Smooth
@@ -268,3 +269,13 @@ def test_impossible_options_are_refused(options, message):
 def test_a_model_that_is_not_float32_is_refused(step):
     with pytest.raises(PassError, match="start from the float"):
         apply(HALF, prepared("bert-ts17-eager", CANONICAL, FUSE, step))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_heads_may_be_pruned_before(heads):
+    """Query, key and value together are then narrower than what they read: 3 heads of 4 columns read 12."""
+    model = prepared("bert-ts17-eager", CANONICAL, FUSE, Prune(heads=(heads,) * 3))
+    exact = model.clone()
+    change = apply(LowRank(rank=1.0, roles="attention", pays=9.0), model)
+    assert change.count == 12
+    assert_same_outputs(model, exact, every_padding(model), atol=1e-4)

@@ -62,7 +62,18 @@ def check_float(model: Model) -> None:
         if any(values.dtype != np.float32 for values in floats):
             raise PassError(f"{place} computes in {floats[0].dtype}; start from the float32 model")
         if any(np.abs(values).max(initial=0) > LARGEST for values in floats):
-            raise PassError(f"{place} hides tokens by infinity or nearly; run mask-bias first")
+            raise PassError(f"{place} hides tokens by infinity or nearly; {_how_to_bound(model)}")
+
+
+def _how_to_bound(model: Model) -> str:
+    """What makes the mask finite, as an advice; `mask-bias` does where attention is proven."""
+    unproven = next((layer for layer in model.encoder.layers if layer.form is None), None)
+    if unproven is None:
+        return "run mask-bias first"
+    return (
+        f"mask-bias cannot bound it, because layer {unproven.index}'s attention is not proven ({unproven.reason}): "
+        "export the model with a finite mask, or for another target"
+    )
 
 
 def split_rows(model: Model) -> frozenset[str]:

@@ -74,9 +74,9 @@ def principal_axes(covariance: Array) -> tuple[Array, Array]:
 
 
 def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
-    """The principal axes of products x @ weight: variances [d_in], largest first, and axes [d_out, d_in].
+    """The principal axes of products x @ weight: variances [rank], largest first, and axes [d_out, rank].
 
-    weight [d_in, d_out], d_in <= d_out; covariance [d_in, d_in] of the inputs x. With its Cholesky factor,
+    weight [d_in, d_out], rank the lesser of both; covariance [d_in, d_in] of the inputs x. With its Cholesky factor,
     covariance = L @ L.T, the axes are the right singular vectors of L.T @ weight. The covariance gets a ridge, so that
     rows that fill no space still rank every axis: of weight @ axes[:, :rank] @ axes[:, :rank].T none is nearer to
     `weight` on those inputs (Chen et al. 2021,
@@ -84,7 +84,7 @@ def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
     """
     ridge = RIDGE * np.trace(covariance) / len(covariance) or RIDGE
     root = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))).T @ weight
-    variances, left = principal_axes(root @ root.T)
+    variances, left = (found[..., : weight.shape[1]] for found in principal_axes(root @ root.T))
     kept = variances > NEGLIGIBLE * variances[0]
     return variances, root.T @ np.divide(left, np.sqrt(variances), out=np.zeros_like(left), where=kept)
 
