@@ -30,9 +30,7 @@ class UnfuseNorms(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         norms = [node for node in model.graph.nodes if is_last_axis_norm(node)]
         if half := next((node.name for node in norms if float_type(node.outputs[0]) == np.float16), None):
-            raise PassError(
-                f"unfuse-norms: {half!r} is float16, where squares overflow; run unfuse-norms before float16"
-            )
+            raise PassError(f"unfuse-norms: {half!r} is float16, where squares overflow; start from the float32 model")
         for node in norms:
             redirect(model.graph, node.outputs[0], emit_norm(model.graph, node))
         if not norms:

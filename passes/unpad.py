@@ -20,10 +20,14 @@ class Unpad(Pass):
     """Drop padding before the first layer and bring it back around attention only.
 
     In a ragged batch [batch, seq] the norms, activations and dense layers run on the [tokens] that the mask keeps,
-    found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept. Exact
-    for rows with a real token when only position 0 of the last layer is read, which is proven; elsewhere padding positions would change, and the
-    pass does not apply. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1
-    (Zeng et al. 2022, https://arxiv.org/abs/2208.08124).
+    found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept.
+    Example: 8 rows of 128 positions that hold 300 tokens are computed as 300 rows, not as 1,024.
+
+    Only for models that read position 0 of the last layer and nothing else, which is proven: elsewhere padding
+    positions would change. Exact then, but for rows of padding alone, which attend to nothing and may answer otherwise.
+    It costs a few copies, so it pays in batches of unequal lengths and not at batch 1.
+
+    Zeng et al. 2022, https://arxiv.org/abs/2208.08124
     """
 
     name: ClassVar[str] = "unpad"

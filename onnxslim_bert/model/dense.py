@@ -52,7 +52,9 @@ def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
 
 def _multiplies_activations(node: gs.Node) -> bool:
     """Whether `node` is a product as attention has it, of two tensors that depend on the input."""
-    return node.op in ("MatMul", "Einsum", *FUSED_ATTENTION) and not any(constant(t) is not None for t in node.inputs[:2])
+    return node.op in ("MatMul", "Einsum", *FUSED_ATTENTION) and not any(
+        constant(t) is not None for t in node.inputs[:2]
+    )
 
 
 def embeddings_of(model: Model) -> Embeddings:

@@ -98,7 +98,7 @@ def test_an_exact_pass_that_changes_answers_is_named_with_the_figure(model, shar
 def test_the_broken_one_of_several_is_named(model):
     """They are compared at their ends, and then one by one."""
     steps = [*Recipe.parse("fuse,first-token").steps, Step(ScaleOutput()), *Recipe.parse("skip-mask").steps]
-    with pytest.raises(PassError, match="^scale-output promises"):
+    with pytest.raises(PassError, match=r"^scale-output promises"):
         run_recipe(model, Recipe(tuple(steps)))
 
 
