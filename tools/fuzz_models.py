@@ -25,7 +25,7 @@ from onnxslim_bert.cli.screen import echo
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from command_line import write_rows, write_tokenizer  # noqa: E402
+from command_line import write_rows, write_tokenizer  # type: ignore[import-not-found]  # noqa: E402
 
 FIXTURES = (
     *("bert-ts17-sdpa", "bert-dynamo20-sdpa", "bert-ts13-eager", "albert-ts14-sdpa", "distilbert-dynamo18-eager"),

@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.graph.claims import LONGEST, claimed
+from onnxslim_bert.graph.naming import link_new
 from onnxslim_bert.graph.wire import read_skeleton
 
 CHUNK = 1 << 20
@@ -16,6 +18,8 @@ CHUNK = 1 << 20
 
 def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Raise OutputError when `path` is one of `inputs`, exists unasked, or lies in no folder that can be written."""
+    if path.is_symlink() and not path.exists() and not overwrite:
+        raise OutputError(f"{path} is a link to nothing; give another output or --force to write what it leads to")
     if path.exists():
         if any(path.samefile(source) for source in inputs if source.exists()):
             raise OutputError(f"{path} is an input; give another output")
@@ -33,35 +37,40 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
 def staging(output: Path) -> Iterator[Path]:
     """A folder beside `output`, gone in the end, for what is to be checked before it gets its name.
 
-    An OutputError on a file in it names the file beside `output` that it was to become.
+    It claims the output: a second job on it is refused (`claims.py`). An OutputError on a file in it names the file
+    beside `output` that it was to become.
     """
-    try:
-        folder = tempfile.mkdtemp(dir=output.parent, prefix=".onnxslim-")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    with claimed(output) as folder:
         try:
-            yield Path(folder)
+            yield folder
         except OutputError as error:
-            raise OutputError(str(error).replace(folder, str(output.parent))) from error
+            raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
-    """Write `pieces` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file."""
-    if path.exists() and not overwrite:
+    """Write `pieces` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file.
+
+    overwrite: a file that exists, whose permissions stay; through a link, the file that it leads to.
+    """
+    if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists; give another output or --force to overwrite it")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}"[:LONGEST] + ".")
         with os.fdopen(handle, "wb") as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~mask)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            link_new(Path(temporary), target)
+    except FileExistsError as error:
+        raise OutputError(f"{path} has appeared meanwhile; give another output or --force to overwrite it") from error
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
     finally:

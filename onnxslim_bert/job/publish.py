@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.lengths import renew_manifest, take_place
 from onnxslim_bert.job.load import Loaded, check_unchanged
@@ -53,7 +54,7 @@ def publish(loaded: Loaded, made: Made, proof: Proof, found: Found | None) -> Re
         found=found and replace(found, chosen=replace(found.chosen, file=job.output)),
     )
     if report.published:
-        _name(report, made, with_report=job.report)
+        _name(report, made, with_report=job.report, overwrite=job.overwrite or job.in_place)
     return report
 
 
@@ -92,16 +93,18 @@ def _sealed(loaded: Loaded, made: Made, proof: Proof) -> tuple[Verdict, ...]:
     return verdicts
 
 
-def _name(report: Report, made: Made, *, with_report: bool) -> None:
-    """Move everything from the folder in which it was made to its place."""
+def _name(report: Report, made: Made, *, with_report: bool, overwrite: bool) -> None:
+    """Move everything from the folder in which it was made to its place, as one step."""
     folder = made.written.parent
+    names: list[tuple[Path, Path]] = []
     if with_report:
         path = report_path(made.written)
         write_report(path, report)
-        path.replace(report_path(report.output))
+        names.append((path, report_path(report.output)))
     if made.tokenizer is not None:
-        (folder / TOKENIZER).replace(report.output.parent / TOKENIZER)
+        names.append((folder / TOKENIZER, report.output.parent / TOKENIZER))
     if made.lengths:
+        give_names(names, overwrite=overwrite)
         take_place(made.written, report.output, folder / "replaced")
     else:
-        made.written.replace(report.output)
+        give_names([*names, (made.written, report.output)], overwrite=overwrite)

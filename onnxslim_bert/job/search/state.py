@@ -1,7 +1,8 @@
 """What a search has measured and built so far, kept on disk so that it can be taken up again."""
 
+import contextlib
 import json
-import shutil
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.sites import Site
 
 FILE = "state.json"
+MARK = {"key", "tables", "candidates"}  # what a state holds, by which it is told from another program's file
+OURS = re.compile(r"\.?(state\.json|.+\.onnx)(\.\w+)?")  # what a search writes, and what an interrupt leaves of it
 T = TypeVar("T")
 
 
@@ -79,14 +82,22 @@ class State:
         self._write()
 
     def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete what a search writes, and the folder when nothing else lies in it."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if OURS.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _is_mine(self) -> bool:
         """Whether a state lies here, or nothing but an interrupted first writing of one."""
-        return self._file.exists() or (
-            self.folder.is_dir() and all(path.name.startswith(f".{FILE}") for path in self.folder.iterdir())
-        )
+        if not self.folder.is_dir() or self.folder.is_symlink():
+            return False
+        held, names = self._read(), [path.name for path in self.folder.iterdir()]
+        if held:
+            return held.keys() >= MARK
+        begun = not names or any(name.startswith((FILE, f".{FILE}")) for name in names)
+        return begun and all(OURS.fullmatch(name) for name in names)
 
     def _write(self) -> None:
         write_atomically(self._file, [json.dumps(self._held).encode()], overwrite=True)

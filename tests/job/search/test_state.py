@@ -135,3 +135,22 @@ def test_nothing_is_left_in_the_end(folder):
     assert not folder.exists()
     state.remove()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("names", [["notes.txt"], ["mine.onnx"], ["state.json"], ["state.json", "notes.txt"], ["deep"]])
+def test_somebodys_folder_stays(folder, names):
+    """Whatever it holds, if a search did not write it."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).mkdir() if name == "deep" else (folder / name).write_text('{"theirs": 1}')
+    with pytest.raises(OutputError, match="is in the way"):
+        State(folder, "key")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def test_what_somebody_put_into_a_searchs_folder_stays(folder):
+    state = State(folder, "key")
+    state.keep_candidate(kept(folder))
+    (folder / "notes.txt").write_text("mine")
+    State(folder, "another").remove()
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

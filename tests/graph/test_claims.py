@@ -1,0 +1,92 @@
+"""A claim keeps a second job off an output, and ends with its process, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import environment
+
+from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.claims import LOCK, PREFIX, claimed
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from onnxslim_bert.graph.claims import claimed
+with claimed(Path(sys.argv[1])) as folder:
+    (folder / "half.onnx").write_bytes(b"half")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(output: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that claims `output`, and the folder that it has."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(output)], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_a_folder_beside_the_output_gone_in_the_end(tmp_path):
+    with claimed(tmp_path / "o.onnx") as folder:
+        (folder / "x").write_text("x")
+        assert folder.parent == tmp_path
+        assert folder.name.startswith(PREFIX)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_output_has_one_job_and_others_have_theirs(tmp_path):
+    with claimed(tmp_path / "o.onnx"), claimed(tmp_path / "p.onnx"):
+        with pytest.raises(OutputError, match=r"o\.onnx: another run is writing it"), claimed(tmp_path / "o.onnx"):
+            pass
+        assert len(list(tmp_path.iterdir())) == 2
+    with claimed(tmp_path / "o.onnx"):
+        pass
+
+
+def test_another_process_is_kept_off_until_it_is_dead(tmp_path):
+    """Killed, it leaves its folder; the next job, on any output beside it, removes that."""
+    process, left = holder(tmp_path / "o.onnx")
+    try:
+        with pytest.raises(OutputError, match="another run is writing it"), claimed(tmp_path / "o.onnx"):
+            pass
+        assert (left / "half.onnx").exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert left.exists()
+    with claimed(tmp_path / "p.onnx"):
+        assert not left.exists()
+    with claimed(tmp_path / "o.onnx") as folder:
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+
+
+def test_only_claims_are_removed(tmp_path):
+    """Somebody's folder whose name begins alike stays, and so does where a link leads."""
+    mine, elsewhere = tmp_path / f"{PREFIX}mine", tmp_path / "elsewhere"
+    for folder in (mine, elsewhere):
+        folder.mkdir()
+        (folder / "file").write_text("mine")
+    (elsewhere / LOCK).touch()
+    (tmp_path / f"{PREFIX}link").symlink_to(elsewhere)
+    with claimed(tmp_path / "o.onnx"):
+        pass
+    assert (mine / "file").exists()
+    assert (elsewhere / "file").exists()
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    with claimed(tmp_path / ("n" * 255)) as folder:
+        assert folder.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot be written"), claimed(tmp_path / "o.onnx"):
+        pass
