@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import onnx
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
@@ -160,7 +161,7 @@ class _State:
     @cached_property
     def rounding(self) -> float:
         """How far apart the answers of two equal models may be for their precision alone."""
-        half = any(values.dtype == np.float16 for values in self._weights.values())
+        half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in self._skeleton.graph.initializer)
         integers = any(node.op_type in INTEGERS for node in self._skeleton.graph.node)
         return max(HALF * half, QUANTIZED * integers)
 

@@ -13,6 +13,7 @@ from onnxslim_bert.model.encoder import FUSED_ATTENTION, Layer
 from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.marks import UNPADDED
 
 UnitKind = Literal["heads", "neurons"]
 READERS: dict[UnitKind, str] = {"heads": "output", "neurons": "down"}
@@ -106,6 +107,11 @@ def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
 
 def _check_heads(model: Model, layer: Layer) -> None:
     """Raise PassError unless a head is the same channels of query, key, value and of what `output` reads."""
+    if UNPADDED.is_in(model.graph):
+        raise PassError(
+            f"layer {layer.index}: the model is unpadded, and tokens are packed at the width of all heads; "
+            "prune heads before `unpad`"
+        )
     widths = [layer.linears[role].d_out for role in WRITERS["heads"]]
     if len({*widths}) > 1:
         found = ", ".join(map(str, widths))
