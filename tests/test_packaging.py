@@ -62,6 +62,14 @@ def test_the_built_in_data_are_installed(config):
     assert (resources.files("onnxslim_bert.calibration") / "reviews.tsv").is_file()
 
 
+def test_the_recipes_that_ship_are_installed(config):
+    """And can be read beside the other models too."""
+    patterns = lines(config["options.package_data"]["onnxslim_bert.recipes"])
+    shipped = ROOT / "onnxslim_bert/recipes"
+    assert {path for pattern in patterns for path in shipped.glob(pattern)} == set((shipped / "shipped").iterdir())
+    assert (ROOT / "models/recipes").resolve() == shipped / "shipped"
+
+
 def test_both_scripts_are_the_command_line(config):
     """`onnxslim` may belong to another package; `onnxslim-bert` never does."""
     scripts = dict(line.split(" = ") for line in lines(config["options.entry_points"]["console_scripts"]))

@@ -20,6 +20,7 @@ COMMANDS = {
     "quantize": "Make a model small and fast, and prove what it is worth.",
     "slim": "Run any sequence of passes.",
     "passes": "List the passes with their options.",
+    "recipes": "List the recipes that ship.",
     "validate": "Compare a candidate with its base and hold it to budgets.",
     "bench": "Time models in interleaved rounds.",
     "doctor": "Say what is installed, which providers work here, and what this CPU is good at.",

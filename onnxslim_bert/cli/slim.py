@@ -17,7 +17,9 @@ from onnxslim_bert.cli.screen import echo
     "2 usage, model or data; 5 provider. A missed budget writes nothing: 3 accuracy or agreement; 4 latency; 6 size."
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}")
+@click.option(
+    "-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}; @NAME for a recipe that ships."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
 @click.option(
     "--target",
@@ -39,7 +41,10 @@ from onnxslim_bert.cli.screen import echo
 @held_to
 @click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
 @click.option("--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself.")
-@click.option("--corpus", help="Texts whose tokens are counted: a GLUE name (its training split) or a file, every row.")
+@click.option(
+    "--corpus",
+    help="Texts whose tokens count and that `distill` learns from: a GLUE name (training split) or a file, every row.",
+)
 @click.option("--rows", type=COUNT, default=512, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run on which a search times models.")
@@ -116,8 +121,8 @@ def slim(
     from onnxslim_bert.job.search.run import run_search
     from onnxslim_bert.job.search.targets import Targets
     from onnxslim_bert.proof.gates import parse_size
+    from onnxslim_bert.recipes.known import read_recipe
     from onnxslim_bert.recipes.lowering import lowered
-    from onnxslim_bert.recipes.recipe import Recipe
 
     targeted = target_speedup is not None or target_size is not None
     searches = targeted or (recipe is None and max_drop is not None)
@@ -139,7 +144,7 @@ def slim(
         job = Job(
             source=model,
             output=output or model,
-            recipe=main_recipe() if recipe is None else lowered(Recipe.parse(recipe), place, seq),
+            recipe=main_recipe() if recipe is None else lowered(read_recipe(recipe), place, seq),
             data=Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs),
             deployment=where,
             working=Working(max_length, threads, seed, progress=progress),

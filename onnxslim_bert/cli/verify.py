@@ -25,7 +25,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--base", type=FILE, help="What MODEL was made of  [default: the file of that name beside MODEL]")
 @click.option("--data", help="Where the evaluation rows are now: a GLUE name, `reviews`, or a file.")
 @click.option("--calib", help="Where the calibration rows are now.")
-@click.option("--corpus", help="Where the texts are now in which tokens were counted.")
+@click.option("--corpus", help="Where the texts of the corpus are now.")
 @click.option(
     "--tokenizer",
     type=click.Path(exists=True, path_type=Path),

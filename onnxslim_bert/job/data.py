@@ -14,8 +14,8 @@ class Sources:
 
     calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
     validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
-    folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts in which
-    tokens are counted, all rows of a GLUE name's training split or of a file. own_split: where no evaluation is named,
+    folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts whose
+    tokens count and that `distill` learns from, all rows of a GLUE name's training split or of a file. own_split: where no evaluation is named,
     a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the user names, like
     `ids=in0,mask=in1`.
     """
@@ -92,8 +92,8 @@ class Sources:
 class Data:
     """Rows for each purpose; None for none.
 
-    calibration: that the model may be fitted to. evaluation: that it is judged on. corpus: texts in which tokens are
-    counted.
+    calibration: that the model may be fitted to. evaluation: that it is judged on. corpus: texts whose tokens count
+    and that `distill` learns from.
     """
 
     calibration: Dataset | None = None

@@ -23,8 +23,8 @@ class Provenance:
     """What decides the bytes of a written model.
 
     source_sha256: of the source file and its external data. recipe: every pass as it ran. calibration: name, split and
-    number of rows, empty without; calibration_sha256: of those rows. corpus, corpus_sha256: likewise, of the texts in
-    which tokens were counted.
+    number of rows, empty without; calibration_sha256: of those rows. corpus, corpus_sha256: likewise, of the texts
+    whose tokens were counted and that were learnt from.
     """
 
     onnxslim_bert: str

@@ -94,6 +94,15 @@ def test_the_table_of_passes():
     assert_refused(run("passes", "quantise-static"), "did you mean 'quantize-static'?")
 
 
+def test_the_recipes_that_ship():
+    """All of them with a sentence each, and one step by step, which `slim` runs by name."""
+    table, one = run("recipes"), run("recipes", "exact")
+    assert all(line.startswith("@") and len(line.split()) > 3 for line in table.out.splitlines())
+    assert one.out.splitlines() == ["canonicalize?", "fuse?", "first-token?"]
+    assert one.out == run("recipes", "@exact").out
+    assert_refused(run("recipes", "exakt"), "no recipe '@exakt', did you mean 'exact'?")
+
+
 # what is wrong with a call
 
 

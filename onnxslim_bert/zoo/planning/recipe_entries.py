@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.recipes.known import read_recipe
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.zoo.planning.keys import MAIN_JOB, RECIPE, Layer, read_table, values_of
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
@@ -55,7 +56,7 @@ def _recipe(name: str, place: Place, given: Layer, mistakes: Mistakes) -> Recipe
         mistakes.add(setting.place, f"{key} does nothing with passes; give it to a pass, or leave passes out")
     passes = Recipe(())
     try:
-        passes = Recipe.parse(given["passes"].value)
+        passes = read_recipe(given["passes"].value)
     except PassError as error:
         mistakes.add(given["passes"].place, without_dashes(error))
     return RecipeEntry(name, place, str(passes), passes, {}, settings)
