@@ -15,9 +15,9 @@ class Sources:
     calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
     validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
     folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts whose
-    tokens count and that `distill` learns from, all rows of a GLUE name's training split or of a file. own_split: where no evaluation is named,
-    a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the user names, like
-    `ids=in0,mask=in1`.
+    tokens count and that `distill` learns from, all rows of a GLUE name's training split or of a file. own_split: where
+    no evaluation is named, a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the
+    user names, like `ids=in0,mask=in1`.
     """
 
     calibration: str | None = None
@@ -66,7 +66,7 @@ class Sources:
         return calibration, evaluation if self.evaluation is not None else None
 
     def load_corpus(self, evaluation: Dataset | None) -> Dataset | None:
-        """The texts in which tokens are counted, without those evaluated on; None when none are named."""
+        """The texts of the corpus, every row without those evaluated on; None when none are named."""
         if self.corpus is None:
             return None
         corpus = self._read(self.corpus, "calibration", None)
