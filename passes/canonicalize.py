@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.packed import part_packed
 from onnxslim_bert.model.simplify import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
 from onnxslim_bert.model.unfuse import unfuse
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -24,7 +25,8 @@ class Canonicalize(Pass):
 
     Constants are folded and then stored once for each content (folding can part weights that a model shares), nodes
     without effect go, equal nodes merge, contrib-fused nodes become the operators that they stand for, opsets below 17
-    are raised to 17, and nodes get unique names. Outputs stay bit-identical, unless a fused node had to be taken apart.
+    are raised to 17, packed matrices are parted, and nodes get unique names. Outputs stay bit-identical, unless a fused
+    node or a packed matrix had to be taken apart.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -39,10 +41,15 @@ class Canonicalize(Pass):
         while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
             model.changed()
         name_nodes(model.graph)
+        if parted := part_packed(model.graph):
+            model.changed()
+            merge_equal_constants(model.graph)
+            name_nodes(model.graph)
         model.changed()
         after = len(model.graph.nodes)
         note = f"{before} nodes became {after}" + (f", {unfused} fused nodes taken apart" if unfused else "")
-        return Change(max(before - after, 0) + unfused, note)
+        note += f", {parted} packed matrices parted" if parted else ""
+        return Change(max(before - after, 0) + unfused + parted, note)
 
 
 def raise_opset(model: Model) -> None:

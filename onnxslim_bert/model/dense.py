@@ -34,9 +34,7 @@ def encoder_of(model: Model) -> Encoder | None:
 def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
     """Raise ModelError unless a graph without an encoder that is read can still be quantized."""
     if (cache := cache_of(graph)) is not None:
-        raise ModelError(
-            f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, so not an encoder"
-        )
+        raise ModelError(f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, not an encoder")
     for node in graph.nodes:
         branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
         if any(other.op in (*PRODUCTS, "Softmax") for branch in branches for other in branch.nodes):
@@ -52,9 +50,8 @@ def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
 
 def _multiplies_activations(node: gs.Node) -> bool:
     """Whether `node` is a product as attention has it, of two tensors that depend on the input."""
-    return node.op in ("MatMul", "Einsum", *FUSED_ATTENTION) and not any(
-        constant(t) is not None for t in node.inputs[:2]
-    )
+    products = ("MatMul", "Einsum", *FUSED_ATTENTION)
+    return node.op in products and not any(constant(t) is not None for t in node.inputs[:2])
 
 
 def embeddings_of(model: Model) -> Embeddings:
@@ -90,7 +87,7 @@ def dense_layers(model: Model) -> list[Linear]:
 
 
 def _is_worth(linear: Linear, node: gs.Node) -> bool:
-    """Whether a layer without a role saves anything in int8; the last layers before an output do where they are wide."""
+    """Whether a layer without a role saves anything in int8; the last one before an output does where it is wide."""
     if linear.d_out >= NARROWEST:
         return linear.d_in >= FEWEST
     return min(linear.d_in, linear.d_out) >= FEWEST and any(is_linear(other) for other in _below(node))

@@ -14,6 +14,7 @@ from onnxslim_bert.model.shapes import has_fixed_shape
 RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
 
 NO_EFFECT = ("Identity", "Dropout")
+OF_MANY = ("Concat", "Sum", "Max", "Min", "Mean")  # the identity of one tensor
 NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
@@ -77,7 +78,7 @@ def _has_no_effect(node: gs.Node) -> bool:
         mask_is_read = len(node.outputs) > 1 and node.outputs[1].outputs
         training = len(node.inputs) > 2 and bool(np.any(constant(node.inputs[2])))
         return not mask_is_read and not training
-    return False
+    return node.op in OF_MANY and len(node.inputs) == 1
 
 
 def merge_equal_nodes(graph: gs.Graph) -> int:

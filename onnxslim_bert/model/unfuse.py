@@ -11,7 +11,6 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
-from onnxslim_bert.model.linear import is_linear, read_linear
 
 
 def unfuse(graph: gs.Graph) -> int:
@@ -22,7 +21,6 @@ def unfuse(graph: gs.Graph) -> int:
         if rewrite is not None and rewrite(node, Builder(graph, node.name or node.outputs[0].name)):
             count += 1
     count += sum(restore_mask(graph, node) for node in list(graph.nodes) if node.op == "If")
-    count += sum(part_packed(graph, node) for node in list(graph.nodes) if node.op == "Split")
     return count
 
 
@@ -46,36 +44,6 @@ def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
         gone.outputs.clear()
     graph.nodes[:] = [kept for kept in graph.nodes if kept is not node]
     redirect(graph, old, result)
-    return True
-
-
-def part_packed(graph: gs.Graph, split: gs.Node) -> bool:
-    """Give each piece of a split dense layer a matrix of its own: packed query, key and value become three layers."""
-    packed = split.inputs[0]
-    above = [node for node in graph.nodes if is_linear(node) and read_linear(node).result == packed.name]
-    axis = split.attrs.get("axis", 0)
-    if not above or len(packed.outputs) != 1 or above[0].op != "MatMul" or axis not in (-1, 2):
-        return False
-    node, linear = above[0], read_linear(above[0])
-    sizes = constant(split.inputs[1]) if len(split.inputs) > 1 else split.attrs.get("split")
-    pieces = len(split.outputs)
-    bounds = np.cumsum(np.full(pieces, linear.d_out // pieces) if sizes is None else sizes)
-    tensors = graph.tensors()
-    weight, source = node.inputs[1].values, node.inputs[0]
-    bias = tensors[linear.bias].values if linear.bias else None
-    builder = Builder(graph, node.name)
-    for old, weights, biases in zip(
-        list(split.outputs),
-        np.split(weight, bounds[:-1], axis=1),
-        np.split(bias, bounds[:-1]) if bias is not None else [None] * pieces,
-        strict=True,
-    ):
-        result = builder.node("MatMul", "part", [source, builder.constant("weight", np.ascontiguousarray(weights))])
-        if biases is not None:
-            result = builder.node("Add", "biased", [result, builder.constant("bias", biases)])
-        redirect(graph, old, result)
-    split.inputs.clear()
-    split.outputs.clear()
     return True
 
 

@@ -1,0 +1,168 @@
+"""Take packed matrices apart: query, key and value, or a gate and its up, in one product that views cut later.
+
+Exporters cut in many places: behind a Reshape to [batch, seq, 3, heads, head_dim] or [batch, seq, heads, 3 * head_dim],
+by Split, Slice or Gather, before or after a Transpose. So channel numbers are sent through the views: what arrives at a
+cut says which columns it takes, and in which order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.edit import Builder, is_output, redirect
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run_all
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
+from onnxslim_bert.model.token_masks import probe_size, token_inputs
+
+VIEWS = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"])
+CUTS = frozenset(["Split", "Slice", "Gather"])
+EXACT = 1 << 24  # whole numbers below are exact in float32
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor that takes some columns of a packed matrix.
+
+    columns: which, in order. shape: of the axes that hold them. order: the axes of [first, second, *shape] as they lie.
+    """
+
+    tensor: gs.Tensor
+    columns: Array
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def part_packed(graph: gs.Graph) -> int:
+    """Give each piece of a packed matrix one of its own; how many matrices were parted."""
+    build, parted = Builder(graph, ""), 0
+    for node in [node for node in graph.nodes if node.op == "MatMul" and is_linear(node)]:
+        linear = read_linear(node)
+        cuts = _cuts(graph.tensors()[linear.result])
+        pieces = _pieces(graph, linear, cuts) if cuts and not linear.quantized else []
+        if pieces:
+            build.prefix = node.name
+            _part(graph, build, node, linear, pieces)
+            parted += 1
+    return parted
+
+
+def _cuts(result: gs.Tensor) -> list[gs.Node]:
+    """The nodes that cut `result`, views between; none where anything else reads it, or one of the views."""
+    cuts: list[gs.Node] = []
+    front = [result]
+    while front:
+        for node in front.pop().outputs:
+            if node.op in CUTS and constant(node.inputs[0]) is None:
+                cuts.append(node)
+            elif node.op in VIEWS:
+                front.extend(node.outputs)
+            elif node.op != "Shape":
+                return []
+    return cuts
+
+
+def _pieces(graph: gs.Graph, linear: Linear, cuts: Sequence[gs.Node]) -> list[Piece]:
+    """What the cuts take of a packed matrix; none where that is not columns, or more than the halves of a head."""
+    tensors = [tensor for cut in cuts for tensor in cut.outputs if tensor.outputs or is_output(graph, tensor)]
+    numbers = _numbered(graph, linear, tensors)
+    pieces = [_piece(tensor, values, linear.d_out) for tensor, values in zip(tensors, numbers, strict=True)]
+    found = [piece for piece in pieces if piece is not None]
+    if len(found) < 2 or len(found) < len(tensors):
+        return []
+    first = graph.tensors()[linear.result]
+    in_heads = any(cut.inputs[0] is not first for cut in cuts)
+    if in_heads and len(found) == 2 and not _is_apart(found):
+        return []  # of rotary positions: a head's first channels and the others
+    return found
+
+
+def _is_apart(pieces: Sequence[Piece]) -> bool:
+    """Whether each piece is one run of columns, as key and value are and halves of heads are not."""
+    return all((np.diff(np.sort(piece.columns)) == 1).all() for piece in pieces)
+
+
+def _numbered(graph: gs.Graph, linear: Linear, tensors: Sequence[gs.Tensor]) -> list[Array]:
+    """`tensors` where the result of the packed layer holds token * d_out + channel; none where that does not run."""
+    known = graph.tensors()
+    batch, seq = probe_size(graph)
+    inputs = token_inputs(graph)
+    looked_up = [node for node in graph.nodes if node.op == "Gather" and any(node.inputs[1] is t for t in inputs)]
+    tables = {node.outputs[0].name: table for node in looked_up if (table := constant(node.inputs[0])) is not None}
+    ends = [known[name] for name in (linear.result, linear.source, *tables)] + inputs
+    nodes = list({id(n): n for tensor in tensors for n in nodes_between(ends, tensor)}.values())
+    if batch * seq * linear.d_out >= EXACT:
+        return []
+    feeds: dict[str, Array] = {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in inputs}
+    feeds |= {name: np.zeros((batch, seq, *table.shape[1:]), table.dtype) for name, table in tables.items()}
+    feeds[linear.source] = np.zeros((batch, seq, linear.d_in), np.float32)
+    feeds[linear.result] = np.arange(batch * seq * linear.d_out, dtype=np.float32).reshape(batch, seq, -1)
+    read = {tensor.name for tensor in inputs_of(nodes)}
+    try:
+        return run_all(nodes, {n: v for n, v in feeds.items() if n in read}, tensors, opsets_of(graph))
+    except ValueError:
+        return []
+
+
+def _piece(tensor: gs.Tensor, numbers: Array, width: int) -> Piece | None:
+    """What `tensor` takes of a packed result, whose numbers it holds; None but for the same columns of every token."""
+    numbers = numbers.astype(np.int64)
+    tokens, channels = numbers // width, numbers % width
+    rows = [axis for axis in range(numbers.ndim) if (np.diff(tokens, axis=axis) != 0).any()]
+    if len(rows) != 2:
+        return None
+    first, second = sorted(rows, key=lambda axis: -int(np.abs(np.diff(tokens, axis=axis)).max()))
+    others = [axis for axis in range(numbers.ndim) if axis not in rows]
+    turned, seen = (values.transpose(first, second, *others) for values in (channels, tokens))
+    columns = turned[0, 0].reshape(-1)
+    one_each = seen.reshape(seen.shape[0] * seen.shape[1], -1)
+    if not (turned == turned[:1, :1]).all() or not (one_each == np.arange(len(one_each))[:, None]).all():
+        return None
+    if columns.size >= width:
+        return None
+    order = np.argsort([first, second, *others])
+    return Piece(tensor, columns, turned.shape[2:], tuple(int(axis) for axis in order))
+
+
+def _part(graph: gs.Graph, build: Builder, node: gs.Node, linear: Linear, pieces: Sequence[Piece]) -> None:
+    """Write a layer for each piece, and the views that bring its result into the piece's shape."""
+    tensors = graph.tensors()
+    weight, source = node.inputs[1].values, node.inputs[0]
+    bias = tensors[linear.bias].values if linear.bias else None
+    for piece in pieces:
+        part = build.constant("weight", np.ascontiguousarray(weight[:, piece.columns]))
+        result = build.node("MatMul", "part", [source, part])
+        if bias is not None:
+            result = build.node("Add", "biased", [result, build.constant("bias", bias[piece.columns])])
+        if len(piece.shape) != 1:
+            shape = build.constant("shape", np.array([0, 0, *piece.shape], np.int64))
+            result = build.node("Reshape", "apart", [result, shape])
+        if piece.order != tuple(range(len(piece.order))):
+            result = build.node("Transpose", "turned", [result], perm=list(piece.order))
+        old = piece.tensor
+        old.inputs.clear()
+        redirect(graph, old, result)
+    for shape in [
+        reader for reader in tensors[linear.result].outputs if reader.op == "Shape" and _is_of_tokens(reader)
+    ]:
+        shape.inputs[0] = source
+
+
+def _is_of_tokens(shape: gs.Node) -> bool:
+    """Whether only the first two sizes of a shape are read."""
+    if shape.attrs.get("end", 3) in (1, 2):
+        return True
+    readers = shape.outputs[0].outputs
+    return bool(readers) and all(_takes_first_two(reader) for reader in readers)
+
+
+def _takes_first_two(reader: gs.Node) -> bool:
+    values = [constant(tensor) for tensor in reader.inputs[1:]]
+    if any(value is None for value in values):
+        return False
+    numbers = [np.asarray(value).reshape(-1).tolist() for value in values]
+    if reader.op == "Gather":
+        return all(number in (0, 1, -2, -3) for number in numbers[0])
+    return reader.op == "Slice" and numbers[1] in ([1], [2], [-1])
