@@ -1,6 +1,6 @@
 """Model inputs batch by batch: tokenized when asked for, padded as little as possible, the padding marked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
+from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer, TokenRow
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.role_names import Roles
 
@@ -26,11 +26,13 @@ class Batch:
     feeds: model inputs by name, each [batch, seq].
     mask: [batch, seq] bool, True where there is a real token.
     rows: [batch] indices into the data set.
+    starts: [batch, seq] bool, the first token of each word; of texts that are not given as words, every real token.
     """
 
     feeds: dict[str, Array]
     mask: Array
     rows: Array
+    starts: Array | None = None
 
 
 class Batches:
@@ -119,17 +121,28 @@ class _Texts:
         tokens = self._tokens(rows)
         shape = len(rows), self.fixed_length or max(len(row.ids) for row in tokens)
         ids, types, mask = np.full(shape, self.tokenizer.pad_id), np.zeros(shape, np.int64), np.zeros(shape, bool)
+        starts = np.zeros(shape, bool)
         for index, row in enumerate(tokens):
             real = np.s_[index, : len(row.ids)]
             ids[real], types[real], mask[real] = row.ids, row.type_ids, True
+            starts[real] = row.starts if isinstance(row, PlacedRow) and row.starts else True
         feeds: dict[str, Array] = {}
         for name, each in self.roles.items():
             values = {"ids": ids, "types": types}.get(each.role, np.where(mask, each.real, each.padding))
             feeds[name] = values.astype(self.inputs[name])
-        return Batch(feeds, mask, rows)
+        return Batch(feeds, mask, rows, starts)
 
-    def _tokens(self, rows: Array) -> list[TokenRow]:
-        tokens = self.tokenizer.encode([self.dataset.texts[row] for row in rows], self.max_length)
+    def _tokens(self, rows: Array) -> Sequence[TokenRow | PlacedRow]:
+        texts = [self.dataset.texts[row] for row in rows]
+        tokens: Sequence[TokenRow | PlacedRow]
+        if self.dataset.form == "windows":
+            tokens = [self.dataset.encoded[row] for row in rows]
+        elif self.dataset.form == "words":
+            tokens = self.tokenizer.encode_words(texts, self.max_length)
+        elif self.dataset.form == "passages":
+            tokens = [self.tokenizer.encode_passage(pair[0], pair[1], self.max_length)[0] for pair in texts]
+        else:
+            tokens = self.tokenizer.encode(texts, self.max_length)
         for row, found in zip(rows, tokens, strict=True):
             if not found.ids:
                 raise DataError(f"'{self.dataset.name}', row {row + 1}: no tokens: needed a text that is not empty")

@@ -26,21 +26,27 @@ from onnxslim_bert.calibration.columns import (
 )
 from onnxslim_bert.calibration.files import Columns, read_columns, read_feeds
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED, Task
+from onnxslim_bert.calibration.gold import find_sets, find_structured
 from onnxslim_bert.calibration.hub import find_file
+from onnxslim_bert.calibration.tokenizer import PlacedRow
 from onnxslim_bert.errors import DataError
 
 Purpose = Literal["calibration", "evaluation"]
+Form = Literal["texts", "words", "passages", "windows"]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Rows of text or of ready model inputs, with or without labels.
 
-    texts: one or two strings a row; empty when `feeds` are given.
+    texts: one or two strings a row; empty when `feeds` are given. form: words are a sentence each row; passages a
+    question and what may answer it; windows pieces of passages, `encoded` already.
     labels: [rows] int64 classes or float32 scores. names: of the classes, where they are known; worded: the labels are
     these names, and their numbers mean nothing.
     metric: by which the labels judge a model; None without labels.
     feeds: model inputs by name, each [rows, ...].
+    gold: what is right where it is no number: the tags of words, the answers in a passage, the labels that hold.
+    task: what the model is to be judged as, a name in `proof.reading.TASKS`; found when it is empty.
     """
 
     name: str
@@ -51,6 +57,15 @@ class Dataset:
     feeds: Mapping[str, Array] | None = None
     names: tuple[str, ...] = ()
     worded: bool = False
+    form: Form = "texts"
+    gold: tuple[tuple[str, ...], ...] | None = None
+    task: str = ""
+    encoded: tuple[PlacedRow, ...] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it says what is right."""
+        return self.labels is not None or self.gold is not None
 
     def __len__(self) -> int:
         return len(self.texts) if self.feeds is None else len(next(iter(self.feeds.values())))
@@ -60,6 +75,8 @@ class Dataset:
         digest = hashlib.sha256()
         for row in self.texts:
             digest.update(json.dumps(row).encode())
+        for right in self.gold or ():
+            digest.update(json.dumps(right).encode())
         arrays = {} if self.labels is None else {"": self.labels}
         for name, values in sorted((arrays | dict(self.feeds or {})).items()):
             digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
@@ -73,8 +90,20 @@ class Dataset:
             self,
             texts=tuple(self.texts[row] for row in chosen) if self.feeds is None else (),
             labels=None if self.labels is None else self.labels[chosen],
+            gold=None if self.gold is None else tuple(self.gold[row] for row in chosen),
+            encoded=tuple(self.encoded[row] for row in chosen) if self.encoded else (),
             feeds=None if self.feeds is None else {name: values[chosen] for name, values in self.feeds.items()},
         )
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether each row is two texts."""
+        return self.form == "texts" and self.feeds is None and all(len(row) == 2 for row in self.texts)
+
+    def apart(self) -> "Dataset":
+        """The texts of pairs as rows of their own, all first ones before all second ones, without labels."""
+        sides = tuple((row[side],) for side in (0, 1) for row in self.texts)
+        return replace(self, texts=sides, labels=None, metric=None)
 
     def without(self, other: "Dataset") -> "Dataset":
         """The rows that `other` does not hold, spaces and case apart."""
@@ -90,13 +119,15 @@ def load_dataset(
     seed: int = 0,
     text_columns: Sequence[str] | None = None,
     label_column: str | None = None,
+    task: str = "",
 ) -> Dataset:
     """The data set that `spec` names: a GLUE set, `reviews`, or the path of a file.
 
     A GLUE set calibrates on train and evaluates on validation; a path gives the same rows for both.
     rows: size of a random sample without replacement, in file order; all rows when there are no more.
     text_columns, label_column: instead of those recognised by name; a label column that is named must hold labels.
-    Calibration needs no labels, so those of a file that cannot be read are left out there.
+    task: what the model is to be judged as (`Dataset`). Calibration needs no labels, so those of a file that cannot be
+    read are left out there.
     """
     if rows is not None and rows < 1:
         raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")
@@ -109,7 +140,8 @@ def load_dataset(
         dataset = _feeds(_existing(spec), label_column)
     else:
         dataset = _dataset(spec, purpose, "all", read_columns(_existing(spec)), None, text_columns, label_column)
-    if label_column and dataset.labels is None:
+    dataset = replace(dataset, task=task or dataset.task)
+    if label_column and not dataset.is_labelled:
         raise DataError(f"{spec}: every label in '{label_column}' is -1, which means held back: needed labels")
     return sample(dataset, rows, seed)
 
@@ -204,8 +236,16 @@ def _dataset(
     text_columns: Sequence[str] | None,
     labelled: str | None,
 ) -> Dataset:
+    split_of = Path(source).name, split
+    if kind is None and text_columns is None and (found := find_structured(columns, labelled, source)):
+        task = {"words": "tags", "passages": "answers"}[found.form]
+        form: Form = "words" if found.form == "words" else "passages"
+        return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task)
     texts = find_texts(columns, text_columns, source)
     column = label_column(columns, labelled, source)
+    if kind is None and (gold := find_sets(columns, column, source)) is not None:
+        names = tuple(sorted({label for row in gold for label in row}))
+        return Dataset(*split_of, texts, None, None, names=names, gold=gold, task="multi-label")
     guessed = kind is None
     if kind is None and column is not None:
         kind = kind_of(columns[column])

@@ -14,22 +14,27 @@ from onnxslim_bert.model.session import model_session
 
 
 def roles_for(
-    model: Path | Model, dataset: Dataset, tokenizer: Tokenizer | None, session: ort.InferenceSession | None = None
+    model: Path | Model,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    session: ort.InferenceSession | None = None,
+    *,
+    threads: int = 1,
 ) -> Roles:
     """What each input of `model` takes; what is made of a file takes what the file does.
 
-    session: one that is open on it. Raises as `roles_of` does; of ready inputs only names are asked where the graph
-    says nothing.
+    session: one that is open on it; without one, one of so many threads may be opened. Raises as `roles_of` does; of
+    ready inputs only names are asked where the graph says nothing.
     """
     named = tokenizer.inputs if tokenizer is not None else None
     try:
         if isinstance(model, Path):
-            return roles_of(model, named, session)
+            return roles_of(model, named, session, threads=threads)
         if model.path is not None and model.path.is_file():
-            found = roles_of(model.path, named)
+            found = roles_of(model.path, named, threads=threads)
             if all(tensor.name in found for tensor in model.graph.inputs):
                 return {tensor.name: found[tensor.name] for tensor in model.graph.inputs}
-        return graph_roles(model.graph, lambda: session or model_session(model), named)
+        return graph_roles(model.graph, lambda: session or model_session(model, threads=threads), named)
     except DataError:
         if dataset.feeds is None:
             raise

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.structured import read_conll, read_squad
 from onnxslim_bert.errors import DataError
 
 Columns = Mapping[str, Sequence[Any]]
@@ -135,4 +136,8 @@ READERS: Mapping[str, Callable[[Path], Columns]] = {
     ".jsonl": _jsonl,
     ".txt": _txt,
     ".parquet": _parquet,
+    ".conll": read_conll,
+    ".iob": read_conll,
+    ".bio": read_conll,
+    ".json": read_squad,
 }

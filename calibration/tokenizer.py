@@ -1,6 +1,7 @@
 """The model's own tokenizer: tokenizer.json alone, or what transformers can make of an older folder."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,19 @@ class TokenRow(NamedTuple):
     type_ids: list[int]
 
 
+class PlacedRow(NamedTuple):
+    """The same, of a sentence of words or of a question and its passage.
+
+    places: the first and last character of each token, in the words joined by spaces or in the passage; None for tokens
+    of neither. starts: where the first piece of a word is; empty for a passage.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    places: Sequence[tuple[int, int] | None]
+    starts: Sequence[bool] = ()
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """Texts to ids.
@@ -30,6 +44,8 @@ class Tokenizer:
     pad_id: the id that fills a batch.
     max_length: tokens in a row that the tokenizer's own configuration allows.
     file: the tokenizer.json that it was read from; None when there is none.
+    windows: tokens with their places, of one text or of a question and its passage in windows of so many tokens, of
+    which so many are also in the next.
     inputs: the model's inputs that the user names, by role; those that are not named are found (`input_roles`).
     """
 
@@ -39,10 +55,28 @@ class Tokenizer:
     _encode: Callable[[Sequence[tuple[str, ...]], int], list[TokenRow]]
     file: Path | None = None
     inputs: Named = field(default_factory=dict)
+    windows: Callable[[str, str | None, int, int], list[PlacedRow]] | None = None
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
         return self._encode(texts, min(max_length, self.max_length))
+
+    def encode_words(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
+        """Sentences of words to ids; `starts` marks the first piece of each word that is not cut off."""
+        return [_with_starts(row, words) for row, words in zip(self._pieces(rows, max_length), rows, strict=True)]
+
+    def encode_passage(self, question: str, passage: str, max_length: int) -> list[PlacedRow]:
+        """A question with every window of its passage; a quarter of each is also in the next. Raises DataError."""
+        limit = min(max_length, self.max_length)
+        if self.windows is None:
+            raise DataError("passages need a tokenizer.json, which says where each token lies: add one")
+        return self.windows(question, passage, limit, limit // 4)
+
+    def _pieces(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
+        if self.windows is None:
+            raise DataError("tags of words need a tokenizer.json, which says where each token lies: add one")
+        limit = min(max_length, self.max_length)
+        return [self.windows(" ".join(words), None, limit, 0)[0] for words in rows]
 
     def check_fits(self, rows: int | None) -> None:
         """Raise DataError when there are tokens that an embedding of `rows` rows has no row for; None is not known."""
@@ -83,11 +117,42 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
         inputs = [row[0] if len(row) == 1 else row for row in texts]
         return [TokenRow(row.ids, row.type_ids) for row in backend.encode_batch_fast(inputs)]
 
+    def windows(text: str, passage: str | None, max_length: int, shared: int) -> list[PlacedRow]:
+        strategy = "longest_first" if passage is None else "only_second"
+        backend.enable_truncation(max_length, stride=shared, strategy=strategy)
+        try:
+            first = backend.encode(text) if passage is None else backend.encode(text, passage)
+        except Exception as error:  # the library raises bare Exception for a question that leaves a passage no room
+            raise DataError(
+                f"question {text[:40]!r} fills {max_length} tokens: needed a larger --max-length"
+            ) from error
+        # only the first window says whose each token is; all begin with the question and end with the same specials
+        own = [place for place, owner in enumerate(first.sequence_ids) if owner == int(passage is not None)]
+        begin, after = (own[0], len(first.ids) - own[-1] - 1) if own else (len(first.ids), 0)
+        found: list[PlacedRow] = []
+        for row in (first, *first.overflowing) if passage is not None else (first,):
+            inside = range(begin, len(row.ids) - after)
+            places = [span if index in inside else None for index, span in enumerate(row.offsets)]
+            found.append(PlacedRow(row.ids, row.type_ids, places))
+        return found
+
     named = config.get("pad_token")
     token = named.get("content") if isinstance(named, dict) else named
     known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if name)
     pad_id = next((number for number in known if number is not None), padding.get("pad_id", 0))
-    return Tokenizer(backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode, file)
+    return Tokenizer(
+        backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode, file, windows=windows
+    )
+
+
+def _with_starts(row: PlacedRow, words: tuple[str, ...]) -> PlacedRow:
+    """`row`, a sentence of `words` with spaces between, with the first piece of each word marked."""
+    ends = [0]
+    for word in words:
+        ends.append(ends[-1] + len(word) + 1)
+    owners = [None if place is None else bisect_right(ends, max(place[1] - 1, place[0])) for place in row.places]
+    starts = [owner is not None and owner != before for owner, before in zip(owners, [None, *owners], strict=False)]
+    return row._replace(starts=starts)
 
 
 def _from_folder(folder: Path) -> Tokenizer:

@@ -30,7 +30,8 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.run import run
 from onnxslim_bert.machine import host
 from onnxslim_bert.proof.comparison import Comparison, compare
-from onnxslim_bert.proof.evaluation import Outputs, answer, evaluate
+from onnxslim_bert.proof.evaluation import answer, evaluate
+from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.recipes.lowering import LOWERINGS, Mode, lowering
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.placement import Placement

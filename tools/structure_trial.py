@@ -23,7 +23,8 @@ from onnxslim_bert.job.run import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import bench
 from onnxslim_bert.proof.comparison import compare
-from onnxslim_bert.proof.evaluation import Outputs, evaluate
+from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 

@@ -9,7 +9,7 @@ import click
 from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import reads_texts
+from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
 )
 @reads_texts
+@judges
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option(
@@ -103,6 +104,7 @@ def quantize(
     max_length: int,
     tokenizer: Path | None,
     inputs: str,
+    task: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
     seed: int,
@@ -150,7 +152,7 @@ def quantize(
             source=model,
             output=model if in_place else output or default_output(model, what, where),
             recipe=main_recipe(what, where),
-            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs),
+            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task),
             deployment=where,
             working=Working(max_length, threads, seed, progress=progress),
             gate=gate_of(max_drop, min_agreement, min_speedup, max_size, strict),

@@ -5,16 +5,30 @@ from typing import Any
 
 import click
 
+TASKS = ["classification", "multi-label", "regression", "embedding", "tags", "answers"]  # those of `proof.reading`
+
 
 def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `inputs`: what `role_names.parse_named` reads, the inputs that the user names by role."""
-    return click.option(
+    option = click.option(
         "--inputs",
         default="",
         callback=_checked,
         metavar="ids=NAME,...",
         help="Inputs by role (ids, mask, types), where neither the graph nor their names say what they take.",
-    )(command)
+    )
+    return option(command)
+
+
+def judges(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `task`: what a model is judged as, a name in `proof.reading.TASKS`; empty to find it."""
+    option = click.option(
+        "--task",
+        type=click.Choice(TASKS),
+        callback=lambda ctx, param, value: value or "",
+        help="What the model is judged as  [default: what its outputs, config.json and the data say]",
+    )
+    return option(command)
 
 
 def _checked(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -8,7 +8,7 @@ import click
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import reads_texts
+from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 
 
@@ -57,6 +57,7 @@ from onnxslim_bert.cli.screen import echo
     help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
 )
 @reads_texts
+@judges
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option(
@@ -90,6 +91,7 @@ def slim(
     tokenizer: Path | None,
     rewrite_tokenizer: bool,
     inputs: str,
+    task: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
     seed: int,
@@ -145,7 +147,7 @@ def slim(
             source=model,
             output=output or model,
             recipe=main_recipe() if recipe is None else lowered(read_recipe(recipe), place, seq),
-            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs),
+            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs, task),
             deployment=where,
             working=Working(max_length, threads, seed, progress=progress),
             gate=OPEN if searches else gate_of(max_drop, min_agreement, min_speedup, max_size, strict),

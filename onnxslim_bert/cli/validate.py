@@ -8,7 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import reads_texts
+from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
@@ -33,6 +33,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the sample and the resampling.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json  [default: BASE's folder]")
 @reads_texts
+@judges
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run; 1 runs at natural length.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
@@ -56,6 +57,7 @@ def validate(
     seed: int,
     tokenizer: Path | None,
     inputs: str,
+    task: str,
     batch: int,
     max_length: int,
     max_drop: float | None,
@@ -99,7 +101,13 @@ def validate(
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
     budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
     dataset = load_dataset(
-        data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None, label_column=label_column
+        data,
+        "evaluation",
+        rows=rows,
+        seed=seed,
+        text_columns=text_columns or None,
+        label_column=label_column,
+        task=task,
     )
     if dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")

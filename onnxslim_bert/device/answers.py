@@ -15,10 +15,12 @@ from onnxslim_bert.device.manifest import MODEL, Output, Results, vector_file
 from onnxslim_bert.device.vectors import unpack
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.input_roles import roles_of
+from onnxslim_bert.model.model_config import ModelConfig
 from onnxslim_bert.model.role_names import InputRole, Roles, role_of
+from onnxslim_bert.proof.collect import one_per_row
 from onnxslim_bert.proof.documents import read_document
-from onnxslim_bert.proof.evaluation import choose_output, one_per_row
-from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
+from onnxslim_bert.proof.fidelity import Fidelity, fidelity
+from onnxslim_bert.proof.reading import Kind, read_model
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,22 @@ def check_alike(values: Array, expected: Array, place: str) -> None:
 
 
 def pooled(bundle: Bundle, tensor: Callable[[str], Array]) -> tuple[str, Kind, Array]:
-    """(name, kind, values [rows, width]) of the output that is compared; `tensor` gives a test vector by its path."""
+    """(name, kind, values [units, width]) of the output that is compared; `tensor` gives a test vector by its path.
+
+    A unit is a row; of answers to every token, a real token.
+    """
     manifest, folder = bundle.manifest, bundle.folder
     first = {name: tensor(vector_file(0, "output", i)) for i, name in enumerate(manifest.outputs)}
-    name, kind = choose_output(folder, first)
+    reading = read_model(folder / MODEL, real_tokens(bundle, 0), first, ModelConfig())
+    name, kind = reading.outputs[0], reading.kind
     index = manifest.outputs.index(name)
-    rows = [
-        one_per_row(folder, name, tensor(vector_file(k, "output", index)), real_tokens(bundle, k))
-        for k in range(manifest.vectors)
-    ]
+    rows: list[Array] = []
+    for k in range(manifest.vectors):
+        output, mask = tensor(vector_file(k, "output", index)), real_tokens(bundle, k)
+        is_each = kind in ("tokens", "spans")
+        rows.append(output[mask].reshape(int(mask.sum()), -1) if is_each else one_per_row(folder, name, output, mask))
     values = np.concatenate(rows)
-    return name, "score" if kind == "classes" and values.shape[1] == 1 else kind, values
+    return name, "score" if kind == "spans" or (kind == "classes" and values.shape[1] == 1) else kind, values
 
 
 def real_tokens(bundle: Bundle, test_set: int) -> Array:

@@ -23,10 +23,12 @@ from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.documents import write_document
-from onnxslim_bert.proof.evaluation import choose_output, run
+from onnxslim_bert.proof.evaluation import run
+from onnxslim_bert.proof.reading import read_model
 from onnxslim_bert.targets.table import TARGETS
 
 LONGEST = 128  # tokens kept of a text where no length is asked for
@@ -147,9 +149,10 @@ def answers(
     if missing:
         raise ModelError(f"{path} is no base of this model: {missing[0]!r} is an input or output of one of them only")
     found = run(session, path, {name: feeds[name].astype(dtype) for name, dtype in dtypes.items()})
-    name, _ = choose_output(path, {name: found[name] for name in names})
-    if not np.isfinite(found[name]).all():
-        raise ModelError(f"{path}: {name} is NaN or infinite on the data: needed finite outputs")
+    mask = next(values for values in feeds.values() if values.ndim == 2)
+    for name in read_model(path, mask, {name: found[name] for name in names}, read_config(path)).outputs:
+        if not np.isfinite(found[name]).all():
+            raise ModelError(f"{path}: {name} is NaN or infinite on the data: needed finite outputs")
     return {name: found[name] for name in names}
 
 

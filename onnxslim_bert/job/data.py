@@ -17,7 +17,7 @@ class Sources:
     folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts whose
     tokens count and that `distill` learns from, all rows of a GLUE name's training split or of a file. own_split: where
     no evaluation is named, a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the
-    user names, like `ids=in0,mask=in1`.
+    user names, like `ids=in0,mask=in1`. task: what the model is judged as, found where it is empty.
     """
 
     calibration: str | None = None
@@ -29,6 +29,7 @@ class Sources:
     corpus: str | None = None
     own_split: bool = True
     inputs: str = ""
+    task: str = ""
 
     def read(self, model: Path, seed: int) -> "tuple[Data, Tokenizer | None]":
         """Every row that they name, and the tokenizer that reads texts; None when all rows are ready inputs."""
@@ -84,8 +85,9 @@ class Sources:
 
     def _read(self, spec: str, purpose: Purpose, label_column: str | None) -> Dataset:
         if is_named(spec) and not self._all_named():
-            return load_dataset(spec, purpose)
-        return load_dataset(spec, purpose, text_columns=self.text_columns or None, label_column=label_column)
+            return load_dataset(spec, purpose, task=self.task)
+        columns = self.text_columns or None
+        return load_dataset(spec, purpose, text_columns=columns, label_column=label_column, task=self.task)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.lengths import check_place
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
 from onnxslim_bert.job.rows import canonical_form, fitted
+from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.comparison import task_metrics
 from onnxslim_bert.proof.documents import report_path
@@ -58,6 +59,8 @@ def load(job: Job) -> Loaded:
     sha256 = source_sha256(job.source)
     model, canonical = Model.load(job.source), None
     if data.calibration is not None or data.evaluation is not None or job.times:
+        with suppress(DataError):  # of ready inputs; texts that cannot be fed are refused where they are
+            roles_of(job.source, threads=working.threads)
         canonical = canonical_form(model)
         longest = max(job.deployment.seq, default=job.recipe.shape[1] or working.max_length)
         working = fitted(replace(working, max_length=min(working.max_length, longest)), canonical)

@@ -100,7 +100,7 @@ def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
     dataset = Dataset("one row", "", (("",),) * rows, None, None)
     try:
         reader = Tokenizer(2, 0, tokens, encode, inputs=parse_named(loaded.working.inputs))
-        roles = roles_for(loaded.job.source, dataset, reader)
+        roles = roles_for(loaded.job.source, dataset, reader, threads=loaded.working.threads)
         taken = {name: roles[name] for name in dtypes}
         batches = Batches(dataset, reader, dtypes, taken, batch_size=rows, max_length=tokens, fixed_length=length)
         return dict(next(iter(batches)).feeds)

@@ -127,7 +127,7 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
         dataset,
         working.tokenizer,
         {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
-        roles_for(model, dataset, working.tokenizer),
+        roles_for(model, dataset, working.tokenizer, threads=working.threads),
         batch_size=rows or CALIBRATION_BATCH,
         max_length=min(working.max_length, length or working.max_length),
         fixed_length=length,

@@ -28,7 +28,7 @@ class Gate:
         drop, agreement = self.budgets.max_drop, self.budgets.min_agreement
         if evaluation is None and (drop, agreement) != (None, None):
             raise DataError("a budget for the drop or the agreement needs evaluation texts: name some with --data")
-        if evaluation is not None and drop is not None and evaluation.labels is None:
+        if evaluation is not None and drop is not None and not evaluation.is_labelled:
             raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
 
     def fails(self, verdicts: Sequence[Verdict]) -> bool:

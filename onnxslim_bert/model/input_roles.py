@@ -42,19 +42,21 @@ class Input(NamedTuple):
 _FOUND: dict[tuple[Any, ...], Roles] = {}
 
 
-def roles_of(path: Path, named: Named | None = None, session: ort.InferenceSession | None = None) -> Roles:
+def roles_of(
+    path: Path, named: Named | None = None, session: ort.InferenceSession | None = None, *, threads: int = 1
+) -> Roles:
     """The role of every input of the model at `path`; found once for each file.
 
-    named: what the user says. session: one that is open on it, else one is opened when a mask is to be proven.
-    Raises DataError when an input cannot be made from text, when the model takes two texts apart (two towers), or when
-    neither graph nor names say which input takes what; ModelError for a file that is no model.
+    named: what the user says. session: one that is open on it, else one of so many threads is opened when a mask is to
+    be proven. Raises DataError when an input cannot be made from text, when the model takes two texts apart (two
+    towers), or when neither graph nor names say which input takes what; ModelError for a file that is no model.
     """
     named = named or {}
     stat = path.stat() if path.is_file() else None
     key = (path.absolute(), stat and (stat.st_mtime_ns, stat.st_size), tuple(sorted(named.items())))
     if key not in _FOUND:
         graph = _graph(path)
-        _FOUND[key] = graph_roles(graph, lambda: session or open_session(path), named)
+        _FOUND[key] = graph_roles(graph, lambda: session or open_session(path, threads=threads), named)
     return _FOUND[key]
 
 

@@ -9,10 +9,13 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.role_names import described
 from onnxslim_bert.proof.class_order import check_class_order
-from onnxslim_bert.proof.evaluation import Outputs
-from onnxslim_bert.proof.fidelity import Fidelity, Kind, fidelity
+from onnxslim_bert.proof.fidelity import Fidelity, fidelity
 from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar, paired_bootstrap, wilson, with_unseen
-from onnxslim_bert.proof.metrics import METRICS, REPORTED
+from onnxslim_bert.proof.metrics import METRICS
+from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.reading import Kind
+from onnxslim_bert.proof.tasks.answers import plain
+from onnxslim_bert.proof.tasks.judged import judged, metrics_of, unknown_labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Comparison:
 
     scores: the metric that judges the data set first; empty without labels. mcnemar: None unless rows have classes.
     broken: rows on which the candidate answers NaN or infinity; they count as wrong. inputs: by role, those that the
-    texts were fed to, and how the mask is written when it is not 1 for tokens.
+    texts were fed to, and how the mask is written when it is not 1 for tokens. taken: what the output was taken for,
+    and by what.
     """
 
     data: str
@@ -47,6 +51,7 @@ class Comparison:
     resamples: int
     seed: int
     inputs: dict[str, str] = field(default_factory=dict)
+    taken: str = ""
 
 
 def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: int = 2000, seed: int = 0) -> Comparison:
@@ -57,13 +62,13 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
     """
     check_same_answers(base, candidate)
     fingerprint, dataset = dataset.fingerprint(), as_classes(base, dataset)
-    labels, metrics = dataset.labels, task_metrics(base, dataset)
+    metrics = task_metrics(base, dataset)
     if metrics and base.kind == "classes":
         width, ordered = base.values.shape[1], base.order is not None
         check_class_order(base.predictions(), dataset, width, ordered, base.path.name)
-    scores = [] if labels is None else [_score(name, base, candidate, labels, resamples, seed) for name in metrics]
-    split = None
-    if scores and base.kind == "classes":
+    scores = [_score(name, base, candidate, dataset, resamples, seed) for name in metrics]
+    split, labels = None, dataset.labels
+    if scores and base.kind == "classes" and labels is not None:
         split = mcnemar(base.predictions() == labels, candidate.predictions() == labels)
     return Comparison(
         data=dataset.name,
@@ -74,12 +79,18 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         kind=base.kind,
         scores=tuple(scores),
         mcnemar=split,
-        fidelity=fidelity(base.kind, base.values, candidate.values),
-        broken=int(np.sum(~candidate.finite)),
+        fidelity=fidelity(base.kind, base.values, candidate.values, owner=base.owner, same=_same(base, candidate)),
+        broken=candidate.broken,
         resamples=resamples,
         seed=seed,
         inputs=described(base.roles),
+        taken=_taken(base),
     )
+
+
+def _taken(outputs: Outputs) -> str:
+    by = f", by {outputs.reading.by}" if outputs.reading is not None else ""
+    return f"{taken_for(outputs.kind, outputs.values.shape[1])}{by}"
 
 
 def check_same_answers(base: Outputs, candidate: Outputs) -> None:
@@ -106,11 +117,13 @@ def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
     when the labels are not among the model's classes.
     """
     dataset = as_classes(outputs, dataset)
-    labels, metric = dataset.labels, dataset.metric
-    if labels is None or metric is None or outputs.kind == "embedding":
-        return ()
-    if outputs.kind == "score":
-        return REPORTED["pearson-spearman"]
+    unknown = unknown_labels(outputs, dataset)
+    if unknown:
+        listed = ", ".join(outputs.names) or f"numbers up to {outputs.values.shape[1] - 1}"
+        raise DataError(f"'{dataset.name}' has the labels {', '.join(unknown[:5])}: the model's classes are {listed}")
+    labels, metric, metrics = dataset.labels, dataset.metric, metrics_of(outputs, dataset)
+    if labels is None or outputs.kind != "classes":
+        return metrics
     if metric == "pearson-spearman":
         raise DataError(f"'{dataset.name}' holds scores, which need a model with one output, but {_described(outputs)}")
     classes = outputs.values.shape[1]
@@ -120,13 +133,22 @@ def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
         row = int(outside[0])
         place = f"row {row + 1} of '{dataset.name}'"
         raise DataError(f"label {labels[row]} on {place}: needed one of the model's classes 0 to {classes - 1}")
-    return REPORTED[metric]
+    return metrics
 
 
-def _score(name: str, base: Outputs, candidate: Outputs, labels: Array, resamples: int, seed: int) -> Score:
-    metric, before, after = METRICS[name], base.predictions(), candidate.predictions()
+def _same(base: Outputs, candidate: Outputs) -> Array | None:
+    """Questions that get the same answer, bool [rows]; None where answers are no texts."""
+    if base.kind != "spans":
+        return None
+    return np.array([plain(ours) == plain(theirs) for ours, theirs in zip(base.found, candidate.found, strict=True)])
+
+
+def _score(name: str, base: Outputs, candidate: Outputs, dataset: Dataset, resamples: int, seed: int) -> Score:
+    metric = METRICS[name]
+    before, labels = judged(name, base, dataset)
+    after, _ = judged(name, candidate, dataset)
     drop = paired_bootstrap(metric, before, after, labels, resamples, seed)
-    if base.kind == "classes":
+    if base.kind not in ("score", "embedding"):
         drop = with_unseen(drop, len(labels))
     if name == "accuracy":
         hits = [int(np.sum(predictions == labels)) for predictions in (before, after)]
@@ -137,5 +159,17 @@ def _score(name: str, base: Outputs, candidate: Outputs, labels: Array, resample
 
 def _described(outputs: Outputs) -> str:
     width = outputs.values.shape[1]
-    what = {"classes": f"{width} classes", "score": "one score", "embedding": f"an embedding of width {width}"}
-    return f"{outputs.path} answers {what[outputs.kind]} ({outputs.output})"
+    return f"{outputs.path} answers {taken_for(outputs.kind, width)} ({outputs.output})"
+
+
+def taken_for(kind: Kind, width: int) -> str:
+    """What an output of this kind and width is, in words."""
+    what: dict[Kind, str] = {
+        "classes": f"{width} classes",
+        "labels": f"{width} labels that hold or not",
+        "score": "one score",
+        "embedding": f"an embedding of width {width}",
+        "tokens": f"{width} classes a word",
+        "spans": "where an answer begins and ends",
+    }
+    return what[kind]

@@ -17,11 +17,16 @@ def compared(seen: Comparison) -> Iterator[str]:
 
 def facts(seen: Comparison) -> Iterator[str]:
     """One line for each thing that needs no label, and for McNemar's test."""
+    if seen.taken:
+        yield f"{seen.output}: taken for {seen.taken}"
     if any(role_of(name) != role or "(" in name for role, name in seen.inputs.items()):
         yield "inputs: " + ", ".join(f"{role} to {name}" for role, name in seen.inputs.items())
     close = seen.fidelity
     if close.agreement:
-        yield f"agreement: {spread(close.agreement)} % of rows"
+        of = {"tokens": "words", "labels": "labels", "spans": "answers"}.get(seen.kind, "rows")
+        yield f"agreement: {spread(close.agreement)} % of {of}"
+    if close.whole:
+        yield f"rows of which all agrees: {spread(close.whole)} %"
     yield f"{seen.output}: |difference| mean {close.mean_difference:.4g}, max {close.max_difference:.4g}"
     if close.kl is not None:
         yield f"KL(base || candidate): {close.kl:.3g} nats"

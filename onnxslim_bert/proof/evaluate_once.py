@@ -1,19 +1,24 @@
 """The answers of a model to a data set, kept for whoever asks for them again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.graph.files import file_sha256, model_files
+from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import InputRole
 from onnxslim_bert.progress import Progress
-from onnxslim_bert.proof.evaluation import Outputs, evaluate, in_order_of
+from onnxslim_bert.proof.evaluation import evaluate, in_order_of
+from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.reading import Reading
 
 
 def evaluate_once(
@@ -30,17 +35,55 @@ def evaluate_once(
     reader = _reader(tokenizer)
     if cache is None or reader is None:
         return evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
+    config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
-    key = key_of("answers-by-role", model=model, rows=rows, reader=reader, max_length=max_length, threads=threads)
+    key = key_of(
+        "answers-by-task",
+        task=dataset.task,
+        config=config,
+        model=model,
+        rows=rows,
+        reader=reader,
+        max_length=max_length,
+        threads=threads,
+    )
     held = cache.get(key)
     if held is None:
         outputs = evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
-        names = {"output": np.array(outputs.output), "kind": np.array(outputs.kind)}
-        names["roles"] = np.array(json.dumps({name: asdict(role) for name, role in outputs.roles.items()}))
-        cache.put(key, {"values": outputs.values} | names)
+        cache.put(key, _arrays(outputs))
         return outputs
-    roles = {name: InputRole(**role) for name, role in json.loads(held["roles"].item()).items()}
-    return in_order_of(dataset, Outputs(path, str(held["output"]), held["kind"].item(), held["values"], roles))
+    return in_order_of(dataset, _outputs(path, held))
+
+
+def _arrays(outputs: Outputs) -> dict[str, Array]:
+    """All of `outputs` but its path and the order of its classes, which the data set decides."""
+    assert outputs.reading is not None
+    said = {
+        "output": outputs.output,
+        "kind": outputs.kind,
+        "roles": {name: asdict(role) for name, role in outputs.roles.items()},
+        "reading": asdict(outputs.reading),
+        "found": outputs.found,
+        "names": outputs.names,
+    }
+    owner = {} if outputs.owner is None else {"owner": outputs.owner}
+    return {"values": outputs.values, "said": np.array(json.dumps(said)), **owner}
+
+
+def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
+    said = json.loads(held["said"].item())
+    reading = {**said["reading"], "outputs": tuple(said["reading"]["outputs"])}
+    return Outputs(
+        path=path,
+        output=said["output"],
+        kind=said["kind"],
+        values=held["values"],
+        roles={name: InputRole(**role) for name, role in said["roles"].items()},
+        reading=Reading(**reading),
+        owner=held.get("owner"),
+        found=tuple(said["found"]),
+        names=tuple(said["names"]),
+    )
 
 
 def _reader(tokenizer: Tokenizer | None) -> list[Any] | None:

@@ -1,7 +1,7 @@
 """What one model answers to every row of a data set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,43 +19,11 @@ from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.class_order import class_order
-from onnxslim_bert.proof.fidelity import Kind, mean_pooled
+from onnxslim_bert.proof.collect import Collected
+from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.reading import Reading, read_model
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
-
-# Rank-2 outputs with these words in their name are embeddings, not logits.
-EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """One model's answers, in the data set's order.
-
-    output: name of the graph output. kind: "classes" for logits of two or more classes, "score" for a single one,
-    "embedding" for a vector (of a rank-3 output, its mean over the real tokens). values: float32 [rows, width].
-    roles: what each input was fed with. order: the data set's class for each of the
-    model's, by their names; None where the numbers are taken as they are.
-    """
-
-    path: Path
-    output: str
-    kind: Kind
-    values: Array
-    roles: Roles = field(default_factory=dict)
-    order: tuple[int, ...] | None = None
-
-    @property
-    def finite(self) -> Array:
-        """Rows without NaN or infinity, bool [rows]."""
-        rows: Array = np.logical_and.reduce(np.isfinite(self.values), axis=1)
-        return rows
-
-    def predictions(self) -> Array:
-        """What the metric takes [rows]: the data set's class, -1 where not finite; or the score, 0 where not finite."""
-        if self.kind == "classes":
-            classes = self.values.argmax(axis=1)
-            return np.where(self.finite, classes if self.order is None else np.array(self.order)[classes], -1)
-        return np.where(self.finite, self.values[:, 0], 0.0)
 
 
 def evaluate(
@@ -105,25 +73,49 @@ def answer(
     if not roles or any(name not in roles for name in taken):
         roles = roles_for(path, dataset, tokenizer, session)
     roles = {name: roles[name] for name in taken if name in roles}
-    batches = feed_batches(session, roles, dataset, tokenizer, batch_size=batch_size, max_length=max_length)
-    rows: list[Array] = []
-    answers: list[Array] = []
-    name: str = ""
-    kind: Kind = "embedding"
+    reading = like.reading if like is not None else None
+    if reading is None or not {*reading.outputs} <= {value.name for value in session.get_outputs()}:
+        probe = dataset.take(range(min(len(dataset), batch_size)))
+        first = next(iter(feed_batches(session, roles, probe, tokenizer, batch_size=batch_size, max_length=max_length)))
+        answers = run(session, path, first.feeds)
+        reading = read_model(path, first.mask, answers, read_config(path), dataset.task)
+    fed, owner = fed_rows(dataset, tokenizer, reading, min(max_length, fixed_shape(session)[1] or max_length))
+    batches = feed_batches(session, roles, fed, tokenizer, batch_size=batch_size, max_length=max_length)
+    config = read_config(like.path if like is not None else path)
+    found = Collected(path, reading, like.values.shape[1] if like is not None else config.classes)
     for done, batch in enumerate(batches, start=1):
-        outputs = run(session, path, batch.feeds)
-        name, kind = choose_output(path, outputs)
-        rows.append(batch.rows)
-        answers.append(one_per_row(path, name, outputs[name], batch.mask))
+        found.add(batch, run(session, path, batch.feeds), fed, owner)
         if progress:
             progress(f"running {path.name} on {target.name}", done, len(batches))
-    widths = sorted({answer.shape[1] for answer in answers})
-    if len(widths) > 1:
-        spread = f"{widths[0]} to {widths[-1]}"
-        raise ModelError(f"{path}: output {name} is {spread} wide, as the text: needed logits or an embedding")
-    values = np.concatenate(answers)[np.argsort(np.concatenate(rows))]
-    found = Outputs(path, name, "score" if kind == "classes" and widths == [1] else kind, values, roles)
-    return replace(found, order=like.order) if like is not None else in_order_of(dataset, found)
+    values, owners = found.values()
+    outputs = Outputs(
+        path=path,
+        output=reading.output,
+        kind="score" if reading.kind == "classes" and values.shape[1] == 1 else reading.kind,
+        values=values,
+        roles=roles,
+        reading=reading,
+        owner=owners if reading.kind in ("tokens", "spans") else None,
+        found=found.answers(fed, dataset) if reading.kind == "spans" else (),
+        names=config.labels,
+    )
+    return replace(outputs, order=like.order) if like is not None else in_order_of(dataset, outputs)
+
+
+def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, max_length: int) -> tuple[Dataset, Array]:
+    """What is fed for the rows of `dataset`, and whose row each is.
+
+    A passage is fed in windows. A pair goes to a model of embeddings as two texts, all first ones before all second.
+    """
+    rows = np.arange(len(dataset))
+    if dataset.form == "passages" and tokenizer is not None:
+        windows = [tokenizer.encode_passage(pair[0], pair[1], max_length) for pair in dataset.texts]
+        owner = np.repeat(rows, [len(each) for each in windows])
+        encoded = tuple(row for each in windows for row in each)
+        return replace(dataset.take(owner.tolist()), form="windows", encoded=encoded), owner
+    if reading.kind == "embedding" and dataset.is_pairs:
+        return dataset.apart(), np.arange(2 * len(dataset))
+    return dataset, rows
 
 
 def in_order_of(dataset: Dataset, outputs: Outputs) -> Outputs:
@@ -170,31 +162,3 @@ def run(session: ort.InferenceSession, path: Path, feeds: Mapping[str, Array]) -
         raise ModelError(f"{path} does not run on {shapes}: {str(error).splitlines()[0]}") from error
     names = [output.name for output in session.get_outputs()]
     return {name: np.asarray(output)[:rows] for name, output in zip(names, outputs, strict=True)}
-
-
-def choose_output(path: Path, outputs: Mapping[str, Array]) -> tuple[str, Kind]:
-    """The output to compare and what it holds.
-
-    Logits are the rank-2 output named so, else the first of rank 2 that is no embedding: neither by its name, nor as
-    the pooled form of a rank-3 output of the same width. Without logits, the first output of rank 2 or 3.
-    """
-    vectors = {name: o for name, o in outputs.items() if o.dtype.kind == "f" and o.ndim in (2, 3)}
-    if not vectors:
-        found = ", ".join(f"{name} {o.dtype}{list(o.shape)}" for name, o in outputs.items())
-        raise ModelError(f"{path} answers {found}: needed logits [batch, classes] or states [batch, length, width]")
-    state_widths = {o.shape[2] for o in vectors.values() if o.ndim == 3}
-    logits = [
-        name
-        for name, o in vectors.items()
-        if o.ndim == 2 and o.shape[1] not in state_widths and not any(w in name.lower() for w in EMBEDDING_WORDS)
-    ]
-    if "logits" in vectors and vectors["logits"].ndim == 2:
-        return "logits", "classes"
-    return (logits[0], "classes") if logits else (next(iter(vectors)), "embedding")
-
-
-def one_per_row(path: Path, name: str, output: Array, mask: Array) -> Array:
-    """float32 [batch, width] of an output [batch, width] or [batch, length, width]; mask [batch, length]."""
-    if output.shape[: output.ndim - 1] != mask.shape[: output.ndim - 1]:
-        raise ModelError(f"{path}: output {name} is {list(output.shape)} for a batch of {list(mask.shape)} tokens")
-    return (mean_pooled(output, mask) if output.ndim == 3 else output).astype(np.float32)

@@ -1,15 +1,13 @@
 """How close a candidate's outputs are to the base's, without any label."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.proof.intervals import Interval, wilson
-from onnxslim_bert.proof.metrics import pearson, score
-
-Kind = Literal["classes", "score", "embedding"]
+from onnxslim_bert.proof.intervals import Interval, bootstrap, wilson
+from onnxslim_bert.proof.metrics import pearson, score, share
+from onnxslim_bert.proof.reading import Kind
 
 
 @dataclass(frozen=True)
@@ -17,12 +15,14 @@ class Fidelity:
     """What does not apply to the kind of output is None: one score has no argmax, an embedding no classes.
 
     rows: rows compared, those on which both outputs are finite.
-    agreement: percent of rows on which both give the same class.
+    agreement: percent of rows on which both give the same class; of tags a word, of labels one label of a row, of
+    answers in passages the same text.
     mean_difference, max_difference: of |base - candidate|, over all outputs.
     kl: KL(base || candidate) of the softmax, nats, mean over the rows.
     shift: mean of candidate - base of a score.
     correlation: Pearson correlation of the two scores, in points.
     cosine, min_cosine: of base and candidate embedding, mean and worst row.
+    whole: percent of rows of which all is the same, where a row has several answers: the tags of a sentence.
     """
 
     rows: int
@@ -34,25 +34,53 @@ class Fidelity:
     correlation: float | None = None
     cosine: float | None = None
     min_cosine: float | None = None
+    whole: Interval | None = None
 
 
-def fidelity(kind: Kind, base: Array, candidate: Array) -> Fidelity:
-    """Compare two models' outputs [rows, width] on the same rows."""
-    finite = np.isfinite(base).all(axis=1) & np.isfinite(candidate).all(axis=1)
-    agree = int(np.sum(base[finite].argmax(axis=1) == candidate[finite].argmax(axis=1)))
-    agreement = wilson(agree, len(base)) if kind == "classes" else None
+def fidelity(
+    kind: Kind, base: Array, candidate: Array, *, owner: Array | None = None, same: Array | None = None
+) -> Fidelity:
+    """Compare two models' outputs [units, width] on the same rows.
+
+    owner: the row of each unit, where a row has several. same: bool [rows], whether both give the same answer.
+    """
+    finite = np.logical_and.reduce(np.isfinite(base) & np.isfinite(candidate), axis=1)
+    agreement, whole = _agreement(kind, base, candidate, finite, owner, same)
     base, candidate = base[finite].astype(np.float64), candidate[finite].astype(np.float64)
     if not len(base):
-        return Fidelity(0, 0.0, 0.0, agreement)
+        return Fidelity(0, 0.0, 0.0, agreement, whole=whole)
     difference = np.abs(base - candidate)
     rows, mean, largest = len(base), float(difference.mean()), float(difference.max())
-    if kind == "classes":
-        return Fidelity(rows, mean, largest, agreement, kl=softmax_kl(base, candidate))
+    if kind in ("classes", "tokens"):
+        return Fidelity(rows, mean, largest, agreement, kl=softmax_kl(base, candidate), whole=whole)
+    if kind in ("labels", "spans"):
+        return Fidelity(rows, mean, largest, agreement, whole=whole)
     if kind == "score":
         shift, correlation = float((candidate - base).mean()), score(pearson, candidate[:, 0], base[:, 0])
         return Fidelity(rows, mean, largest, shift=shift, correlation=correlation)
     cosines = row_cosines(base, candidate)
     return Fidelity(rows, mean, largest, cosine=float(cosines.mean()), min_cosine=float(cosines.min()))
+
+
+def _agreement(
+    kind: Kind, base: Array, candidate: Array, finite: Array, owner: Array | None, same: Array | None
+) -> tuple[Interval | None, Interval | None]:
+    """Of answers in percent, and of rows whose answers all agree; rows are what is resampled."""
+    if kind == "classes":
+        agree = int(np.sum(base[finite].argmax(axis=1) == candidate[finite].argmax(axis=1)))
+        return wilson(agree, len(base)), None
+    if kind == "spans" and same is not None:
+        return wilson(int(same.sum()), len(same)), None
+    if kind not in ("tokens", "labels"):
+        return None, None
+    alike = (base > 0) == (candidate > 0) if kind == "labels" else base.argmax(axis=1) == candidate.argmax(axis=1)
+    alike = alike.reshape(len(base), -1) & finite[:, None]
+    rows = np.arange(len(base)) if owner is None else np.unique(owner, return_inverse=True)[1]
+    counts = np.stack(
+        [np.bincount(rows, weights=alike.sum(axis=1)), np.bincount(rows, minlength=0) * alike.shape[1]], axis=1
+    )
+    every = int(np.sum(counts[:, 0] == counts[:, 1]))
+    return bootstrap(share, counts, np.zeros(len(counts))), wilson(every, len(counts))
 
 
 def softmax_kl(base: Array, candidate: Array) -> float:
@@ -67,6 +95,18 @@ def row_cosines(base: Array, candidate: Array) -> Array:
     products = (base * candidate).sum(axis=1)
     cosines: Array = np.divide(products, lengths, out=np.zeros(len(base)), where=lengths > 0)
     return cosines
+
+
+def pooled(states: Array, mask: Array, pooling: str) -> Array:
+    """One vector a row; pooling: mean, max, first or last of the real tokens; states [batch, seq, width]."""
+    if pooling == "max":
+        best: Array = np.where(mask[:, :, None], states, -np.inf).max(axis=1)
+        return best
+    if pooling in ("first", "last"):
+        ends = mask.argmax(axis=1) if pooling == "first" else mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+        one: Array = states[np.arange(len(states)), ends]
+        return one
+    return mean_pooled(states, mask)
 
 
 def mean_pooled(states: Array, mask: Array) -> Array:

@@ -57,6 +57,29 @@ def pearson_spearman(predictions: Array, labels: Array, counts: Array) -> Array:
     return (pearson(predictions, labels, counts) + spearman(predictions, labels, counts)) / 2
 
 
+def share(predictions: Array, labels: Array, counts: Array) -> Array:
+    """Sum of the first over the sum of the second; predictions [rows, 2], labels unused."""
+    return _ratio(counts @ predictions[:, 0], counts @ predictions[:, 1])
+
+
+def mean(predictions: Array, labels: Array, counts: Array) -> Array:
+    """Mean of what each row scores, from 0 to 1; labels unused."""
+    return _ratio(counts @ predictions, counts.sum(axis=1))
+
+
+def micro_f1(predictions: Array, labels: Array, counts: Array) -> Array:
+    """F1 of all that is found: predictions [rows, 3] or [rows, labels, 3] count right, found and there."""
+    right, found, there = (counts @ part.reshape(len(part), -1).sum(axis=1) for part in np.moveaxis(predictions, -1, 0))
+    return _ratio(2 * right, found + there)
+
+
+def macro_f1(predictions: Array, labels: Array, counts: Array) -> Array:
+    """Mean of the F1 of each label; predictions [rows, labels, 3] as in `micro_f1`."""
+    each = [micro_f1(predictions[:, label], labels, counts) for label in range(predictions.shape[1])]
+    scores: Array = np.mean(each, axis=0)
+    return scores
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -64,6 +87,12 @@ METRICS: dict[str, Metric] = {
     "pearson-spearman": pearson_spearman,
     "pearson": pearson,
     "spearman": spearman,
+    "entity-f1": micro_f1,
+    "token-accuracy": share,
+    "exact-match": mean,
+    "answer-f1": mean,
+    "micro-f1": micro_f1,
+    "macro-f1": macro_f1,
 }
 
 # What is reported for a data set: the metric that judges it first.

@@ -79,7 +79,7 @@ def validate_all(
     latency: time them too, with their memory. Raises ModelError when two cannot be compared, DataError when the data
     cannot judge what the budgets ask, ProviderError when a candidate does not run on a target.
     """
-    if budgets.max_drop is not None and evaluation.labels is None:
+    if budgets.max_drop is not None and not evaluation.is_labelled:
         raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
     for candidate in candidates:
         check_same_inputs(base, candidate)

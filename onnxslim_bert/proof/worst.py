@@ -6,8 +6,9 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.fidelity import row_cosines
+from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.tasks.answers import plain
 
 ALIKE = 1e-9  # a distance that rounding makes
 
@@ -17,9 +18,10 @@ class Disagreement:
     """One evaluation row on which two models answer most differently.
 
     row: its number, from 0. text: the sentence or the pair; empty for ready inputs. base, candidate: the classes or
-    scores that they answer, -1 for no class at all; of embeddings 1 and the cosine of the candidate's to the base's.
-    label: the right one, None where it is not known. distance: |base - candidate| over the logits, the largest; of
-    embeddings 1 - cosine; infinite where the candidate's answer is not finite. flipped: the class is another.
+    scores that they answer, -1 for no class at all; of embeddings 1 and the cosine of the candidate's to the base's; of
+    tags, sets of labels and answers in passages 1 and the share that the candidate keeps. label: the right one, None
+    where it is not known. distance: |base - candidate| over the logits, the largest; of embeddings 1 - cosine; infinite
+    where the candidate's answer is not finite. flipped: an answer is another.
     """
 
     row: int
@@ -37,16 +39,18 @@ def worst_rows(base: Outputs, candidate: Outputs, dataset: Dataset, count: int) 
     Rows of another class come first, by how decided both models are together: what the two classes are apart in the
     logits of each. Then by distance.
     """
-    distances, flipped = _distances(base, candidate), _flipped(base, candidate)
+    distances, flipped = _distances(base, candidate, len(dataset)), _flipped(base, candidate, len(dataset))
     margins = _margins(base, candidate) if base.kind == "classes" else np.zeros(len(distances))
     order = np.lexsort([np.arange(len(distances)), -distances, -np.where(flipped, margins, 0), ~flipped])
     ours, theirs = base.predictions(), candidate.predictions()
     if base.kind == "embedding":
         ours, theirs = np.ones_like(distances), 1 - distances
+    elif base.kind in ("tokens", "labels", "spans"):
+        ours, theirs = np.ones_like(distances), _kept(base, candidate, len(distances))
     return tuple(
         Disagreement(
             row=int(row),
-            text=dataset.texts[row] if dataset.feeds is None else (),
+            text=_text(dataset, int(row)),
             base=float(ours[row]),
             candidate=float(theirs[row]),
             label=None if dataset.labels is None else float(dataset.labels[row]),
@@ -58,18 +62,47 @@ def worst_rows(base: Outputs, candidate: Outputs, dataset: Dataset, count: int) 
     )
 
 
-def _distances(base: Outputs, candidate: Outputs) -> Array:
+def _text(dataset: Dataset, row: int) -> tuple[str, ...]:
+    if dataset.feeds is not None:
+        return ()
+    return (" ".join(dataset.texts[row]),) if dataset.form == "words" else dataset.texts[row]
+
+
+def _distances(base: Outputs, candidate: Outputs, rows: int) -> Array:
     """How far the answers to each row are apart, float64 [rows]; infinite where the candidate's are not finite."""
     ours, theirs = base.values.astype(np.float64), candidate.values.astype(np.float64)
     with np.errstate(invalid="ignore"):
         apart = 1 - row_cosines(ours, theirs) if base.kind == "embedding" else np.abs(ours - theirs).max(axis=1)
-    return np.where(candidate.finite, apart, np.inf)
+    furthest = np.zeros(rows)
+    np.maximum.at(furthest, _rows(base, rows), np.where(candidate.finite, apart, np.inf))
+    return furthest
 
 
-def _flipped(base: Outputs, candidate: Outputs) -> Array:
-    """Rows whose class is another, bool [rows]; none where there are no classes."""
-    flipped: Array = np.full(len(base.values), base.kind == "classes") & (base.predictions() != candidate.predictions())
-    return flipped
+def _rows(outputs: Outputs, rows: int) -> Array:
+    """The row of each unit; the two texts of a pair are one row."""
+    return np.arange(len(outputs.values)) % rows if outputs.owner is None else outputs.owner
+
+
+def _kept(base: Outputs, candidate: Outputs, rows: int) -> Array:
+    """Of each row the share of tags, or of labels, that the candidate keeps; 1 or 0 for an answer; [rows]."""
+    if base.kind == "spans":
+        return np.array([plain(a) == plain(b) for a, b in zip(base.found, candidate.found, strict=True)], np.float64)
+    same = (base.values > 0) == (candidate.values > 0)
+    if base.kind == "tokens":
+        same = (base.predictions() == candidate.predictions())[:, None]
+    owner = _rows(base, rows)
+    counts = np.bincount(owner, minlength=rows)
+    return np.bincount(owner, weights=same.mean(axis=1), minlength=rows) / np.maximum(counts, 1)
+
+
+def _flipped(base: Outputs, candidate: Outputs, rows: int) -> Array:
+    """Rows of which an answer is another, bool [rows]; none where there are no classes."""
+    if base.kind == "classes":
+        changed: Array = base.predictions() != candidate.predictions()
+        return changed
+    if base.kind in ("score", "embedding"):
+        return np.zeros(rows, bool)
+    return _kept(base, candidate, rows) < 1
 
 
 def _margins(base: Outputs, candidate: Outputs) -> Array:

@@ -1,14 +1,12 @@
 """What a model answers to every row, whatever its batches, shapes and outputs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from answering_models import WORDS, classifier, embedder, texts, tokenizer
 
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.proof.evaluation import choose_output, evaluate
+from onnxslim_bert.proof.evaluation import evaluate
 
 ROWS = ["w0", "w1 w2 w3", "w4 w4", "w5", "w6 w0 w1 w2 w3"]
 TABLE = np.random.default_rng(5).normal(size=(WORDS + 1, 3)).astype(np.float32)
@@ -67,29 +65,3 @@ def test_a_token_that_the_embedding_lacks_is_said_with_the_model(tmp_path):
     model = classifier(tmp_path / "small.onnx", TABLE[:4])
     with pytest.raises(ModelError, match=r"small\.onnx does not run on input_ids \[1, 5\]"):
         evaluate(model, texts(ROWS), tokenizer(tmp_path))
-
-
-STATES, POOLED = np.zeros((2, 5, 8), np.float32), np.zeros((2, 8), np.float32)
-LOGITS, LENGTHS = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64)
-
-
-@pytest.mark.parametrize(
-    ("outputs", "expected"),
-    [
-        ({"hidden": STATES, "other": LOGITS, "logits": LOGITS}, ("logits", "classes")),
-        ({"lengths": LENGTHS, "1234": LOGITS}, ("1234", "classes")),
-        ({"last_hidden_state": STATES, "987": POOLED}, ("last_hidden_state", "embedding")),
-        ({"sentence_embedding": POOLED}, ("sentence_embedding", "embedding")),
-        ({"pooler_output": POOLED, "scores": LOGITS}, ("scores", "classes")),
-        ({"logits": STATES}, ("logits", "embedding")),
-    ],
-)
-def test_the_output_is_chosen_by_rank_name_and_width(outputs, expected):
-    """Logits first; a vector as wide as the states is their pooled form."""
-    assert choose_output(Path("m.onnx"), outputs) == expected
-
-
-def test_outputs_that_are_no_vectors_are_refused():
-    """With what was found."""
-    with pytest.raises(ModelError, match=r"lengths int64\[2, 3\]: needed logits"):
-        choose_output(Path("m.onnx"), {"lengths": LENGTHS})

@@ -55,6 +55,10 @@ def test_spearman_with_ties_is_pearson_of_the_ranks():
     assert score(spearman, x, y) == pytest.approx(100 * expected)
 
 
+# Metrics that are made of counts of each row, and how many a row has.
+COUNTED = {"entity-f1": (3,), "micro-f1": (3, 3), "macro-f1": (3, 3), "token-accuracy": (2,)}
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_counts_equal_repeated_rows(name):
     """A resample scored by its counts is that resample written out."""
@@ -63,9 +67,11 @@ def test_counts_equal_repeated_rows(name):
     predictions, labels = rng.integers(3 if classes else 5, size=(2, 41))
     if not classes:
         predictions = predictions + rng.normal(size=41).round(1)
+    if name in COUNTED:
+        predictions = rng.integers(1, 5, size=(41, *COUNTED[name])).astype(float)
     counts = rng.multinomial(41, np.full(41, 1 / 41), size=5).astype(float)
     expected = [
-        score(METRICS[name], np.repeat(predictions, row.astype(int)), np.repeat(labels, row.astype(int)))
+        score(METRICS[name], np.repeat(predictions, row.astype(int), axis=0), np.repeat(labels, row.astype(int)))
         for row in counts
     ]
     np.testing.assert_allclose(METRICS[name](predictions, labels, counts), expected, atol=1e-9)

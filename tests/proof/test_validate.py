@@ -22,9 +22,9 @@ from onnxslim_bert.errors import (
 )
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.proof.comparison import compare
-from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.validate import validate
 from onnxslim_bert.proof.validation import document
 from onnxslim_bert.proof.verdicts import judge

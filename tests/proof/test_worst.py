@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.proof.evaluation import Outputs
-from onnxslim_bert.proof.fidelity import Kind
+from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.reading import Kind
 from onnxslim_bert.proof.worst import worst_rows
 
 TEXTS = tuple((f"row {i}",) for i in range(5))

@@ -14,12 +14,13 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.job.measured import Answers
 from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.evaluation import Outputs
 from onnxslim_bert.proof.metrics import METRICS, score
+from onnxslim_bert.proof.outputs import Outputs
 
 FLOAT_NOISE = 1e-5  # of the largest answer: what the order of float32 sums changes
 MEAN_NOISE = 0.1  # of the mean |difference|: what kernels change of the answers on average
 ROW_NOISE = 2.0  # of the mean |difference|: what they change of one answer at most
+TASK_NOISE = 1.0  # points: what kernels change of a metric made of many answers a row, or of cosines
 PRINTED = 1e-6  # points, percent
 
 
@@ -41,7 +42,10 @@ def contradictions(
     if now.agreement is not None:
         room = 100 * float(np.mean(unsure_base | unsure))
         yield from _outside("agreement", claimed.agreement, *_around(now.agreement, room))
-    if now.metric and labels is not None:
+    if now.metric and base.kind not in ("classes", "score"):
+        for whose, before, after in (("base", claimed.base, now.base), ("model", claimed.candidate, now.candidate)):
+            yield from _outside(f"{now.metric} of the {whose}", before, *_around(after or 0.0, TASK_NOISE))
+    elif now.metric and labels is not None:
         low, high = _scores(now.metric, base, labels, unsure_base, floats)
         yield from _outside(f"{now.metric} of the base", claimed.base, low, high)
         low, high = _scores(now.metric, candidate, labels, unsure, floats + MEAN_NOISE * damage)

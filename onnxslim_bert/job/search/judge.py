@@ -6,7 +6,8 @@ from pathlib import Path
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.proof.comparison import compare
-from onnxslim_bert.proof.evaluation import Outputs, evaluate
+from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.outputs import Outputs
 
 
 class Judge:

@@ -45,7 +45,7 @@ def is_labelled(spec: str, text_columns: tuple[str, ...], label_column: str | No
     if is_named(spec):
         return spec.lower().replace("-", "") not in UNLABELLED
     rows = load_dataset(spec, "evaluation", text_columns=text_columns or None, label_column=label_column)
-    return rows.labels is not None
+    return rows.is_labelled
 
 
 def check_tokenizer(place: Path) -> None:

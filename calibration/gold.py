@@ -1,0 +1,66 @@
+"""What is right where it is more than one number a row: tags of words, answers in a passage, sets of labels."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from onnxslim_bert.calibration.columns import LABEL_COLUMNS
+from onnxslim_bert.calibration.files import Columns
+from onnxslim_bert.errors import DataError
+
+WORDS = ("tokens", "words")
+TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
+ANSWERS = ("answers", "answer")
+
+
+class Structured(NamedTuple):
+    """Rows of one form. texts: words, or a question and its passage, or one or two texts; gold: None without labels."""
+
+    form: str
+    texts: tuple[tuple[str, ...], ...]
+    gold: tuple[tuple[str, ...], ...] | None
+
+
+def find_structured(columns: Columns, labelled: str | None, source: str) -> Structured | None:
+    """The rows of `columns` that are words with tags, or questions on passages; None for plain texts."""
+    by_case = {column.lower(): column for column in columns}
+    words = next((by_case[name] for name in WORDS if name in by_case and _are_lists(columns[by_case[name]])), None)
+    if words is not None:
+        tags = labelled or next((by_case[name] for name in TAGS if name in by_case), None)
+        texts = tuple(tuple(map(str, row)) for row in columns[words])
+        gold = None if tags is None else tuple(_strings(row, tags, source, n) for n, row in enumerate(columns[tags], 1))
+        for number, (row, right) in enumerate(zip(texts, gold or texts, strict=True), 1):
+            if len(row) != len(right) or not row:
+                raise DataError(f"{source}, row {number}: {len(row)} words and {len(right)} tags: needed a tag a word")
+            if any(not word or len(word.split()) != 1 for word in row):
+                raise DataError(f"{source}, row {number}: a word is empty or holds a space: needed one word each")
+        return Structured("words", texts, gold)
+    answers = labelled or next((by_case[name] for name in ANSWERS if name in by_case), None)
+    if answers is not None and answers in columns and {"question", "context"} <= by_case.keys():
+        pairs = zip(columns[by_case["question"]], columns[by_case["context"]], strict=True)
+        gold = tuple(_strings(_texts(row), answers, source, n) for n, row in enumerate(columns[answers], 1))
+        return Structured("passages", tuple((str(question), str(context)) for question, context in pairs), gold)
+    return None
+
+
+def find_sets(columns: Columns, column: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
+    """Labels of which several may hold in a row, from lists; None where a row has one label, or none is known."""
+    if column is None or not _are_lists(columns[column]):
+        return None
+    return tuple(_strings(row, column, source, number) for number, row in enumerate(columns[column], 1))
+
+
+def _are_lists(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, list) for value in values)
+
+
+def _texts(value: Any) -> Any:
+    """The texts of answers: of SQuAD's form on the hub, of a list, or of one alone."""
+    if isinstance(value, dict):
+        return value.get("text")
+    return [value] if isinstance(value, str) else value
+
+
+def _strings(value: Any, column: str, source: str, row: int) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str | int) for each in value):
+        raise DataError(f"{source}, row {row}: '{column}' is {value!r:.60}: needed a list of words or numbers")
+    return tuple(map(str, value))

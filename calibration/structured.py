@@ -1,0 +1,49 @@
+"""Data files with more than columns of text: sentences of tagged words, and questions on passages."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxslim_bert.errors import DataError
+
+
+def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
+    """Sentences of a CoNLL file, apart by blank lines: one word a line, its tag in the last column.
+
+    Columns `words` and `tags`, a list a sentence. Raises DataError for a line without a tag.
+    """
+    words: list[list[str]] = [[]]
+    tags: list[list[str]] = [[]]
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            cells = line.split()
+            if not cells or cells[0] == "-DOCSTART-":
+                if words[-1]:
+                    words.append([])
+                    tags.append([])
+            elif len(cells) < 2:
+                raise DataError(f"{path}, line {number}: one column: needed a word and its tag")
+            else:
+                words[-1].append(cells[0])
+                tags[-1].append(cells[-1])
+    return {"words": [each for each in words if each], "tags": [each for each in tags if each]}
+
+
+def read_squad(path: Path) -> Mapping[str, Sequence[Any]]:
+    """Questions of a SQuAD file (1.1 or 2.0, https://rajpurkar.github.io/SQuAD-explorer).
+
+    Columns `question`, `context` and `answers`, a list of texts, empty where the passage holds no answer. Raises
+    DataError for JSON of another form.
+    """
+    columns: dict[str, list[Any]] = {"question": [], "context": [], "answers": []}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        for paragraph in (each for article in document["data"] for each in article["paragraphs"]):
+            for asked in paragraph["qas"]:
+                columns["question"].append(asked["question"])
+                columns["context"].append(paragraph["context"])
+                columns["answers"].append([answer["text"] for answer in asked.get("answers", [])])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: not SQuAD ({type(error).__name__}: {error}): needed data, paragraphs, qas") from error
+    return columns

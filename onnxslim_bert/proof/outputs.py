@@ -1,0 +1,54 @@
+"""What one model answered to every row of a data set."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.proof.reading import Kind, Reading
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One model's answers, in the data set's order.
+
+    output: name of the graph output. kind: what it is taken for (`reading`). values: float32 [units, width]; a unit is
+    a row, of tokens a word, of spans a token with the logits of a start and an end, of an embedding of pairs a text,
+    all first texts before all second ones. roles: what each input was fed with. order: the data set's class for each of
+    the model's, by their names; None where the numbers are taken as they are. reading: what decided kind and output.
+    owner: the row of each unit, where there are several a row. found: the text of each answer in a passage. names: of
+    the model's classes. cut: rows that were longer than the tokens kept.
+    """
+
+    path: Path
+    output: str
+    kind: Kind
+    values: Array
+    roles: Roles = field(default_factory=dict)
+    order: tuple[int, ...] | None = None
+    reading: Reading | None = None
+    owner: Array | None = None
+    found: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    cut: int = 0
+
+    @property
+    def finite(self) -> Array:
+        """Units without NaN or infinity, bool [units]."""
+        rows: Array = np.logical_and.reduce(np.isfinite(self.values), axis=1)
+        return rows
+
+    @property
+    def broken(self) -> int:
+        """Rows with NaN or infinity."""
+        units = ~self.finite
+        return int(np.sum(units)) if self.owner is None else len(np.unique(self.owner[units]))
+
+    def predictions(self) -> Array:
+        """What the metric takes [units]: the data set's class, -1 where not finite; or the score, then 0."""
+        if self.kind in ("classes", "tokens"):
+            classes = self.values.argmax(axis=1)
+            return np.where(self.finite, classes if self.order is None else np.array(self.order)[classes], -1)
+        return np.where(self.finite, self.values[:, 0], 0.0)

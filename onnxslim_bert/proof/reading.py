@@ -1,0 +1,207 @@
+"""What a model's outputs are: decided by what the graph and the configuration beside it say, not by their names.
+
+One output, or the pair of a reader of passages, is taken for one of six kinds:
+
+classes    [rows, classes], logits of one class a row; or the numbers of the classes themselves, [rows]
+labels     [rows, labels], logits of labels that hold or not, each by itself
+score      [rows] or [rows, 1], one number a row
+embedding  [rows, width], or [rows, tokens, width] to be pooled
+tokens     [rows, tokens, classes], logits of one class a token
+spans      two of [rows, tokens], logits of where an answer begins and ends
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.model.model_config import ModelConfig
+
+Kind = Literal["classes", "labels", "score", "embedding", "tokens", "spans"]
+Axis = int | Literal["rows", "tokens"]
+
+# What `--task` may name, and what is then needed of the outputs.
+TASKS: Mapping[str, Kind] = {
+    "classification": "classes",
+    "multi-label": "labels",
+    "regression": "score",
+    "embedding": "embedding",
+    "tags": "tokens",
+    "answers": "spans",
+}
+# How an architecture's name ends -> what it answers.
+ARCHITECTURES: Mapping[str, Kind] = {
+    "ForSequenceClassification": "classes",
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "spans",
+    "Model": "embedding",
+}
+NEEDED: Mapping[Kind, str] = {
+    "classes": "logits [rows, classes]",
+    "labels": "logits [rows, labels]",
+    "score": "one number a row",
+    "embedding": "vectors [rows, width] or [rows, tokens, width]",
+    "tokens": "logits [rows, tokens, classes]",
+    "spans": "two outputs [rows, tokens]",
+}
+# Words in names, which count only where nothing else decides.
+EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")
+FEWEST_OF_HIDDEN = 4  # constants of one width from which it is taken for the encoder's
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model. dtype: numpy's letter of its kind; axes: each of the rows, the tokens, or a width."""
+
+    dtype: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """outputs: the one that counts, or two for spans. kind: what it is taken for, by what. pooling: of token states."""
+
+    outputs: tuple[str, ...]
+    kind: Kind
+    by: str
+    pooling: str = "mean"
+
+    @property
+    def output(self) -> str:
+        """The names of the outputs, as they are printed."""
+        return " and ".join(self.outputs)
+
+
+def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: ModelConfig, task: str = "") -> Reading:
+    """What the outputs of the model at `path` are, which answers `answers` to a batch with the mask [batch, seq].
+
+    task: a name in TASKS, or nothing. Raises DataError for a task that the outputs do not serve, ModelError for outputs
+    that serve none.
+    """
+    graph = read_skeleton(path)[0].graph if path.is_file() else onnx.GraphProto()
+    declared = {value.name: _sizes(value) for value in graph.output}
+    is_fixed = any(len(_sizes(value)) == 2 and _sizes(value)[1] for value in graph.input)
+    length = mask.shape[1]
+    seen = {
+        name: Output(values.dtype.kind, _axes(values.shape, declared.get(name, ()), length, is_fixed))
+        for name, values in answers.items()
+    }
+    pairs = [name for name, output in seen.items() if output.dtype == "f" and output.axes[1:] == (length,)]
+    if is_fixed and len(pairs) > 1:  # two classifiers of as many classes as there are tokens are rarer than one reader
+        seen |= dict.fromkeys(pairs, Output("f", ("rows", "tokens")))
+    try:
+        return read_outputs(seen, config, config.hidden or hidden_width(graph), task)
+    except ModelError as error:
+        found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
+        raise ModelError(f"{path} answers {found}: {error}") from error
+
+
+def read_outputs(outputs: Mapping[str, Output], config: ModelConfig, hidden: int, task: str = "") -> Reading:
+    """The outputs that count. hidden: width of the encoder, 0 where it is not known."""
+    if task:
+        named = _fitting(outputs, TASKS[task], config, hidden)
+        if not named:
+            found = ", ".join(f"{name} {list(output.axes)}" for name, output in outputs.items())
+            raise DataError(f"task {task!r} needs {NEEDED[TASKS[task]]}: the model answers {found}")
+        return Reading(named, TASKS[task], "--task", config.pooling or "mean")
+    said = "embedding" if config.pooling else _said(config)
+    if said and (named := _fitting(outputs, said, config, hidden)):
+        return Reading(named, said, "config.json", config.pooling or "mean")
+    return _by_graph(outputs, config, hidden)
+
+
+def hidden_width(graph: onnx.GraphProto) -> int:
+    """The width of the encoder in `graph`: of most vectors of weights (norms and biases); 0 without them."""
+    widths = [tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1]
+    most = max(set(widths) - {1}, key=widths.count, default=0)
+    return int(most) if widths.count(most) >= FEWEST_OF_HIDDEN else 0
+
+
+def _said(config: ModelConfig) -> Kind | None:
+    kind = next((kind for end, kind in ARCHITECTURES.items() if config.architecture.endswith(end)), None)
+    if kind == "classes" and config.problem_type == "multi_label_classification":
+        return "labels"
+    return "score" if kind == "classes" and (config.classes == 1 or config.problem_type == "regression") else kind
+
+
+def _fitting(outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hidden: int) -> tuple[str, ...]:
+    """The outputs that can be of this kind: one, two for spans; none when there are no such."""
+    floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
+    flat = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] != "tokens"]
+    states = [name for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"]
+    if kind in ("classes", "labels"):
+        fitting = [name for name in flat if floats[name][1] in (config.classes or floats[name][1],)]
+        preferred = [name for name in fitting if floats[name][1] != hidden] or fitting
+        numbers = [name for name, output in outputs.items() if output.dtype in "iu" and output.axes in _ONE]
+        return tuple((preferred or (numbers if kind == "classes" else []))[:1])
+    if kind == "score":
+        return tuple([name for name, axes in floats.items() if axes in _ONE][:1])
+    if kind == "tokens":
+        classes = [name for name in states if floats[name][2] == config.classes]
+        return tuple((classes or [name for name in states if floats[name][2] != hidden] or states)[:1])
+    if kind == "spans":
+        spans = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] == "tokens"]
+        return _start_first(spans)
+    pooled = [name for name in flat if any(word in name.lower() for word in ("sentence", "embed"))]
+    return tuple((pooled or states or flat)[:1])
+
+
+def _start_first(names: list[str]) -> tuple[str, ...]:
+    """The outputs of starts and of ends: as they are called, else in the graph's order; none without two."""
+    return tuple(sorted(names[:2], key=lambda name: "end" in name.lower())) if len(names) >= 2 else ()
+
+
+_ONE: tuple[tuple[Axis, ...], ...] = (("rows",), ("rows", 1))
+
+
+def _by_graph(outputs: Mapping[str, Output], config: ModelConfig, hidden: int) -> Reading:
+    floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
+    states = {name: axes[2] for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"}
+    flat = {name: axes[1] for name, axes in floats.items() if len(axes) == 2 and axes[1] not in ("tokens", 1)}
+    spans = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] == "tokens"]
+    logits = [name for name in flat if not _is_embedding(name, flat[name], hidden, set(states.values()))]
+    called = [name for name in logits if "logits" in name.lower()]
+    if logits:
+        return Reading(tuple((called or logits)[:1]), "classes", "its width")
+    scores = [name for name, axes in floats.items() if axes in _ONE]
+    if scores:
+        return Reading(tuple(scores[:1]), "score", "its width")
+    if len(spans) >= 2:
+        return Reading(_start_first(spans), "spans", "their axes")
+    tagging = [name for name, width in states.items() if hidden and width != hidden]
+    if tagging and not flat and len(states) == len(tagging):
+        return Reading(tuple(tagging[:1]), "tokens", "its width")
+    vectors = [name for name in floats if name in states or name in flat]
+    if vectors:
+        return Reading(tuple(vectors[:1]), "embedding", "its width" if hidden else "its name", config.pooling or "mean")
+    numbers = [name for name, output in outputs.items() if output.dtype in "iu" and output.axes in _ONE]
+    if numbers:
+        return Reading(tuple(numbers[:1]), "classes", "its type")
+    raise ModelError("needed logits [rows, classes], one score a row, or states [rows, tokens, width]")
+
+
+def _is_embedding(name: str, width: Axis, hidden: int, states: set[Axis]) -> bool:
+    """Whether [rows, width] is a vector of a text: as wide as the encoder; by its name where that is not known."""
+    if width in states or (hidden and width == hidden):
+        return True
+    return not hidden and any(word in name.lower() for word in EMBEDDING_WORDS) and "logits" not in name.lower()
+
+
+def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The sizes that the graph declares; 0 where an axis is open."""
+    return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+
+
+def _axes(shape: tuple[int, ...], declared: tuple[int, ...], length: int, is_fixed: bool) -> tuple[Axis, ...]:
+    """What each axis of an output is. An axis as long as the text is one of tokens, unless the graph fixes it."""
+    said = declared if len(declared) == len(shape) else (0,) * len(shape)
+    axes: list[Axis] = ["rows"] if shape else []
+    for place, size in enumerate(shape[1:], start=1):
+        is_tokens = size == length and (not said[place] or (is_fixed and len(shape) > 2 and place == 1))
+        axes.append("tokens" if is_tokens else size)
+    return tuple(axes)
