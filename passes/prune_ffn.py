@@ -22,8 +22,8 @@ class PruneFfn(Pass):
     keep: share of the neurons kept over the whole encoder, in (0, 1].
     even: the same share in every layer.
     refit: False only cuts the rows.
-    rounds: steps in which they go, at most; what each layer can lose is measured anew before every one. Of 20 that all
-    layers share, so that an encoder of more than ten takes one.
+    rounds: steps in which they go, at most. Before each step every layer is measured anew; all layers together have 20
+    such measurements, so with more than ten layers there is one step. Example: 6 layers and rounds=3 take 18.
 
     Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
     """

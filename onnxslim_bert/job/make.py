@@ -15,7 +15,7 @@ from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.job.lengths import write_buckets
 from onnxslim_bert.job.load import Loaded
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER, rewrite_tokenizer
-from onnxslim_bert.job.rows import fixed_shape, make_trials, make_watch
+from onnxslim_bert.job.rows import fixed_shape, make_step_damage, make_trials
 from onnxslim_bert.job.saturating import Saturating, saturation_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
@@ -88,16 +88,18 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     """The model after every pass of `recipe`, and what they did; its files have no names yet."""
     job, data, canonical = loaded.job, loaded.data, loaded.canonical
     model, shape = loaded.model.clone(), recipe.shape
-    trials, watch, saturating = None, None, None
+    trials, step_damage, saturating = None, None, None
     if canonical is not None and data.calibration is not None:
         trials = make_trials(canonical, data, loaded.working, split=recipe.measures, shape=shape)
     if canonical is not None and job.damages:
-        watch = make_watch(loaded.model, canonical, data, loaded.working, shape)
+        step_damage = make_step_damage(loaded.model, canonical, data, loaded.working, shape)
     known: dict[Want, Any] = {}
     promises = Promises(threads=loaded.working.threads)
     steps: list[Done] = []
     for step in recipe.steps:
-        steps.append(run_step(model, step, trials, known, allow_noop=job.allow_noop, watch=watch, promises=promises))
+        steps.append(
+            run_step(model, step, trials, known, allow_noop=job.allow_noop, step_damage=step_damage, promises=promises)
+        )
         if saturating is None and trials is not None and job.deployment.target == "cpu":
             saturating = saturation_of(model, trials)
     promises.settle()

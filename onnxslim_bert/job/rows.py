@@ -1,4 +1,4 @@
-"""Rows as a model takes them: batches to calibrate on, trials for passes, a watch over their damage."""
+"""Rows as a model takes them: batches to calibrate on, trials for passes, the damage of each step."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from onnxslim_bert.recipes.int8 import CANONICAL
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
-from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.recipes.step_damage import StepDamage
 from onnxslim_bert.rewriting.trials import Sampled, Trials
 
 CALIBRATION_BATCH = 16
@@ -98,8 +98,10 @@ def drawn(model: Model, corpus: Dataset, working: Working, shape: Shape, most: i
     return Sampled(calibration_batches(model, texts, working, shape), texts.labels)
 
 
-def make_watch(source: Model, canonical: Model, data: Data, working: Working, shape: Shape = ANY_SHAPE) -> Watch | None:
-    """A watch over what is made of `source`, on a few of the rows that trials hold back of calibration.
+def make_step_damage(
+    source: Model, canonical: Model, data: Data, working: Working, shape: Shape = ANY_SHAPE
+) -> StepDamage | None:
+    """The damage of what is made of `source`, on a few of the rows that trials hold back of calibration.
 
     Without calibration, on evaluation rows. None without rows, or with fewer than the batch that the graph fixes.
     shape: as for trials.
@@ -113,7 +115,7 @@ def make_watch(source: Model, canonical: Model, data: Data, working: Working, sh
     if len(dataset) < least:
         return None
     few = dataset.take(range(min(len(dataset), max(WATCHED, least))))
-    return Watch(source, calibration_batches(canonical, few, working, shape), threads=working.threads)
+    return StepDamage(source, calibration_batches(canonical, few, working, shape), threads=working.threads)
 
 
 def calibration_batches(model: Model, dataset: Dataset, working: Working, shape: Shape = ANY_SHAPE) -> Batches:

@@ -1,4 +1,4 @@
-"""A model in two parts: what some constants do not reach, and what they do."""
+"""Cut a model in two: the nodes above some constants, which do not depend on them, and the rest."""
 
 from collections.abc import Collection, Mapping
 
@@ -10,7 +10,10 @@ from onnxslim_bert.model.onnx_model import Model
 
 
 def boundary(model: Model, names: Collection[str]) -> list[str]:
-    """The tensors, graph inputs aside, that no constant of `names` reaches and that the rest of the model reads."""
+    """The tensors at which a model can be cut above the constants `names`: they do not depend on them, nodes behind do.
+
+    Graph inputs are left out. Example: for the weights of layer 3 it is the state that layer 3 reads, and the mask.
+    """
     reached, needed = set[int](), dict[str, gs.Tensor]()
     for node in model.graph.nodes:  # in execution order
         read = [tensor for tensor in read_by(node) if not tensor.is_empty()]
@@ -22,7 +25,10 @@ def boundary(model: Model, names: Collection[str]) -> list[str]:
 
 
 def beyond(model: Model, given: Mapping[str, np.dtype]) -> Model:
-    """The part of `model` that takes those of the tensors `given` that it has, and the inputs that it still needs."""
+    """Cut `model` at the tensors `given`, name -> type: the returned model has them as inputs, the same outputs.
+
+    It keeps those of its own inputs that it still reads; names that it does not have are passed over.
+    """
     part = model.clone()
     tensors = part.graph.tensors()
     inputs = {tensor.name for tensor in part.graph.inputs}

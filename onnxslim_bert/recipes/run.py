@@ -10,7 +10,7 @@ from onnxslim_bert.errors import DataError, NoEncoderError, PassError, SlimError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe, Step
-from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.recipes.step_damage import StepDamage
 from onnxslim_bert.rewriting.contract import Change, Context
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -20,7 +20,7 @@ class Done:
     """What one pass did.
 
     seconds: of CPU, calibration included. nodes, nbytes: of the model after it, its constants counted once each.
-    damage: of the model after it, as `Watch` has it; None where it was not measured.
+    damage: of the model after it, as `StepDamage` has it; None where it was not measured.
     """
 
     step: str
@@ -39,20 +39,21 @@ def run_recipe(
     trials: Trials | None = None,
     *,
     allow_noop: bool = False,
-    watch: Watch | None = None,
+    step_damage: StepDamage | None = None,
     promises: Promises | None = None,
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; a record of each.
 
-    watch: measures the damage after each step, which costs time and changes nothing. promises: an object that serves
-    steps before and after these too; whoever made it calls its `settle`. Raises PassError when a step that is not
+    step_damage: measures the damage after each step, which costs time and changes nothing.
+    promises: an object that serves steps before and after these too; whoever made it calls its `settle`. Raises PassError when a step that is not
     optional changed nothing, unless `allow_noop`, and when a pass broke a promise of its class; DataError when a pass
     wants calibration and there are no `trials`; ModelError when ONNX Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
     done = [
-        run_step(model, step, trials, known, allow_noop=allow_noop, watch=watch, promises=held) for step in recipe.steps
+        run_step(model, step, trials, known, allow_noop=allow_noop, step_damage=step_damage, promises=held)
+        for step in recipe.steps
     ]
     if promises is None:
         held.settle()
@@ -66,7 +67,7 @@ def run_step(
     known: dict[Want, Any],
     *,
     allow_noop: bool = False,
-    watch: Watch | None = None,
+    step_damage: StepDamage | None = None,
     promises: Promises | None = None,
 ) -> Done:
     """Apply one step of a recipe, and hold it to its promises.
@@ -82,7 +83,7 @@ def run_step(
     except NoEncoderError as error:
         if not step.optional:
             raise
-        return record(str(step), Change(0, str(error)), started, model, watch)
+        return record(str(step), Change(0, str(error)), started, model, step_damage)
     missing = [want for want in wants if want not in known]
     if trials is None and (missing or step.action.measures):
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
@@ -103,12 +104,12 @@ def run_step(
     held.check(step.action, before, model)
     if promises is None:
         held.settle()
-    return record(change.ran or str(step), change, started, model, watch)
+    return record(change.ran or str(step), change, started, model, step_damage)
 
 
-def record(step: str, change: Change, started: float, model: Model, watch: Watch | None = None) -> Done:
+def record(step: str, change: Change, started: float, model: Model, step_damage: StepDamage | None = None) -> Done:
     """What `step` did to `model`, now that it is done. started: the process's CPU seconds before it."""
     seconds = time.process_time() - started
     nbytes = sum(constant.values.nbytes for constant in model.constants().values())
-    damage = watch.damage(model) if watch is not None else None
+    damage = step_damage.of(model) if step_damage is not None else None
     return Done(step, change.count, change.note, seconds, change.details, len(model.graph.nodes), nbytes, damage)

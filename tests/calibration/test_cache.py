@@ -301,7 +301,9 @@ def test_recipes_with_one_beginning_share_what_it_took(source, monkeypatch):
     sources, kept = Sources(str(source.parent / "calib.tsv")), Kept()
     prune = "canonicalize?,fuse,prune-ffn{keep=0.5}"
     run(Job(source, source.with_name("a.onnx"), Recipe.parse(prune), sources, working=Working(cache=kept)))
-    monkeypatch.setattr("onnxslim_bert.rewriting.pruning.sensitivity.Ahead", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "onnxslim_bert.rewriting.pruning.sensitivity.ResumedRows", lambda *_: pytest.fail("measured again")
+    )
     longer = Recipe.parse(f"{prune},quantize-dynamic")
     run(Job(source, source.with_name("b.onnx"), longer, sources, working=Working(cache=kept)))
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Narrow the sites of an encoder to given widths, layer by layer, each refitted before the next is looked at."""
+"""Remove heads and neurons that were chosen, from the first layer to the last, and refit what reads the others."""
 
 from collections.abc import Sequence
 
@@ -7,35 +7,39 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.ahead import Ahead
 from onnxslim_bert.rewriting.pruning.least_squares import channels, moments, refit, squared_error, with_ridge
 from onnxslim_bert.rewriting.pruning.sensitivity import gram_wants
 from onnxslim_bert.rewriting.pruning.sites import Site, constants, downwards
 from onnxslim_bert.rewriting.pruning.surgery import keep_units, matrix, set_reader
+from onnxslim_bert.rewriting.resumed_rows import ResumedRows
 from onnxslim_bert.rewriting.trials import Trials
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def prune(model: Model, sites: Sequence[Site], kept: Sequence[Array], trials: Trials | None) -> list[float]:
-    """Keep the units `kept` of each site; the error of what reads each of them, relative to what it gave.
+    """Cut each site (the heads or the neurons of one layer) down to its units `kept`; return the refit's errors.
 
-    With `trials`, the matrix that reads a site is refitted on the inputs that the model gives it by then, layers above
-    pruned, so that it gives what it gave from all of them (ridge least squares; Kwon et al. 2022,
-    https://arxiv.org/abs/2204.09656). The ridge is the one with the least error on held-back rows; leaving the matrix
-    alone competes. Without `trials` the rows are only cut; errors are then empty.
+    kept: for each of `sites`, the numbers of the units that stay, ascending. Example: [0, 2] keeps two heads of three.
+
+    With `trials`, sites are taken from the first layer to the last. The matrix that reads a site (`output` or `down`)
+    is fitted again by ridge least squares: on what it reads now, behind layers that are pruned already, it is to give
+    what the whole site made it give (Kwon et al. 2022, https://arxiv.org/abs/2204.09656). Of four ridges, and of not
+    fitting at all, the one with the least error on held-back rows is taken. The errors are one for each site cut, in
+    that order: |new - old| / |old| of what the matrix gives there. Without `trials` rows are cut and nothing is
+    fitted; there are no errors then.
     """
     errors: list[float] = []
     order = downwards(sites)
-    ahead = Ahead(model, trials) if trials else None
+    resumed = ResumedRows(model, trials) if trials else None
     for done, i in enumerate(order, start=1):
         site, units = sites[i], kept[i]
         if len(units) == site.units:
             continue
-        if ahead is None:
+        if resumed is None:
             keep_units(model, site, units)
             continue
-        part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
+        part, here = resumed.part(constants(model, [sites[j] for j in order[done - 1 :]]))
         wants = gram_wants(model, site)
         seen, unseen = (
             here.collect(part, wants, "collecting second moments", held_back=other) for other in (False, True)

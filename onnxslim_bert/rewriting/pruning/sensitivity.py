@@ -8,10 +8,10 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram, Want
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.ahead import Ahead
 from onnxslim_bert.rewriting.pruning.least_squares import channels, eliminate, moments, with_ridge
 from onnxslim_bert.rewriting.pruning.sites import Site, constants, downwards
 from onnxslim_bert.rewriting.pruning.surgery import matrix
+from onnxslim_bert.rewriting.resumed_rows import ResumedRows
 from onnxslim_bert.rewriting.trials import Trials
 
 RIDGE = 1e-3  # with which units are chosen; what reads them is fitted with a ridge of its own later
@@ -54,10 +54,10 @@ def _measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]
     """The order of units of every site, and its damage at each of its `counts`, by its place."""
     has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
     whole = trials.damage(model) if has_whole else 0.0
-    ahead, found = Ahead(model, trials), dict[str, Array]()
+    resumed, found = ResumedRows(model, trials), dict[str, Array]()
     order = downwards(sites)
     for done, i in enumerate(order, start=1):
-        part, here = ahead.part(constants(model, [sites[j] for j in order[done - 1 :]]))
+        part, here = resumed.part(constants(model, [sites[j] for j in order[done - 1 :]]))
         wants = gram_wants(model, sites[i])
         stats = here.collect(part, wants, "collecting second moments")
         found[f"{i}.order"], variants = _variants(model, sites[i], counts[i], [stats[want] for want in wants])

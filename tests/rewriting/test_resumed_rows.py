@@ -8,8 +8,8 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.model.parts import boundary
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.rewriting import ahead as module
-from onnxslim_bert.rewriting.ahead import Ahead
+from onnxslim_bert.rewriting import resumed_rows as module
+from onnxslim_bert.rewriting.resumed_rows import ResumedRows
 
 NAMES = (*SOME, "bert-features", "bert-features-pooled", "bert-mlm-tied")
 
@@ -25,9 +25,9 @@ def test_the_rest_of_a_model_gives_what_all_of_it_gives(name, steps):
     """Statistics and damages, while matrices change from the top downwards."""
     model = prepared(name, *steps)
     on_rows = trials(model)
-    ahead, left = Ahead(model, on_rows), downs(model)
+    resumed, left = ResumedRows(model, on_rows), downs(model)
     while left:
-        part, here = ahead.part(left)
+        part, here = resumed.part(left)
         want = Want(next(layer.down.source for layer in model.encoder.layers if layer.down.weight == left[0]), "square")
         expected = on_rows.collect(model, [want])[want]
         np.testing.assert_allclose(here.collect(part, [want])[want], expected, rtol=1e-3, atol=1e-6)
@@ -39,9 +39,9 @@ def test_the_rest_of_a_model_gives_what_all_of_it_gives(name, steps):
 
 def test_what_is_done_does_not_run_again():
     model = prepared("bert-ts17-eager", Canonicalize(), Fuse())
-    ahead, (first, *others) = Ahead(model, trials(model)), downs(model)
-    whole, _ = ahead.part([first, *others])
-    part, here = ahead.part(others)
+    resumed, (first, *others) = ResumedRows(model, trials(model)), downs(model)
+    whole, _ = resumed.part([first, *others])
+    part, here = resumed.part(others)
     assert len(part.graph.nodes) < len(whole.graph.nodes) < len(model.graph.nodes)
     assert not set(here.held_back[0].feeds) & {
         tensor.name for tensor in model.graph.inputs if "mask" not in tensor.name
@@ -53,7 +53,7 @@ def test_many_rows_start_at_the_top(monkeypatch):
     monkeypatch.setattr(module, "STATES_BYTES", 10.0)
     model = prepared("bert-ts17-eager", Canonicalize(), Fuse())
     on_rows = trials(model)
-    part, here = Ahead(model, on_rows).part(downs(model)[1:])
+    part, here = ResumedRows(model, on_rows).part(downs(model)[1:])
     assert here is on_rows
     assert part is model
 

@@ -1,4 +1,4 @@
-"""Calibration rows that pass through a model once, while it changes from the top downwards."""
+"""Calibration rows that resume where they stopped, for a model that is rewritten from its first layer to its last."""
 
 from collections.abc import Collection, Sequence
 
@@ -15,11 +15,12 @@ from onnxslim_bert.rewriting.trials import Trials
 STATES_BYTES = 256e6  # of hidden states, held at once
 
 
-class Ahead:
-    """Trials of what is still to change in a model.
+class ResumedRows:
+    """Trials of the part of a model that is still to change.
 
-    Rows that ran through what lies above, which is done, go on from there: their hidden states are held. If those took
-    more than STATES_BYTES, rows start at the top each time.
+    Layers that are done do not change any more, so their results for every row are held, and the next measurement
+    starts from them instead of from the token ids. Example: with 12 layers, measuring each once runs 12 layers in all,
+    not 1 + 2 + ... + 12. Where the results would take more than STATES_BYTES, rows start at the ids each time.
     """
 
     def __init__(self, model: Model, trials: Trials) -> None:
@@ -31,9 +32,9 @@ class Ahead:
         self._stay = _states_bytes(model, trials) > STATES_BYTES
 
     def part(self, names: Collection[str]) -> tuple[Model, Trials]:
-        """What the constants `names` reach of the model as it is now, and trials of that part.
+        """The part of the model, as it is now, that depends on the constants `names`, and trials of that part.
 
-        Later calls name nothing that lies above.
+        The rows run up to there and stay there: later calls may not name constants above.
         """
         if self._stay:
             return self._model, self._trials

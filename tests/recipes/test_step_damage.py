@@ -12,7 +12,7 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.int32_inputs import Int32Inputs
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
-from onnxslim_bert.recipes.watch import Watch
+from onnxslim_bert.recipes.step_damage import StepDamage
 from onnxslim_bert.rewriting.trials import Trials
 
 HELD_BACK = ((4, 7), (3, 11))
@@ -32,7 +32,7 @@ def damaged(model: Model) -> Model:
 
 def test_it_is_the_damage_that_trials_measure(model):
     given, changed = batches(model, HELD_BACK), damaged(model)
-    found = Watch(model, given).damage(changed)
+    found = StepDamage(model, given).of(changed)
     assert found == pytest.approx(Trials(model, given, given).damage(changed), rel=1e-6)
     assert found is not None
     assert found > 1e-4
@@ -43,8 +43,8 @@ def test_each_step_is_compared_with_the_source():
     source = prepared("bert-ts17-sdpa")
     on_rows = trials(prepared("bert-ts17-sdpa", Canonicalize()))
     recipe = Recipe.parse("canonicalize,fuse,quantize-static,skip-mask")
-    watch = Watch(source, on_rows.held_back)
-    steps = run_recipe(source, recipe, on_rows, watch=watch)
+    step_damage = StepDamage(source, on_rows.held_back)
+    steps = run_recipe(source, recipe, on_rows, step_damage=step_damage)
     exact, (int8, last) = steps[:2], steps[2:]
     assert all(step.damage is not None and step.damage < 1e-5 for step in exact)
     assert int8.damage is not None
@@ -68,28 +68,28 @@ def test_each_step_says_how_large_the_model_is_then():
 
 def test_looking_changes_nothing(model):
     before = model.fingerprint()
-    watch = Watch(model, batches(model, HELD_BACK))
-    assert watch.damage(model) == 0
+    step_damage = StepDamage(model, batches(model, HELD_BACK))
+    assert step_damage.of(model) == 0
     assert model.fingerprint() == before
 
 
 def test_ids_are_given_as_the_model_takes_them_now(model):
-    watch = Watch(model, batches(model, HELD_BACK))
+    step_damage = StepDamage(model, batches(model, HELD_BACK))
     narrow = model.clone()
     run_recipe(narrow, Recipe.parse(Int32Inputs.name))
     assert {tensor.dtype for tensor in narrow.graph.inputs} == {np.dtype(np.int32)}
-    assert watch.damage(narrow) == pytest.approx(0, abs=1e-6)
+    assert step_damage.of(narrow) == pytest.approx(0, abs=1e-6)
 
 
 def test_outputs_of_another_form_are_not_compared(model):
-    watch = Watch(model, batches(model, HELD_BACK))
+    step_damage = StepDamage(model, batches(model, HELD_BACK))
     other = prepared("bert-features-pooled", Canonicalize(), Fuse())
-    assert watch.damage(other) is None
+    assert step_damage.of(other) is None
 
 
 def test_a_model_that_cannot_run_is_not_compared(model):
     given = batches(model, HELD_BACK)
-    watch = Watch(model, given)
+    step_damage = StepDamage(model, given)
     ids = model.graph.inputs[0].name
-    watch._rows = [replace(batch, feeds={ids: batch.feeds[ids]}) for batch in given]
-    assert watch.damage(model) is None
+    step_damage._rows = [replace(batch, feeds={ids: batch.feeds[ids]}) for batch in given]
+    assert step_damage.of(model) is None

@@ -14,7 +14,7 @@ from onnxslim_bert.model.session import model_session
 from onnxslim_bert.rewriting.trials import float_outputs
 
 
-class Watch:
+class StepDamage:
     """Compares models with `source` on a few rows, which nothing is chosen by; it leaves them as they are."""
 
     def __init__(self, source: Model, rows: Rows, *, threads: int = 1) -> None:
@@ -22,7 +22,7 @@ class Watch:
         self._threads = threads
         self._exact = self._answers(source)
 
-    def damage(self, model: Model) -> float | None:
+    def of(self, model: Model) -> float | None:
         """|difference| / |original| of the outputs; None where they have another form or the CPU cannot run `model`."""
         try:
             answers = self._answers(model)
