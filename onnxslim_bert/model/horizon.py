@@ -66,6 +66,7 @@ def horizon(nodes: Sequence[gs.Node], target: gs.Tensor, varies: Callable[[gs.Te
         if not reached or not any(varies(tensor) for tensor in node.outputs):
             continue
         if node.op in SCALES:
+            number = max(number, 1.0)
             scale *= max([1.0, *numbers, *(1 / size for size in numbers if size)])
         elif node.op not in COUNTS | SHIFTS | COMPARES | LOOKUPS | MOVES:
             return f"positions reach it through {node.op} at node {node.name!r}"

@@ -1,0 +1,253 @@
+"""Make tiny encoders of many families for tools/family_trial.py: FOLDER/{family}-{export}/model.onnx, tokenizer.json.
+
+    python tools/make_families.py FOLDER [--only REGEX] [--export NAME]...
+
+Needs the [export] extra. Random weights by transformers' own code, by every exporter that writes the family; what
+PyTorch cannot export is said and left out.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from onnxslim_bert.errors import one_line
+from onnxslim_bert.export.torch_export import Exporter, export_module, quiet
+
+EXPORTS: dict[str, tuple[Exporter, int, str]] = {
+    "ts17-eager": ("torchscript", 17, "eager"),
+    "ts17-sdpa": ("torchscript", 17, "sdpa"),
+    "dyn18-eager": ("dynamo", 18, "eager"),
+    "dyn20-sdpa": ("dynamo", 20, "sdpa"),
+}
+VOCABULARY, HIDDEN, HEADS, NEURONS, LAYERS, POSITIONS = 300, 72, 6, 160, 2, 140
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": NEURONS,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+}
+T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": HIDDEN,
+    "d_kv": 12,
+    "d_ff": NEURONS,
+    "num_layers": LAYERS,
+    "num_heads": HEADS,
+}
+BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": HIDDEN,
+    "encoder_layers": LAYERS,
+    "encoder_attention_heads": HEADS,
+    "encoder_ffn_dim": NEURONS,
+    "decoder_layers": 1,
+    "decoder_attention_heads": HEADS,
+    "decoder_ffn_dim": NEURONS,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+}
+XLM = {"vocab_size": VOCABULARY, "n_words": VOCABULARY, "emb_dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS}
+XLM |= {"max_position_embeddings": POSITIONS, "pad_index": 0}
+ROTARY = {**SIZES, "num_key_value_heads": 2, "head_dim": 12}
+TEXT, ENCODER = "AutoModel", "encoder"
+FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its sizes, the class; or the part of a model
+    "bert": ("BertConfig", SIZES, TEXT),
+    "roberta": ("RobertaConfig", SIZES, TEXT),
+    "xlmr": ("XLMRobertaConfig", SIZES, TEXT),
+    "prenorm": ("RobertaPreLayerNormConfig", SIZES, TEXT),
+    "distilbert": (
+        "DistilBertConfig",
+        {"vocab_size": VOCABULARY, "dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": NEURONS},
+        TEXT,
+    ),
+    "albert": ("AlbertConfig", {**SIZES, "embedding_size": 24}, TEXT),
+    "electra": ("ElectraConfig", {**SIZES, "embedding_size": 24}, TEXT),
+    "mobilebert": (
+        "MobileBertConfig",
+        {**SIZES, "hidden_size": 96, "embedding_size": 48, "intra_bottleneck_size": 48},
+        TEXT,
+    ),
+    "squeezebert": (
+        "SqueezeBertConfig",
+        {**SIZES, "embedding_size": HIDDEN, "q_groups": 2, "intermediate_groups": 2},
+        TEXT,
+    ),
+    "convbert": ("ConvBertConfig", {**SIZES, "embedding_size": 24}, TEXT),
+    "mpnet": ("MPNetConfig", {**SIZES, "pad_token_id": 1}, TEXT),
+    "debertav1": (
+        "DebertaConfig",
+        {**SIZES, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+        TEXT,
+    ),
+    "debertav3": (
+        "DebertaV2Config",
+        {
+            **SIZES,
+            "relative_attention": True,
+            "position_buckets": 16,
+            "pos_att_type": ["c2p", "p2c"],
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+        },
+        TEXT,
+    ),
+    "roformer": ("RoFormerConfig", {**SIZES, "embedding_size": HIDDEN}, TEXT),
+    "esm": ("EsmConfig", {**SIZES, "position_embedding_type": "rotary", "mask_token_id": 4}, TEXT),
+    "nystromformer": ("NystromformerConfig", {**SIZES, "segment_means_seq_len": 16}, TEXT),
+    "yoso": ("YosoConfig", {**SIZES, "use_expectation": True}, TEXT),
+    "fnet": ("FNetConfig", SIZES, TEXT),
+    "ibert": ("IBertConfig", SIZES, TEXT),
+    "luke": ("LukeConfig", {**SIZES, "entity_vocab_size": 10}, TEXT),
+    "rembert": ("RemBertConfig", {**SIZES, "input_embedding_size": 24, "output_embedding_size": 24}, TEXT),
+    "megatron": ("MegatronBertConfig", SIZES, TEXT),
+    "xlm": ("XLMConfig", XLM, TEXT),
+    "flaubert": ("FlaubertConfig", XLM, TEXT),
+    "xlnet": (
+        "XLNetConfig",
+        {"vocab_size": VOCABULARY, "d_model": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "d_inner": NEURONS},
+        TEXT,
+    ),
+    "ernie": ("ErnieConfig", SIZES, TEXT),
+    "data2vec": ("Data2VecTextConfig", SIZES, TEXT),
+    "camembert": ("CamembertConfig", SIZES, TEXT),
+    "xmod": ("XmodConfig", {**SIZES, "languages": ["en"], "default_language": "en"}, TEXT),
+    "bigbird": ("BigBirdConfig", {**SIZES, "attention_type": "original_full"}, TEXT),
+    "longformer": ("LongformerConfig", {**SIZES, "attention_window": 8}, TEXT),
+    "funnel": (
+        "FunnelConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": HIDDEN,
+            "block_sizes": [1, 1],
+            "n_head": HEADS,
+            "d_head": 12,
+            "d_inner": NEURONS,
+        },
+        TEXT,
+    ),
+    "modernbert": (
+        "ModernBertConfig",
+        {**SIZES, "num_hidden_layers": 3, "local_attention": 8, "global_attn_every_n_layers": 2},
+        TEXT,
+    ),
+    "t5": ("T5Config", {**T5, "is_encoder_decoder": False}, "T5EncoderModel"),
+    "t5gated": ("T5Config", {**T5, "feed_forward_proj": "gated-gelu", "is_encoder_decoder": False}, "T5EncoderModel"),
+    "umt5": ("UMT5Config", {**T5, "is_encoder_decoder": False}, "UMT5EncoderModel"),
+    "bart": ("BartConfig", BART, ENCODER),
+    "mbart": ("MBartConfig", BART, ENCODER),
+    "m2m": ("M2M100Config", BART, ENCODER),
+    "marian": ("MarianConfig", {**BART, "decoder_start_token_id": 0}, ENCODER),
+    "pegasus": ("PegasusConfig", BART, ENCODER),
+    "cliptext": ("CLIPTextConfig", SIZES, "CLIPTextModel"),
+    "sigliptext": ("SiglipTextConfig", SIZES, "SiglipTextModel"),
+    "splinter": ("SplinterConfig", SIZES, TEXT),
+    "tapas": ("TapasConfig", SIZES, TEXT),
+    "eurobert": ("EuroBertConfig", ROTARY, TEXT),
+    "nomic": ("NomicBertConfig", SIZES, TEXT),
+    "jina": ("JinaEmbeddingsV3Config", SIZES, TEXT),
+    "qwen3": ("Qwen3Config", {**ROTARY, "use_cache": False}, TEXT),
+    "gpt2": (
+        "GPT2Config",
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": HIDDEN,
+            "n_layer": LAYERS,
+            "n_head": HEADS,
+            "n_positions": POSITIONS,
+            "use_cache": False,
+        },
+        TEXT,
+    ),
+    "neox": ("GPTNeoXConfig", {**SIZES, "use_cache": False}, TEXT),
+    "mra": ("MraConfig", {**SIZES, "block_per_row": 4}, TEXT),
+}
+
+
+class LastState(torch.nn.Module):
+    """Token ids and mask in, the last hidden state out."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        given = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        return given.last_hidden_state if hasattr(given, "last_hidden_state") else given[0]
+
+
+def tokenizer() -> Tokenizer:
+    """A tokenizer of one word an id."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(5, VOCABULARY))]
+    made = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return made
+
+
+def built(name: str, attention: str) -> torch.nn.Module:
+    """The family `name` with random weights, larger ones than training starts from: attention that looks somewhere."""
+    config_name, sizes, kind = FAMILIES[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, config_name)(**sizes)
+    config._attn_implementation = attention
+    if kind in (TEXT, ENCODER):
+        model = transformers.AutoModel.from_config(config, attn_implementation=attention)
+        model = model.encoder if kind == ENCODER else model
+    else:
+        model = getattr(transformers, kind)(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2 if parameter.ndim > 1 else 0.05)
+        if parameter.ndim == 1:
+            parameter.data += 1.0 * (parameter.shape[0] in (HIDDEN,))
+    return LastState(model).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="", help="regular expression of families' names")
+    parser.add_argument("--export", action="append", choices=EXPORTS, help="may be repeated; all by default")
+    given = parser.parse_args()
+    for name in [name for name in FAMILIES if re.search(given.only, name)]:
+        for export in given.export or EXPORTS:
+            exporter, opset, attention = EXPORTS[export]
+            folder = given.folder / f"{name}-{export}"
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                write(built(name, attention), folder / "model.onnx", exporter, opset)
+            except Exception as error:  # torch and transformers have no common base of what they raise
+                print(f"{folder.name:<28}left out: {type(error).__name__} {one_line(error)[:100]}", flush=True)
+                continue
+            tokenizer().save(str(folder / "tokenizer.json"))
+            print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def write(model: torch.nn.Module, path: Path, exporter: Exporter, opset: int) -> None:
+    """Export `model`; rows of other sizes than the traced ones are checked."""
+    rows = [
+        {
+            "input_ids": torch.randint(5, VOCABULARY, size).numpy(),
+            "attention_mask": torch.ones(size, dtype=torch.long).numpy(),
+        }
+        for size in ((2, 8), (3, 16), (1, 32))
+    ]
+    tokens = {0: "batch", 1: "sequence"}
+    axes = {"input_ids": tokens, "attention_mask": tokens, "last_hidden_state": tokens}
+    with quiet():
+        export_module(model, path, rows[0], rows[1:], axes, exporter=exporter, opset=opset)
+
+
+if __name__ == "__main__":
+    main()
