@@ -12,8 +12,10 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.structured import read_conll, read_squad
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, one_line
 
+PACKED = (zipfile.BadZipFile, zlib.error)
+MOST_UNPACKED = 1 << 28  # bytes of a packed file, whatever its size
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -26,6 +28,8 @@ def read_columns(path: Path) -> Columns:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: unknown file type '{path.suffix}': needed one of {', '.join((*READERS, '.npz'))}")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: no regular file: needed a file of rows")
     try:
         columns = reader(path)
     except OSError as error:
@@ -39,14 +43,27 @@ def read_columns(path: Path) -> Columns:
 
 def read_feeds(path: Path) -> dict[str, Array]:
     """The arrays of an npz file by name, each [rows, ...] of finite numbers. Pickled objects are refused."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: no regular file: needed an npz of plain arrays")
     try:
+        _check_archive(path)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("one array, not an archive of named arrays")
         with archive:
             feeds = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not an npz of plain arrays: {str(error).splitlines()[0]}") from error
+    # zipfile raises RuntimeError where a file is encrypted, NotImplementedError where it is packed otherwise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        MemoryError,
+        KeyError,
+    ) as error:
+        raise DataError(f"{path}: not an npz of plain arrays: {one_line(error)}") from error
     for name, values in feeds.items():
         if values.dtype.kind not in "biuf" or values.ndim == 0:
             raise DataError(f"{path}: '{name}' is {values.dtype} {list(values.shape)}: needed numbers [rows, ...]")
@@ -56,6 +73,16 @@ def read_feeds(path: Path) -> dict[str, Array]:
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise DataError(f"{path}: rows are {counts}: needed arrays with the same number of rows, at least one")
     return feeds
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError for a small archive that unpacks to gigabytes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(MOST_UNPACKED, 200 * path.stat().st_size):
+        raise ValueError(f"{unpacked / 1e6:,.0f} MB when unpacked")
 
 
 def _tsv(path: Path) -> Columns:
@@ -100,7 +127,7 @@ def _jsonl(path: Path) -> Columns:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+                raise DataError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
             rows += 1
@@ -125,8 +152,8 @@ def _parquet(path: Path) -> Columns:
     try:
         flat = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
         columns: Columns = pq.read_table(path, columns=flat).to_pydict()
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not parquet: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not parquet: {one_line(error)}") from error
     return columns
 
 

@@ -1,18 +1,21 @@
 """The model's own tokenizer: tokenizer.json alone, or what transformers can make of an older folder."""
 
+import contextlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.model.role_names import Named, parse_named
 
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
 DEFAULT_LENGTH = 512
 DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transformers knows no tokenizer's class
+MOST_ADDED = 64  # tokens, to a pair of texts
+MOST_LETTERS = 64  # that a normalizer writes for one
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
 
 
@@ -97,6 +100,8 @@ def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
         raise DataError(f"tokenizer {path} does not exist: needed a folder with tokenizer.json, or that file")
     if path.is_file() and path.suffix != ".json":
         raise DataError(f"tokenizer {path} is not a tokenizer.json: needed that file or its folder")
+    if file.exists() and not file.is_file():
+        raise DataError(f"tokenizer {file} is no regular file: needed a tokenizer.json")
     read = _from_json(file, _config(folder)) if file.exists() else _from_folder(folder)
     return replace(read, inputs=parse_named(inputs))
 
@@ -104,18 +109,19 @@ def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
 def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
     import tokenizers
 
-    try:
+    with _said(f"{file}: not a Hugging Face tokenizer.json"):
         backend = tokenizers.Tokenizer.from_file(str(file))
-    # The library raises bare Exception for every fault of the file.
-    except Exception as error:
-        raise DataError(f"{file}: not a Hugging Face tokenizer.json: {str(error).splitlines()[0]}") from error
+    if not backend.get_vocab_size():
+        raise DataError(f"{file}: has no tokens: needed the tokenizer that this model was trained with")
+    _check_bounds(file, backend)
     padding = backend.padding or {}
     backend.no_padding()
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
-        backend.enable_truncation(max_length, strategy="longest_first")
         inputs = [row[0] if len(row) == 1 else row for row in texts]
-        return [TokenRow(row.ids, row.type_ids) for row in backend.encode_batch_fast(inputs)]
+        with _said(f"{file}: cannot read these texts"):
+            backend.enable_truncation(max_length, strategy="longest_first")
+            return [TokenRow(row.ids, row.type_ids) for row in backend.encode_batch_fast(inputs)]
 
     def windows(text: str, passage: str | None, max_length: int, shared: int) -> list[PlacedRow]:
         strategy = "longest_first" if passage is None else "only_second"
@@ -138,7 +144,7 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
 
     named = config.get("pad_token")
     token = named.get("content") if isinstance(named, dict) else named
-    known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if name)
+    known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if isinstance(name, str))
     pad_id = next((number for number in known if number is not None), padding.get("pad_id", 0))
     return Tokenizer(
         backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode, file, windows=windows
@@ -155,17 +161,44 @@ def _with_starts(row: PlacedRow, words: tuple[str, ...]) -> PlacedRow:
     return row._replace(starts=starts)
 
 
+def _check_bounds(file: Path, backend: Any) -> None:
+    """Raise DataError for a tokenizer that adds many tokens to every text, or writes many letters for one."""
+    added = backend.num_special_tokens_to_add(True)
+    if added > MOST_ADDED:
+        raise DataError(f"{file}: adds {added} tokens to every pair of texts: more than {MOST_ADDED} fit no model")
+    steps = json.loads(backend.to_str()).get("normalizer") or {}
+    grown = 1
+    for step in steps.get("normalizers") or [steps]:
+        grown *= max(1, len(step.get("content") or step.get("prepend") or ""))
+    if grown > MOST_LETTERS:
+        raise DataError(f"{file}: writes up to {grown} letters for one: more than {MOST_LETTERS} are not read")
+
+
+@contextlib.contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn a fault of the library into a DataError that begins with `what`."""
+    try:
+        yield
+    # The library raises bare Exception for every fault of a file, and its own BaseException where it panics.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{what}: {one_line(error)}") from error
+
+
 def _from_folder(folder: Path) -> Tokenizer:
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     needed = f"{folder} has no tokenizer.json (found {found})"
     if not any((folder / name).exists() for name in DESCRIPTIONS):
         raise DataError(f"{needed}: give --tokenizer FOLDER")
+    if any("auto_map" in _config(folder, name) for name in DESCRIPTIONS):
+        raise DataError(f"{needed}, but code of its own, which is never run: save it with tokenizer.json")
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # Whatever the many tokenizer classes raise, the folder does not hold what one of them needs.
     except Exception as error:
         raise DataError(f"{needed}, nor what transformers can load: give --tokenizer FOLDER") from error
@@ -177,14 +210,16 @@ def _from_folder(folder: Path) -> Tokenizer:
     return Tokenizer(len(tokenizer), tokenizer.pad_token_id or 0, _length(tokenizer.model_max_length), encode)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
+def _config(folder: Path, name: str = DESCRIPTIONS[0]) -> dict[str, Any]:
+    file = folder / name
     if not file.exists():
         return {}
+    if not file.is_file():
+        raise DataError(f"{file} is no regular file: needed JSON")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {error}: needed JSON") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read: {one_line(error)}: needed JSON") from error
     if not isinstance(config, dict):
         raise DataError(f"{file}: {type(config).__name__}: needed a JSON object")
     return config

@@ -4,9 +4,13 @@ What a program uses is here, imported when it is first asked for (docs/library.m
 """
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime keeps a device id in the user's cache and sends events about models, unless told before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _WHERE = {
     "Data": "job.data",

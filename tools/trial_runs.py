@@ -100,10 +100,8 @@ def wrongs(done: Run, limits: Limits) -> list[str]:
         found.append("no word of error")
     if done.code == 2 and done.new:
         found.append(f"refused, and left {done.new[0]}")
-    if any(part.startswith(TEMPORARY) for name in done.new for part in name.split("/")) or any(
-        name.startswith("$TMPDIR") for name in done.new
-    ):
-        found.append("a temporary file stayed")
+    if any(_is_temporary(name) for name in done.new):
+        found.append(f"a temporary file stayed: {next(name for name in done.new if _is_temporary(name))}")
     if done.cpu_s > limits.cpu_s or done.wall_s > limits.wall_s:
         found.append(f"{done.cpu_s:.0f} s of CPU, {done.wall_s:.0f} s in all")
     if done.resident > limits.resident:
@@ -111,6 +109,10 @@ def wrongs(done: Run, limits: Limits) -> list[str]:
     if any(ord(letter) < 32 and letter not in "\n\t" for letter in done.out + done.err):
         found.append("control characters on the screen")
     return found
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith("$TMPDIR") or any(part.startswith(TEMPORARY) for part in name.split("/"))
 
 
 @contextlib.contextmanager

@@ -86,14 +86,16 @@ def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
         raise ModelError(f"{source}: neither a folder nor the id of a model on the hub")
     try:
         with quiet(), no_progress_bars():
-            config = transformers.AutoConfig.from_pretrained(source)
+            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
             name = (config.architectures or ["Model"])[0]
             task = next((end for end in TASKS if name.endswith(end)), None)
             if task is None:
                 raise ModelError(f"{source}: cannot export {name}, only architectures that end in {', '.join(TASKS)}")
             loader, outputs = TASKS[task]
             auto = getattr(transformers, loader)
-            model = auto.from_pretrained(source, attn_implementation=attention, dtype=torch.float32)
+            model = auto.from_pretrained(
+                source, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if attention == "sdpa" and "attn_implementation" in str(error):
             raise ModelError(f"{source}: transformers has no SDPA attention for this model: use eager") from error
