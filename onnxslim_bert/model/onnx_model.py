@@ -165,6 +165,14 @@ def check_valid(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None
         raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
 
 
+def check_types(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
+    """Raise ModelError when a node reads a type that its operator does not take, as ONNX's type inference sees it."""
+    try:
+        onnx.shape_inference.infer_shapes(_without_data(skeleton, weights), check_type=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(f"types do not agree: {one_line(error)}") from error
+
+
 def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
     """The same graph for the checker, which would look for external data: its weights are inputs."""
     checked = onnx.ModelProto()

@@ -10,7 +10,7 @@ import onnx
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.graph.sessions import run
-from onnxslim_bert.model.onnx_model import Model, check_valid
+from onnxslim_bert.model.onnx_model import Model, check_types, check_valid
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.recipes.probes import Limits, Probe
 from onnxslim_bert.rewriting.contract import Pass
@@ -154,6 +154,7 @@ class _State:
             return f"two nodes are called {twice!r}"
         try:
             check_valid(self._skeleton, self._weights)
+            check_types(self._skeleton, self._weights)
         except ModelError as error:
             return str(error)
         return ""

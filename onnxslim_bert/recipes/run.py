@@ -45,9 +45,11 @@ def run_recipe(
     """Apply each step of `recipe` to `model`, in order; a record of each.
 
     step_damage: measures the damage after each step, which costs time and changes nothing.
-    promises: an object that serves steps before and after these too; whoever made it calls its `settle`. Raises PassError when a step that is not
-    optional changed nothing, unless `allow_noop`, and when a pass broke a promise of its class; DataError when a pass
-    wants calibration and there are no `trials`; ModelError when ONNX Runtime refuses the model that was given.
+    promises: an object that serves steps before and after these too; whoever made it calls its `settle`.
+
+    Raises PassError when a step that is not optional changed nothing, unless `allow_noop`, and when a pass broke a
+    promise of its class; DataError when a pass wants calibration and there are no `trials`; ModelError when ONNX
+    Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
