@@ -23,9 +23,7 @@ from onnxslim_bert.cli.screen import echo
 @click.option(
     "--attention",
     type=click.Choice(["sdpa", "eager"]),
-    default="sdpa",
-    show_default=True,
-    help="The attention that transformers runs.",
+    help="The attention that transformers runs  [default: what config.json asks for, else sdpa]",
 )
 @click.option("--opset", type=int, help="ONNX opset  [default: 18 for dynamo, 17 for torchscript]")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
@@ -33,7 +31,7 @@ def export(
     source: str,
     output: Path,
     exporter: Literal["dynamo", "torchscript"],
-    attention: Literal["sdpa", "eager"],
+    attention: Literal["sdpa", "eager"] | None,
     opset: int | None,
     force: bool,
 ) -> None:
@@ -46,7 +44,9 @@ def export(
     onnxslim export ./my-bert -o model.onnx --exporter torchscript --attention eager
     onnxslim export google/electra-small-discriminator -o electra.onnx --opset 20
     """
-    from onnxslim_bert.export.hugging_face import export_encoder
+    from onnxslim_bert.export.hugging_face import asked_attention, export_encoder
 
+    if attention is None and (asked := asked_attention(source)):
+        echo(f"attention: {asked}, as config.json asks")
     written = export_encoder(source, output, exporter=exporter, attention=attention, opset=opset, overwrite=force)
     echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, agrees with PyTorch")

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.export.sentence_model import is_sentence_model, sentence_model
 from onnxslim_bert.export.torch_export import OPSETS, Axes, Exporter, export_module, first_line, quiet, require
 
 Attention = Literal["sdpa", "eager"]
@@ -49,7 +51,7 @@ def export_encoder(
     output: Path,
     *,
     exporter: Exporter = "dynamo",
-    attention: Attention = "sdpa",
+    attention: Attention | None = None,
     opset: int | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -57,12 +59,16 @@ def export_encoder(
 
     source: a Hugging Face folder, or the id of a model on the hub.
     Inputs are input_ids, attention_mask and token_type_ids, int64 [batch, sequence], those that the model uses.
-    The first of the configuration's `architectures` decides the outputs: logits, or last_hidden_state.
+    The first of the configuration's `architectures` decides the outputs: logits, or last_hidden_state; with a
+    modules.json they are last_hidden_state and sentence_embedding. attention: by default what the configuration asks
+    for, else SDPA.
 
-    SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, or when ONNX
-    Runtime disagrees with torch; OutputError when a file exists (unless `overwrite`) or cannot be written.
+    SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, lacks weights that
+    its architecture has, or when ONNX Runtime disagrees with torch; OutputError when a file exists (unless `overwrite`)
+    or cannot be written.
     """
     opset = opset or OPSETS[exporter]
+    attention = attention or asked_attention(source) or "sdpa"
     if exporter == "torchscript" and attention == "sdpa" and opset < 14:
         raise ModelError(f"TorchScript has no SDPA attention at opset {opset}: needs opset 14, or eager attention")
     if output.exists() and not overwrite:
@@ -91,10 +97,14 @@ def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
             task = next((end for end in TASKS if name.endswith(end)), None)
             if task is None:
                 raise ModelError(f"{source}: cannot export {name}, only architectures that end in {', '.join(TASKS)}")
-            loader, outputs = TASKS[task]
+            loader, outputs = TASKS["Model" if is_sentence_model(source) else task]
             auto = getattr(transformers, loader)
-            model = auto.from_pretrained(
-                source, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+            model, info = auto.from_pretrained(
+                source,
+                attn_implementation=attention,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if attention == "sdpa" and "attn_implementation" in str(error):
@@ -102,7 +112,31 @@ def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
         raise ModelError(f"{source}: cannot load the model: {first_line(error)}") from error
     if loader == "AutoModel" and getattr(model, "pooler", None) is not None:
         model.pooler = None  # else the pooled vector is a second output
+    check_weights(source, name, [key for key in info["missing_keys"] if loader != "AutoModel" or "pooler" not in key])
+    if is_sentence_model(source):
+        return sentence_model(Path(source), model.eval()), {**outputs, "sentence_embedding": ROWS}
     return model.eval(), outputs
+
+
+def check_weights(source: str | Path, name: str, missing: Sequence[str]) -> None:
+    """Raise ModelError when weights of the architecture `name` are not in the files, and would be random."""
+    if missing:
+        listed = ", ".join(sorted(missing)[:3])
+        raise ModelError(
+            f"{source}: config.json names {name}, and the files lack {len(missing)} of its weights ({listed}), which "
+            "would be random: name the architecture that was saved, such as the encoder alone"
+        )
+
+
+def asked_attention(source: str | Path) -> Attention | None:
+    """The attention that config.json asks for; None where it does not."""
+    file = Path(source) / "config.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError):
+        return None  # transformers says what is wrong with it
+    asked = found.get("attn_implementation", found.get("_attn_implementation")) if isinstance(found, dict) else None
+    return asked if asked in ("sdpa", "eager") else None
 
 
 def example_feeds(model: Any, batch: int, length: int) -> dict[str, Array]:

@@ -194,3 +194,68 @@ def test_the_command_exports_quietly(folder, tmp_path, capfd):
     assert result.exit_code == 0
     assert result.output.startswith(f"{output}: ")
     assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_are_missing_are_an_error(tmp_path):
+    """A folder whose configuration names a head that was never saved: its weights would be random."""
+    folder = make_folder(tmp_path / "bert", "BertModel")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(ModelError, match=r"config.json names BertForMaskedLM, and the files lack \d+ of its weights"):
+        export_encoder(folder, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+POOLED = {
+    "mean_tokens": lambda states, real: (states * real).sum(axis=1) / real.sum(axis=1),
+    "cls_token": lambda states, real: states[:, 0],
+    "max_tokens": lambda states, real: np.where(real, states, -np.inf).max(axis=1),
+    "lasttoken": lambda states, real: np.stack([s[int(r.sum()) - 1] for s, r in zip(states, real, strict=True)]),
+}
+
+
+def sentence_folder(path: Path, pooling: str, *more: str) -> Path:
+    """A folder as sentence-transformers writes it, whose configuration still names a masked language model."""
+    folder = make_folder(path, "BertModel")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+    kinds = ["Transformer", "Pooling", *more]
+    paths = ["", *(f"{place}_{kind}" for place, kind in enumerate(kinds[1:], start=1))]
+    modules = [{"path": p, "type": f"sentence_transformers.models.{k}"} for p, k in zip(paths, kinds, strict=True)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    return folder
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("pooling", POOLED)
+def test_a_sentence_transformers_folder_is_exported_with_its_pooling(tmp_path, pooling, exporter):
+    """Not as the masked language model that its configuration still names; padding is not pooled."""
+    folder = sentence_folder(tmp_path / "st", pooling, "Normalize")
+    session = open_session(export_encoder(folder, tmp_path / "m.onnx", exporter=exporter))
+    feeds = {name: np.ones((2, 5), np.int64) for name in ("input_ids", "attention_mask")}
+    feeds |= {"token_type_ids": np.zeros((2, 5), np.int64)}
+    feeds["input_ids"] = np.arange(2, 12).reshape(2, 5)
+    feeds["attention_mask"][1, 3:] = 0
+    states, vectors = session.run(["last_hidden_state", "sentence_embedding"], feeds)
+    expected = POOLED[pooling](states, feeds["attention_mask"][:, :, None])
+    np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_a_module_that_is_not_known_is_refused(tmp_path):
+    folder = sentence_folder(tmp_path / "st", "mean_tokens", "LSTM")
+    with pytest.raises(ModelError, match=r"names 'sentence_transformers\.models\.LSTM': only Transformer, Pooling"):
+        export_encoder(folder, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("asked", ["eager", "sdpa", None])
+def test_the_attention_that_the_configuration_asks_for_is_taken_and_said(folder, tmp_path, asked):
+    """The file is the one that --attention gives."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | ({"attn_implementation": asked} if asked else {})))
+    result = click.testing.CliRunner().invoke(export, [str(folder), "-o", str(tmp_path / "m.onnx")])
+    assert result.exit_code == 0, result.output
+    assert (f"attention: {asked}, as config.json asks" in result.output) is (asked is not None)
+    explicit = export_encoder(folder, tmp_path / "n.onnx", attention=asked or "sdpa")
+    assert (tmp_path / "m.onnx").read_bytes() == explicit.read_bytes()
