@@ -54,7 +54,7 @@ VERBS = (  # command, and how far from the source's answers its output may be (N
     ("verify model.onnx", None),
     ("mobile model.onnx -o phone", None),
 )
-LIMITS = Limits(cpu_s=30, wall_s=90, resident=GB + GB // 2)
+LIMITS = Limits(cpu_s=30, wall_s=300, resident=GB + GB // 2)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM end a command wherever they fall.
 
 Python drops what is raised in a destructor or in the callback of a weak reference (sys.unraisablehook), and importing a
-module runs such callbacks. A signal whose exception was dropped there is sent again.
+module runs such callbacks. A signal whose exception was dropped there is sent again. Native code that is interrupted, while
+it is imported for instance, raises an exception of its own instead: the signal is what ended the command all the same.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 AGAIN_S = 0.05  # after which the callback is over
 TERMINATED = 143
+DEFAULT = signal.default_int_handler
 
 
 class Terminated(SystemExit):
@@ -24,7 +26,14 @@ DROPPED = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """In the block, SIGTERM unwinds the stack as Ctrl-C does, so that temporary files go, and neither is lost."""
-    before, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
+    came: list[BaseException] = []
+
+    def end(number: int, _frame: object) -> None:
+        came.append(Terminated(TERMINATED) if number == signal.SIGTERM else KeyboardInterrupt())
+        raise came[-1]
+
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is DEFAULT else [])]
+    before, hook = {number: signal.signal(number, end) for number in numbers}, sys.unraisablehook
 
     def again(dropped: "sys.UnraisableHookArgs") -> None:
         number = DROPPED.get(dropped.exc_type)
@@ -36,13 +45,14 @@ def ended_by_signals() -> Iterator[None]:
     sys.unraisablehook = again
     try:
         yield
+    except Exception:
+        if came:
+            raise came[-1] from None
+        raise
     finally:
         sys.unraisablehook = hook
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated(TERMINATED)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _send(number: signal.Signals) -> None:

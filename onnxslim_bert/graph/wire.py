@@ -21,6 +21,7 @@ from onnxslim_bert.graph.boundary import MOST_NODES, check_model
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
+ALIGNED = 4096  # bytes: weights in a file of their own begin at a page, so that a session maps them
 MOST_PARTS = 20 * MOST_NODES  # nodes, initializers, and shapes of tensors in between
 
 
@@ -94,6 +95,27 @@ def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Itera
     for name, head in heads.items():
         yield head
         yield np.ascontiguousarray(weights[name]).reshape(-1).view(np.uint8).data
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of the model at `path` lie when one file cannot hold them."""
+    return path.with_name(f"{path.name}.data")
+
+
+def laid_out(skeleton: onnx.ModelProto, weights: Mapping[str, Array], location: str) -> Iterator[bytes | memoryview]:
+    """The bytes of a file with the `weights`, piece by piece; `skeleton` then names `location` and each one's place."""
+    position = 0
+    for tensor in skeleton.graph.initializer:
+        if tensor.name not in weights:
+            continue
+        padding, nbytes = -position % ALIGNED, weights[tensor.name].nbytes
+        del tensor.external_data[:]
+        places = {"location": location, "offset": str(position + padding), "length": str(nbytes)}
+        for key, value in places.items():
+            tensor.external_data.add(key=key, value=value)
+        yield bytes(padding)
+        yield np.ascontiguousarray(weights[tensor.name]).reshape(-1).view(np.uint8).data
+        position += padding + nbytes
 
 
 def _head(tensor: onnx.TensorProto, weights: Mapping[str, Array]) -> bytes:

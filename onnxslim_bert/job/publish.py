@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.wire import data_file
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.lengths import renew_manifest, take_place
 from onnxslim_bert.job.load import Loaded, check_unchanged
@@ -103,6 +104,8 @@ def _name(report: Report, made: Made, *, with_report: bool, overwrite: bool) -> 
         names.append((path, report_path(report.output)))
     if made.tokenizer is not None:
         names.append((folder / TOKENIZER, report.output.parent / TOKENIZER))
+    if data_file(made.written).exists():
+        names.append((data_file(made.written), data_file(report.output)))
     if made.lengths:
         give_names(names, overwrite=overwrite)
         take_place(made.written, report.output, folder / "replaced")

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, NoEncoderError, OutputError, one_line
+from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph import wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.edit import sort_nodes
@@ -137,15 +137,18 @@ class Model:
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the model to `path`: first beside it under a temporary name, then renamed.
 
-        Raises OutputError when the file exists and `overwrite` is not set, when it cannot be written, or when the model
-        is too large for one file.
+        Weights of more than protobuf takes go to `wire.data_file(path)`, which belongs to the model from then on.
+        Raises OutputError when a file exists and `overwrite` is not set, or when it cannot be written.
         """
-        nbytes = sum(constant.values.nbytes for constant in self.constants().values())
-        if nbytes >= LARGEST:
-            raise OutputError(f"{path}: {nbytes / 1e9:.1f} GB of weights, and one ONNX file holds less than 2 GiB")
         skeleton, weights = self.skeleton()
         check_valid(skeleton, weights)
-        write_atomically(path, wire.serialized(skeleton, weights), overwrite=overwrite)
+        if sum(values.nbytes for values in weights.values()) >= LARGEST:
+            data = wire.data_file(path)
+            write_atomically(data, wire.laid_out(skeleton, weights, data.name), overwrite=overwrite)
+            weights_inside: dict[str, Array] = {}
+        else:
+            weights_inside = weights
+        write_atomically(path, wire.serialized(skeleton, weights_inside), overwrite=overwrite)
         wire.release(weights.values())
 
     def fingerprint(self) -> str:

@@ -30,6 +30,7 @@ from onnxslim_bert.calibration import collect
 from onnxslim_bert.graph import files as output
 from onnxslim_bert.job import prove as placing
 from onnxslim_bert.model import onnx_model as model_module
+from onnxslim_bert.model.onnx_model import Model
 
 WORD_TABLE = "bert.embeddings.word_embeddings.weight"
 
@@ -395,9 +396,21 @@ def test_a_result_that_answers_infinity_is_not_written(model, monkeypatch):
     refused(model, "the result answers NaN or infinity on 7 of 24 rows; nothing was written")
 
 
-def test_a_model_too_large_for_one_file(model, monkeypatch):
-    """Protobuf ends at 2 GiB; here, at 10 kB."""
-    monkeypatch.setattr(model_module, "LARGEST", 10_000)
-    target = model.parent / "o.onnx"
-    assert_refused(run("slim", model, "-p", "canonicalize", "-o", target), "one ONNX file holds less than 2 GiB")
-    assert not target.exists()
+def test_a_model_too_large_for_one_file_has_a_file_of_weights_beside_it(model, monkeypatch):
+    """Protobuf ends at 2 GiB; here, at 1 kB. The model moves with that file, and is a source like any other."""
+    monkeypatch.setattr(model_module, "LARGEST", 1_000)
+    target, folder = model.parent / "o.onnx", model.parent / "moved"
+    before = set(contents(model.parent))
+    assert run("slim", model, "-p", "canonicalize", "-o", target).code == 0
+    assert {"o.onnx", "o.onnx.data"} <= set(contents(model.parent)) - before
+    folder.mkdir()
+    for file in (target, model.parent / "o.onnx.data"):
+        file.rename(folder / file.name)
+    monkeypatch.undo()
+    assert run("slim", folder / "o.onnx", "-p", "canonicalize?", "-o", folder / "again.onnx", "--allow-noop").code == 0
+    assert run("slim", model, "-p", "canonicalize", "-o", model.parent / "one.onnx").code == 0
+    again, one = (Model.load(path) for path in (folder / "again.onnx", model.parent / "one.onnx"))
+    assert {name: values.values.tobytes() for name, values in again.constants().items()} == {
+        name: values.values.tobytes() for name, values in one.constants().items()
+    }
+    assert (folder / "o.onnx").stat().st_size < (model.parent / "one.onnx").stat().st_size

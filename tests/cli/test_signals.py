@@ -49,3 +49,33 @@ def test_what_else_is_dropped_is_told():
     )
     assert "ZeroDivisionError" in ended.stderr
     assert ended.returncode == 1, "the queue stayed empty"
+
+
+# native code that is interrupted raises an exception of its own, as numpy's does while it is imported
+REPLACING = """
+import os
+from onnxslim_bert import cli
+from onnxslim_bert.errors import ModelError
+
+def work(*arguments, **named):
+    try:
+        os.kill(os.getpid(), {number})
+        [None for _ in range(100)]
+    except BaseException:
+        raise {error}("numpy.core.multiarray failed to import")
+
+cli.cli.main = work
+cli.main([])
+"""
+
+
+@pytest.mark.parametrize("error", ["ImportError", "ModelError", "ValueError"])
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "onnxslim: interrupted; nothing was written\n"), (signal.SIGTERM, 143, "")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_signal_that_became_another_error_is_still_a_signal(number, code, said, error):
+    command = [sys.executable, "-c", REPLACING.format(number=int(number), error=error)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
+    assert (ended.returncode, ended.stderr) == (code, said)
