@@ -9,6 +9,7 @@ from graphs import SOME, apply, batches, feeds, prepared
 from oracles import answers
 
 from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.drop_layers import DropLayers
@@ -17,6 +18,8 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.distillation.texts import rows_of
 from onnxslim_bert.rewriting.trials import Sampled, Trials
@@ -24,6 +27,27 @@ from onnxslim_bert.rewriting.trials import Sampled, Trials
 CANONICAL, FUSE = Canonicalize(), Fuse()
 CUT = (FUSE, DropLayers(layers=(1,)), PruneHeads(keep=0.5), PruneFfn(keep=0.5))
 SIZES = ((32, 9), (32, 6), (32, 7), (32, 4), (32, 5))
+OPTIONS = {
+    "drop-tokens": "{after=0,at-least=2}",
+    "factorize-embedding": "{rank=4}",
+    "fix-shapes": "{batch=3,seq=7}",
+    "low-rank": "{rank=0.25}",
+    "prune": "{heads=2/2/2,neurons=8/8/8}",
+    "prune-ffn": "{keep=0.5}",
+    "quantize-blockwise": "{block=16}",
+    "quantize-embedding": "{block=8}",
+    "trim-vocabulary": "{tokens=25}",
+}
+BEFORE = {
+    "dense-2d": "fuse,fix-shapes{batch=3,seq=7},",
+    "lower-opset": "fuse{style=standard},unfuse-norms,gelu-tanh,",
+    "quantize-qdq": "fuse{style=standard},fix-shapes{batch=3,seq=7},split-sums?,",
+}
+REFUSED = (
+    *("quantize-static", "quantize-dynamic", "quantize-qdq", "quantize-weights", "quantize-embedding"),
+    *("quantize-blockwise", "float16", "skip-mask"),
+)
+REFUSALS = r"operator \w+ cannot be trained through|is float16; start from the float32 model"
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
@@ -123,6 +147,29 @@ def test_the_word_table_moves_only_when_asked(words):
     word = before.encoder.embeddings.word
     assert change
     assert np.array_equal(before.array(word), after.array(word)) is not words
+
+
+@needs_torch
+@pytest.mark.parametrize("name", [name for name in PASSES if name != "distill"])
+def test_behind_every_other_pass_it_trains_or_says_why_not(name):
+    """What it trains opens in ONNX Runtime and answers more like its teacher; what it refuses stays as it is."""
+    teacher = balanced("bert-dynamo20-sdpa")
+    given = trials_of(teacher, ((3, 7),) * 30)
+    student = teacher.clone()
+    run_recipe(
+        student, Recipe.parse(f"{BEFORE.get(name, 'fuse,')}{name}{OPTIONS.get(name, '')}?"), given, allow_noop=True
+    )
+    before = student.fingerprint()
+    step = Distill(steps=60, batch=6, texts=200, rate=0.001, hidden=0.1, relations=0.1)
+    if name in REFUSED:
+        with pytest.raises(PassError, match=REFUSALS):
+            step.apply(student, Context({}, given))
+        assert student.fingerprint() == before
+        return
+    assert step.apply(student, Context({}, given)).note
+    types = {tensor.name: tensor.dtype for tensor in student.graph.inputs}
+    fed = {tensor: values.astype(types[tensor]) for tensor, values in feeds(teacher, 3, 7).items()}
+    assert np.isfinite(answers(student, [fed])[0]["logits"]).all()
 
 
 @needs_torch

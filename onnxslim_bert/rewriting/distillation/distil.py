@@ -97,7 +97,7 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: Plan) -> Dist
     Raises PassError for what cannot be trained.
     """
     teacher_model = trials.original
-    material = gather(trials, plan)
+    material = gather(student, trials, plan)
     if weights.labels and material.labels is None:
         raise PassError(
             f"distill: labels={weights.labels} needs labels; the texts have none: name a --corpus with some"
@@ -147,10 +147,11 @@ class Material:
     labels: Array | None
 
 
-def gather(trials: Trials, plan: Plan) -> Material:
-    """The texts of the plan, all different; those held back from training differ from all others.
+def gather(student: Model, trials: Trials, plan: Plan) -> Material:
+    """The texts of the plan, no two alike, in the batches that `student` takes.
 
-    Rows by which other passes judge what they choose (`trials.held_back`) are left out.
+    Those held back are none of those trained on. Rows by which other passes judge what they choose
+    (`trials.held_back`) are left out.
     """
     wanted = (plan.texts // 2 if plan.replace else plan.texts) + MOST_HELD_BACK
     sampled = trials.texts(wanted)
@@ -171,7 +172,7 @@ def gather(trials: Trials, plan: Plan) -> Material:
     copies = _copies(trials, own, plan, rng) if plan.replace else []
 
     padding = padding_of(batches)
-    size, length = fixed_axes(tensor.shape or () for tensor in trials.original.graph.inputs)
+    size, length = fixed_axes(tensor.shape or () for tensor in student.graph.inputs)
     texts, held_back = (
         Texts(rows, padding, size or plan.batch, fixed=size is not None, length=length)
         for rows in ([*own, *copies], held)

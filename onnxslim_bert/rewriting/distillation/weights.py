@@ -1,7 +1,9 @@
 """Which constants of a graph are weights that training may move."""
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.onnx_model import Model
 
@@ -12,7 +14,18 @@ def trainable(model: Model, *, words: bool = False) -> list[str]:
     A weight is a vector or a matrix of floats that is computed together with what the text gives: a dense matrix, a
     bias, the scale of a norm; and an embedding table. Numbers that the graph counts positions or hides padding with are
     none. words: the word table too, which by default stays as it is.
+
+    Raises PassError when a weight is not float32.
     """
+    found = _weights(model, words)
+    narrow = [name for name in found if model.array(name).dtype != np.float32]
+    if narrow:
+        dtype = model.array(narrow[0]).dtype
+        raise PassError(f"distill: the weight {narrow[0]!r} is {dtype}; start from the float32 model")
+    return found
+
+
+def _weights(model: Model, words: bool) -> list[str]:
     embeddings = model.encoder.embeddings
     tables = {name for role, name in embeddings.tables.items() if words or role != "word"}
     found: dict[str, None] = {}

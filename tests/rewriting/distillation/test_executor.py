@@ -190,10 +190,12 @@ def test_what_cannot_be_run_is_named():
         Executor(model).run(given)
 
 
-def test_half_precision_weights_run():
+def test_half_precision_weights_run_and_are_not_trained():
     model = prepared("bert-ts17-sdpa", CANONICAL, Float16())
     weight = model.encoder.layers[0].up.weight
     assert Executor(model, [weight]).trained()[weight].dtype == np.float16
+    with pytest.raises(PassError, match="is float16; start from the float32 model"):
+        trainable(model)
 
 
 def test_every_fixture_is_run_or_refused_here():
