@@ -70,8 +70,9 @@ def tables_of(model: Model) -> list[str]:
 
 def dense_layers(model: Model) -> list[Linear]:
     """The dense layers that are still float, those with a role first; the few outputs of a classifier stay float."""
-    linears = _with_roles(encoder_of(model))
-    known = {linear.node for linear in linears}
+    encoder = encoder_of(model)
+    linears = _with_roles(encoder)
+    known = {linear.node for linear in (*linears, *(encoder.head if encoder else ()))}
     nodes = [node for node in model.graph.nodes if is_linear(node) and node.name not in known]
     linears += [linear for node in nodes if _is_worth(linear := read_linear(node), node)]
     if not linears:
