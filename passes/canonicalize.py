@@ -10,6 +10,7 @@ from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.packed import part_packed
+from onnxslim_bert.model.pointwise import spell_pointwise
 from onnxslim_bert.model.simplify import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
 from onnxslim_bert.model.unfuse import unfuse
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -38,6 +39,8 @@ class Canonicalize(Pass):
         raise_opset(model)
         unfused = unfuse(model.graph)
         fold(model)
+        convolutions = spell_pointwise(model.graph)
+        model.changed()
         while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
             model.changed()
         name_nodes(model.graph)
@@ -49,7 +52,8 @@ class Canonicalize(Pass):
         after = len(model.graph.nodes)
         note = f"{before} nodes became {after}" + (f", {unfused} fused nodes taken apart" if unfused else "")
         note += f", {parted} packed matrices parted" if parted else ""
-        return Change(max(before - after, 0) + unfused + parted, note)
+        note += f", {convolutions} convolutions over single tokens written as products" if convolutions else ""
+        return Change(max(before - after, 0) + unfused + parted + convolutions, note)
 
 
 def raise_opset(model: Model) -> None:
