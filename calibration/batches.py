@@ -10,6 +10,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer, TokenRow
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.role_names import Roles
 
@@ -39,7 +40,7 @@ class Batches:
     """The rows of a data set as batches, the same ones on every pass; the memory does not grow with the rows.
 
     inputs: the model's inputs, name -> dtype. roles: what each of them takes (`input_roles.roles_of`).
-    max_length: tokens that a row is cut to.
+    working: its tokenizer reads texts, which are cut to its `max_length`.
     sort_by_length: rows of similar length together, longest first; otherwise in the data set's order.
     fixed_length: the length of every batch, for a model with static shapes.
     vocab_rows: rows of the model's embedding; every id must be below.
@@ -51,17 +52,17 @@ class Batches:
     def __init__(
         self,
         dataset: Dataset,
-        tokenizer: Tokenizer | None,
         inputs: Inputs,
         roles: Roles,
+        working: Working,
         *,
         batch_size: int = 16,
-        max_length: int = 128,
         sort_by_length: bool = True,
         fixed_length: int | None = None,
         vocab_rows: int | None = None,
     ) -> None:
         self._batch_size = batch_size
+        tokenizer = working.tokenizer
         self._source: _Texts | _Feeds
         if dataset.feeds is not None:
             self._source = _Feeds(dataset.feeds, inputs, roles)
@@ -70,7 +71,7 @@ class Batches:
             raise DataError(f"'{dataset.name}' is text: needed the model's tokenizer: give --tokenizer FOLDER")
         else:
             tokenizer.check_fits(vocab_rows)
-            limit = min(max_length, fixed_length or max_length)
+            limit = min(working.max_length, fixed_length or working.max_length)
             if limit < SPECIAL_TOKENS:
                 raise DataError(
                     f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone"

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset, Task
 from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.working import Working
 
 WORDS = 7
 
@@ -64,6 +65,11 @@ def tokenizer(folder: Path) -> Tokenizer:
     }
     (folder / "tokenizer.json").write_text(json.dumps(document))
     return load_tokenizer(folder)
+
+
+def reading(folder: Path, max_length: int = 128) -> Working:
+    """Work with that tokenizer."""
+    return Working(max_length, tokenizer=tokenizer(folder))
 
 
 def texts(rows: list[str], labels: Sequence[float] | None = None, metric: Task | None = "accuracy") -> Dataset:

@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peer_table import markdown
@@ -135,9 +135,8 @@ class Workbench:
         self, path: Path, tokenizer: Path, calibration: Dataset, evaluation: Dataset, seq: int, seed: int
     ) -> None:
         self.path, self.calibration, self.evaluation, self.seq = path, calibration, evaluation, seq
-        self.tokenizer = load_tokenizer(tokenizer)
-        self.working = Working(max_length=seq, seed=seed, tokenizer=self.tokenizer)
-        self.exact: Outputs = evaluate(path, evaluation, self.tokenizer, max_length=seq)
+        self.working = Working(max_length=seq, seed=seed, tokenizer=load_tokenizer(tokenizer))
+        self.exact: Outputs = evaluate(path, evaluation, self.working)
 
     def row(self, case: Case) -> Row:
         """What comes of a case, or why nothing does."""
@@ -165,15 +164,14 @@ class Workbench:
         target = TARGETS[case.target]
         if target.name in PREDICTED:
             placement = predict(file, target.name, (1, self.seq))
-            found = evaluate(file, self.evaluation, self.tokenizer, max_length=self.seq)
+            found = evaluate(file, self.evaluation, self.working)
             seen = compare(self.exact, found, self.evaluation)
             return Row(self.path.stem, case.name, placement, seen, model_bytes(file))
         contexts = compile_contexts(file, default_outputs(file, case.socs), target) if case.socs else []
         session, placement = open_on(target, file)
         with progress_bar() as progress:
-            found = answer(
-                session, file, self.evaluation, self.tokenizer, max_length=self.seq, target=target, progress=progress
-            )
+            working = replace(self.working, progress=progress)
+            found = answer(session, file, self.evaluation, working, target=target)
         return Row(
             self.path.stem,
             case.name,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.export.torch_export import OPSETS
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.intervals import wilson
@@ -92,7 +93,7 @@ def write_card(folder: Path, dev: Path, layers: tuple[int, ...], epochs: int) ->
 
 def accuracy(folder: Path, dataset: Dataset) -> str:
     """Of model.onnx on a labelled data set, in percent, with its interval and the count."""
-    answers = evaluate(folder / "model.onnx", dataset, load_tokenizer(folder)).predictions()
+    answers = evaluate(folder / "model.onnx", dataset, Working(tokenizer=load_tokenizer(folder))).predictions()
     right = int((answers == dataset.labels).sum())
     share = wilson(right, len(dataset))
     return f"{share.value:.2f} % ({share.low:.1f} to {share.high:.1f}; {right} of {len(dataset)})"

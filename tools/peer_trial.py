@@ -12,12 +12,13 @@ from measured import ProgramError, measure
 from peer_table import Export, Row
 from peers import PEERS, Job, without_types
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.bench import bench
+from onnxslim_bert.proof.bench import Rounds, bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.outputs import Outputs
@@ -128,7 +129,7 @@ def make(name: str, command: Sequence[str], output: Path, settings: Settings) ->
     """The candidate's file and what it took, or why there is none that runs."""
     try:
         usage = measure(command[0], command[1:])
-        bench([output], lengths=settings.lengths, rounds=1, warmup=0, footprints=False)
+        bench([output], lengths=settings.lengths, rounds=Rounds(1, 0), footprints=False)
         return Row(name, model_bytes(output), usage)
     except (ProgramError, SlimError) as error:
         return Row(name, failure=str(error))
@@ -144,7 +145,7 @@ def compare_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settin
 
     def answers(name: str) -> Outputs:
         progress(files[BASE], f"evaluating {name}")
-        return evaluate(files[name], evaluation, tokenizer, max_length=settings.max_length)
+        return evaluate(files[name], evaluation, Working(settings.max_length, tokenizer=tokenizer))
 
     seen = {row.name: answers(row.name) for row in rows if not row.failure}
     return [
@@ -158,7 +159,7 @@ def time_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settings)
     running = [row for row in rows if not row.failure]
     paths = [files[row.name] for row in running]
     latencies = bench(
-        paths, lengths=settings.lengths, rounds=settings.rounds, seed=settings.seed, footprints=False
+        paths, Working(seed=settings.seed), lengths=settings.lengths, rounds=Rounds(settings.rounds), footprints=False
     ).latencies
     found = {name: [each for each in latencies if each.model == str(path)] for name, path in files.items()}
     return [replace(row, latencies=tuple(replace(each, model=row.name) for each in found[row.name])) for row in rows]

@@ -20,6 +20,7 @@ from onnxruntime.quantization import QuantFormat, QuantType
 
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.feeding import roles_for
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
 
 # Operators with weights: with Gather and EmbedLayerNormalization the embeddings become int8 as well.
@@ -162,7 +163,7 @@ def calibration(source: Path, job: Job) -> Batches:
     types = {value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in inputs}
     tokenizer = sources.tokenizer_for(source, rows)
     roles = roles_for(source, rows, tokenizer)
-    return Batches(rows, tokenizer, types, roles, batch_size=1, max_length=job.max_length)
+    return Batches(rows, types, roles, Working(job.max_length, tokenizer=tokenizer), batch_size=1)
 
 
 class Rows:

@@ -21,7 +21,7 @@ from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job as OwnJob
 from onnxslim_bert.job.run import run
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.bench import bench
+from onnxslim_bert.proof.bench import Rounds, bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.outputs import Outputs
@@ -113,8 +113,8 @@ class Workbench:
         progress("timing")
         settings = self.settings
         files = [row.file for row in rows if row.file]
-        lengths = [settings.length]
-        found = bench(files, lengths=lengths, rounds=settings.rounds, seed=settings.seed, footprints=False).latencies
+        lengths, rounds = [settings.length], Rounds(settings.rounds)
+        found = bench(files, Working(seed=settings.seed), lengths=lengths, rounds=rounds, footprints=False).latencies
         by_file = {latency.model: latency for latency in found}
         return [replace(row, latency=by_file.get(str(row.file))) for row in rows]
 
@@ -146,7 +146,7 @@ class Workbench:
         return row
 
     def _answers(self, path: Path, rows: Dataset) -> Outputs:
-        return evaluate(path, rows, self.tokenizer, max_length=self.settings.max_length)
+        return evaluate(path, rows, Working(self.settings.max_length, tokenizer=self.tokenizer))
 
     def _job(self, source: Path, output: Path) -> Job:
         settings, encoder = self.settings, self.encoder

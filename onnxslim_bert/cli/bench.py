@@ -68,6 +68,8 @@ def bench(
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.working import Working
+    from onnxslim_bert.proof.bench import Rounds
     from onnxslim_bert.proof.bench import bench as run_bench
 
     if data is None:
@@ -81,18 +83,12 @@ def bench(
     with progress_bar() as progress:
         result = run_bench(
             models,
+            Working(max_length, threads, seed, reader, inputs, progress=progress),
             batch_sizes=batch_sizes,
             lengths=lengths or [128],
             dataset=dataset,
-            tokenizer=reader,
-            max_length=max_length,
-            rounds=rounds,
-            threads=threads,
-            spinning=spinning,
-            seed=seed,
+            rounds=Rounds(rounds, spinning=spinning),
             places=places(targets, allow_fallback, options),
-            inputs=inputs,
-            progress=progress,
         )
     if as_json:
         echo(json.dumps(result.to_json(), indent=2, allow_nan=False))

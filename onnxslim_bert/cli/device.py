@@ -78,6 +78,7 @@ def bundle(
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.device.make import make_bundle
     from onnxslim_bert.device.manifest import RunSettings
 
@@ -88,7 +89,14 @@ def bundle(
     plan = RunSettings(target, options, allow_fallback, threads, warmup, runs)
     with progress_bar() as progress:
         made = make_bundle(
-            model, dataset, reader, output, plan, base=base, batch=batch, length=length, progress=progress
+            model,
+            dataset,
+            Working(tokenizer=reader, progress=progress),
+            output,
+            plan,
+            base=base,
+            batch=batch,
+            length=length,
         )
     tokens = f"{made.length} tokens" if made.length else "their own lengths"
     echo(f"{output}: {made.vectors} test vectors of {made.batch} row(s), {tokens}, expected from {made.base}")

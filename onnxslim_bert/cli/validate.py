@@ -88,6 +88,7 @@ def validate(
     """
     from onnxslim_bert.calibration.datasets import load_dataset
     from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.cli.validation_tables import show, show_all
     from onnxslim_bert.inspection.verify.markdown import validation_summary
     from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
@@ -117,15 +118,11 @@ def validate(
             base,
             candidates,
             dataset,
-            reader,
+            Working(max_length, threads, seed, reader, progress=progress),
             budgets,
             places=where,
             latency=latency,
             batch_size=batch,
-            max_length=max_length,
-            threads=threads,
-            seed=seed,
-            progress=progress,
         )
     verdicts = [verdict for result in results for verdict in result.verdicts]
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"

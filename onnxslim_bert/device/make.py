@@ -14,7 +14,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
-from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.device.bundle import sha256_of
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, RunSettings, vector_file
 from onnxslim_bert.device.runner import OPTIONS
@@ -25,7 +25,6 @@ from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
-from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.documents import write_document
 from onnxslim_bert.proof.evaluation import run
 from onnxslim_bert.proof.reading import read_model
@@ -37,14 +36,13 @@ LONGEST = 128  # tokens kept of a text where no length is asked for
 def make_bundle(
     model: Path,
     dataset: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     output: Path,
     plan: RunSettings,
     *,
     base: Path | None = None,
     batch: int | None = None,
     length: int | None = None,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Write the folder `output`, whole or not at all; expected is what `base`, else `model`, answers on the CPU.
 
@@ -57,7 +55,8 @@ def make_bundle(
     base = base or model
     session, reference = open_session(model), open_session(base)
     batch, length = settle_shape(model, session, plan.target, batch, length)
-    vectors = make_vectors(session, roles_for(model, dataset, tokenizer, session), dataset, tokenizer, batch, length)
+    roles = roles_for(model, dataset, working.tokenizer, session)
+    vectors = make_vectors(session, roles, dataset, working, batch, length)
     names = [value.name for value in session.get_outputs()]
     with staging(output) as work:
         folder = work / "bundle"
@@ -69,8 +68,8 @@ def make_bundle(
             for side, tensors in (("input", vector.feeds), ("output", expected)):
                 for index, (name, values) in enumerate(tensors.items()):
                     (folder / vector_file(done, side, index)).write_bytes(pack(name, values))
-            if progress:
-                progress("computing what is expected", done + 1, len(vectors))
+            if working.progress:
+                working.progress("computing what is expected", done + 1, len(vectors))
         manifest = Manifest(
             schema=Manifest.SCHEMA,
             onnxslim_bert=__version__,
@@ -115,18 +114,17 @@ def make_vectors(
     session: ort.InferenceSession,
     roles: Roles,
     dataset: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     batch: int,
     length: int | None,
 ) -> list[Batch]:
     """The rows as feeds of the session, every batch full. Raises DataError."""
     batches = Batches(
         dataset,
-        tokenizer,
         input_dtypes(session),
         roles,
+        replace(working, max_length=length or LONGEST),
         batch_size=batch,
-        max_length=length or LONGEST,
         fixed_length=length,
         sort_by_length=False,
     )

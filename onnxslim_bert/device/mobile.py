@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import staging
 from onnxslim_bert.graph.sessions import load, open_session, run, session_options
@@ -82,7 +83,7 @@ def largest_difference(path: Path, converted: Path) -> float:
     batch, length = fixed_shape(before)
     workload = Workload(batch or BATCH, length or LENGTH)
     named = [(path, before), (converted, after)]
-    fed = same_feeds(named, workload, None, None, max_length=workload.length or LENGTH, rounds=1, seed=0)
+    fed = same_feeds(named, workload, None, Working(), 1)
     answers = [run(session, feeds[0]) for (_, session), feeds in zip(named, fed, strict=True)]
     ratios = [
         np.abs(a.astype(np.float64) - b).max(initial=0) / max(np.abs(a).max(initial=0), np.finfo(np.float32).tiny)

@@ -111,15 +111,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_
 
 def check_labels(source: Path, evaluation: Dataset, working: Working) -> None:
     """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
-    first = evaluate_once(
-        working.cache,
-        source,
-        evaluation.take([0]),
-        working.tokenizer,
-        max_length=working.max_length,
-        threads=working.threads,
-    )
-    task_metrics(first, evaluation)
+    task_metrics(evaluate_once(source, evaluation.take([0]), working), evaluation)
 
 
 def _read(job: Job) -> tuple[Data, Working]:

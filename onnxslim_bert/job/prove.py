@@ -102,7 +102,8 @@ def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
         reader = Tokenizer(2, 0, tokens, encode, inputs=parse_named(loaded.working.inputs))
         roles = roles_for(loaded.job.source, dataset, reader, threads=loaded.working.threads)
         taken = {name: roles[name] for name in dtypes}
-        batches = Batches(dataset, reader, dtypes, taken, batch_size=rows, max_length=tokens, fixed_length=length)
+        working = Working(max_length=tokens, tokenizer=reader)
+        batches = Batches(dataset, dtypes, taken, working, batch_size=rows, fixed_length=length)
         return dict(next(iter(batches)).feeds)
     except (DataError, KeyError):
         return {}
@@ -144,23 +145,9 @@ def _compared(
 ) -> tuple[Comparison, tuple[Disagreement, ...]]:
     """How far the result's answers are from the source's on the CPU, and the rows of largest difference."""
     job, target = loaded.job, proven_on(loaded.job.deployment)
-    before = evaluate_once(
-        working.cache,
-        job.source,
-        evaluation,
-        working.tokenizer,
-        max_length=working.max_length,
-        threads=working.threads,
-        progress=working.progress,
-    )
-    after = answer(
-        Places((target,), job.deployment.allow_fallback).open(target, made.file, threads=working.threads).session,
-        made.file,
-        evaluation,
-        made.tokenizer or working.tokenizer,
-        max_length=working.max_length,
-        target=target,
-        like=before,
-        progress=working.progress,
-    )
+    before = evaluate_once(job.source, evaluation, working)
+    places = Places((target,), job.deployment.allow_fallback)
+    session = places.open(target, made.file, threads=working.threads).session
+    own = replace(working, tokenizer=made.tokenizer or working.tokenizer)
+    after = answer(session, made.file, evaluation, own, target=target, like=before)
     return compare(before, after, evaluation, seed=working.seed), worst_rows(before, after, evaluation, job.worst)

@@ -86,9 +86,7 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
         protected_ids=protected_ids(reader.file) if reader is not None and reader.file else frozenset(),
         corpus_counts=count_tokens(data.corpus, reader) if data.corpus is not None and reader is not None else None,
         corpus=None if data.corpus is None else partial(drawn, original, data.corpus, working, shape),
-        threads=working.threads,
-        cache=working.cache,
-        progress=working.progress,
+        working=working,
     )
 
 
@@ -127,11 +125,10 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
         raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
     return Batches(
         dataset,
-        working.tokenizer,
         {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
         roles_for(model, dataset, working.tokenizer, threads=working.threads),
+        working,
         batch_size=rows or CALIBRATION_BATCH,
-        max_length=min(working.max_length, length or working.max_length),
         fixed_length=length,
         vocab_rows=word_rows(model),
     )

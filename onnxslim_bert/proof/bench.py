@@ -15,10 +15,9 @@ import numpy as np
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ProviderError
 from onnxslim_bert.machine import Host, host
-from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.documents import SCHEMA, plain
 from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
@@ -77,50 +76,52 @@ def entry_name(path: Path, target: Target) -> str:
     return str(path) if target is CPU else f"{path} on {target.name}"
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """How often models are run: `timed` times each, interleaved, after `warmup` runs. spinning: idle threads spin."""
+
+    timed: int = 50
+    warmup: int = 5
+    spinning: bool = False
+
+
+USUAL, ROUNDS = Working(), Rounds()
+
+
 def bench(
     models: Sequence[Path | Entry],
+    working: Working = USUAL,
     *,
     batch_sizes: Sequence[int] = (1,),
     lengths: Sequence[int] = (128,),
     dataset: Dataset | None = None,
-    tokenizer: Tokenizer | None = None,
-    max_length: int = 128,
-    rounds: int = 50,
-    warmup: int = 5,
-    threads: int = 1,
-    spinning: bool = False,
-    seed: int = 0,
+    rounds: Rounds = ROUNDS,
     footprints: bool = True,
     places: Places = CPU_ONLY,
-    inputs: str = "",
-    progress: Progress | None = None,
 ) -> Bench:
     """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
 
     models: paths to run on every target of `places`, or entries; the first is the measure of the others.
-    inputs: the models' inputs by role, where the user names them; texts have a tokenizer, which holds them.
-    rounds: timed runs of each model and workload; warmup: untimed ones before. Raises ModelError when a model cannot
+    Raises ModelError when a model cannot
     run on a workload, DataError when it cannot be fed, ProviderError when it does not run on a target or the target
     is emulated.
     """
     entries = [entry for model in models for entry in _entries(model, places)]
-    if not entries or min(rounds, threads, *batch_sizes, *lengths) < 1:
+    threads, seed, progress = working.threads, working.seed, working.progress
+    if not entries or min(rounds.timed, threads, *batch_sizes, *lengths) < 1:
         raise DataError("needed at least one model, and rounds, threads, batch sizes and lengths of 1 or more")
     for _, target in entries:
         check_timeable(target)
-    placed = [places.open(target, path, threads=threads, spinning=spinning) for path, target in entries]
+    placed = [places.open(target, path, threads=threads, spinning=rounds.spinning) for path, target in entries]
     sessions = [(path, each.session) for (path, _), each in zip(entries, placed, strict=True)]
     tokens: Sequence[int | None] = lengths if dataset is None else [None]
     workloads = [Workload(batch, length) for batch in batch_sizes for length in tokens]
-    fed = [
-        same_feeds(
-            sessions, workload, dataset, tokenizer, max_length=max_length, rounds=rounds, seed=seed, inputs=inputs
-        )
-        for workload in workloads
-    ]
+    fed = [same_feeds(sessions, workload, dataset, working, rounds.timed) for workload in workloads]
     latencies: list[Latency] = []
     for done, (workload, feeds) in enumerate(zip(workloads, fed, strict=True), start=1):
-        times = interleave([session for _, session in sessions], feeds, rounds=rounds, warmup=warmup, seed=seed)
+        times = interleave(
+            [session for _, session in sessions], feeds, rounds=rounds.timed, warmup=rounds.warmup, seed=seed
+        )
         latencies += [_latency(entry, workload, times, index, seed) for index, entry in enumerate(entries)]
         if progress:
             progress("timing", done, len(workloads))
@@ -129,12 +130,16 @@ def bench(
     for index, (path, target) in enumerate(entries if footprints else ()):
         largest = max((feed for feeds in fed for feed in feeds[index]), key=_values)
         setup = target.setup(places.options_of(target), threads)
-        taken[entry_name(path, target)] = footprint(path, largest, threads=threads, spinning=spinning, setup=setup)
+        taken[entry_name(path, target)] = footprint(
+            path, largest, threads=threads, spinning=rounds.spinning, setup=setup
+        )
         if progress:
             progress("loading", index + 1, len(entries))
     name = dataset.name if dataset else None
     where = {entry_name(*entry): each.placement for entry, each in zip(entries, placed, strict=True)}
-    return Bench(tuple(latencies), taken, name, rounds, warmup, threads, spinning, seed, busy, where)
+    return Bench(
+        tuple(latencies), taken, name, rounds.timed, rounds.warmup, threads, rounds.spinning, seed, busy, where
+    )
 
 
 def _entries(model: Path | Entry, places: Places) -> list[Entry]:

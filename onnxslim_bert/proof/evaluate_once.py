@@ -9,32 +9,23 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.cache import Cache, key_of
+from onnxslim_bert.calibration.cache import key_of
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import InputRole
-from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.evaluation import evaluate, in_order_of
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.reading import Reading
 
 
-def evaluate_once(
-    cache: Cache | None,
-    path: Path,
-    dataset: Dataset,
-    tokenizer: Tokenizer | None,
-    *,
-    max_length: int,
-    threads: int,
-    progress: Progress | None = None,
-) -> Outputs:
-    """`evaluate`, a row at a time; or what `cache` holds of the same file, rows, tokenizer and settings."""
-    reader = _reader(tokenizer)
+def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
+    """`evaluate`, a row at a time; or what the cache holds of the same file, rows, tokenizer and settings."""
+    reader, cache = _reader(working.tokenizer), working.cache
     if cache is None or reader is None:
-        return evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
+        return evaluate(path, dataset, working)
     config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
     key = key_of(
@@ -44,12 +35,12 @@ def evaluate_once(
         model=model,
         rows=rows,
         reader=reader,
-        max_length=max_length,
-        threads=threads,
+        max_length=working.max_length,
+        threads=working.threads,
     )
     held = cache.get(key)
     if held is None:
-        outputs = evaluate(path, dataset, tokenizer, max_length=max_length, threads=threads, progress=progress)
+        outputs = evaluate(path, dataset, working)
         cache.put(key, _arrays(outputs))
         return outputs
     return in_order_of(dataset, _outputs(path, held))

@@ -12,12 +12,12 @@ from onnxslim_bert.calibration.batches import Batches
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
-from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.outputs import Outputs
@@ -27,66 +27,48 @@ from onnxslim_bert.targets.target import Target
 
 
 def evaluate(
-    path: Path,
-    dataset: Dataset,
-    tokenizer: Tokenizer | None,
-    *,
-    batch_size: int = 1,
-    max_length: int = 128,
-    threads: int = 1,
-    like: Outputs | None = None,
-    progress: Progress | None = None,
+    path: Path, dataset: Dataset, working: Working, *, batch_size: int = 1, like: Outputs | None = None
 ) -> Outputs:
     """Run the model over the whole set, batch by batch; only its answers are kept.
 
     A batch of one runs at its natural length. like: answers of the model that this one was made of. Raises ModelError
     when the model cannot run or answers something else than one vector a row.
     """
-    session = open_session(path, threads=threads)
-    return answer(
-        session,
-        path,
-        dataset,
-        tokenizer,
-        batch_size=batch_size,
-        max_length=max_length,
-        like=like,
-        progress=progress,
-    )
+    session = open_session(path, threads=working.threads)
+    return answer(session, path, dataset, working, batch_size=batch_size, like=like)
 
 
 def answer(
     session: ort.InferenceSession,
     path: Path,
     dataset: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     *,
     batch_size: int = 1,
-    max_length: int = 128,
     target: Target = CPU,
     like: Outputs | None = None,
-    progress: Progress | None = None,
 ) -> Outputs:
     """The same for a session that is open on `target`; its inputs take what those of the model of `like` do."""
     taken = [value.name for value in session.get_inputs()]
     roles = like.roles if like is not None else {}
     if not roles or any(name not in roles for name in taken):
-        roles = roles_for(path, dataset, tokenizer, session)
+        roles = roles_for(path, dataset, working.tokenizer, session)
     roles = {name: roles[name] for name in taken if name in roles}
     reading = like.reading if like is not None else None
     if reading is None or not {*reading.outputs} <= {value.name for value in session.get_outputs()}:
         probe = dataset.take(range(min(len(dataset), batch_size)))
-        first = next(iter(feed_batches(session, roles, probe, tokenizer, batch_size=batch_size, max_length=max_length)))
+        first = next(iter(feed_batches(session, roles, probe, working, batch_size=batch_size)))
         answers = run(session, path, first.feeds)
         reading = read_model(path, first.mask, answers, read_config(path), dataset.task)
-    fed, owner = fed_rows(dataset, tokenizer, reading, min(max_length, fixed_shape(session)[1] or max_length))
-    batches = feed_batches(session, roles, fed, tokenizer, batch_size=batch_size, max_length=max_length)
+    longest = min(working.max_length, fixed_shape(session)[1] or working.max_length)
+    fed, owner = fed_rows(dataset, working.tokenizer, reading, longest)
+    batches = feed_batches(session, roles, fed, working, batch_size=batch_size)
     config = read_config(like.path if like is not None else path)
     found = Collected(path, reading, like.values.shape[1] if like is not None else config.classes)
     for done, batch in enumerate(batches, start=1):
         found.add(batch, run(session, path, batch.feeds), fed, owner)
-        if progress:
-            progress(f"running {path.name} on {target.name}", done, len(batches))
+        if working.progress:
+            working.progress(f"running {path.name} on {target.name}", done, len(batches))
     values, owners = found.values()
     outputs = Outputs(
         path=path,
@@ -129,21 +111,19 @@ def feed_batches(
     session: ort.InferenceSession,
     roles: Roles,
     dataset: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     *,
     batch_size: int,
-    max_length: int,
     sort_by_length: bool = True,
 ) -> Batches:
     """The data set as feeds of this session, in the batch size and length that its graph fixes, if any."""
     batch, length = fixed_shape(session)
     return Batches(
         dataset,
-        tokenizer,
         input_dtypes(session),
         roles,
+        working,
         batch_size=batch or batch_size,
-        max_length=min(max_length, length or max_length),
         fixed_length=length,
         sort_by_length=sort_by_length,
     )

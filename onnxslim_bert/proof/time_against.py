@@ -5,7 +5,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
-from onnxslim_bert.proof.bench import Latency, bench
+from onnxslim_bert.proof.bench import Latency, Rounds, bench
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
@@ -23,12 +23,9 @@ def time_against(source: Path, model: Path, target: Target, working: Working) ->
     batch, _ = fixed_axes([axis.dim_value or None for axis in axes] for axes in shapes)
     return bench(
         [(source, CPU), (model, target)],
+        working,
         batch_sizes=[batch or BATCH],
         lengths=[min(LENGTH, working.max_length)],
-        rounds=ROUNDS,
-        threads=working.threads,
-        seed=working.seed,
+        rounds=Rounds(ROUNDS),
         footprints=False,
-        inputs=working.inputs,
-        progress=working.progress,
     ).latencies

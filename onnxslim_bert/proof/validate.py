@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.wire import read_skeleton
-from onnxslim_bert.progress import Progress
-from onnxslim_bert.proof.bench import Bench, Entry, bench
+from onnxslim_bert.proof.bench import Bench, Entry, Rounds, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import answer, evaluate
 from onnxslim_bert.proof.gates import Budgets
@@ -28,33 +27,16 @@ def validate(
     base: Path,
     candidate: Path,
     evaluation: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     budgets: Budgets = NO_BUDGETS,
     *,
     batch_size: int = 1,
-    max_length: int = 128,
-    threads: int = 1,
-    resamples: int = 2000,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Validation:
     """Run both models over the set on the CPU provider and judge the candidate.
 
     `gates.enforce` turns the verdicts into an error. Raises as `validate_all` does.
     """
-    (result,) = validate_all(
-        base,
-        [candidate],
-        evaluation,
-        tokenizer,
-        budgets,
-        batch_size=batch_size,
-        max_length=max_length,
-        threads=threads,
-        resamples=resamples,
-        seed=seed,
-        progress=progress,
-    )
+    (result,) = validate_all(base, [candidate], evaluation, working, budgets, batch_size=batch_size)
     return result
 
 
@@ -62,17 +44,12 @@ def validate_all(
     base: Path,
     candidates: Sequence[Path],
     evaluation: Dataset,
-    tokenizer: Tokenizer | None,
+    working: Working,
     budgets: Budgets = NO_BUDGETS,
     *,
     places: Places = CPU_ONLY,
     latency: bool = False,
     batch_size: int = 1,
-    max_length: int = 128,
-    threads: int = 1,
-    resamples: int = 2000,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> tuple[Validation, ...]:
     """Run the base on the CPU provider and every candidate on every target, over the same rows, and judge each.
 
@@ -83,49 +60,28 @@ def validate_all(
         raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
     for candidate in candidates:
         check_same_inputs(base, candidate)
-    max_length = min(max_length, places.shape[1]) if places.shape else max_length
+    if places.shape:
+        working = replace(working, max_length=min(working.max_length, places.shape[1]))
     for target in places.targets:
-        target.setup(places.options_of(target), threads)  # fails now rather than after the base has run
-    before = evaluate(
-        base,
-        evaluation,
-        tokenizer,
-        batch_size=batch_size,
-        max_length=max_length,
-        threads=threads,
-        progress=progress,
-    )
+        target.setup(places.options_of(target), working.threads)  # fails now rather than after the base has run
+    before = evaluate(base, evaluation, working, batch_size=batch_size)
     entries: list[Entry] = [(path, target) for path in candidates for target in places.targets]
     seen: list[tuple[Comparison, Placement]] = []
     for path, target in entries:
-        session, placement = places.open(target, path, threads=threads)
-        after = answer(
-            session,
-            path,
-            evaluation,
-            tokenizer,
-            batch_size=batch_size,
-            max_length=max_length,
-            target=target,
-            like=before,
-            progress=progress,
-        )
-        seen.append((compare(before, after, evaluation, resamples=resamples, seed=seed), placement))
+        session, placement = places.open(target, path, threads=working.threads)
+        after = answer(session, path, evaluation, working, batch_size=batch_size, target=target, like=before)
+        seen.append((compare(before, after, evaluation, seed=working.seed), placement))
     times: dict[Entry, Bench] = {}
     timed = [entry for entry in entries if not entry[1].emulated]
     if timed and (latency or budgets.min_speedup is not None):
         speed = bench(
             [(base, CPU), *timed],
+            working,
             batch_sizes=[batch_size],
             dataset=evaluation,
-            tokenizer=tokenizer,
-            max_length=max_length,
-            rounds=ROUNDS,
-            threads=threads,
-            seed=seed,
+            rounds=Rounds(ROUNDS),
             footprints=latency,
             places=places,
-            progress=progress,
         )
         first, *others = speed.latencies
         times = {entry: replace(speed, latencies=(first, own)) for entry, own in zip(timed, others, strict=True)}
@@ -145,8 +101,8 @@ def validate_all(
             comparison=comparison,
             bench=own,
             batch_size=batch_size,
-            max_length=max_length,
-            threads=threads,
+            max_length=working.max_length,
+            threads=working.threads,
             budgets=budgets,
             verdicts=tuple(replace(verdict, where=where) for verdict in verdicts),
             target=target.name,

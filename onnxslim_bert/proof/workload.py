@@ -1,7 +1,7 @@
 """What timed runs are fed: the same rows for every model, random at a fixed length or real texts at their own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.signature import fixed_shape
 from onnxslim_bert.model.role_names import Roles, parse_named
@@ -33,23 +34,18 @@ def same_feeds(
     models: Sequence[tuple[Path, ort.InferenceSession]],
     workload: Workload,
     dataset: Dataset | None,
-    tokenizer: Tokenizer | None,
-    *,
-    max_length: int,
+    working: Working,
     rounds: int,
-    seed: int,
-    inputs: str = "",
 ) -> list[list[Feeds]]:
     """For every model its feeds: one batch of random ids, or as many batches of drawn texts as there are rounds.
 
-    inputs: those that the user names, by role, where the ids are random; texts have a tokenizer, which holds them.
     Raises ModelError when a model cannot run on them, before any is timed.
     """
     if dataset is None:
-        dataset, tokenizer = random_rows(workload, seed, inputs)
-        max_length = workload.length or max_length
+        dataset, reader = random_rows(workload, working.seed, working.inputs)
+        working = replace(working, tokenizer=reader, max_length=workload.length or working.max_length)
     else:
-        drawn = np.random.default_rng(seed).permutation(len(dataset))
+        drawn = np.random.default_rng(working.seed).permutation(len(dataset))
         dataset = dataset.take(np.resize(drawn, rounds * workload.batch).tolist())
     fed: list[list[Feeds]] = []
     plans: set[bytes] = set()
@@ -58,14 +54,13 @@ def same_feeds(
         check_room(path, session, workload)
         taken = [value.name for value in session.get_inputs()]
         if not roles or any(name not in roles for name in taken):
-            roles = roles_for(path, dataset, tokenizer)
+            roles = roles_for(path, dataset, working.tokenizer)
         batches = feed_batches(
             session,
             {name: roles[name] for name in taken if name in roles},
             dataset,
-            tokenizer,
+            working,
             batch_size=workload.batch,
-            max_length=max_length,
             sort_by_length=False,
         )
         held = list(batches)

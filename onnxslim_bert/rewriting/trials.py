@@ -10,9 +10,10 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.cache import Cache, key_of
+from onnxslim_bert.calibration.cache import key_of
 from onnxslim_bert.calibration.collect import Rows, collect, collect_once, real_rows, rows_sha256
 from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
@@ -27,13 +28,16 @@ class Sampled:
     labels: Array | None = None
 
 
+USUAL = Working()
+
+
 class Trials:
     """Runs models on calibration rows.
 
     original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
     are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
     of which there are more than calibration rows; a pass that wants counts of ids gets those. corpus: draws so many of
-    those texts. cache: of what was measured.
+    those texts. working: its threads, its cache of what was measured, its progress.
     """
 
     def __init__(
@@ -45,9 +49,7 @@ class Trials:
         protected_ids: frozenset[int] = frozenset(),
         corpus_counts: Array | None = None,
         corpus: Callable[[int], Sampled] | None = None,
-        threads: int = 1,
-        cache: Cache | None = None,
-        progress: Progress | None = None,
+        working: Working = USUAL,
     ) -> None:
         self.original = original
         self.fitting = fitting
@@ -55,9 +57,9 @@ class Trials:
         self.protected_ids = protected_ids
         self.corpus_counts = corpus_counts
         self.corpus = corpus
-        self.threads = threads
-        self.cache = cache
-        self.progress: Progress = progress or (lambda *_: None)
+        self.threads = working.threads
+        self.cache = working.cache
+        self.progress: Progress = working.progress or (lambda *_: None)
 
     def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
         """The same trials with rows that have come some way through a model, for the rest of it."""

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, ProviderError
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import Shape, canonical_form, fitting_length
 from onnxslim_bert.machine import host
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.bench import Entry, bench, check_timeable
+from onnxslim_bert.proof.bench import Entry, Rounds, bench, check_timeable
 from onnxslim_bert.proof.profile import profile
 from onnxslim_bert.proof.workload import Workload, same_feeds
 from onnxslim_bert.targets.places import CPU_ONLY
@@ -109,11 +110,10 @@ def _timed(entries: Sequence[Entry], workload: Workload, asked: Mapping[str, Any
     assert workload.length is not None
     latencies = bench(
         entries,
+        Working(threads=asked["threads"], seed=asked["seed"]),
         batch_sizes=[workload.batch],
         lengths=[workload.length],
-        rounds=asked["rounds"],
-        threads=asked["threads"],
-        seed=asked["seed"],
+        rounds=Rounds(asked["rounds"]),
         footprints=False,
     ).latencies
     return [
@@ -125,7 +125,7 @@ def _timed(entries: Sequence[Entry], workload: Workload, asked: Mapping[str, Any
 def _profile(path: Path, target: Target, workload: Workload, asked: Mapping[str, Any]) -> dict[str, float]:
     threads, seed = asked["threads"], asked["seed"]
     session = CPU_ONLY.open(target, path, threads=threads).session
-    feeds = same_feeds([(path, session)], workload, None, None, max_length=0, rounds=1, seed=seed)[0][0]
+    feeds = same_feeds([(path, session)], workload, None, Working(seed=seed), 1)[0][0]
     del session  # before another holds the weights
     return profile(path, target, feeds, PROFILED, threads=threads)
 

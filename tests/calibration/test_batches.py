@@ -12,6 +12,7 @@ from onnxslim_bert.calibration.batches import Batches as RoledBatches
 from onnxslim_bert.calibration.batches import Inputs
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow, load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.role_names import InputRole, role_of
 
@@ -22,7 +23,8 @@ BERT = {"input_ids": INT64, "attention_mask": INT64, "token_type_ids": INT64}
 def Batches(dataset: Dataset, tokenizer: Tokenizer | None, inputs: Inputs, **options: Any) -> RoledBatches:  # noqa: N802
     """Batches for a model whose inputs are what they are called."""
     roles = {name: InputRole(role) for name in inputs if (role := role_of(name)) is not None}
-    return RoledBatches(dataset, tokenizer, inputs, roles, **options)
+    working = Working(options.pop("max_length", 128), tokenizer=tokenizer)
+    return RoledBatches(dataset, inputs, roles, working, **options)
 
 
 # Letters in a text; two special tokens come on top.

@@ -172,7 +172,7 @@ def test_large_statistics_are_not_kept(model, monkeypatch):
 def test_rows_that_came_some_way_are_not_kept(model):
     """Their statistics are of states, which are large, and of a model that nobody else has."""
     rows, kept = batches(model), Kept()
-    trials = Trials(model, rows, rows, cache=kept)
+    trials = Trials(model, rows, rows, working=Working(cache=kept))
     trials.moved(rows, rows).collect(model, wants_of(model, "minmax"))
     assert not kept.files
     trials.collect(model, wants_of(model, "minmax"))
@@ -248,11 +248,11 @@ def test_answers_are_of_one_file_reader_and_setting(source, tmp_path):
     tokenizer = load_tokenizer(source.parent)
 
     def keys(path=source, rows=rows, tokenizer=tokenizer, max_length=16, threads=1):
-        evaluate_once(kept, path, rows, tokenizer, max_length=max_length, threads=threads)
+        evaluate_once(path, rows, Working(max_length, threads, tokenizer=tokenizer, cache=kept))
         return len(kept.files)
 
-    first = evaluate_once(kept, source, rows, tokenizer, max_length=16, threads=1)
-    again = evaluate_once(kept, source, rows, tokenizer, max_length=16, threads=1)
+    first = evaluate_once(source, rows, Working(16, tokenizer=tokenizer, cache=kept))
+    again = evaluate_once(source, rows, Working(16, tokenizer=tokenizer, cache=kept))
     assert (again.path, again.output, again.kind) == (first.path, first.output, first.kind)
     assert_equal(again.values, first.values)
     copy = tmp_path / "copy.onnx"
@@ -277,18 +277,20 @@ def test_a_measurement_is_of_its_model_rows_and_content(model):
     changed = model.clone()
     weight = model.encoder.layers[0].up.weight
     changed.replace(weight, model.array(weight) * np.float32(1.001))
-    trials = Trials(model, rows, rows[1:], cache=kept)
+    trials = Trials(model, rows, rows[1:], working=Working(cache=kept))
     first = trials.once("a", model, measure, x=1)
-    assert_equal(Trials(model, batches(model), rows[1:], cache=kept).once("a", model, measure, x=1), first)
+    assert_equal(
+        Trials(model, batches(model), rows[1:], working=Working(cache=kept)).once("a", model, measure, x=1), first
+    )
     assert counted == [1]
     trials.once("b", model, measure, x=1)
     trials.once("a", model, measure, x=2)
     trials.once("a", changed, measure, x=1)
     for other in (
-        Trials(changed, rows, rows[1:], cache=kept),
-        Trials(model, rows[1:], rows[1:], cache=kept),
-        Trials(model, rows, rows, cache=kept),
-        Trials(model, rows, rows[1:], cache=kept, threads=2),
+        Trials(changed, rows, rows[1:], working=Working(cache=kept)),
+        Trials(model, rows[1:], rows[1:], working=Working(cache=kept)),
+        Trials(model, rows, rows, working=Working(cache=kept)),
+        Trials(model, rows, rows[1:], working=Working(threads=2, cache=kept)),
         trials.unshared(),
     ):
         other.once("a", model, measure, x=1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answering_models import classifier, texts, tokenizer
+from answering_models import classifier, reading, texts
 from command_line import Outcome, run
 
 from onnxslim_bert.arrays import Array
@@ -30,7 +30,7 @@ PLAN = RunSettings("cpu", threads=1, warmup=2, runs=7)
 def small_bundle(folder: Path, plan: RunSettings = PLAN, length: int | None = LENGTH) -> Bundle:
     """A bundle of the three ROWS and a model whose logits are sums of rows of TABLE."""
     model = classifier(folder / "sums.onnx", TABLE)
-    make_bundle(model, texts(ROWS), tokenizer(folder), folder / "bundle", plan, length=length)
+    make_bundle(model, texts(ROWS), reading(folder), folder / "bundle", plan, length=length)
     return open_bundle(folder / "bundle")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from answering_models import embedder, texts, tokenizer
+from answering_models import embedder, reading, texts
 from command_line import assert_refused, run
 from devices import PLAN, TABLE, assert_fails, expected_logits, packed, results_of, save, sent, small_bundle
 
@@ -58,7 +58,7 @@ def test_several_results_stand_in_one_table(tmp_path: Path) -> None:
 def test_states_are_pooled_over_the_real_tokens(tmp_path: Path) -> None:
     """What a device answers on padding does not count."""
     model = embedder(tmp_path / "states.onnx", TABLE)
-    make_bundle(model, texts(["w0 w1 w2", "w3 w4"]), tokenizer(tmp_path), tmp_path / "b", PLAN, length=5)
+    make_bundle(model, texts(["w0 w1 w2", "w3 w4"]), reading(tmp_path), tmp_path / "b", PLAN, length=5)
     bundle = open_bundle(tmp_path / "b")
     states = [bundle.tensor(name).copy() for name in bundle.manifest.output_files()]
     states[0][:, 3:] = 77

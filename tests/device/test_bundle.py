@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from answering_models import classifier, texts, tokenizer
+from answering_models import classifier, reading, texts
 from command_line import assert_refused, contents, run, workspace
 from devices import PLAN, ROWS, TABLE, expected_logits, small_bundle
 from graphs import EVERY
 
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.device.bundle import open_bundle
 from onnxslim_bert.device.make import make_bundle
 from onnxslim_bert.device.manifest import RunSettings
@@ -61,7 +62,7 @@ def test_every_export_is_bundled(tmp_path: Path, name: str) -> None:
 def test_the_base_says_what_is_expected(tmp_path: Path) -> None:
     """A candidate that computes something else is bundled with the base's answers."""
     base, candidate = classifier(tmp_path / "base.onnx", TABLE), classifier(tmp_path / "candidate.onnx", -TABLE)
-    manifest = make_bundle(candidate, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", PLAN, base=base, length=5)
+    manifest = make_bundle(candidate, texts(ROWS), reading(tmp_path), tmp_path / "b", PLAN, base=base, length=5)
     np.testing.assert_allclose(
         open_bundle(tmp_path / "b").tensor("test_data_set_0/output_0.pb"), expected_logits()[0], atol=1e-6
     )
@@ -75,7 +76,7 @@ def test_a_candidate_may_take_narrower_ids(tmp_path: Path) -> None:
     for value in proto.graph.input:
         value.type.tensor_type.elem_type = onnx.TensorProto.INT32
     onnx.save(proto, tmp_path / "narrow.onnx")
-    rows = texts(ROWS), tokenizer(tmp_path)
+    rows = texts(ROWS), reading(tmp_path)
     make_bundle(tmp_path / "narrow.onnx", *rows, tmp_path / "b", RunSettings("nnapi"), base=base, length=5)
     bundle = open_bundle(tmp_path / "b")
     assert bundle.tensor("test_data_set_0/input_0.pb").dtype == np.int32
@@ -87,13 +88,13 @@ def test_external_data_goes_along(tmp_path: Path) -> None:
     model = classifier(tmp_path / "model.onnx", TABLE)
     proto = onnx.load(model)
     onnx.save(proto, model, save_as_external_data=True, location="weights.bin", size_threshold=90)
-    make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", PLAN, length=5)
+    make_bundle(model, texts(ROWS), reading(tmp_path), tmp_path / "b", PLAN, length=5)
     assert (tmp_path / "b/weights.bin").read_bytes() == (tmp_path / "weights.bin").read_bytes()
     assert "weights.bin" in open_bundle(tmp_path / "b").manifest.files
     (tmp_path / "sub").mkdir()
     onnx.save(onnx.load(model), tmp_path / "deep.onnx", save_as_external_data=True, location="sub/w", size_threshold=90)
     with pytest.raises(ModelError, match="needed another name, and beside the model"):
-        make_bundle(tmp_path / "deep.onnx", texts(ROWS), tokenizer(tmp_path), tmp_path / "c", PLAN, length=5)
+        make_bundle(tmp_path / "deep.onnx", texts(ROWS), reading(tmp_path), tmp_path / "c", PLAN, length=5)
     assert not (tmp_path / "c").exists()
 
 
@@ -135,10 +136,10 @@ def test_what_cannot_be_run_is_not_bundled(tmp_path: Path, options: list[object]
 def test_a_fixed_shape_is_kept(tmp_path: Path) -> None:
     """A model with fixed shapes says them; others are refused."""
     model = classifier(tmp_path / "fixed.onnx", TABLE, shape=(1, 6))
-    manifest = make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", RunSettings("qnn"))
+    manifest = make_bundle(model, texts(ROWS), reading(tmp_path), tmp_path / "b", RunSettings("qnn"))
     assert (manifest.batch, manifest.length, manifest.dimensions) == (1, 6, {})
     with pytest.raises(ModelError, match="fixes --seq to 6: it cannot run with 5"):
-        make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "c", RunSettings("qnn"), length=5)
+        make_bundle(model, texts(ROWS), reading(tmp_path), tmp_path / "c", RunSettings("qnn"), length=5)
 
 
 @pytest.mark.parametrize("scale", [np.nan, 1.0])
@@ -148,21 +149,21 @@ def test_a_base_that_cannot_say_is_refused(tmp_path: Path, scale: float) -> None
     base = classifier(tmp_path / "base.onnx", TABLE * scale, output="logits" if np.isnan(scale) else "other")
     words = "logits is NaN or infinite on the data" if np.isnan(scale) else "'logits' is an input or output of one"
     with pytest.raises(ModelError, match=words):
-        make_bundle(model, texts(ROWS), tokenizer(tmp_path), tmp_path / "b", PLAN, base=base, length=5)
+        make_bundle(model, texts(ROWS), reading(tmp_path), tmp_path / "b", PLAN, base=base, length=5)
     assert not (tmp_path / "b").exists()
 
 
 def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(OutputError, match="exists; give another folder"):
-        make_bundle(classifier(tmp_path / "m.onnx", TABLE), texts(ROWS), None, tmp_path / "b", PLAN)
+        make_bundle(classifier(tmp_path / "m.onnx", TABLE), texts(ROWS), Working(), tmp_path / "b", PLAN)
 
 
 def test_ready_inputs_are_bundled(tmp_path: Path) -> None:
     """An npz needs no tokenizer."""
     feeds = {"input_ids": np.array([[1, 2, 3, 0]]), "attention_mask": np.array([[1, 1, 1, 0]])}
     model = classifier(tmp_path / "m.onnx", TABLE)
-    make_bundle(model, Dataset("ready", "all", (), None, None, feeds), None, tmp_path / "b", PLAN)
+    make_bundle(model, Dataset("ready", "all", (), None, None, feeds), Working(), tmp_path / "b", PLAN)
     values = open_bundle(tmp_path / "b").tensor("test_data_set_0/output_0.pb")
     np.testing.assert_allclose(values, expected_logits()[0], atol=1e-6)
 

@@ -9,6 +9,7 @@ from command_line import assert_refused, contents, run, workspace
 
 from onnxslim_bert.calibration.datasets import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.job.seal import UNTIMED, Gate, verdicts_on
 from onnxslim_bert.proof.gates import Budgets
@@ -115,7 +116,7 @@ def test_a_budget_for_the_drop_needs_labels():
 def test_a_speedup_that_nothing_here_can_show_is_open(model):
     """As for a target that does not run on this machine."""
     rows = load_dataset(str(model.parent / "eval.tsv"), "evaluation")
-    seen = validate(model, model, rows, load_tokenizer(model.parent)).comparison
+    seen = validate(model, model, rows, Working(tokenizer=load_tokenizer(model.parent))).comparison
     finite, speed = verdicts_on(seen, Budgets(min_speedup=2), (), 5)
     assert (finite.gate, speed.gate, speed.outcome, speed.note) == ("finite", "min-speedup", "inconclusive", UNTIMED)
     wanted = Budgets(min_speedup=2)

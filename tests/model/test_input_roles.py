@@ -14,6 +14,7 @@ from renamed_inputs import with_inputs, with_mask
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.input_roles import Input, find_roles, roles_of
 from onnxslim_bert.model.role_names import Named, described, parse_named
@@ -146,10 +147,13 @@ def test_answers_and_accuracy_are_those_of_the_model_itself(tmp_path: Path, call
     turned = with_mask(REFERENCE / "model.onnx", tmp_path / "t.onnx", "attention_mask", minus, one)
     path = with_inputs(turned, tmp_path / "m.onnx", NAMES[::-1], dict(zip(NAMES, called, strict=True)))
     for batch in (1, 7):
-        right, found = (evaluate(model, rows, reader, batch_size=batch) for model in (REFERENCE / "model.onnx", path))
+        right, found = (
+            evaluate(model, rows, Working(tokenizer=reader), batch_size=batch)
+            for model in (REFERENCE / "model.onnx", path)
+        )
         np.testing.assert_allclose(found.values, right.values, atol=1e-5)
     before, after = (
-        validate(model, model, rows, reader).comparison.scores[0].base.value
+        validate(model, model, rows, Working(tokenizer=reader)).comparison.scores[0].base.value
         for model in (REFERENCE / "model.onnx", path)
     )
     assert before == after

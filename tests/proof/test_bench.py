@@ -9,10 +9,11 @@ import pytest
 from answering_models import classifier, texts, tokenizer
 from click.testing import CliRunner
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.bench import bench as command
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.sessions import open_session
-from onnxslim_bert.proof.bench import bench, interleave
+from onnxslim_bert.proof.bench import Rounds, bench, interleave
 from onnxslim_bert.proof.footprint import footprint
 from onnxslim_bert.proof.workload import Workload, same_feeds
 
@@ -65,10 +66,7 @@ def test_random_feeds_fill_batch_and_length_with_safe_ids(tmp_path):
     """Full masks, the same ids for every model, padded to a fixed length."""
     free = classifier(tmp_path / "free.onnx", TABLE)
     fixed = classifier(tmp_path / "fixed.onnx", TABLE, shape=("batch", 9))
-    short, long = (
-        feeds[0]
-        for feeds in same_feeds(sessions(free, fixed), Workload(3, 5), None, None, max_length=1, rounds=7, seed=0)
-    )
+    short, long = (feeds[0] for feeds in same_feeds(sessions(free, fixed), Workload(3, 5), None, Working(1), 7))
     assert short["input_ids"].shape == (3, 5)
     assert long["input_ids"].shape == (3, 9)
     assert (short["input_ids"] == long["input_ids"][:, :5]).all()
@@ -81,9 +79,7 @@ def test_texts_keep_their_lengths_and_come_in_one_order(tmp_path):
     """As many batches as rounds, drawn again when the rows run out."""
     model = classifier(tmp_path / "m.onnx", TABLE)
     rows = texts(["w0", "w1 w2", "w3 w4 w5"])
-    feeds = same_feeds(
-        sessions(model, model), Workload(2, None), rows, tokenizer(tmp_path), max_length=8, rounds=6, seed=0
-    )
+    feeds = same_feeds(sessions(model, model), Workload(2, None), rows, Working(8, tokenizer=tokenizer(tmp_path)), 6)
     assert [len(each) for each in feeds] == [6, 6]
     tokens = [int(feed["attention_mask"].sum()) for feed in feeds[0]]
     assert sum(tokens) == 4 * (1 + 2 + 3)
@@ -101,13 +97,13 @@ def test_a_workload_that_a_fixed_shape_cannot_hold_is_refused(tmp_path, shape, w
     """Before anything is timed."""
     model = classifier(tmp_path / "m.onnx", TABLE, shape=shape)
     with pytest.raises(ModelError, match=message):
-        same_feeds(sessions(model), workload, None, None, max_length=8, rounds=1, seed=0)
+        same_feeds(sessions(model), workload, None, Working(8), 1)
 
 
 def test_a_bench_holds_every_model_on_every_workload(tmp_path):
     """Positive times, the first model as the measure of the others, the conditions beside them."""
     models = [classifier(tmp_path / name, TABLE) for name in ("a.onnx", "b.onnx")]
-    result = bench(models, batch_sizes=[1, 3], lengths=[4, 7], rounds=6, warmup=1, footprints=False)
+    result = bench(models, batch_sizes=[1, 3], lengths=[4, 7], rounds=Rounds(6, 1), footprints=False)
     assert [(row.model, row.batch, row.length) for row in result.latencies] == [
         (str(model), batch, length) for batch in (1, 3) for length in (4, 7) for model in models
     ]
@@ -125,7 +121,7 @@ def test_nothing_to_time_is_refused(tmp_path):
     with pytest.raises(DataError, match="needed at least one model"):
         bench([])
     with pytest.raises(DataError, match="of 1 or more"):
-        bench([tmp_path / "m.onnx"], rounds=0)
+        bench([tmp_path / "m.onnx"], rounds=Rounds(0))
 
 
 def test_peak_memory_is_the_model_s_own_not_the_parent_s(tmp_path):

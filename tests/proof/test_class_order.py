@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from answering_models import WORDS, classifier, texts, tokenizer
+from answering_models import WORDS, classifier, reading, texts
 
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
 from onnxslim_bert.errors import AccuracyGateError, DataError
@@ -24,7 +24,7 @@ RIGHT = [int(np.argmax(sum(TABLE[int(word[1:]) + 1] for word in row.split()))) f
 def model(folder: Path, order: tuple[int, ...], config: dict[str, object] | None = None) -> Path:
     """The right model with its classes in this order."""
     folder.mkdir(exist_ok=True)
-    tokenizer(folder)
+    reading(folder)
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
     return classifier(folder / "m.onnx", np.ascontiguousarray(TABLE[:, order]))
@@ -47,11 +47,11 @@ def test_labels_as_words_are_mapped_by_name_in_any_order(tmp_path, order):
     base = model(tmp_path, order, named(order))
     words = ["plum_tart" if label == 2 else NAMES[label] for label in RIGHT]
     rows = file_of(tmp_path, words)
-    result = validate(base, base, rows, tokenizer(tmp_path), Budgets(max_drop=10))
+    result = validate(base, base, rows, reading(tmp_path), Budgets(max_drop=10))
     assert result.comparison.scores[0].base.value == 100
     worse = model(tmp_path / "worse", tuple(order[place] for place in (1, 0, 2)))
     with pytest.raises(AccuracyGateError, match="max-drop missed"):
-        enforce(validate(base, worse, rows, tokenizer(tmp_path), Budgets(max_drop=10)).verdicts)
+        enforce(validate(base, worse, rows, reading(tmp_path), Budgets(max_drop=10)).verdicts)
 
 
 @pytest.mark.parametrize("config", [None, {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}])
@@ -60,7 +60,7 @@ def test_words_that_the_model_does_not_know_are_refused(tmp_path, config):
     base = model(tmp_path, (0, 1, 2), config)
     rows = file_of(tmp_path, [NAMES[label] for label in RIGHT])
     with pytest.raises(DataError, match=r"has the labels Plum tart, apple, pear, the model's classes are numbers"):
-        validate(base, base, rows, tokenizer(tmp_path))
+        validate(base, base, rows, reading(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_numbers_that_are_upside_down_are_refused_with_the_right_order(tmp_path,
     base = model(tmp_path, order)
     pairs = ", ".join(f"class {place} is label {mine}" for place, mine in enumerate(order))
     with pytest.raises(DataError, match=rf"m\.onnx is right on 0\.00 % of .*, and on 100\.00 % where {pairs}"):
-        validate(base, base, texts(ROWS, RIGHT), tokenizer(tmp_path))
+        validate(base, base, texts(ROWS, RIGHT), reading(tmp_path))
 
 
 def test_a_model_that_is_only_bad_is_measured():
@@ -100,7 +100,7 @@ def test_whole_scores_are_classes_to_a_classifier(tmp_path):
     base = model(tmp_path, (0, 1, 2))
     rows = file_of(tmp_path, [float(label) for label in RIGHT])
     assert rows.metric == "pearson-spearman"
-    (score,) = validate(base, base, rows, tokenizer(tmp_path)).comparison.scores
+    (score,) = validate(base, base, rows, reading(tmp_path)).comparison.scores
     assert (score.metric, score.base.value) == ("accuracy", 100)
 
 

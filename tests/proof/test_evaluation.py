@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from answering_models import WORDS, classifier, embedder, texts, tokenizer
+from answering_models import WORDS, classifier, embedder, reading, texts
 
 from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.evaluation import evaluate
 
@@ -18,7 +19,7 @@ EXPECTED = np.stack([TABLE[[int(word[1:]) + 1 for word in row.split()]].sum(axis
 def test_answers_come_in_the_order_of_the_rows(tmp_path, batch_size, shape):
     """Whatever is batched, padded or filled up to a fixed shape."""
     model = classifier(tmp_path / "m.onnx", TABLE, shape=shape)
-    outputs = evaluate(model, texts(ROWS), tokenizer(tmp_path), batch_size=batch_size)
+    outputs = evaluate(model, texts(ROWS), reading(tmp_path), batch_size=batch_size)
     assert (outputs.output, outputs.kind) == ("logits", "classes")
     np.testing.assert_allclose(outputs.values, EXPECTED, atol=1e-5)
     assert outputs.predictions().tolist() == EXPECTED.argmax(axis=1).tolist()
@@ -26,20 +27,20 @@ def test_answers_come_in_the_order_of_the_rows(tmp_path, batch_size, shape):
 
 def test_rows_are_cut_to_max_length(tmp_path):
     """Four words are left of five."""
-    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE), texts(ROWS), tokenizer(tmp_path), max_length=4)
+    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE), texts(ROWS), reading(tmp_path, 4))
     np.testing.assert_allclose(outputs.values[4], TABLE[[7, 1, 2, 3]].sum(axis=0), atol=1e-5)
 
 
 def test_one_logit_is_a_score(tmp_path):
     """Its prediction is its value."""
-    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE[:, :1]), texts(ROWS), tokenizer(tmp_path), batch_size=2)
+    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE[:, :1]), texts(ROWS), reading(tmp_path), batch_size=2)
     assert outputs.kind == "score"
     np.testing.assert_allclose(outputs.predictions(), EXPECTED[:, 0], atol=1e-5)
 
 
 def test_hidden_states_are_pooled_over_the_real_tokens(tmp_path):
     """The mean, not counting the padding of the batch."""
-    outputs = evaluate(embedder(tmp_path / "m.onnx", TABLE), texts(ROWS), tokenizer(tmp_path), batch_size=5)
+    outputs = evaluate(embedder(tmp_path / "m.onnx", TABLE), texts(ROWS), reading(tmp_path), batch_size=5)
     assert outputs.kind == "embedding"
     np.testing.assert_allclose(outputs.values, EXPECTED / [[len(row.split())] for row in ROWS], atol=1e-5)
 
@@ -48,7 +49,7 @@ def test_rows_that_are_not_finite_have_no_class(tmp_path):
     """They are marked, and predict -1."""
     broken = TABLE.copy()
     broken[6, 1] = np.nan  # w5
-    outputs = evaluate(classifier(tmp_path / "m.onnx", broken), texts(ROWS), tokenizer(tmp_path))
+    outputs = evaluate(classifier(tmp_path / "m.onnx", broken), texts(ROWS), reading(tmp_path))
     assert outputs.finite.tolist() == [True, True, True, False, True]
     assert outputs.predictions()[3] == -1
 
@@ -56,7 +57,7 @@ def test_rows_that_are_not_finite_have_no_class(tmp_path):
 def test_ready_feeds_need_no_tokenizer(tmp_path):
     """An npz of model inputs."""
     feeds = {"input_ids": np.array([[1, 2], [3, 0]]), "attention_mask": np.array([[1, 1], [1, 0]])}
-    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE), Dataset("f", "all", (), None, None, feeds), None)
+    outputs = evaluate(classifier(tmp_path / "m.onnx", TABLE), Dataset("f", "all", (), None, None, feeds), Working())
     np.testing.assert_allclose(outputs.values, [TABLE[1] + TABLE[2], TABLE[3]], atol=1e-5)
 
 
@@ -64,4 +65,4 @@ def test_a_token_that_the_embedding_lacks_is_said_with_the_model(tmp_path):
     """The tokenizer knows seven words, this embedding three."""
     model = classifier(tmp_path / "small.onnx", TABLE[:4])
     with pytest.raises(ModelError, match=r"small\.onnx does not run on input_ids \[1, 5\]"):
-        evaluate(model, texts(ROWS), tokenizer(tmp_path))
+        evaluate(model, texts(ROWS), reading(tmp_path))

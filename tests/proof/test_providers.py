@@ -2,18 +2,18 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from answering_models import WORDS, classifier, texts, tokenizer
+from answering_models import WORDS, classifier, reading, texts
 from click.testing import CliRunner, Result
 
 from onnxslim_bert.cli.bench import bench as bench_command
 from onnxslim_bert.cli.validate import validate as validate_command
 from onnxslim_bert.errors import AccuracyGateError, ProviderError
-from onnxslim_bert.proof.bench import bench
+from onnxslim_bert.proof.bench import Rounds, bench
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.gates import Budgets, enforce
@@ -46,14 +46,14 @@ class Damaging(Places):
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """The model that answers every row right, its tokenizer beside it."""
-    tokenizer(tmp_path)
+    reading(tmp_path)
     return classifier(tmp_path / "base.onnx", TABLE)
 
 
 def test_the_same_file_can_pass_on_one_provider_and_miss_on_another(base):
     """Each verdict names its provider, and so does the error."""
     places = Damaging((CPU, OTHER), instead=classifier(base.parent / "swapped.onnx", TABLE[:, ::-1].copy()))
-    data, reader = texts(ROWS, RIGHT), tokenizer(base.parent)
+    data, reader = texts(ROWS, RIGHT), reading(base.parent)
     good, bad = validate_all(base, [base], data, reader, Budgets(min_agreement=90), places=places)
     assert [(result.target, result.placement.whole) for result in (good, bad)] == [("cpu", True), ("other", True)]
     assert [(v.where, v.outcome) for v in good.verdicts] == [("cpu", "met"), ("cpu", "met")]
@@ -66,9 +66,7 @@ def test_the_same_file_can_pass_on_one_provider_and_miss_on_another(base):
 def test_several_candidates_are_named_beside_the_provider(base):
     """In the order asked for."""
     second = classifier(base.parent / "second.onnx", TABLE)
-    results = validate_all(
-        base, [base, second], texts(ROWS, RIGHT), tokenizer(base.parent), places=Places((CPU, OTHER))
-    )
+    results = validate_all(base, [base, second], texts(ROWS, RIGHT), reading(base.parent), places=Places((CPU, OTHER)))
     assert [result.verdicts[0].where for result in results] == [
         "cpu, base.onnx",
         "other, base.onnx",
@@ -80,7 +78,7 @@ def test_several_candidates_are_named_beside_the_provider(base):
 def test_times_are_of_the_base_on_the_cpu_and_of_what_is_no_emulator(base):
     """In the same rounds, with memory; a budget for an emulator's speed-up stays open."""
     places = Places((CPU, OTHER, EMULATED))
-    data, reader = texts(ROWS, RIGHT), tokenizer(base.parent)
+    data, reader = texts(ROWS, RIGHT), reading(base.parent)
     one, two, three = validate_all(base, [base], data, reader, Budgets(min_speedup=1e-6), places=places, latency=True)
     assert one.bench
     assert two.bench
@@ -97,29 +95,23 @@ def test_a_missing_provider_is_refused_before_the_base_runs(base):
     if not TARGETS["nnapi"].absent():
         pytest.skip("it runs here")
     told: list[str] = []
+    working = replace(reading(base.parent), progress=lambda stage, done, total: told.append(stage))
     with pytest.raises(ProviderError, match="nnapi runs on Android"):
-        validate_all(
-            base,
-            [base],
-            texts(ROWS),
-            tokenizer(base.parent),
-            places=Places((CPU, TARGETS["nnapi"])),
-            progress=lambda stage, done, total: told.append(stage),
-        )
+        validate_all(base, [base], texts(ROWS), working, places=Places((CPU, TARGETS["nnapi"])))
     assert told == []
 
 
 def test_sizes_for_open_shapes_hold_for_the_base_too(base):
     """Both read as many tokens, so that what is cut off is no difference between them."""
     results = validate_all(
-        base, [base], texts(["w0 w1 w2 w3 w4 w5"]), tokenizer(base.parent), places=Places((CPU,), shape=(1, 4))
+        base, [base], texts(["w0 w1 w2 w3 w4 w5"]), reading(base.parent), places=Places((CPU,), shape=(1, 4))
     )
     assert results[0].max_length == 4
 
 
 def test_an_unmeasured_speedup_is_no_verdict_unless_an_emulator_ran(base):
     """Judged from what there is."""
-    outputs = evaluate(base, texts(ROWS, RIGHT), tokenizer(base.parent))
+    outputs = evaluate(base, texts(ROWS, RIGHT), reading(base.parent))
     seen = compare(outputs, outputs, texts(ROWS, RIGHT))
     assert [v.gate for v in judge(seen, Budgets(min_speedup=2))] == ["finite"]
     assert [v.gate for v in judge(seen, Budgets(min_speedup=2), emulated=True)] == ["finite", "min-speedup"]
@@ -129,7 +121,7 @@ def test_every_model_is_timed_on_every_provider(base):
     """The first on the first is the measure of all."""
     large = np.ones((100, 2), np.float32)
     first, second = (classifier(base.parent / name, large) for name in ("first.onnx", "second.onnx"))
-    result = bench([first, second], lengths=[5], rounds=3, warmup=1, places=Places((CPU, OTHER)))
+    result = bench([first, second], lengths=[5], rounds=Rounds(3, 1), places=Places((CPU, OTHER)))
     assert [(Path(row.model).name, row.target) for row in result.latencies] == [
         ("first.onnx", "cpu"),
         ("first.onnx", "other"),

@@ -1,17 +1,18 @@
 """Every task from its file to its verdict: what is right is found, what is damaged fails, what does not fit is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from answering_models import WORDS, classifier, embedder, tokenizer
+from answering_models import WORDS, classifier, embedder, reading
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError, ModelError
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.validate import validate
@@ -47,12 +48,12 @@ def per_token(path: Path, table: Array, names: tuple[str, ...], squeezed: bool =
     return path
 
 
-def configured(folder: Path, architecture: str, labels: tuple[str, ...] = (), **more: object) -> Tokenizer:
+def configured(folder: Path, architecture: str, labels: tuple[str, ...] = (), **more: object) -> Working:
     """The tokenizer of words, and a config.json that says so."""
     folder.mkdir(exist_ok=True)
     document = {"architectures": [f"Bert{architecture}"], "id2label": dict(enumerate(labels)), **more}
     (folder / "config.json").write_text(json.dumps(document))
-    return tokenizer(folder)
+    return reading(folder)
 
 
 def tagged(folder: Path, form: str) -> Dataset:
@@ -103,7 +104,7 @@ def test_tags_that_the_model_does_not_have_are_refused(tmp_path):
 
 def test_tags_need_a_tagger(tmp_path):
     """A classifier on tagged words is one line that says both."""
-    reader = tokenizer(tmp_path)
+    reader = reading(tmp_path)
     base = classifier(tmp_path / "m.onnx", TAGGER)
     with pytest.raises(
         DataError, match=r"task 'tags' needs logits \[rows, tokens, classes\]: the model answers logits"
@@ -129,12 +130,12 @@ def test_answers_in_passages(tmp_path, length):
     path = tmp_path / "squad.json"
     path.write_text(json.dumps({"data": [{"paragraphs": qas}]}))
     rows = load_dataset(str(path), "evaluation")
-    seen = validate(base, base, rows, reader, max_length=length, batch_size=2).comparison
+    seen = validate(base, base, rows, replace(reader, max_length=length), batch_size=2).comparison
     assert [(score.metric, score.base.value) for score in seen.scores] == [("exact-match", 100), ("answer-f1", 100)]
     worse = table.copy()
     worse[6, 1], worse[4, 1] = -5, 5  # w3 ends
     lost = per_token(tmp_path / "worse.onnx", worse, ("start_logits", "end_logits"), squeezed=True)
-    found = validate(base, lost, rows, reader, max_length=length).comparison
+    found = validate(base, lost, rows, replace(reader, max_length=length)).comparison
     assert found.scores[0].candidate.value == pytest.approx(100 / 3)
     assert found.fidelity.agreement.value == pytest.approx(100 / 3)
 
@@ -201,7 +202,7 @@ def answering(path: Path, table: Array, op: str, dtype: int, shape: tuple[object
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_squeezed_score(tmp_path, batch):
     """[rows] is one score a row, judged by correlation."""
-    reader = tokenizer(tmp_path)
+    reader = reading(tmp_path)
     table = RNG.normal(size=(WORDS + 1, 1)).astype(np.float32)
     base = answering(tmp_path / "m.onnx", table, "Squeeze", TensorProto.FLOAT, ("batch",))
     scores = [float(table[[int(word[1:]) + 1 for word in words]].sum()) for words in SENTENCES]
@@ -214,7 +215,7 @@ def test_a_squeezed_score(tmp_path, batch):
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_a_model_that_answers_the_class(tmp_path, keepdims):
     """Its numbers are compared; a candidate that answers others fails."""
-    reader = tokenizer(tmp_path)
+    reader = reading(tmp_path)
     shape = ("batch", 1) if keepdims else ("batch",)
     sides = {"axis": 1, "keepdims": keepdims}
     base = answering(tmp_path / "m.onnx", TAGGER, "ArgMax", TensorProto.INT64, shape, **sides)
@@ -268,7 +269,7 @@ def test_files_of_another_form_are_refused(tmp_path, name, content, message):
 
 def test_a_candidate_of_another_task_is_refused(tmp_path):
     """Nothing to compare."""
-    reader = tokenizer(tmp_path)
+    reader = reading(tmp_path)
     base = classifier(tmp_path / "m.onnx", TAGGER)
     other = per_token(tmp_path / "t.onnx", TAGGER, ("each",))
     rows = Dataset("rows", "dev", (("w0 w1",),), None, None)

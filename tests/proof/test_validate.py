@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from answering_models import WORDS, classifier, embedder, texts, tokenizer
+from answering_models import WORDS, classifier, embedder, reading, texts
 from click.testing import CliRunner, Result
 
 from onnxslim_bert.cli.validate import validate as command
@@ -38,7 +38,7 @@ RIGHT = [int(sum(TABLE[int(word[1:]) + 1] @ [-1, 1] for word in row.split()) > 0
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """The model that answers every row right, its tokenizer beside it."""
-    tokenizer(tmp_path)
+    reading(tmp_path)
     return classifier(tmp_path / "base.onnx", TABLE)
 
 
@@ -49,7 +49,7 @@ def damaged(path: Path, noise: float) -> Path:
 
 def test_a_model_equals_itself(base):
     """No drop, full agreement, no distance, no discordant row."""
-    result = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_drop=10, min_agreement=90))
+    result = validate(base, base, texts(ROWS, RIGHT), reading(base.parent), Budgets(max_drop=10, min_agreement=90))
     seen = result.comparison
     assert (seen.scores[0].metric, seen.scores[0].base.value, seen.scores[0].drop.value) == ("accuracy", 100, 0)
     assert seen.fidelity.agreement
@@ -64,7 +64,7 @@ def test_a_model_equals_itself(base):
 def test_a_damaged_candidate_misses_accuracy_and_agreement(base):
     """Noise as large as the weights."""
     worse = damaged(base.parent / "worse.onnx", 4)
-    result = validate(base, worse, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_drop=1, min_agreement=99))
+    result = validate(base, worse, texts(ROWS, RIGHT), reading(base.parent), Budgets(max_drop=1, min_agreement=99))
     assert [verdict.outcome for verdict in result.verdicts] == ["met", "missed", "missed"]
     with pytest.raises(AccuracyGateError, match="max-drop missed"):
         enforce(result.verdicts)
@@ -73,13 +73,13 @@ def test_a_damaged_candidate_misses_accuracy_and_agreement(base):
 def test_a_candidate_with_its_classes_swapped_scores_nothing(base):
     """A permutation of the labels is damage: it is not guessed away."""
     swapped = classifier(base.parent / "swapped.onnx", TABLE[:, ::-1].copy())
-    result = validate(base, swapped, texts(ROWS, RIGHT), tokenizer(base.parent))
+    result = validate(base, swapped, texts(ROWS, RIGHT), reading(base.parent))
     assert result.comparison.scores[0].candidate.value == pytest.approx(0)
 
 
 def test_few_rows_cannot_carry_a_tight_budget(base):
     """49 equal answers may hide a drop of 6 points: inconclusive, which fails under strict."""
-    result = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_drop=1))
+    result = validate(base, base, texts(ROWS, RIGHT), reading(base.parent), Budgets(max_drop=1))
     assert result.verdicts[1].outcome == "inconclusive"
     enforce(result.verdicts)
     with pytest.raises(AccuracyGateError, match="the data cannot carry this budget"):
@@ -91,7 +91,7 @@ def test_nan_in_the_candidate_fails_without_any_budget(base):
     table = TABLE.copy()
     table[1] = np.nan
     broken = classifier(base.parent / "broken.onnx", table)
-    result = validate(base, broken, texts(ROWS, RIGHT), tokenizer(base.parent))
+    result = validate(base, broken, texts(ROWS, RIGHT), reading(base.parent))
     assert result.comparison.broken == 13  # rows with w0
     assert result.comparison.scores[0].candidate.value == pytest.approx(100 * 36 / 49)
     json.dumps(result.to_json(), allow_nan=False)
@@ -103,19 +103,19 @@ def test_nan_in_the_base_leaves_nothing_to_compare_with(base):
     """It is the base that is refused."""
     broken = classifier(base.parent / "broken.onnx", TABLE * np.nan)
     with pytest.raises(ModelError, match=r"broken\.onnx: logits is NaN or infinite on row 1"):
-        validate(broken, base, texts(ROWS, RIGHT), tokenizer(base.parent))
+        validate(broken, base, texts(ROWS, RIGHT), reading(base.parent))
 
 
 def test_a_file_over_its_budget_misses_size(base):
     """In bytes of the file."""
-    result = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_size=100))
+    result = validate(base, base, texts(ROWS, RIGHT), reading(base.parent), Budgets(max_size=100))
     with pytest.raises(SizeGateError, match="max-size missed"):
         enforce(result.verdicts)
 
 
 def test_a_speedup_is_measured_only_when_asked_for(base):
     """No model is a million times faster than itself."""
-    data, reader = texts(ROWS, RIGHT), tokenizer(base.parent)
+    data, reader = texts(ROWS, RIGHT), reading(base.parent)
     assert validate(base, base, data, reader).bench is None
     result = validate(base, base, data, reader, Budgets(min_speedup=1e6))
     assert result.bench
@@ -126,7 +126,7 @@ def test_a_speedup_is_measured_only_when_asked_for(base):
 
 def test_a_speedup_within_its_interval_is_inconclusive(base):
     """Judged from the interval alone."""
-    seen = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent)).comparison
+    seen = validate(base, base, texts(ROWS, RIGHT), reading(base.parent)).comparison
     verdicts = judge(seen, Budgets(min_speedup=1.5), speedup=Interval(1.6, 1.4, 1.8))
     assert [(verdict.gate, verdict.outcome) for verdict in verdicts] == [
         ("finite", "met"),
@@ -137,7 +137,7 @@ def test_a_speedup_within_its_interval_is_inconclusive(base):
 def test_labels_outside_the_classes_are_refused(base):
     """With the row, counted from 1."""
     with pytest.raises(DataError, match="label 2 on row 3 of 'rows': needed one of the model's classes 0 to 1"):
-        validate(base, base, texts(["w0", "w1", "w2"], [0, 1, 2]), tokenizer(base.parent))
+        validate(base, base, texts(["w0", "w1", "w2"], [0, 1, 2]), reading(base.parent))
 
 
 def test_models_that_answer_different_things_are_refused(base):
@@ -145,28 +145,28 @@ def test_models_that_answer_different_things_are_refused(base):
     three = classifier(base.parent / "three.onnx", np.eye(WORDS + 1, 3))
     for other in (three, embedder(base.parent / "embedding.onnx", TABLE)):
         with pytest.raises(ModelError, match=r"nothing to compare: .* 2 classes"):
-            validate(base, other, texts(ROWS), tokenizer(base.parent))
+            validate(base, other, texts(ROWS), reading(base.parent))
 
 
 def test_models_that_read_different_inputs_are_refused(base):
     """The one that the base does not take is named."""
     other = classifier(base.parent / "other.onnx", TABLE, mask_name="input_mask")
     with pytest.raises(ModelError, match=r"other\.onnx takes input_mask of rank 2, which .*base\.onnx does not"):
-        validate(base, other, texts(ROWS), tokenizer(base.parent))
+        validate(base, other, texts(ROWS), reading(base.parent))
 
 
 def test_a_file_that_is_no_model_is_refused(base):
     """Random bytes."""
     (base.parent / "bytes.onnx").write_bytes(bytes(range(256)) * 9)
     with pytest.raises(ModelError):
-        validate(base, base.parent / "bytes.onnx", texts(ROWS), tokenizer(base.parent))
+        validate(base, base.parent / "bytes.onnx", texts(ROWS), reading(base.parent))
 
 
 def test_a_regression_head_is_judged_by_correlation(base):
     """Its labels are scores; there is no argmax to agree on."""
     score = classifier(base.parent / "score.onnx", TABLE[:, :1] - TABLE[:, 1:])
     worse = classifier(base.parent / "worse.onnx", np.random.default_rng(2).normal(size=(WORDS + 1, 1)))
-    reader = tokenizer(base.parent)
+    reader = reading(base.parent)
     labels = [sum(float(TABLE[int(word[1:]) + 1] @ [1, -1]) for word in row.split()) for row in ROWS]
     data = texts(ROWS, labels, "pearson-spearman")
     result = validate(score, worse, data, reader, Budgets(max_drop=1))
@@ -183,17 +183,17 @@ def test_a_regression_head_is_judged_by_correlation(base):
 def test_an_embedding_is_compared_without_labels(base):
     """Labels do not apply to it."""
     model = embedder(base.parent / "embedding.onnx", TABLE)
-    result = validate(model, model, texts(ROWS, RIGHT), tokenizer(base.parent))
+    result = validate(model, model, texts(ROWS, RIGHT), reading(base.parent))
     assert result.comparison.scores == ()
     assert result.comparison.fidelity.cosine == pytest.approx(1)
     with pytest.raises(DataError, match="last_hidden_state is an embedding"):
-        validate(model, model, texts(ROWS, RIGHT), tokenizer(base.parent), Budgets(max_drop=1))
+        validate(model, model, texts(ROWS, RIGHT), reading(base.parent), Budgets(max_drop=1))
 
 
 def test_a_drop_needs_labels(base):
     """Refused before any model runs."""
     with pytest.raises(DataError, match="a budget for the drop needs labels"):
-        validate(base, base, texts(ROWS), tokenizer(base.parent), Budgets(max_drop=1))
+        validate(base, base, texts(ROWS), reading(base.parent), Budgets(max_drop=1))
 
 
 @pytest.mark.parametrize(("metric", "names"), [("f1", ["f1", "accuracy"]), ("matthews", ["matthews", "accuracy"])])
@@ -247,7 +247,7 @@ def test_json_is_the_only_thing_on_stdout(base):
 @pytest.mark.parametrize("several", [1, 2])
 def test_a_number_that_is_not_finite_is_null(base, several):
     """JSON has no other word for it."""
-    found = validate(base, base, texts(ROWS, RIGHT), tokenizer(base.parent))
+    found = validate(base, base, texts(ROWS, RIGHT), reading(base.parent))
     fidelity = replace(found.comparison.fidelity, max_difference=np.inf)
     result = document([replace(found, comparison=replace(found.comparison, fidelity=fidelity))] * several)
     json.dumps(result, allow_nan=False)

@@ -58,9 +58,7 @@ def test_it_works_between_any_two_passes_or_says_why_not(clip_outliers, place):
     expected = {done.step: done.count for done in run_recipe(plain, Recipe(tuple(steps)), on_rows)}
     steps.insert(place, Step(clip_outliers(limit=1000.0)))
     if place > 5:  # behind quantization, where `down` reads integers
-        with pytest.raises(
-            PassError, match=r"clip-outliers broke the graph: types do not agree: .*Clip.*float"
-        ):
+        with pytest.raises(PassError, match=r"clip-outliers broke the graph: types do not agree: .*Clip.*float"):
             run_recipe(model, Recipe(tuple(steps)), on_rows)
         return
     done = {done.step: done.count for done in run_recipe(model, Recipe(tuple(steps)), on_rows)}

@@ -9,6 +9,7 @@ import pytest
 from graphs import batches, prepared, trials
 
 from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -75,7 +76,7 @@ def test_every_step_leaves_a_record(model, sweeps):
 
 def test_statistics_serve_until_a_pass_changes_activations(model, sweeps):
     steps = (Step(LookOnly()), Step(LookOnly()), Step(Look()), Step(LookOnly()))
-    run_recipe(model, Recipe(steps), Trials(model.clone(), batches(model), batches(model), threads=2))
+    run_recipe(model, Recipe(steps), Trials(model.clone(), batches(model), batches(model), working=Working(threads=2)))
     assert sweeps == [(1, 2), (1, 2)]
 
 
@@ -115,6 +116,8 @@ def test_a_pass_that_measures_needs_data_and_gets_trials(model):
 
 def test_progress_names_the_pass_that_calibrates(model):
     seen = []
-    watched = Trials(model.clone(), batches(model), batches(model), progress=lambda *now: seen.append(now))
+    watched = Trials(
+        model.clone(), batches(model), batches(model), working=Working(progress=lambda *now: seen.append(now))
+    )
     run_step(model, Step(Look()), watched, {})
     assert seen == [("calibrating look", done, 3) for done in (1, 2, 3)]

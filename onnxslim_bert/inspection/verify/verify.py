@@ -94,10 +94,10 @@ def _asked_again(
 ) -> Verification:
     """With both models' answers, given as they were when the model was made."""
     measured, model, on = result.measured, result.model, target_named(claimed.provider)
-    length, threads = measured.max_length, measured.threads
-    before = evaluate(result.base, rows, readers.base, max_length=length, threads=threads, progress=progress)
-    session = Places((on,), measured.allow_fallback).open(on, model, threads=threads).session
-    after = answer(session, model, rows, readers.model, max_length=length, target=on, like=before, progress=progress)
+    how = Working(measured.max_length, measured.threads, measured.seed, readers.base, progress=progress)
+    before = evaluate(result.base, rows, how)
+    session = Places((on,), measured.allow_fallback).open(on, model, threads=measured.threads).session
+    after = answer(session, model, rows, replace(how, tokenizer=readers.model), target=on, like=before)
     seen = compare(before, after, rows, seed=measured.seed)
     faults = "; ".join(contradictions(claimed, seen, before, after, rows.labels))
     check = Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")

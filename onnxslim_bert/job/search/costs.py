@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim_bert.calibration.observers import Range
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.model.onnx_model import Model
@@ -16,7 +17,7 @@ from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.progress import Progress
-from onnxslim_bert.proof.bench import Latency, bench
+from onnxslim_bert.proof.bench import Latency, Rounds, bench
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
@@ -105,11 +106,10 @@ def time_models(paths: Sequence[Path], workload: Workload) -> list[float]:
     """Milliseconds a run of each model, from rounds in which all of them run; the first one's median sets the scale."""
     latencies = bench(
         paths,
+        Working(threads=workload.threads, seed=workload.seed),
         batch_sizes=[workload.batch],
         lengths=[workload.length],
-        rounds=ROUNDS,
-        threads=workload.threads,
-        seed=workload.seed,
+        rounds=Rounds(ROUNDS),
         footprints=False,
     ).latencies
     return [latencies[0].median_ms * _share(latency) for latency in latencies]

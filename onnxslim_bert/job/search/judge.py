@@ -38,5 +38,4 @@ class Judge:
         return self._answers(self._path)
 
     def _answers(self, path: Path, like: Outputs | None = None) -> Outputs:
-        how = self._working
-        return evaluate(path, self.rows, how.tokenizer, max_length=how.max_length, threads=how.threads, like=like)
+        return evaluate(path, self.rows, self._working, like=like)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.spliced import spliced
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
@@ -128,8 +129,7 @@ def spliced_trials(trials: Trials, length: int) -> Trials:
         protected_ids=trials.protected_ids,
         corpus_counts=trials.corpus_counts,
         corpus=trials.corpus,
-        threads=trials.threads,
-        progress=trials.progress,
+        working=Working(threads=trials.threads, progress=trials.progress),
     )
 
 

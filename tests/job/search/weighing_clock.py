@@ -31,7 +31,7 @@ def fake_ms(path: Path) -> float:
     )
 
 
-def fake_bench(paths: Sequence[Path], **_: object) -> FakeBench:
+def fake_bench(paths: Sequence[Path], *_: object, **__: object) -> FakeBench:
     """What `bench` gives, by this clock."""
     times = [fake_ms(path) for path in paths]
     return FakeBench([FakeLatency(times[0], Interval(*[times[0] / ms] * 3)) for ms in times])
