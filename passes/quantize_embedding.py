@@ -54,7 +54,8 @@ class QuantizeEmbedding(Pass):
             return Change(0, f"the word table is read at node {others[0]!r} too, which needs it whole")
         values = table.values
         packed = pack_rows(values, self.bits, self.block)
-        error = float(np.linalg.norm(packed.restored() - values) / max(np.linalg.norm(values), 1e-30))
+        size = float(np.linalg.norm(values))
+        error = float(np.linalg.norm(packed.restored() - values)) / max(size, 1e-30)
         for node in list(table.outputs):
             redirect(model.graph, node.outputs[0], unpacked(Builder(model.graph, name), node.inputs[1], packed))
         model.changed()
@@ -78,7 +79,7 @@ def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
         entries = build.node("BitShift", "entries", [high, right], direction="RIGHT")
         part = build.node("Cast", "levels", [entries], to=onnx.TensorProto.FLOAT)
         if low:
-            part = build.node("Mul", "weighed", [part, build.constant(f"weight{low}", np.float32(1 << low))])
+            part = build.node("Mul", "weighed", [part, build.constant(f"weight{low}", np.array(1 << low, np.float32))])
         flat = [0, 0, packed.scales.shape[1], packed.block]
         part = build.node("Reshape", "blocks", [part, build.constant("in_blocks", np.array(flat, np.int64))])
         total = part if total is None else build.node("Add", "whole", [total, part])
@@ -87,7 +88,7 @@ def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
     scales = build.constant("scales", packed.scales[:, :, None])
     steps = build.node("Gather", "steps", [scales, ids], axis=0)
     steps = build.node("Cast", "float_steps", [steps], to=onnx.TensorProto.FLOAT)
-    centred = build.node("Sub", "centred", [total, build.constant("middle", np.float32(middle(packed.bits)))])
+    centred = build.node("Sub", "centred", [total, build.constant("middle", np.array(middle(packed.bits), np.float32))])
     scaled = build.node("Mul", "scaled", [centred, steps])
     shape = build.constant("whole_rows", np.array([0, 0, packed.scales.shape[1] * packed.block], np.int64))
     rows = build.node("Reshape", "rows", [scaled, shape])
