@@ -50,3 +50,20 @@ def test_a_weight_that_is_dequantized_at_every_run_is_refused(tmp_path):
     """An Add carries the bias: ONNX Runtime makes a float Gemm of it."""
     with pytest.raises(PassError, match="ONNX Runtime dequantizes weight 'weight' at every run"):
         check_weights_stay_int8(quantized_layer(tmp_path / "m.onnx", "Add"))
+
+
+def test_a_weight_that_the_file_itself_restores_is_left_to_it(tmp_path):
+    """Next to float activations, or to such of 16 bits, no integer product was promised."""
+    path = quantized_layer(tmp_path / "m.onnx", "Add")
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "zero_point":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(32_000, np.uint16), "zero_point"))
+    model.opset_import[0].version = 21
+    model.ir_version = 10
+    onnx.save(model, path)
+    check_weights_stay_int8(path)
+    (product,) = (node for node in model.graph.node if node.op_type == "MatMul")
+    product.input[0] = "x"
+    onnx.save(model, path)
+    check_weights_stay_int8(path)

@@ -1,0 +1,41 @@
+"""A model is opened where it can do no harm: what the process says, and what its death means."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from answering_models import WORDS, classifier
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.apart import answers_apart
+
+TABLE = np.ones((WORDS + 1, 2))
+ROW = {"input_ids": np.ones((1, 3), np.int64), "attention_mask": np.ones((1, 3), np.int64)}
+
+
+def test_finite_answers_are_told_from_others(tmp_path: Path) -> None:
+    """Three words of 3e38 each leave float32."""
+    assert answers_apart(classifier(tmp_path / "m.onnx", TABLE), ROW)
+    huge = classifier(tmp_path / "huge.onnx", TABLE * 3e38)
+    assert not answers_apart(huge, ROW)
+    assert answers_apart(huge, {}), "without a row it is only opened"
+
+
+def test_a_file_that_does_not_open_or_run_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"no\.onnx: ONNX Runtime cannot load it"):
+        answers_apart(tmp_path / "no.onnx", ROW)
+    beyond = {**ROW, "input_ids": np.full((1, 3), 99, np.int64)}
+    with pytest.raises(ModelError, match="does not run on input_ids"):
+        answers_apart(classifier(tmp_path / "m.onnx", TABLE), beyond)
+
+
+def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ONNX Runtime does on some graphs: of signal 11, without a word."""
+    dies = tmp_path / "python"
+    dies.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dies))
+    with pytest.raises(ModelError, match=r"m\.onnx: ONNX Runtime ends with it \(exit code -11\); nothing was written"):
+        answers_apart(classifier(tmp_path / "m.onnx", TABLE), ROW)
