@@ -1,5 +1,10 @@
-"""`python -m onnxslim_bert`."""
+"""`python -m onnxslim_bert`; with -P, modules that lie in the current folder are not taken for those of this program."""
 
-from onnxslim_bert.cli import main
+import sys
+
+try:
+    from onnxslim_bert.cli import main
+except KeyboardInterrupt:  # Ctrl-C before anything of ours could handle it
+    sys.exit(130)
 
 main()

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM end a command wherever they fall.
 
 Python drops what is raised in a destructor or in the callback of a weak reference (sys.unraisablehook), and importing a
-module runs such callbacks. A signal whose exception was dropped there is sent again. Native code that is interrupted, while
-it is imported for instance, raises an exception of its own instead: the signal is what ended the command all the same.
+module runs such callbacks. A signal whose exception was dropped there is sent again. Native code that is
+interrupted, while it is imported for instance, raises an exception of its own: the signal is what ended the command.
 """
 
 import contextlib
