@@ -1,4 +1,4 @@
-"""`python -m onnxslim_bert`; with -P, modules that lie in the current folder are not taken for those of this program."""
+"""`python -m onnxslim_bert`; `python -P -m` takes no module from the current folder for one of this program."""
 
 import sys
 

@@ -77,6 +77,13 @@ def mutant(seed: int, number: int) -> tuple[str, str, bytes, tuple[str, float | 
     return damage, fixture, data, verb
 
 
+def small_data(folder: Path) -> None:
+    """A tokenizer, rows to calibrate on and rows to evaluate on, which the fixtures take."""
+    write_tokenizer(folder)
+    write_rows(folder / "calib.tsv", 40, seed=1)
+    write_rows(folder / "eval.tsv", 24, seed=2)
+
+
 def attempt(given: tuple[int, int, Path | None]) -> Tried:
     """Make a mutant, run its verb on it, and look at what came of it."""
     seed, number, keep = given
@@ -85,9 +92,7 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
         work = Path(folder, "work")
         work.mkdir()
         (work / "model.onnx").write_bytes(data)
-        write_tokenizer(work)
-        write_rows(work / "calib.tsv", 40, seed=1)
-        write_rows(work / "eval.tsv", 24, seed=2)
+        small_data(work)
         done = run(command.split(), work, LIMITS)
         wrong = wrongs(done, LIMITS)
         if not done.code and MADE in done.new:

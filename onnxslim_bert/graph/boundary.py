@@ -173,6 +173,8 @@ def _check_interface(what: str, value: onnx.ValueInfoProto, most: int | None = L
     if not value.type.HasField("tensor_type") or TYPES.get(kind.elem_type) not in NUMBERS:
         found = f"of {TYPES.get(kind.elem_type, 'unknown elements')}" if value.type.HasField("tensor_type") else "none"
         raise ModelError(f"{what} is no tensor of plain numbers ({found}); needed one of {', '.join(NUMBERS)}")
+    if not kind.HasField("shape"):
+        raise ModelError(f"{what} has no shape, which says at least how many dimensions it has; export it with one")
     elements = 1
     for dimension in kind.shape.dim:
         if dimension.HasField("dim_value"):

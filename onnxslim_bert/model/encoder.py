@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import ModelError, NoEncoderError
+from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import DECODER, AttentionForm, Region, attention_form, is_causal, probe_shape
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
@@ -133,6 +133,9 @@ def find_encoder(graph: gs.Graph) -> Encoder:
         return _find_encoder(graph)
     except ModelError as error:
         raise NoEncoderError(str(error)) from error
+    # sizes and types that fit no layer show only when regions are read and run, each in its own way
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise NoEncoderError(f"the graph fits no encoder that is read here ({one_line(error)})") from error
 
 
 def _find_encoder(graph: gs.Graph) -> Encoder:

@@ -228,6 +228,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
         ),
         "is no tensor of plain numbers",
     ),
+    "an input without a shape": (lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"), "has no shape"),
+    "an output without a shape": (lambda m: m.graph.output[0].type.tensor_type.ClearField("shape"), "has no shape"),
     "an input of no type": (lambda m: m.graph.input[0].ClearField("type"), "is no tensor of plain numbers"),
     "an input of float8": (
         lambda m: setattr(m.graph.input[1].type.tensor_type, "elem_type", TensorProto.FLOAT8E5M2),

@@ -1,0 +1,73 @@
+"""Short seeded runs of the programs behind docs/reliability.md, and proof that they see what they look for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, environment, workspace
+from trial_runs import GB, Limits, Run, wrongs
+
+LIMITS = Limits()
+
+
+def tool(name: str, *arguments: str) -> str:
+    """What a program in tools/ prints; it must find no broken promise."""
+    command = [sys.executable, str(ROOT / "tools" / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ended(code: int = 2, err: str = "onnxslim: no\n", out: str = "", new: tuple[str, ...] = (), **used: float) -> Run:
+    cost = {"wall_s": 1.0, "cpu_s": 1.0, "resident": 1 << 20} | used
+    return Run(("inspect", "model.onnx"), code, out, err, cost["wall_s"], cost["cpu_s"], int(cost["resident"]), new)
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (ended(1, "Traceback (most recent call last):\nValueError: no\n"), "traceback ValueError: no"),
+        (ended(1, "onnxslim: no\n"), "exit code 1"),
+        (ended(-11, ""), "signal SIGSEGV"),
+        (ended(2, "onnxslim: no\nand more\n"), "2 lines of error"),
+        (ended(2, ""), "0 lines of error"),
+        (ended(new=("made.onnx",)), "refused, and left made.onnx"),
+        (ended(0, "", new=(".onnxslim-x/half",)), "a temporary file stayed: .onnxslim-x/half"),
+        (ended(0, "", new=("$TMPDIR/x",)), "a temporary file stayed"),
+        (ended(cpu_s=31.0), "31 s of CPU"),
+        (ended(resident=2.0 * GB), "2.0 GB"),
+        (ended(0, "", "\x1b[31m"), "control characters"),
+    ],
+)
+def test_a_broken_promise_is_seen(done, said):
+    assert any(said in wrong for wrong in wrongs(done, LIMITS))
+
+
+def test_what_is_refused_in_one_line_or_done_breaks_none():
+    assert wrongs(ended(), LIMITS) == []
+    assert wrongs(ended(0, "", "done\n", ("made.onnx",)), LIMITS) == []
+
+
+def test_mutants_of_models_break_no_promise():
+    assert ", 0 broke a promise" in tool("fuzz_models.py", "--count", "30", "--seed", "20", "--jobs", "2")
+
+
+def test_a_mutant_is_the_same_every_time():
+    from fuzz_models import mutant
+
+    assert [mutant(3, i)[2] for i in range(20)] == [mutant(3, i)[2] for i in range(20)]
+    assert len({mutant(3, i)[0] for i in range(60)}) > 15
+
+
+def test_interrupted_commands_break_no_promise():
+    assert ", 0 broke a promise" in tool("kill_trial.py", "--count", "4", "--seed", "2")
+
+
+def test_hostile_files_are_refused_or_right(tmp_path: Path):
+    """A folder of files: every verb on each; here, a truncated one and one whose nodes are listed twice."""
+    model = workspace(tmp_path)
+    data = model.read_bytes()
+    model.write_bytes(data[:-700])
+    (tmp_path / "merged.onnx").write_bytes(data + data)
+    assert tool("hostile_trial.py", str(tmp_path)).strip().endswith("24 runs, 0 wrong")
