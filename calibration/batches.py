@@ -78,6 +78,10 @@ class Batches:
                 )
             self._source = _Texts(dataset, tokenizer, inputs, roles, limit, fixed_length, sort_by_length)
 
+    def count_cut(self) -> int:
+        """Rows that are longer than the tokens kept of them."""
+        return self._source.count_cut() if isinstance(self._source, _Texts) else 0
+
     def __iter__(self) -> Iterator[Batch]:
         return (self._source.batch(rows) for rows in self._plan)
 
@@ -117,6 +121,17 @@ class _Texts:
         # Longest first: the largest buffers are allocated once and reused, instead of growing with every batch.
         order = np.argsort(-lengths, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if one_length else [order]
+
+    def count_cut(self) -> int:
+        """Rows of which tokens are left out; none of passages, which are read in windows."""
+        rows = self.dataset.texts
+        if self.dataset.form == "words":
+            whole = (sum(found.starts) for found in self.tokenizer.encode_words(rows, self.max_length))
+            return sum(count < len(words) for count, words in zip(whole, rows, strict=True))
+        if self.dataset.form != "texts":
+            return 0
+        chunks = (rows[start : start + COUNTED_AT_ONCE] for start in range(0, len(rows), COUNTED_AT_ONCE))
+        return sum(sum(self.tokenizer.are_cut(chunk, self.max_length)) for chunk in chunks)
 
     def batch(self, rows: Array) -> Batch:
         tokens = self._tokens(rows)

@@ -64,6 +64,14 @@ class Tokenizer:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
         return self._encode(texts, min(max_length, self.max_length))
 
+    def are_cut(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[bool]:
+        """For each row whether it has more tokens than `max_length`, or than the tokenizer's own limit."""
+        limit = min(max_length, self.max_length)
+        full = [place for place, row in enumerate(self._encode(texts, limit)) if len(row.ids) >= limit]
+        longer = self._encode([texts[place] for place in full], limit + 1) if full else []
+        over = {place for place, row in zip(full, longer, strict=True) if len(row.ids) > limit}
+        return [place in over for place in range(len(texts))]
+
     def encode_words(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
         """Sentences of words to ids; `starts` marks the first piece of each word that is not cut off."""
         return [_with_starts(row, words) for row, words in zip(self._pieces(rows, max_length), rows, strict=True)]

@@ -1,6 +1,7 @@
 """`onnxslim quantize`: the main job."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,7 @@ import click
 from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import judges, reads_texts
+from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 
 if TYPE_CHECKING:
@@ -165,8 +166,14 @@ def quantize(
     if as_json:
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
-        for line in report.lines():
+        for line in (*report.lines(), *clamped(max_length, report.max_length), *unstable(mode)):
             echo(line)
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
     report.enforce()
+
+
+def unstable(mode: str | None) -> Iterator[str]:
+    """What a user should know of ranges that are found at run time."""
+    if mode == "dynamic":
+        yield "dynamic int8: answers depend on the other texts and the padding of a batch; --mode static fixes ranges"

@@ -1,9 +1,10 @@
 """How a model reads texts, where that is not to be found by itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 TASKS = ["classification", "multi-label", "regression", "embedding", "tags", "answers"]  # those of `proof.reading`
 
@@ -29,6 +30,13 @@ def judges(command: Callable[..., Any]) -> Callable[..., Any]:
         help="What the model is judged as  [default: what its outputs, config.json and the data say]",
     )
     return option(command)
+
+
+def clamped(asked: int, used: int) -> Iterator[str]:
+    """One line where `--max-length` was given, and is more than the model serves."""
+    given = click.get_current_context().get_parameter_source("max_length") is ParameterSource.COMMANDLINE
+    if given and used < asked:
+        yield f"--max-length {asked}: the model serves {used} tokens a row, so rows were cut to {used}"
 
 
 def _checked(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -8,7 +8,7 @@ import click
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import judges, reads_texts
+from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 
 
@@ -163,6 +163,7 @@ def slim(
             report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch)
         else:
             report = run(job)
-    for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else report.lines():
+    lines = (*report.lines(), *clamped(max_length, report.max_length))
+    for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else lines:
         echo(line)
     report.enforce()

@@ -21,6 +21,8 @@ from onnxslim_bert.proof.documents import report_path
 from onnxslim_bert.proof.evaluate_once import evaluate_once
 from onnxslim_bert.recipes.recipe import Recipe
 
+FEWEST = 2  # rows to calibrate on
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -50,6 +52,9 @@ def load(job: Job) -> Loaded:
         _check_used(job.recipe)
     data, working = _read(job)
     job.gate.check(data.evaluation)
+    if data.calibration is not None and len(data.calibration) < FEWEST:
+        rows = f"'{data.calibration.name}' has {len(data.calibration)} row"
+        raise DataError(f"{rows} to calibrate on: the ranges of one text serve no other; give at least {FEWEST}")
     if data.calibration is not None and data.evaluation is not None:
         check_disjoint(data.calibration, data.evaluation)
     if job.rewrite_tokenizer:

@@ -16,6 +16,7 @@ from onnxslim_bert.job.data import Data
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
+from onnxslim_bert.proof.evaluation import pairs_are_apart
 from onnxslim_bert.recipes.int8 import CANONICAL
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe
@@ -118,6 +119,7 @@ def make_step_damage(
 
 def calibration_batches(model: Model, dataset: Dataset, working: Working, shape: Shape = ANY_SHAPE) -> Batches:
     """`dataset` as the model's inputs, in the batch size and length that its graph fixes or `shape` will, if any."""
+    dataset = dataset.apart() if _are_apart(model, dataset, working) else dataset
     rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
     if rows:  # no batch may be smaller
         dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
@@ -132,3 +134,10 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
         fixed_length=length,
         vocab_rows=word_rows(model),
     )
+
+
+def _are_apart(model: Model, dataset: Dataset, working: Working) -> bool:
+    """Whether the texts of pairs go in one by one, as a model of embeddings takes them."""
+    if not dataset.is_pairs or model.path is None or not model.path.is_file() or working.tokenizer is None:
+        return False
+    return pairs_are_apart(model.path, dataset, working)

@@ -29,7 +29,8 @@ class Model:
     """A graph that passes rewrite. Arrays are never edited in place: `replace` them by name.
 
     graph: the graphsurgeon graph; call `changed()` after a rewrite.
-    header: metadata_props, model_version and doc_string, which graphsurgeon drops and `proto()` restores.
+    header: metadata_props, model_version, domain and the doc strings of the model, its inputs and its outputs, which
+    graphsurgeon drops and `proto()` restores.
     """
 
     def __init__(self, graph: gs.Graph, header: onnx.ModelProto, path: Path | None = None) -> None:
@@ -68,7 +69,14 @@ class Model:
             sizes = {i: weights[t.name].nbytes for i, t in enumerate(proto.graph.initializer) if t.name in weights}
             check_model(path or "model", proto, sizes)
         header = onnx.ModelProto(
-            metadata_props=proto.metadata_props, model_version=proto.model_version, doc_string=proto.doc_string
+            metadata_props=proto.metadata_props,
+            model_version=proto.model_version,
+            doc_string=proto.doc_string,
+            domain=proto.domain,
+            graph=onnx.GraphProto(
+                input=[_documented(value) for value in proto.graph.input if value.doc_string],
+                output=[_documented(value) for value in proto.graph.output if value.doc_string],
+            ),
         )
         try:
             graph = gs.import_onnx(proto)
@@ -125,7 +133,14 @@ class Model:
     def proto(self) -> onnx.ModelProto:
         """The whole model as a protobuf message."""
         proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
-        proto.MergeFrom(self.header)
+        header = onnx.ModelProto()
+        header.CopyFrom(self.header)
+        header.ClearField("graph")
+        proto.MergeFrom(header)
+        said = {value.name: value.doc_string for value in (*self.header.graph.input, *self.header.graph.output)}
+        for value in (*proto.graph.input, *proto.graph.output):
+            if value.name in said:
+                value.doc_string = said[value.name]
         return proto
 
     def skeleton(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
@@ -240,3 +255,8 @@ def _check_finite(path: Path, name: str, values: Array) -> None:
     is_weight = values.dtype.kind == "f" and values.size > 1  # single values may be a mask's -inf
     if is_weight and not np.isfinite([values.min(), values.max()]).all():
         raise ModelError(f"{path}: weight {name!r} holds NaN or infinite values; export the model again")
+
+
+def _documented(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """The name and the doc string of an input or output, without its type."""
+    return onnx.ValueInfoProto(name=value.name, doc_string=value.doc_string)

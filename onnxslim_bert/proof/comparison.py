@@ -35,7 +35,7 @@ class Comparison:
     scores: the metric that judges the data set first; empty without labels. mcnemar: None unless rows have classes.
     broken: rows on which the candidate answers NaN or infinity; they count as wrong. inputs: by role, those that the
     texts were fed to, and how the mask is written when it is not 1 for tokens. taken: what the output was taken for,
-    and by what.
+    and by what. notes: what the rows lost: texts that were cut, labels that judge nothing.
     """
 
     data: str
@@ -52,6 +52,7 @@ class Comparison:
     seed: int
     inputs: dict[str, str] = field(default_factory=dict)
     taken: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: int = 2000, seed: int = 0) -> Comparison:
@@ -85,12 +86,20 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         seed=seed,
         inputs=described(base.roles),
         taken=_taken(base),
+        notes=(*base.notes, *_unused(base, dataset, metrics)),
     )
 
 
 def _taken(outputs: Outputs) -> str:
     by = f", by {outputs.reading.by}" if outputs.reading is not None else ""
     return f"{taken_for(outputs.kind, outputs.values.shape[1])}{by}"
+
+
+def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    if metrics or not dataset.is_labelled:
+        return ()
+    what = taken_for(outputs.kind, outputs.values.shape[1])
+    return (f"the labels of '{dataset.name}' were not used: they do not judge {what}",)
 
 
 def check_same_answers(base: Outputs, candidate: Outputs) -> None:

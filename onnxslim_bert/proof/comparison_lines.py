@@ -21,6 +21,7 @@ def facts(seen: Comparison) -> Iterator[str]:
         yield f"{seen.output}: taken for {seen.taken}"
     if any(role_of(name) != role or "(" in name for role, name in seen.inputs.items()):
         yield "inputs: " + ", ".join(f"{role} to {name}" for role, name in seen.inputs.items())
+    yield from seen.notes
     close = seen.fidelity
     if close.agreement:
         of = {"tokens": "words", "labels": "labels", "spans": "answers"}.get(seen.kind, "rows")

@@ -29,7 +29,7 @@ def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
     config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
     key = key_of(
-        "answers-by-task",
+        "answers-with-notes",
         task=dataset.task,
         config=config,
         model=model,
@@ -56,6 +56,7 @@ def _arrays(outputs: Outputs) -> dict[str, Array]:
         "reading": asdict(outputs.reading),
         "found": outputs.found,
         "names": outputs.names,
+        "notes": outputs.notes,
     }
     owner = {} if outputs.owner is None else {"owner": outputs.owner}
     return {"values": outputs.values, "said": np.array(json.dumps(said)), **owner}
@@ -74,6 +75,7 @@ def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
         owner=held.get("owner"),
         found=tuple(said["found"]),
         names=tuple(said["names"]),
+        notes=tuple(said["notes"]),
     )
 
 

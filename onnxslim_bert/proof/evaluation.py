@@ -25,6 +25,8 @@ from onnxslim_bert.proof.reading import Reading, read_model
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
+_APART: dict[tuple[object, ...], bool] = {}
+
 
 def evaluate(
     path: Path, dataset: Dataset, working: Working, *, batch_size: int = 1, like: Outputs | None = None
@@ -80,8 +82,24 @@ def answer(
         owner=owners if reading.kind in ("tokens", "spans") else None,
         found=found.answers(fed, dataset) if reading.kind == "spans" else (),
         names=config.labels,
+        notes=like.notes if like is not None else _notes(batches, fed, longest),
     )
     return replace(outputs, order=like.order) if like is not None else in_order_of(dataset, outputs)
+
+
+def pairs_are_apart(path: Path, dataset: Dataset, working: Working) -> bool:
+    """Whether the model at `path` answers an embedding, so that pairs go in as two texts; found once for each file."""
+    stat = path.stat()
+    key = (path.absolute(), stat.st_mtime_ns, stat.st_size, dataset.task)
+    if key not in _APART:
+        found = evaluate(path, dataset.take([0]), working)
+        _APART[key] = found.kind == "embedding"
+    return _APART[key]
+
+
+def _notes(batches: Batches, fed: Dataset, max_length: int) -> tuple[str, ...]:
+    cut = batches.count_cut()
+    return (f"{cut} of {len(fed)} rows have more than {max_length} tokens and were cut",) if cut else ()
 
 
 def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, max_length: int) -> tuple[Dataset, Array]:

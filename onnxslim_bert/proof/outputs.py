@@ -19,7 +19,7 @@ class Outputs:
     all first texts before all second ones. roles: what each input was fed with. order: the data set's class for each of
     the model's, by their names; None where the numbers are taken as they are. reading: what decided kind and output.
     owner: the row of each unit, where there are several a row. found: the text of each answer in a passage. names: of
-    the model's classes. cut: rows that were longer than the tokens kept.
+    the model's classes. notes: what the rows lost on their way.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class Outputs:
     owner: Array | None = None
     found: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    cut: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def finite(self) -> Array:

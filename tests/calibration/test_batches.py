@@ -157,3 +157,9 @@ def test_feeds_that_the_model_cannot_take_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         Batches(feeds_dataset(**feeds), None, inputs, fixed_length=5, vocab_rows=9)
+
+
+@pytest.mark.parametrize(("kept", "cut"), [(20, 0), (11, 0), (10, 1), (9, 1), (8, 2), (5, 3), (4, 7)])
+def test_rows_that_are_cut_are_counted(dataset: Dataset, tokenizer: Tokenizer, kept: int, cut: int) -> None:
+    """A row as long as what is kept is whole."""
+    assert Batches(dataset, tokenizer, BERT, max_length=kept).count_cut() == cut == sum(n + 2 > kept for n in LENGTHS)

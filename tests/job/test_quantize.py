@@ -420,3 +420,21 @@ def test_options_that_would_do_nothing_are_refused(model):
     ids = np.ones((20, 7), np.int64)
     np.savez(ready, input_ids=ids, attention_mask=ids, token_type_ids=0 * ids)
     assert_refused(run("quantize", model, "--calib", ready, "--tokenizer", "/nosuch"), "do nothing with ready inputs")
+
+
+def test_one_row_is_no_calibration(model, tmp_path):
+    """Its ranges serve no other text."""
+    path = tmp_path / "one.txt"
+    path.write_text("a good film\n")
+    outcome = run("quantize", model, "--calib", path, "-o", tmp_path / "o.onnx")
+    assert outcome.code == 2
+    assert "'one.txt' has 1 row to calibrate on: the ranges of one text serve no other" in outcome.err
+
+
+def test_dynamic_ranges_and_a_length_that_is_too_long_are_said(model, tmp_path):
+    """Where the model has no positions for so many tokens."""
+    options = ["--mode", "dynamic", "--max-length", "500"]
+    outcome = run("quantize", model, *options, "--data", rows(model)[1], "-o", tmp_path / "o.onnx")
+    assert outcome.code == 0, outcome.err
+    assert "dynamic int8: answers depend on the other texts and the padding of a batch" in outcome.out
+    assert "--max-length 500: the model serves 23 tokens a row, so rows were cut to 23" in outcome.out

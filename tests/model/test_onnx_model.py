@@ -294,3 +294,16 @@ def test_an_invalid_graph_is_not_written(tmp_path):
     with pytest.raises(ModelError, match="the rewritten graph is not valid ONNX"):
         model.save(tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_domain_and_doc_strings_survive(tmp_path):
+    """Of the model, its inputs and its outputs, through a copy and the file."""
+    proto = onnx.load(fixture("bert-ts17-sdpa"))
+    proto.domain, proto.doc_string = "org.example", "what it is"
+    proto.graph.input[0].doc_string, proto.graph.output[0].doc_string = "the ids", "the answer"
+    onnx.save(proto, tmp_path / "m.onnx")
+    Model.load(tmp_path / "m.onnx").clone().save(tmp_path / "n.onnx")
+    written = onnx.load(tmp_path / "n.onnx")
+    assert (written.domain, written.doc_string) == ("org.example", "what it is")
+    assert (written.graph.input[0].doc_string, written.graph.output[0].doc_string) == ("the ids", "the answer")
+    assert len(written.graph.input) == len(proto.graph.input)

@@ -275,3 +275,18 @@ def test_a_candidate_of_another_task_is_refused(tmp_path):
     rows = Dataset("rows", "dev", (("w0 w1",),), None, None)
     with pytest.raises(ModelError, match="nothing to compare"):
         validate(base, other, rows, reader)
+
+
+def test_what_rows_lose_is_said(tmp_path):
+    """Texts that are cut, and labels that judge nothing."""
+    reader = configured(tmp_path, "Model")
+    base = embedder(tmp_path / "m.onnx", RNG.normal(size=(WORDS + 1, 5)).astype(np.float32))
+    texts = tuple((" ".join(words),) for words in SENTENCES)
+    rows = Dataset("rows", "dev", texts, np.arange(60) % 2, "accuracy")
+    seen = validate(base, base, rows, replace(reader, max_length=5)).comparison
+    long = sum(len(words) > 5 for words in SENTENCES)
+    assert seen.notes == (
+        f"{long} of 60 rows have more than 5 tokens and were cut",
+        "the labels of 'rows' were not used: they do not judge an embedding of width 5",
+    )
+    assert validate(base, base, rows, reader).comparison.notes[0].startswith("the labels")
