@@ -132,8 +132,8 @@ def run(
     from onnxslim_bert.device.bundle import open_bundle
     from onnxslim_bert.device.manifest import RESULTS
     from onnxslim_bert.device.run import run_on_device
+    from onnxslim_bert.documents import write_document
     from onnxslim_bert.graph.files import check_output, write_atomically
-    from onnxslim_bert.proof.documents import write_document
 
     opened = open_bundle(bundle)
     output = output or bundle / RESULTS

@@ -13,12 +13,12 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.bundle import Bundle
 from onnxslim_bert.device.manifest import MODEL, Output, Results, vector_file
 from onnxslim_bert.device.vectors import unpack
+from onnxslim_bert.documents import read_document
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.model_config import ModelConfig
 from onnxslim_bert.model.role_names import InputRole, Roles, role_of
 from onnxslim_bert.proof.collect import one_per_row
-from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.proof.fidelity import Fidelity, fidelity
 from onnxslim_bert.proof.reading import Kind, read_model
 

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, Manifest
 from onnxslim_bert.device.vectors import unpack
+from onnxslim_bert.documents import read_document
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.targets.table import TARGETS
 
 

@@ -19,13 +19,13 @@ from onnxslim_bert.device.bundle import sha256_of
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, RESULTS, Manifest, RunSettings, vector_file
 from onnxslim_bert.device.runner import OPTIONS
 from onnxslim_bert.device.vectors import pack
+from onnxslim_bert.documents import write_document
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
-from onnxslim_bert.proof.documents import write_document
 from onnxslim_bert.proof.evaluation import run
 from onnxslim_bert.proof.reading import read_model
 from onnxslim_bert.targets.table import TARGETS

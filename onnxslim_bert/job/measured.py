@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from onnxslim_bert.calibration.datasets import is_named
 from onnxslim_bert.calibration.tokenizer import Tokenizer
+from onnxslim_bert.documents import read_document
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.trailer import content_sha256, write_trailer
 from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.documents import read_document
 from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.recipes.provenance import MEASURED, Provenance, notes, provenance_in
 

@@ -16,9 +16,10 @@ from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.documents import plain
 from onnxslim_bert.errors import DataError, ProviderError
 from onnxslim_bert.machine import Host, host
-from onnxslim_bert.proof.documents import SCHEMA, plain
+from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.intervals import Interval, paired_ratio
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxslim_bert import __version__
+from onnxslim_bert.documents import plain
 from onnxslim_bert.proof.bench import Bench
 from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.documents import SCHEMA, plain
+from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.targets.placement import Placement
 

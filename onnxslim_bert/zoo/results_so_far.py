@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from onnxslim_bert.documents import structured
 from onnxslim_bert.zoo.conductor import Conductor
-from onnxslim_bert.zoo.documents import structured
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing

@@ -15,7 +15,7 @@ from onnxslim_bert.job.search.choose import Prediction, choose, whole
 from onnxslim_bert.job.search.costs import Costs, Workload, measure_costs, time_models
 from onnxslim_bert.job.search.points import Found, Point, frontier, pick
 from onnxslim_bert.job.search.precisions import measure_precisions
-from onnxslim_bert.job.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
+from onnxslim_bert.job.search.state import Candidate, State
 from onnxslim_bert.job.search.tables import (
     choose_int8_method,
     embedding_steps,
@@ -31,6 +31,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.int8 import FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_check import check_weights_stay_int8
 
@@ -91,13 +92,13 @@ class Search:
                 self._fused, steps(self._fused), costs, self.workload, self.state.folder, trials, f"measuring {name}"
             )
 
-        sensitivities = once("widths", lambda: measure_sensitivities(self._fused, trials), read_sensitivities)
-        costs = once("costs", self._costs, read_costs)
-        layers = once("layers", lambda: alternatives("layers", layer_steps, trials), read_alternatives)
-        tables = once("tables", lambda: alternatives("word tables", embedding_steps, trials), read_alternatives)
-        tokens = once("tokens", lambda: alternatives("tokens", token_steps, self._long), read_alternatives)
-        method = once("method", lambda: choose_int8_method(self._fused, trials), str)
-        precisions = once("precisions", lambda: self._precisions(method, costs), read_alternatives)
+        sensitivities = once("widths", list[Sensitivity], lambda: measure_sensitivities(self._fused, trials))
+        costs = once("costs", Costs, self._costs)
+        layers = once("layers", list[Alternative], lambda: alternatives("layers", layer_steps, trials))
+        tables = once("tables", list[Alternative], lambda: alternatives("word tables", embedding_steps, trials))
+        tokens = once("tokens", list[Alternative], lambda: alternatives("tokens", token_steps, self._long))
+        method = once("method", str, lambda: choose_int8_method(self._fused, trials))
+        precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
         return Options(sensitivities, costs, layers, tables, tokens, method, precisions)
 
     def _costs(self) -> Costs:

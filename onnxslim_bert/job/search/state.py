@@ -10,12 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxslim_bert.errors import OutputError
+from onnxslim_bert.documents import structured
+from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.graph.files import write_atomically
-from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Saving
-from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
-from onnxslim_bert.rewriting.pruning.sites import Site
 
 FILE = "state.json"
 MARK = {"key", "tables", "candidates"}  # what a state holds, by which it is told from another program's file
@@ -60,11 +57,12 @@ class State:
             raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another output") from error
         self._write()
 
-    def once(self, table: str, measure: Callable[[], T], read: Callable[[Any], T]) -> T:
-        """The table called `table`, measured unless it was before; `read` makes it of what JSON holds."""
+    def once(self, table: str, kind: type[T], measure: Callable[[], T]) -> T:
+        """The table called `table`, a `kind`: measured, unless it was before and can be read."""
         tables = self._held["tables"]
-        if table in tables:
-            return read(tables[table])
+        with contextlib.suppress(DataError):
+            if table in tables:
+                return structured(kind, tables[table])
         measured = measure()
         tables[table] = json.loads(json.dumps(measured, default=_plain))
         self._write()
@@ -113,25 +111,3 @@ class State:
 def _plain(value: Any) -> Any:
     """What JSON can hold of an array or a dataclass."""
     return value.tolist() if isinstance(value, np.ndarray) else asdict(value)
-
-
-def read_sensitivities(held: Any) -> list[Sensitivity]:
-    """Sensitivities of what JSON holds."""
-    return [
-        Sensitivity(
-            Site(**one["site"] | {"layers": tuple(one["site"]["layers"])}),
-            np.array(one["order"], np.int64),
-            {int(count): damage for count, damage in one["damage"].items()},
-        )
-        for one in held
-    ]
-
-
-def read_costs(held: Any) -> Costs:
-    """Costs of what JSON holds."""
-    return Costs(**held | {"savings": {name: Saving(**saving) for name, saving in held["savings"].items()}})
-
-
-def read_alternatives(held: Any) -> list[Alternative]:
-    """Alternatives of what JSON holds."""
-    return [Alternative(**one | {name: tuple(one[name]) for name in ("gone", "floats")}) for one in held]

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import structured
 from onnxslim_bert.errors import DataError, one_line
-from onnxslim_bert.zoo.documents import RUN, read_document, structured
+from onnxslim_bert.zoo.documents import RUN, read_document
 from onnxslim_bert.zoo.page.single import is_single, single_run
 from onnxslim_bert.zoo.records import Run
 

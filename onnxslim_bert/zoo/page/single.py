@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from onnxslim_bert.documents import structured
 from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.gates import Budgets, Verdict
-from onnxslim_bert.zoo.documents import structured
 from onnxslim_bert.zoo.records import Result, Row, Run, Source, Timed, Timing
 
 FIELDS = {"source", "output", "provenance", "steps", "latencies", "deployment", "host"}

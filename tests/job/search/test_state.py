@@ -10,7 +10,9 @@ from made_up import options
 
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.state import Candidate, State, read_alternatives, read_costs, read_sensitivities
+from onnxslim_bert.job.search.costs import Costs
+from onnxslim_bert.job.search.state import Candidate, State
+from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 
 STEPS = [
     Alternative(damage=0.1),
@@ -39,15 +41,15 @@ def test_tables_come_back_exactly(folder):
     """From another state on the same folder, without being measured again."""
     found = options()
     first = State(folder, "key")
-    first.once("widths", lambda: found.sensitivities, read_sensitivities)
-    first.once("costs", lambda: found.costs, read_costs)
-    first.once("layers", lambda: STEPS, read_alternatives)
-    first.once("method", lambda: "mse", str)
+    first.once("widths", list[Sensitivity], lambda: found.sensitivities)
+    first.once("costs", Costs, lambda: found.costs)
+    first.once("layers", list[Alternative], lambda: STEPS)
+    first.once("method", str, lambda: "mse")
     again = State(folder, "key")
-    assert again.once("costs", never, read_costs) == found.costs
-    assert again.once("layers", never, read_alternatives) == STEPS
-    assert again.once("method", never, str) == "mse"
-    sensitivities = again.once("widths", never, read_sensitivities)
+    assert again.once("costs", Costs, never) == found.costs
+    assert again.once("layers", list[Alternative], never) == STEPS
+    assert again.once("method", str, never) == "mse"
+    sensitivities = again.once("widths", list[Sensitivity], never)
     for one, other in zip(sensitivities, found.sensitivities, strict=True):
         assert (one.site, one.damage) == (other.site, other.damage)
         np.testing.assert_array_equal(one.order, other.order)
@@ -57,12 +59,12 @@ def test_tables_come_back_exactly(folder):
 def test_a_table_is_on_disk_as_soon_as_it_is_measured(folder):
     """A process that is killed right after loses nothing, and one that is killed within it loses that table alone."""
     state = State(folder, "key")
-    state.once("method", lambda: "mse", str)
+    state.once("method", str, lambda: "mse")
     with pytest.raises(KeyboardInterrupt):
-        state.once("costs", lambda: (_ for _ in ()).throw(KeyboardInterrupt), read_costs)
+        state.once("costs", Costs, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     again = State(folder, "key")
-    assert again.once("method", never, str) == "mse"
-    assert again.once("costs", lambda: options().costs, read_costs) == options().costs
+    assert again.once("method", str, never) == "mse"
+    assert again.once("costs", Costs, lambda: options().costs) == options().costs
 
 
 def test_candidates_come_back_while_their_file_is_there(folder):
@@ -85,20 +87,20 @@ def test_candidates_come_back_while_their_file_is_there(folder):
 def test_a_broken_state_starts_anew(folder, held):
     """Nothing of it is believed, and its models go."""
     state = State(folder, "key")
-    state.once("method", lambda: "mse", str)
+    state.once("method", str, lambda: "mse")
     file = kept(folder).file
     (folder / "state.json").write_text(held)
-    assert State(folder, "key").once("method", lambda: "entropy", str) == "entropy"
+    assert State(folder, "key").once("method", str, lambda: "entropy") == "entropy"
     assert not file.exists()
 
 
 def test_another_key_starts_anew(folder):
     state = State(folder, "key")
-    state.once("method", lambda: "mse", str)
+    state.once("method", str, lambda: "mse")
     state.keep_candidate(kept(folder))
     again = State(folder, "another")
     assert again.candidate("canonicalize?,fuse?") is None
-    assert again.once("method", lambda: "entropy", str) == "entropy"
+    assert again.once("method", str, lambda: "entropy") == "entropy"
     assert [path.name for path in folder.iterdir()] == ["state.json"]
     assert json.loads((folder / "state.json").read_text())["key"] == "another"
 
@@ -154,3 +156,15 @@ def test_what_somebody_put_into_a_searchs_folder_stays(folder):
     (folder / "notes.txt").write_text("mine")
     State(folder, "another").remove()
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "held", [None, 3, [], {}, {"source_ms": "fast"}, {"source_ms": 1, "full_ms": 2, "savings": []}]
+)
+def test_a_table_that_cannot_be_read_is_measured_again(folder, held):
+    State(folder, "key").once("method", str, lambda: "mse")
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"tables": {"costs": held}}))
+    for _ in "first", "again":
+        assert State(folder, "key").once("costs", Costs, lambda: options().costs) == options().costs
+    assert State(folder, "key").once("costs", Costs, never) == options().costs
