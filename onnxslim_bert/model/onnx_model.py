@@ -72,7 +72,7 @@ class Model:
             metadata_props=proto.metadata_props,
             model_version=proto.model_version,
             doc_string=proto.doc_string,
-            domain=proto.domain,
+            domain=proto.domain or None,  # an empty one would be written too
             graph=onnx.GraphProto(
                 input=[_documented(value) for value in proto.graph.input if value.doc_string],
                 output=[_documented(value) for value in proto.graph.output if value.doc_string],

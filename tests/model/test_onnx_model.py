@@ -307,3 +307,12 @@ def test_domain_and_doc_strings_survive(tmp_path):
     assert (written.domain, written.doc_string) == ("org.example", "what it is")
     assert (written.graph.input[0].doc_string, written.graph.output[0].doc_string) == ("the ids", "the answer")
     assert len(written.graph.input) == len(proto.graph.input)
+
+
+def test_an_empty_domain_is_not_written(tmp_path):
+    """So that a model without one keeps its bytes."""
+    proto = onnx.load(fixture("bert-ts17-sdpa"))
+    proto.ClearField("domain")
+    onnx.save(proto, tmp_path / "m.onnx")
+    Model.load(tmp_path / "m.onnx").save(tmp_path / "n.onnx")
+    assert not onnx.load(tmp_path / "n.onnx").HasField("domain")
