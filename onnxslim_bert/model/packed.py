@@ -67,7 +67,9 @@ def _cuts(result: gs.Tensor) -> list[gs.Node]:
 def _pieces(graph: gs.Graph, linear: Linear, cuts: Sequence[gs.Node]) -> list[Piece]:
     """What the cuts take of a packed matrix; none where that is not columns, or more than the halves of a head."""
     tensors = [tensor for cut in cuts for tensor in cut.outputs if tensor.outputs or is_output(graph, tensor)]
-    numbers = _numbered(graph, linear, tensors)
+    numbers = list(_numbered(graph, linear, tensors))
+    if len(numbers) < len(tensors):  # the cuts do not run on what they read
+        return []
     pieces = [_piece(tensor, values, linear.d_out) for tensor, values in zip(tensors, numbers, strict=True)]
     found = [piece for piece in pieces if piece is not None]
     if len(found) < 2 or len(found) < len(tensors):
