@@ -1,11 +1,13 @@
 """Floating-point operations of an encoder: a multiplication and an addition are two."""
 
+from collections.abc import Iterator
+
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.probe import constant, nodes_between
-from onnxslim_bert.inspection.parts import PartName
+from onnxslim_bert.inspection.parts import PartName, part_of_nodes
 from onnxslim_bert.model.encoder import Layer
-from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.tokenwise import is_tokenwise
 
@@ -23,12 +25,27 @@ def flops_by_part(model: Model, batch: int, seq: int) -> dict[PartName, int]:
     encoder = model.encoder
     tokens = batch * seq
     projection = encoder.embeddings.projection
-    return {
+    found: dict[PartName, int] = {
         "embeddings": _dense(projection, tokens) if projection else 0,
         "attention": sum(_attention(layer, batch, seq) for layer in encoder.layers),
         "feed-forward": sum(_products(layer, FEED_FORWARD, batch, seq) for layer in encoder.layers),
         "head": sum(_dense(linear, batch if reads_one_token(model, linear) else tokens) for linear in encoder.head),
     }
+    for part, linear in _without_roles(model):
+        found[part] = found.get(part, 0) + _dense(linear, batch if reads_one_token(model, linear) else tokens)
+    return found
+
+
+def _without_roles(model: Model) -> Iterator[tuple[PartName, Linear]]:
+    """The dense layers that are no layer's query to down: bottlenecks, stacked feed-forwards, branches."""
+    encoder, parts = model.encoder, part_of_nodes(model)
+    known = {matrix.node for layer in encoder.layers for linear in layer.linears.values() for matrix in linear.matrices}
+    known |= {matrix.node for linear in encoder.head for matrix in linear.matrices}
+    if encoder.embeddings.projection:
+        known |= {matrix.node for matrix in encoder.embeddings.projection.matrices}
+    for node in model.graph.nodes:
+        if is_linear(node) and node.name not in known:
+            yield parts[id(node)], read_linear(node)
 
 
 def reads_one_token(model: Model, linear: Linear) -> bool:
