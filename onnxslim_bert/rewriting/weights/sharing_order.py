@@ -54,9 +54,9 @@ def align_heads(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: i
     A head is q kᵀ and p v W: an orthogonal matrix that turns q and k alike, or v and the rows of W, changes neither.
     Two heads are as alike as the best turns make them (Procrustes: Schönemann 1966).
     """
-    metric = first["query"].covariance + other["query"].covariance
     query, key, value = (
-        _overlaps(first[role].weight, other[role].weight, metric, heads) for role in ("query", "key", "value")
+        _overlaps(first[role].weight, other[role].weight, first[role].covariance + other[role].covariance, heads)
+        for role in ("query", "key", "value")
     )
     output = _overlaps(first["output"].weight.T, other["output"].weight.T, None, heads)
     scores, results = (np.linalg.svd(overlaps) for overlaps in (query + key, value + output))
