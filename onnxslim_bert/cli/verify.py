@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import reads_texts
+from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
@@ -32,6 +32,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Folder or tokenizer.json  [default: BASE's folder]",
 )
 @reads_texts
+@judges
 @click.option("--allow-missing-data", is_flag=True, help="Pass without rows that are not here, and without the gate.")
 @click.option("--strict", is_flag=True, help="Fail, too, on what cannot be decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -44,6 +45,7 @@ def verify(
     corpus: str | None,
     tokenizer: Path | None,
     inputs: str,
+    task: str,
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,
@@ -71,7 +73,7 @@ def verify(
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
         result = run_verify(
-            model, Now(base, tokenizer, given, allow_missing_data, inputs), strict=strict, progress=progress
+            model, Now(base, tokenizer, given, allow_missing_data, inputs, task), strict=strict, progress=progress
         )
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:

@@ -13,10 +13,13 @@ NOTHING = Asked("", "", "", None, (), "")
 Found = Dataset | DataError  # the rows, or why they are not here
 
 
-def rows_again(asked: Asked | None, seed: int, folder: Path, given: Mapping[str, str]) -> dict[str, Found]:
+def rows_again(
+    asked: Asked | None, seed: int, folder: Path, given: Mapping[str, str], task: str = ""
+) -> dict[str, Found]:
     """The calibration, evaluation and corpus rows that were asked for, as far as they can be read.
 
-    given: where they are now, by those names; else a file is looked for here and in `folder`, the model's.
+    given: where they are now, by those names; else a file is looked for here and in `folder`, the model's. task: what
+    the model is judged as, where that is not found.
     """
     asked = asked or NOTHING
     specs = {
@@ -34,6 +37,7 @@ def rows_again(asked: Asked | None, seed: int, folder: Path, given: Mapping[str,
         text_columns=asked.text_columns,
         label_column=asked.label_column or None,
         corpus=specs["corpus"] or None,
+        task=task,
     )
     # read apart, so that one that is missing does not hide the other
     evaluation = _read("evaluation", specs, lambda: evaluation_alone(sources).load(seed)[1])

@@ -32,7 +32,7 @@ class Now:
     base: the source; by default the file of its name beside the model. tokenizer: of the source, by default in its
     folder. data: of "calibration", "evaluation" and "corpus", a set or a file, where it is not found by its name.
     missing_data: rows that are not here leave a check inconclusive, instead of missed. inputs: of the models by role,
-    those that the user names.
+    those that the user names. task: what they are judged as, where that is not found, as when the model was made.
     """
 
     base: Path | None = None
@@ -40,6 +40,7 @@ class Now:
     data: Mapping[str, str] = field(default_factory=dict)
     missing_data: bool = False
     inputs: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
     base = now.base or model.parent / Path(provenance.source).name
     if not base.is_file() or base.samefile(model):
         raise ModelError(f"{model} was made from {provenance.source}, which is not beside it: name it with --base")
-    found = rows_again(measured.asked, measured.seed, model.parent, now.data)
+    found = rows_again(measured.asked, measured.seed, model.parent, now.data, now.task)
     rows, readers = found["evaluation"], _Readers()
     checks = [
         _same("content", content_sha256(model, MEASURED), measured.content_sha256),

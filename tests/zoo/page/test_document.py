@@ -38,7 +38,10 @@ def test_a_folder_and_its_run_json_are_the_same_document(written):
         ('{"schema": 1, "validations": []}', ["is no run"]),
         ('{"schema": 99, "sources": [], "rows": [], "zoo": ""}', ["schema 99"]),
         ('{"schema": 1, "sources": [], "rows": [], "zoo": ""}', ["no jobs"]),
-        ('{"schema": 1, "sources": [{"name": "a"}], "rows": [], "zoo": ""}', ["is no run", "sources: item 0 is incomplete: needed", "sha256"]),
+        (
+            '{"schema": 1, "sources": [{"name": "a"}], "rows": [], "zoo": ""}',
+            ["is no run", "sources: item 0 is incomplete: needed", "sha256"],
+        ),
         ('{"schema": 1, "sources": 3, "rows": [], "zoo": ""}', ["is no run"]),
     ],
 )
