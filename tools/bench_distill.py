@@ -21,7 +21,7 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.run import run
 from onnxslim_bert.machine import host
-from onnxslim_bert.proof.bench import bench
+from onnxslim_bert.proof.bench import Rounds, bench
 from onnxslim_bert.recipes.known import read_recipe
 
 
@@ -105,7 +105,8 @@ def said(task: str, done: int, total: int) -> None:
 def speed_ups(model: Path, made: list[Made], options: argparse.Namespace) -> dict[str, float]:
     """Times as fast as the model, by case, from one interleaved run."""
     files = [model, *(one.report.output for one in made)]
-    found = bench(files, lengths=[options.seq], rounds=options.rounds, seed=options.seed, footprints=False).latencies
+    working, rounds = Working(seed=options.seed), Rounds(options.rounds)
+    found = bench(files, working, lengths=[options.seq], rounds=rounds, footprints=False).latencies
     speeds = {latency.model: latency.speedup.value for latency in found}
     return {one.case.name: speeds[str(one.report.output)] for one in made}
 
