@@ -8,6 +8,7 @@ import pytest
 from graphs import SOME, apply, batches, feeds, prepared
 from oracles import answers
 
+from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -224,7 +225,7 @@ def test_progress_says_how_far_it_is():
     _, _, _, change = distilled(
         "bert-ts17-sdpa",
         Distill(steps=40, batch=8, texts=100, rate=0.002),
-        progress=lambda task, done, total: said.append((task, done, total)),
+        working=Working(progress=lambda task, done, total: said.append((task, done, total))),
     )
     assert change
     assert [done / total for _, done, total in said][-1] == 1
