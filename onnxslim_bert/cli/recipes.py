@@ -18,7 +18,7 @@ def recipes(name: str | None) -> None:
 
     if name is None:
         for known, recipe in known_recipes().items():
-            echo(f"{'@' + known:20} {recipe.summary}")
+            echo(f"{'@' + known:24} {recipe.summary}")
         return
     for step in read_recipe(f"@{name.removeprefix('@')}").steps:
         echo(str(step))
