@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.pruning.widths import check_keep, check_rounds, prune_to_share
-
-GRID = 32  # neurons: the widths that int8 kernels run at full speed
+from onnxslim_bert.rewriting.pruning.prune_units import PruneUnits
+from onnxslim_bert.rewriting.pruning.sites import UnitKind
 
 
 @dataclass(frozen=True)
-class PruneFfn(Pass):
+class PruneFfn(PruneUnits):
     """Remove the feed-forward neurons that the encoder misses least, and refit what reads the others.
 
     A neuron is a column of `up` and a row of `down`. Which ones go follows from the inputs of `down` on calibration
@@ -29,21 +26,5 @@ class PruneFfn(Pass):
     """
 
     name: ClassVar[str] = "prune-ffn"
-    keep: float = 0.75
-    even: bool = False
-    refit: bool = True
-    rounds: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep(self.name, self.keep)
-        check_rounds(self.name, self.rounds)
-
-    @property
-    def measures(self) -> bool:
-        return True
-
-    def apply(self, model: Model, ctx: Context) -> Change:
-        return prune_to_share(
-            model, "neurons", self.keep, GRID, ctx, even=self.even, refit=self.refit, rounds=self.rounds
-        )
+    kind: ClassVar[UnitKind] = "neurons"
+    grid: ClassVar[int] = 32  # the widths that int8 kernels run at full speed

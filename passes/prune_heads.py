@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.pruning.widths import check_keep, check_rounds, prune_to_share
+from onnxslim_bert.rewriting.pruning.prune_units import PruneUnits
+from onnxslim_bert.rewriting.pruning.sites import UnitKind
 
 
 @dataclass(frozen=True)
-class PruneHeads(Pass):
+class PruneHeads(PruneUnits):
     """Remove the attention heads that the encoder misses least, and refit what reads the others.
 
     A head is `head_dim` columns of query, key and value and the matching rows of `output`. Three questions, in turn:
@@ -31,19 +30,6 @@ class PruneHeads(Pass):
     """
 
     name: ClassVar[str] = "prune-heads"
-    keep: float = 0.75
-    even: bool = False
-    refit: bool = True
+    kind: ClassVar[UnitKind] = "heads"
+    grid: ClassVar[int] = 1
     rounds: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep(self.name, self.keep)
-        check_rounds(self.name, self.rounds)
-
-    @property
-    def measures(self) -> bool:
-        return True
-
-    def apply(self, model: Model, ctx: Context) -> Change:
-        return prune_to_share(model, "heads", self.keep, 1, ctx, even=self.even, refit=self.refit, rounds=self.rounds)

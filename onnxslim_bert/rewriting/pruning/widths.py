@@ -19,18 +19,6 @@ LEAST_LEFT = 0.5  # of a layer's units, after one of several steps
 ROUNDING = 1e-9
 
 
-def check_keep(name: str, keep: float) -> None:
-    """Raise PassError unless `keep` is a share that leaves something."""
-    if not 0 < keep <= 1:
-        raise PassError(f"{name}: keep={keep} is not in (0, 1]; 0.75 keeps three quarters")
-
-
-def check_rounds(name: str, rounds: int) -> None:
-    """Raise PassError unless there is a round."""
-    if rounds < 1:
-        raise PassError(f"{name}: rounds={rounds} removes nothing; needed a number from 1")
-
-
 def prune_to_share(
     model: Model, kind: UnitKind, keep: float, grid: int, ctx: Context, *, even: bool, refit: bool, rounds: int
 ) -> Change:
