@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from onnxslim_bert.cli.gate_options import gate_of, held_to
-from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, counts, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
+from onnxslim_bert.cli.reading_options import clamped, works_on_rows
 from onnxslim_bert.cli.screen import echo
 
 if TYPE_CHECKING:
@@ -71,17 +71,7 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 @click.option("--batch", is_flag=True, help="For ragged batches: dense layers skip padding.")
 @click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
-)
-@reads_texts
-@judges
-@click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
-@click.option("--label-column", help="Name the label column of a file.")
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
-)
-@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
+@works_on_rows
 @click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
 @held_to
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document instead of a table.")

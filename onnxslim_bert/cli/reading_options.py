@@ -1,10 +1,13 @@
 """How a model reads texts, where that is not to be found by itself."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+
+from onnxslim_bert.cli.options import SEED, THREADS
 
 TASKS = ["classification", "multi-label", "regression", "embedding", "tags", "answers"]  # those of `proof.reading`
 
@@ -30,6 +33,26 @@ def judges(command: Callable[..., Any]) -> Callable[..., Any]:
         help="What the model is judged as  [default: what its outputs, config.json and the data say]",
     )
     return option(command)
+
+
+def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `inputs`, `task` and how else it reads rows and works on them, as `quantize` and `slim` do."""
+    options = (
+        click.option(
+            "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
+        ),
+        reads_texts,
+        judges,
+        click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file."),
+        click.option("--label-column", help="Name the label column of a file."),
+        click.option(
+            "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
+        ),
+        click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def clamped(asked: int, used: int) -> Iterator[str]:

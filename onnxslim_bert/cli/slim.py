@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
-from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, Finite, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
+from onnxslim_bert.cli.reading_options import clamped, works_on_rows
 from onnxslim_bert.cli.screen import echo
 
 
@@ -49,21 +49,11 @@ from onnxslim_bert.cli.screen import echo
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run on which a search times models.")
 @click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
-)
-@click.option(
     "--rewrite-tokenizer",
     is_flag=True,
     help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
 )
-@reads_texts
-@judges
-@click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
-@click.option("--label-column", help="Name the label column of a file.")
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
-)
-@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session.")
+@works_on_rows
 @click.option("--allow-noop", is_flag=True, help="Accept a pass that changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
