@@ -14,7 +14,6 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.structured import read_conll, read_squad
 from onnxslim_bert.errors import DataError, one_line
 
-PACKED = (zipfile.BadZipFile, zlib.error)
 MOST_UNPACKED = 1 << 28  # bytes of a packed file, whatever its size
 Columns = Mapping[str, Sequence[Any]]
 
