@@ -80,7 +80,7 @@ class Distill(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         if importlib.util.find_spec("torch") is None:
             raise PassError("distill needs PyTorch, which is not installed: pip install 'onnxslim-bert[distill]'")
-        from onnxslim_bert.rewriting.distillation.distil import Plan, distil
+        from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
         from onnxslim_bert.rewriting.distillation.objective import Weights
 
         weights = Weights(
@@ -93,7 +93,7 @@ class Distill(Pass):
             self.labels,
         )
         epochs = self.epochs or 1.0
-        plan = Plan(
+        plan = DistillationPlan(
             self.texts,
             self.batch,
             self.replace,

@@ -29,7 +29,7 @@ DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answ
 
 
 @dataclass(frozen=True)
-class Plan:
+class DistillationPlan:
     """texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
     share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step.
     steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
@@ -91,7 +91,7 @@ class Distilled:
         }
 
 
-def distil(student: Model, trials: Trials, weights: Weights, plan: Plan) -> Distilled:
+def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationPlan) -> Distilled:
     """Train `student` towards `trials.original`, on texts that are neither evaluated on nor judged by.
 
     Raises PassError for what cannot be trained.
@@ -147,7 +147,7 @@ class Material:
     labels: Array | None
 
 
-def gather(student: Model, trials: Trials, plan: Plan) -> Material:
+def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     """The texts of the plan, no two alike, in the batches that `student` takes.
 
     Those held back are none of those trained on. Rows by which other passes judge what they choose
@@ -180,7 +180,7 @@ def gather(student: Model, trials: Trials, plan: Plan) -> Material:
     return Material(texts, len(own), held_back, labels)
 
 
-def _copies(trials: Trials, own: list[Row], plan: Plan, rng: np.random.Generator) -> list[Row]:
+def _copies(trials: Trials, own: list[Row], plan: DistillationPlan, rng: np.random.Generator) -> list[Row]:
     """Enriched copies of the texts `own`, so many that with them there are as many as planned."""
     model = trials.original
     embeddings = model.encoder.embeddings

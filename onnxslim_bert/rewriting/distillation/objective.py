@@ -15,7 +15,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation import losses
 from onnxslim_bert.rewriting.distillation.layers import relation_heads
 
-Kind = Literal["classes", "score", "vector", "span"]
+OutputKind = Literal["classes", "score", "vector", "span"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Output:
     """One output of the model. by_token: a value or row for each token. spread: the teacher's variance of it."""
 
     name: str
-    kind: Kind
+    kind: OutputKind
     by_token: bool
     spread: float
 
@@ -63,7 +63,7 @@ def find_outputs(
 
 def _described(name: str, by_token: bool, hidden: int, answered: Sequence[tuple[Batch, Mapping[str, Array]]]) -> Output:
     first = answered[0][1][name]
-    kind: Kind = "vector"
+    kind: OutputKind = "vector"
     if by_token and first.ndim == 2:
         kind = "span"
     elif first.shape[-1] < hidden:
