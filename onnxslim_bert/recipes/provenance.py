@@ -15,7 +15,7 @@ from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model
 
 KEY = "onnxslim_bert.provenance"
-MEASURED = "onnxslim_bert.release.measured"  # `release.measured.Measured`
+MEASURED = "onnxslim_bert.release.measured"  # `job.measured.Measured`
 
 
 @dataclass(frozen=True)

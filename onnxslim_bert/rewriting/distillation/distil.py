@@ -30,7 +30,9 @@ DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answ
 
 @dataclass(frozen=True)
 class DistillationPlan:
-    """texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
+    """How a student is trained: on how many texts, and for how long.
+
+    texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
     share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step.
     steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
     """
@@ -49,7 +51,9 @@ class DistillationPlan:
 
 @dataclass(frozen=True)
 class Distilled:
-    """texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
+    """What came of a training.
+
+    texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
     of tensors inside were made alike.
     """
 

@@ -20,7 +20,7 @@ OutputKind = Literal["classes", "score", "vector", "span"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of each loss in the sum; 0 leaves it out.
+    """The weight of each loss in the sum that a training makes small; 0 leaves a loss out.
 
     answers: squared error of the outputs. chances: divergence of classes' or places' chances at `temperature`. hidden:
     squared error of what each layer leaves. relations: of queries, keys and values. likenesses: of texts, for outputs

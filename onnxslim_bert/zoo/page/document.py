@@ -14,7 +14,10 @@ from onnxslim_bert.zoo.records import Run
 
 @dataclass(frozen=True)
 class RunDocument:
-    """version: of the program that wrote it. host: as `report_json` describes it."""
+    """The document of a run as the page shows it: the run, and what made it.
+
+    version: of the program that wrote it. host: the machine that ran it, as `report_json` describes it.
+    """
 
     run: Run
     version: str = ""

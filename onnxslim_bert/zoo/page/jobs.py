@@ -25,8 +25,11 @@ Key = str | float | None
 
 @dataclass(frozen=True)
 class Line:
-    """A job in the table. number: its place in the run. numbers: texts of NUMBERS, empty where there is no model;
-    keys: by which columns are sorted. reason: why it has no model; best: whether no other is preferable to it.
+    """One job, as a line of the table.
+
+    number: its place in the run. numbers: the texts below the headings NUMBERS, none where there is no model. keys: for
+    each column, the value by which it is sorted. reason: why there is no model. tone: the colour of its outcome, one of
+    good, open and bad. best: whether no other job of the model and target is preferable to it.
     """
 
     number: int

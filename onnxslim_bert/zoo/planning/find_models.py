@@ -21,7 +21,10 @@ def is_url(source: str) -> bool:
 
 
 class Matches(NamedTuple):
-    """models: what a path names, paths or URLs. written: files that are passed over, as onnxslim wrote them."""
+    """The models that a path of a zoo file names.
+
+    models: paths or URLs. written: files beside them that are left out, because onnxslim wrote them.
+    """
 
     models: list[str]
     written: list[str]
@@ -64,13 +67,15 @@ def is_output(folder: Path) -> bool:
 
 
 def identity(source: str) -> str:
-    """The same for the same file under another path."""
+    """What tells one file from others: equal for two paths, or a path and a link, that lead to the same file."""
     return source if is_url(source) else str(Path(source).resolve())
 
 
 def names_for(sources: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """A name for each of `sources`: the one that is `given`, else the file's stem, with as many of its folders in
-    front as it takes to tell it from the others, whatever their case.
+    """A name for each of `sources` that tells it from the others, whatever their case, where its folders can.
+
+    It is the one that is `given`, else the file's name without ".onnx", with folders in front where two are alike.
+    Example: a/model.onnx and b/model.onnx are "a-model" and "b-model"; either alone is "model".
     """
     parts = {source: _parts(source) for source in sources}
     depth = dict.fromkeys(sources, 1)

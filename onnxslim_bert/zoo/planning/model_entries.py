@@ -17,7 +17,10 @@ NOTHING = Matches([], [])
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One [[models]]. sources: the files that are its own, none of a later entry. written: as in `Matches`."""
+    """One [[models]] of a zoo file.
+
+    sources: its files, without those that a later entry names again. written: as in `Matches`.
+    """
 
     place: Place
     settings: Layer

@@ -21,7 +21,7 @@ class Settings:
         return self._all[key].value
 
     def take_all(self) -> None:
-        """Nothing more is to be said of them."""
+        """Note all of them as used, so that none is reported as a key that nothing reads."""
         self._used.update(setting.place for setting in self._all.values())
 
     def look(self, key: str) -> Any:
