@@ -3,6 +3,7 @@
 import pytest
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.recipes.known import known_recipes, read_recipe
 from onnxslim_bert.recipes.recipe import Recipe
 
@@ -37,3 +38,8 @@ def test_what_does_not_ship_is_refused(text, said):
     with pytest.raises(PassError) as caught:
         read_recipe(text)
     assert said in str(caught.value)
+
+
+def test_the_int8_recipe_is_that_of_the_main_job():
+    """On a CPU whose products do not saturate; `quantize` makes its recipe for the CPU at hand."""
+    assert str(read_recipe("@int8")) == str(main_recipe(Quantization(reduce_range=False)))
