@@ -27,7 +27,8 @@ class Batch:
     feeds: model inputs by name, each [batch, seq].
     mask: [batch, seq] bool, True where there is a real token.
     rows: [batch] indices into the data set.
-    starts: [batch, seq] bool, the first token of each word; of texts that are not given as words, every real token.
+    starts: [batch, seq] bool, True at the first token of each word where rows are words, at every real token where they
+    are texts; None for ready inputs.
     """
 
     feeds: dict[str, Array]
@@ -37,16 +38,17 @@ class Batch:
 
 
 class Batches:
-    """The rows of a data set as batches, the same ones on every pass; the memory does not grow with the rows.
+    """The batches of a data set: each is made when it is asked for, and going through them again gives the same ones.
 
     inputs: the model's inputs, name -> dtype. roles: what each of them takes (`input_roles.roles_of`).
     working: its tokenizer reads texts, which are cut to its `max_length`.
-    sort_by_length: rows of similar length together, longest first; otherwise in the data set's order.
+    sort_by_length: texts of similar length together, longest first; otherwise in the data set's order.
     fixed_length: the length of every batch, for a model with static shapes.
     vocab_rows: rows of the model's embedding; every id must be below.
 
     A model without a mask input cannot tell padding from text: its batches hold rows of one length.
     Ready inputs (`dataset.feeds`) pass as they are, in order; without a mask among `roles` all their tokens are real.
+    Raises DataError when texts come without a tokenizer, or rows do not fit the model.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class _Texts:
         return np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if one_length else [order]
 
     def count_cut(self) -> int:
-        """Rows of which tokens are left out; none of passages, which are read in windows."""
+        """How many rows lose tokens to `max_length`; 0 for passages, which are read in windows."""
         rows = self.dataset.texts
         if self.dataset.form == "words":
             whole = (sum(found.starts) for found in self.tokenizer.encode_words(rows, self.max_length))

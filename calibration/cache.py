@@ -1,4 +1,4 @@
-"""What is measured once and used again: arrays, addressed by the content of everything that decides them."""
+"""A cache of measured arrays: each is kept under a hash of everything that its values depend on."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from onnxslim_bert.machine import instruction_sets, versions
 
 
 class Cache(Protocol):
-    """Where arrays are kept; what is put there may be gone again."""
+    """A store of arrays by key. It may lose what was put: `get` then answers None, and the caller measures again."""
 
     def get(self, key: str) -> dict[str, Array] | None:
         """The arrays kept under `key`; None when there are none."""
@@ -23,14 +23,15 @@ class Cache(Protocol):
 
 
 def key_of(kind: str, **content: Any) -> str:
-    """The key of a result of this `kind`, 64 hexadecimal digits: of its `content`, JSON-ready, and of what computes it.
+    """The cache key of a result: sha256 in 64 hexadecimal digits, over its `kind`, its `content` and this machine.
 
-    The instruction sets are part of it: other kernels round in other places.
+    content: everything that the result depends on, JSON-ready. Of the machine: software versions and the CPU's
+    instruction sets, since other kernels round in other places.
     """
     return hashlib.sha256(json.dumps([kind, content, _computing()], sort_keys=True).encode()).hexdigest()
 
 
 @cache
 def _computing() -> list[Any]:
-    """What computes: it does not change while a process lives."""
+    """Software versions and instruction sets; both stay the same while a process lives."""
     return [versions(), instruction_sets()]

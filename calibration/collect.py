@@ -19,7 +19,7 @@ LARGEST = 256e6  # bytes of statistics of one kind that are kept: they are in me
 
 
 class Rows(Protocol):
-    """Calibration rows, the same ones on every pass: `Batches`, or a list of batches."""
+    """Calibration rows in batches, the same each time one goes through them: `Batches`, or a list of batches."""
 
     def __iter__(self) -> Iterator[Batch]: ...
     def __len__(self) -> int: ...
@@ -39,8 +39,9 @@ def collect(
 ) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
-    tensors: computed as well, without statistics; what ONNX Runtime fuses depends on what it must hand out. Raises
-    DataError when there are no rows, ModelError when the model does not run or an activation is not finite.
+    tensors: more tensors to compute, without statistics of them: what ONNX Runtime fuses, and so where it rounds,
+    depends on which tensors it must hand out. Raises DataError when there are no rows, ModelError when the model does
+    not run or an activation is not finite.
     """
     observers = {want: OBSERVERS[want.kind]() for want in wants}
     if not observers:
@@ -65,10 +66,12 @@ def collect(
 
 
 def real_rows(values: Array, mask: Array) -> Array:
-    """values [batch, seq, channels] without padding, [tokens, channels], and ids [batch, seq] likewise, [tokens].
+    """The values at real tokens, padding dropped: [tokens, channels], or [tokens] for ids.
 
-    Some graphs put tokens first, [seq, batch, channels], or in one row, [batch * seq, channels]. Other shapes hold real
-    tokens only.
+    mask: [batch, seq], True at real tokens.
+    values: [batch, seq, channels], or ids [batch, seq]. Some graphs put the sequence first, [seq, batch, channels], or
+    all tokens in one row, [batch * seq, channels]. Of any other shape every value is kept.
+    Example: values [2, 2, 8] with the mask [[True, True], [True, False]] give [3, 8].
     """
     if values.ndim == 3 and values.shape[:2] == mask.shape[::-1] != mask.shape:
         return values[mask.T]
@@ -89,10 +92,12 @@ def collect_once(
     rows_sha256: str,
     threads: int = 1,
 ) -> dict[Want, Any]:
-    """What `collect` answers, of `cache` as far as it is there; kept there otherwise, a kind of statistic at a time.
+    """The statistics that `collect` returns, read from `cache` where they are; the others are measured and put there.
 
-    The same bits in either case: every tensor that is wanted at once is part of the key, and computed by every sweep,
-    since ONNX Runtime rounds in other places when it need not hand a tensor out.
+    All statistics of one kind are one entry; those of more than LARGEST bytes are not kept. rows_sha256: of `rows`.
+    Read or measured, the bits are the same. ONNX Runtime rounds in other places when it need not hand a tensor out, so
+    every key names all tensors that are wanted together, and every sweep computes all of them. Example: "gram" of x is
+    in the cache and "minmax" of y is not: the sweep for y computes x too.
     """
     kinds = {want.kind: [same for same in wants if same.kind == want.kind] for want in wants}
     tensors = sorted({want.tensor for want in wants})
@@ -115,7 +120,7 @@ def collect_once(
 
 
 def rows_sha256(rows: Rows) -> str:
-    """The content of calibration rows in their batches, hexadecimal: feeds, padding and order."""
+    """The sha256 of calibration rows as they are batched, hexadecimal: feeds, padding and order."""
     digest = hashlib.sha256()
     for batch in rows:
         for name, values in sorted({**batch.feeds, "": batch.mask}.items()):

@@ -1,4 +1,4 @@
-"""Which columns are texts and labels, and what their values must be."""
+"""Columns of a data file: which hold texts and which labels, and what their values must be."""
 
 import math
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplic
 
 @dataclass(frozen=True)
 class Classes:
-    """Labels are class numbers 0 .. len(names) - 1, or the names; without names, any number from 0 up."""
+    """Labels that are classes: numbers from 0 to len(names) - 1, or the names; without names, any number from 0 up."""
 
     names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Labels are numbers from `low` to `high`."""
+    """Labels that are scores: numbers from `low` to `high`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -66,9 +66,10 @@ def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tu
 def find_labels(columns: Columns, name: str | None, kind: Classes | Scores | None, source: str) -> Array | None:
     """Labels [rows] as int64 classes or float32 scores, from column `name` or the first known one; None without one.
 
-    Without a `kind` whole numbers are classes, and so are words, numbered in the order of the alphabet; one decimal
-    point makes all of them scores.
-    Labels that are all -1 count as none: that is how GLUE marks rows whose labels are held back.
+    kind: what the labels are; without it `kind_of` decides. Examples: 0, 1, 1 are classes; 0, 1, 1.5 are scores; yes,
+    no, no are the classes 1, 0, 0, numbered in the order of the alphabet.
+    Labels that are all -1 count as none: that is how GLUE marks rows whose labels are held back. Raises DataError for a
+    label that `kind` does not allow.
     """
     chosen = label_column(columns, name, source)
     if chosen is None:
@@ -91,7 +92,7 @@ def label_column(columns: Columns, name: str | None, source: str) -> str | None:
 
 
 def kind_of(values: Sequence[Any]) -> Classes | Scores:
-    """What labels are that nobody described: words and whole numbers are classes, all else are scores."""
+    """The kind of labels, told from their values: all words or all whole numbers are classes, all else are scores."""
     if all(isinstance(value, str) and value.strip() and not _is_number(value) for value in values):
         return Classes(tuple(sorted({value.strip() for value in values})))
     return Classes() if all(_is_whole(value) for value in values) else Scores()

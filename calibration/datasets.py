@@ -39,14 +39,16 @@ Form = Literal["texts", "words", "passages", "windows"]
 class Dataset:
     """Rows of text or of ready model inputs, with or without labels.
 
-    texts: one or two strings a row; empty when `feeds` are given. form: words are a sentence each row; passages a
-    question and what may answer it; windows pieces of passages, `encoded` already.
-    labels: [rows] int64 classes or float32 scores. names: of the classes, where they are known; worded: the labels are
-    these names, and their numbers mean nothing.
+    texts: strings of each row, what they are says `form`; empty when `feeds` are given.
+    form: "texts", one or two a row; "words", those of a sentence; "passages", a question and what may answer it;
+    "windows", the same with `encoded`, the tokens of one piece of the passage.
+    labels: [rows] int64 classes or float32 scores.
     metric: by which the labels judge a model; None without labels.
     feeds: model inputs by name, each [rows, ...].
+    names: of the classes, where they are known.
+    worded: the file has names for labels; their numbers only follow the alphabet and may not be the model's.
     gold: what is right where it is no number: the tags of words, the answers in a passage, the labels that hold.
-    task: what the model is to be judged as, a name in `proof.reading.TASKS`; found when it is empty.
+    task: what the model is to be judged as, a name in `proof.reading.TASKS`; when empty, told from the model.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Dataset:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether it says what is right."""
+        """Whether the data say what is right: they have labels or gold answers."""
         return self.labels is not None or self.gold is not None
 
     def __len__(self) -> int:
@@ -106,7 +108,7 @@ class Dataset:
         return replace(self, texts=sides, labels=None, metric=None)
 
     def without(self, other: "Dataset") -> "Dataset":
-        """The rows that `other` does not hold, spaces and case apart."""
+        """The rows that are not in `other`; texts that differ in spaces or case only count as the same."""
         seen = set(_keys(other))
         return self.take([row for row, key in enumerate(_keys(self)) if key not in seen])
 
@@ -126,8 +128,9 @@ def load_dataset(
     A GLUE set calibrates on train and evaluates on validation; a path gives the same rows for both.
     rows: size of a random sample without replacement, in file order; all rows when there are no more.
     text_columns, label_column: instead of those recognised by name; a label column that is named must hold labels.
-    task: what the model is to be judged as (`Dataset`). Calibration needs no labels, so those of a file that cannot be
-    read are left out there.
+    task: what the model is to be judged as (`Dataset`).
+    For calibration, which needs no labels, a text file's labels that cannot be read are left out, unless their column
+    was named. Raises DataError.
     """
     if rows is not None and rows < 1:
         raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")

@@ -1,4 +1,4 @@
-"""What is right where it is more than one number a row: tags of words, answers in a passage, sets of labels."""
+"""The right answers of rows that need more than one number: tags of words, answers in a passage, sets of labels."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,11 @@ ANSWERS = ("answers", "answer")
 
 
 class Structured(NamedTuple):
-    """Rows of one form. texts: words, or a question and its passage, or one or two texts; gold: None without labels."""
+    """Rows of one form, with what is right for each.
+
+    form: "words" or "passages". texts: the words of a sentence, or a question and its passage. gold: a tag for each
+    word, or the texts that answer; None without labels.
+    """
 
     form: str
     texts: tuple[tuple[str, ...], ...]
@@ -43,7 +47,10 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
 
 
 def find_sets(columns: Columns, column: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
-    """Labels of which several may hold in a row, from lists; None where a row has one label, or none is known."""
+    """The set of labels that hold in each row, from a `column` of lists; None when there is no column, or no lists.
+
+    Raises DataError for a list of anything but words or whole numbers.
+    """
     if column is None or not _are_lists(columns[column]):
         return None
     return tuple(_strings(row, column, source, number) for number, row in enumerate(columns[column], 1))
@@ -54,7 +61,7 @@ def _are_lists(values: Sequence[Any]) -> bool:
 
 
 def _texts(value: Any) -> Any:
-    """The texts of answers: of SQuAD's form on the hub, of a list, or of one alone."""
+    """The answers of one row as a list: from {"text": [...]}, as SQuAD is on the hub, from a list or from a string."""
     if isinstance(value, dict):
         return value.get("text")
     return [value] if isinstance(value, str) else value

@@ -155,7 +155,7 @@ class Sample(Observer):
 
 
 class SecondMoments(Observer):
-    """What a least-squares fit on the rows needs of them, in float64."""
+    """The second moments of the rows, which a least-squares fit on them needs; batches are added up in float64."""
 
     def __init__(self) -> None:
         self.products: Array | None = None
@@ -234,12 +234,15 @@ class Want:
     kind: str
 
 
-# What the observers answer that is no array, by kind of statistic; their numbers become arrays without a dimension.
+# The kinds of statistic that are no arrays; the numbers in their fields become arrays without a dimension.
 TYPES: dict[str, type[Any]] = {"minmax": Range, "moving-average": Range, "histogram": Histogram, "gram": Gram}
 
 
 def packed(kind: str, statistics: Sequence[Any]) -> dict[str, Array]:
-    """Statistics of one kind as arrays by place and name: 0.low, 0.high, 1.low, ...; an array alone is 0.values."""
+    """Several statistics of one kind as named arrays, in a form that a `Cache` keeps.
+
+    Example: two ranges become 0.low, 0.high, 1.low and 1.high; two arrays become 0.values and 1.values.
+    """
     if kind not in TYPES:
         return {f"{i}.values": values for i, values in enumerate(statistics)}
     names = [field.name for field in fields(TYPES[kind])]
@@ -247,7 +250,7 @@ def packed(kind: str, statistics: Sequence[Any]) -> dict[str, Array]:
 
 
 def unpacked(kind: str, arrays: Mapping[str, Array], count: int) -> list[Any]:
-    """The `count` statistics that `packed` made arrays of. Raises KeyError when they are not there."""
+    """The inverse of `packed`: the `count` statistics that `arrays` hold. Raises KeyError when one is missing."""
     if kind not in TYPES:
         return [arrays[f"{i}.values"] for i in range(count)]
     names = [field.name for field in fields(TYPES[kind])]

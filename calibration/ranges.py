@@ -1,4 +1,4 @@
-"""From a statistic to the range of an 8-bit quantizer."""
+"""The range of an 8-bit quantizer, chosen from a statistic of what it will quantize."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -22,7 +22,10 @@ def observer_of(method: Method) -> str:
 
 
 def quantizer_range(method: Method, statistic: Any) -> Range:
-    """The values that the quantizer spans; it always holds zero."""
+    """The range [low, high] that the quantizer spans, chosen by `method`; it always holds zero.
+
+    statistic: what `observer_of(method)` found, a Range or a Histogram.
+    """
     found = statistic if isinstance(statistic, Range) else FROM_HISTOGRAM[method](statistic)
     return Range(min(found.low, 0.0), max(found.high, 0.0))
 
@@ -49,7 +52,7 @@ def _entropy(histogram: Histogram) -> Range:
 
 
 def _clipped(histogram: Histogram) -> list[Range]:
-    """Candidates that clip each side alone and both together."""
+    """The ranges to try: for each of FRACTIONS, both ends shrunk by it, the high end alone, and the low end alone."""
     occupied = np.flatnonzero(histogram.counts)
     edges = _edges(histogram)
     low, high = min(float(edges[occupied[0]]), 0.0), max(float(edges[occupied[-1] + 1]), 0.0)

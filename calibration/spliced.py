@@ -1,4 +1,4 @@
-"""Rows as long as a workload's, made of the rows that there are."""
+"""Long calibration rows, made by joining short ones: for models that will run on longer texts than the data holds."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,10 +10,11 @@ from onnxslim_bert.calibration.collect import Rows
 
 
 def spliced(rows: Rows, length: int) -> list[Batch]:
-    """Every row followed by those behind it, the last by the first, up to `length` tokens and without padding.
+    """The batches of `rows` with every row made `length` tokens long by joining on the rows behind it, without padding.
 
-    Only the row in front keeps its token at position 0, as one text has one [CLS]. Batches hold as many rows as before;
-    inputs other than [batch, seq] stay as they are.
+    After the last row the first one follows. Of a row that is joined on, the token at position 0 is left out, as one
+    text has one [CLS]. Example: rows C a b and C d, with length 6, give C a b d a b and C d a b d a.
+    Batches hold as many rows as before; inputs other than [batch, seq] stay as they are.
     """
     batches = list(rows)
     ends = np.cumsum([len(batch.rows) for batch in batches])

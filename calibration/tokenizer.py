@@ -27,10 +27,11 @@ class TokenRow(NamedTuple):
 
 
 class PlacedRow(NamedTuple):
-    """The same, of a sentence of words or of a question and its passage.
+    """One row of tokens with their places in the text: a sentence of words, or a question with its passage.
 
-    places: the first and last character of each token, in the words joined by spaces or in the passage; None for tokens
-    of neither. starts: where the first piece of a word is; empty for a passage.
+    places: [length], each token's first character and the one behind its last, counted in the words joined by spaces or
+    in the passage; None for tokens of neither, special tokens for instance.
+    starts: [length], True at the first token of each word; empty for a passage.
     """
 
     ids: list[int]
@@ -41,14 +42,15 @@ class PlacedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Texts to ids.
+    """A tokenizer: it turns texts into rows of token ids.
 
     vocab_size: tokens, added ones included; ids are below it.
     pad_id: the id that fills a batch.
     max_length: tokens in a row that the tokenizer's own configuration allows.
     file: the tokenizer.json that it was read from; None when there is none.
-    windows: tokens with their places, of one text or of a question and its passage in windows of so many tokens, of
-    which so many are also in the next.
+    windows: (text, None, max_length, 0) -> the row of one text, or (question, passage, max_length, shared) -> the rows
+    of the question with each window of the passage, of which `shared` tokens are also in the next. None without a
+    tokenizer.json.
     inputs: the model's inputs that the user names, by role; those that are not named are found (`input_roles`).
     """
 
@@ -77,7 +79,11 @@ class Tokenizer:
         return [_with_starts(row, words) for row, words in zip(self._pieces(rows, max_length), rows, strict=True)]
 
     def encode_passage(self, question: str, passage: str, max_length: int) -> list[PlacedRow]:
-        """A question with every window of its passage; a quarter of each is also in the next. Raises DataError."""
+        """The rows of a question with each window of its passage, of at most `max_length` tokens.
+
+        A quarter of `max_length` is shared with the next window. Raises DataError without a tokenizer.json, or when the
+        question leaves the passage no room.
+        """
         limit = min(max_length, self.max_length)
         if self.windows is None:
             raise DataError("passages need a tokenizer.json, which says where each token lies: add one")
@@ -90,7 +96,7 @@ class Tokenizer:
         return [self.windows(" ".join(words), None, limit, 0)[0] for words in rows]
 
     def check_fits(self, rows: int | None) -> None:
-        """Raise DataError when there are tokens that an embedding of `rows` rows has no row for; None is not known."""
+        """Raise DataError when the model's embedding has fewer `rows` than there are tokens; None: not known."""
         if rows is not None and self.vocab_size > rows:
             raise DataError(
                 f"tokenizer has {self.vocab_size} tokens, embedding has {rows} rows: "
@@ -101,7 +107,7 @@ class Tokenizer:
 def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
     """The tokenizer in a folder, or in a tokenizer.json; it reads local files only.
 
-    inputs: of the model, which the user names by role (`parse_named`).
+    inputs: the model's inputs that the user names by role, like `ids=in0,mask=in1` (`parse_named`). Raises DataError.
     """
     folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
     if not path.exists():

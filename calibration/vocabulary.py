@@ -41,8 +41,8 @@ def protected_ids(tokenizer_json: Path | str) -> frozenset[int]:
     """The ids that a smaller vocabulary must keep, so that what was encodable stays so.
 
     Special and added tokens; pieces of one character, at the start of a word and inside; byte pieces; and pieces with
-    a character that has no piece of its own. The words of a WordLevel tokenizer are not made of pieces: special tokens
-    and single characters only.
+    a character that has no piece of its own. Example: "ab" may go when there are pieces "a" and "##b", and must stay
+    when there is no "##b". A WordLevel tokenizer, whose words are not made of pieces, keeps none of the last kind.
 
     tokenizer_json: the file's path, or its content.
     """
@@ -75,8 +75,9 @@ def pieces_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def keep_tokens(tokenizer: Mapping[str, Any], kept: Iterable[int]) -> tuple[dict[str, Any], Array]:
-    """The parsed tokenizer.json with the ids `kept` only, renumbered in their old order, and each one's old id [new].
+    """A smaller copy of a parsed tokenizer.json, with the tokens `kept` only, and the old id of each of its ids, [new].
 
+    The tokens get new ids in their old order: of 0, 5 and 9, token 5 becomes 1, and [0, 5, 9] are the old ids.
     A text all of whose tokens are kept is split as before. A word whose pieces are gone is split into smaller ones.
     Kept in any case: special and added tokens, and in BPE the pieces that kept ones are merged from. Raises DataError
     for a WordLevel tokenizer, whose words have no smaller pieces.

@@ -1,4 +1,4 @@
-"""How work is done, whatever it is: on how many threads, with which seed, who reads texts, who is told."""
+"""The settings that all work of one job shares: threads, seed, tokenizer, cache, and where progress is reported."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,15 @@ from onnxslim_bert.progress import Progress
 
 @dataclass(frozen=True)
 class Working:
-    """What a job hands on to everything that runs models or reads rows.
+    """The settings that a job hands to everything that runs models or reads rows.
 
-    max_length: tokens kept of a calibration or evaluation row, special tokens included. threads: of each session.
-    inputs: of the models by role, those that the user names, like `ids=in0,mask=in1`.
-    seed: of samples, of the ids that are timed and of intervals. tokenizer: reads texts; None where there are none.
-    cache: of what several jobs measure alike. progress: is told how far long work is.
+    max_length: tokens kept of a calibration or evaluation row, special tokens included.
+    threads: of each ONNX Runtime session.
+    seed: of random samples of rows, of the made-up ids that latency is measured on, and of intervals.
+    tokenizer: reads texts; None where there are none.
+    inputs: the models' inputs that the user names by role, like `ids=in0,mask=in1`.
+    cache: keeps statistics for other jobs that would measure the same; None measures each time.
+    progress: is told how far long work is.
     """
 
     max_length: int = 128
