@@ -17,9 +17,10 @@ REFUSED, FINITE, BROKEN = 3, "finite", "broken"
 
 
 def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
-    """Whether the answers of the file at `path` are finite, on the CPU; without `feeds` it is opened and not run.
+    """Run the model at `path` on the CPU, in a process of its own, and say whether its answers are finite.
 
-    Raises ModelError when ONNX Runtime refuses the file, or ends with it.
+    feeds: the model's inputs by name; when empty, the model is opened and not run. Raises ModelError when ONNX Runtime
+    refuses the file, or when the process crashes on it.
     """
     with tempfile.TemporaryDirectory() as folder:
         row = Path(folder) / "row.npz"

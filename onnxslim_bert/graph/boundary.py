@@ -29,10 +29,10 @@ LARGEST_INPUT = 1 << 26  # elements of an input whose dimensions are fixed
 
 
 def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, int] | None = None) -> None:
-    """Raise ModelError that says in one line what of `model` cannot be.
+    """Check a model that was read from `path`; raise ModelError that says the first fault in one line.
 
-    in_file: bytes of the data of initializers that were left in the file, by position. Dimensions of inputs and outputs
-    that are written 0 or negative, which ONNX Runtime takes for open ones, become open.
+    in_file: bytes of the data of initializers that were left in the file, by position. Changes one thing: dimensions of
+    inputs and outputs that are written 0 or negative, which ONNX Runtime takes for open ones, become open.
     """
     _check_text(path, model)
     if not 1 <= model.ir_version <= onnx.IR_VERSION:
@@ -65,7 +65,7 @@ class _Graphs:
         self.foldable: list[onnx.NodeProto] = []
 
     def check(self, graph: onnx.GraphProto, in_file: Mapping[int, int], depth: int = 0) -> set[str]:
-        """The names that `graph` reads and does not write; none for the outermost."""
+        """Check one graph; return the names that it reads from the graphs around it, none for the outermost."""
         if depth > DEEPEST:
             raise ModelError(f"{self.path}: graphs lie in graphs more than {DEEPEST} deep")
         self.nodes += len(graph.node)

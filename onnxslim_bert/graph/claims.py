@@ -1,8 +1,8 @@
 """A claim on the name of an output, held from the start of a job to its end.
 
 A claim is a folder beside the output, with a file in it that the job holds locked (flock). The kernel lets go of the
-lock when the process dies, however it dies: what a killed job left is told from what a job is working in, and the next
-job beside it removes it.
+lock when the process dies, however it dies. So a claim whose file is not locked was left by a killed job, and the next
+job that writes into the same folder removes it.
 """
 
 import contextlib
@@ -28,9 +28,10 @@ LONGEST = 100  # bytes of an output's name that its claim's name holds
 
 @contextlib.contextmanager
 def claimed(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output`, gone in the end, that no other job on this output has meanwhile.
+    """Claim the name `output` while the block runs: yields a folder to work in beside it, which is removed in the end.
 
-    Raises OutputError when another job has it, or the folder cannot be made.
+    Raises OutputError when another job has claimed the name, or the folder cannot be made. Where the system cannot lock
+    files, the folder is there but nothing is claimed.
     """
     for other in output.parent.glob(f"{PREFIX}*"):
         _remove_dead(other)

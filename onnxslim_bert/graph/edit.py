@@ -1,4 +1,4 @@
-"""Edits of a graphsurgeon graph that passes share; by identity, since `Tensor ==` compares names only."""
+"""Edits of a graphsurgeon graph that passes share. Tensors are compared with `is`, since `==` compares names only."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,11 @@ def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:
 
 
 def redirect(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
-    """Let every consumer of `old` read `new`; a graph output keeps its name and is written in `new`'s place."""
+    """Make every consumer of `old` read `new` instead.
+
+    A graph output must keep its name. So when `old` is one, the node that wrote `new` writes `old`, and who read `new`
+    reads `old`; where `new` is an input, a constant or an output itself, an Identity copies it to `old`.
+    """
     for node in list(old.outputs):
         for i, tensor in enumerate(node.inputs):
             if tensor is old:
@@ -37,9 +41,10 @@ def redirect(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
 
 
 def sort_nodes(graph: gs.Graph) -> None:
-    """Put nodes after those that they read from: by the longest way from an input, as `gs.Graph.toposort` does.
+    """Order the nodes of `graph`, and of graphs inside it, so that each comes after those that it reads from.
 
-    In time that grows with the graph alone, and in no recursion; the graph has no circle.
+    The order is that of `gs.Graph.toposort`, by the longest way from an input, but without its recursion, which deep
+    graphs exceed. The graph must have no circle.
     """
     for node in graph.nodes:
         for inner in node.attrs.values():
@@ -82,7 +87,7 @@ class Builder:
         self._shared: dict[tuple[str, tuple[int, ...], str], gs.Constant] = {}
 
     def constant(self, name: str, values: Array) -> gs.Constant:
-        """A constant; small ones of equal content are one constant."""
+        """A constant; asked again for the same type, shape and values, this builder returns the same one."""
         values = np.asarray(values)
         key = (values.dtype.str, values.shape, hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
         if key not in self._shared:

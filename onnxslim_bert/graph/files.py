@@ -35,10 +35,10 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
 
 @contextlib.contextmanager
 def staging(output: Path) -> Iterator[Path]:
-    """A folder beside `output`, gone in the end, for what is to be checked before it gets its name.
+    """A folder beside `output` in which files are made and checked before they get their names; removed in the end.
 
-    It claims the output: a second job on it is refused (`claims.py`). An OutputError on a file in it names the file
-    beside `output` that it was to become.
+    It claims the output: a second job on it is refused (`claims.py`). An OutputError about a file in it is worded as if
+    the file lay beside `output` already, where the user knows it.
     """
     with claimed(output) as folder:
         try:
@@ -50,7 +50,8 @@ def staging(output: Path) -> Iterator[Path]:
 def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
     """Write `pieces` to `path` so that a reader sees all of it or none; an interrupt leaves no partial file.
 
-    overwrite: a file that exists, whose permissions stay; through a link, the file that it leads to.
+    overwrite: replace a file that exists and keep its permissions; where `path` is a link, replace the file that it
+    leads to. Raises OutputError.
     """
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists; give another output or --force to overwrite it")

@@ -1,4 +1,4 @@
-"""Functions that a file brings along, and what its graph becomes when they are put in place of their calls."""
+"""ONNX functions, which a file defines as nodes of its own: checked, and put in place of the nodes that call them."""
 
 import onnx
 import onnx.inliner

@@ -10,11 +10,13 @@ from onnxslim_bert.errors import OutputError
 
 
 def give_names(made: Sequence[tuple[Path, Path]], *, overwrite: bool) -> None:
-    """Move each (file, name) of one folder's file system to its name, as one step: after a failure all is as it was.
+    """Move finished files to their names as one step: when one move fails, those before it are taken back.
 
-    overwrite: what has a name already goes, its permissions stay; through a link, the file that it leads to. Without,
-    whatever has come to lie under a name since it was looked at stays, a link to nothing too. The last one is the one
-    that readers wait for. Raises OutputError.
+    made: (file, name) pairs on one file system; the file that readers wait for comes last.
+    overwrite: a file that has the name already is replaced and its permissions stay; where the name is a link, the file
+    that it leads to is replaced. Without it, whatever lies under a name, even a link to nothing, is an OutputError.
+    Example: model.onnx is moved, model.json cannot be: model.onnx is what it was before.
+    Raises OutputError. On a file system without hard links, a file that was replaced cannot be brought back.
     """
     undo = contextlib.ExitStack()
     with undo:

@@ -1,4 +1,4 @@
-"""Pieces of a graph that are recognised by what they compute.
+"""Regions of a graph, recognised by what they compute.
 
 Exporters write the same mathematics in many ways. Instead of one pattern for each, a region is cut out between named
 tensors, run on small probes, and compared with the formula that it should be. What agrees is that formula, whichever
@@ -42,7 +42,11 @@ def subgraph_nodes(node: gs.Node) -> list[gs.Node]:
 
 
 def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
-    """float16 where `tensor` is computed in half precision, else float32: as the nearest constant or Cast above."""
+    """float16 or float32, whichever `tensor` is computed in.
+
+    It is the type of the nearest Cast or float constant, going up from node to node by their first inputs; float32
+    when there is none.
+    """
     node = producer(tensor)
     while node is not None:
         if node.op == "Cast":
@@ -55,7 +59,10 @@ def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
 
 
 def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:
-    """The nodes that `target` needs when `sources` are given, in execution order."""
+    """The nodes that compute `target` from `sources`, in execution order.
+
+    Going up from `target` ends at `sources`, graph inputs and constants; without `sources` it is all that it needs.
+    """
     known = {id(tensor) for tensor in sources}
     order: list[gs.Node] = []
     seen: set[int] = set()
@@ -75,7 +82,7 @@ def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.No
 
 
 def inputs_of(nodes: Sequence[gs.Node]) -> list[gs.Tensor]:
-    """The tensors that `nodes` read and neither write nor hold as constants."""
+    """The inputs of the region that `nodes` make up: what they read, less constants and what they write themselves."""
     written = {id(tensor) for node in nodes for tensor in node.outputs}
     read = {id(t): t for node in nodes for t in read_by(node) if not isinstance(t, gs.Constant) and not t.is_empty()}
     return [tensor for key, tensor in read.items() if key not in written]

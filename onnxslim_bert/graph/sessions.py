@@ -45,9 +45,10 @@ def cannot_load(model: Path | bytes, error: Exception) -> ModelError:
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
-    """Every output for one batch; integers are given in the width that the model takes, as after `int32-inputs`.
+    """Every output for one batch, in the graph's order.
 
-    Raises ModelError when the model does not run on it.
+    Integers are cast to the width that the model takes: after the pass `int32-inputs` it takes int32 where feeds are
+    int64. Raises ModelError when the model does not run on them.
     """
     widths = {taken.name: DTYPES.get(taken.type) for taken in session.get_inputs()}
     given = {name: _as_wide(values, widths.get(name)) for name, values in feeds.items()}

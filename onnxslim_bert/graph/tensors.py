@@ -17,8 +17,9 @@ MOST_DIGITS = 19  # of an offset or a length
 def check_tensor(path: object, tensor: onnx.TensorProto, in_file: int = 0, *, initializer: bool = True) -> None:
     """Raise ModelError when the data of `tensor` do not fit its shape.
 
-    in_file: bytes of its data that were left in the file. initializer: or else an attribute of a node, whose data may
-    not lie in another file; the size of those that do is checked by the one that reads them.
+    in_file: how many bytes of its data were left in the model's file, instead of being read into `tensor`.
+    initializer: False for a tensor in a node's attribute, whose data may not lie in another file. Of an initializer
+    whose data lie in another file, only the place is checked here, the size where they are read.
     """
     place = f"{path}: {'initializer' if initializer else 'constant'} {shown(tensor.name)}"
     if tensor.data_type not in TYPES:

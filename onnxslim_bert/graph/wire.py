@@ -54,7 +54,7 @@ def _mapping(values: Array) -> mmap.mmap | None:
 def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The model without its large weights, and those weights by initializer name, read-only views of the file.
 
-    Raises ModelError when the file is missing, empty, truncated or not ONNX, or holds what no graph can (`boundary`).
+    Raises ModelError when the file is missing, empty, truncated or not ONNX, or fails the checks of `boundary.py`.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
@@ -80,7 +80,7 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
 
 
 def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
-    """The bytes of the model `skeleton`, piece by piece; `weights` are the data of initializers that it leaves out."""
+    """The bytes of a model file, piece by piece: `skeleton`, with `weights` as the data of initializers, by name."""
     model, graph = onnx.ModelProto(), onnx.GraphProto()
     model.CopyFrom(skeleton)
     graph.CopyFrom(skeleton.graph)
@@ -103,7 +103,10 @@ def data_file(path: Path) -> Path:
 
 
 def laid_out(skeleton: onnx.ModelProto, weights: Mapping[str, Array], location: str) -> Iterator[bytes | memoryview]:
-    """The bytes of a file with the `weights`, piece by piece; `skeleton` then names `location` and each one's place."""
+    """The bytes of an external data file that holds `weights`, piece by piece.
+
+    Changes `skeleton`: each of these initializers then names the file, `location`, and its offset and length in it.
+    """
     position = 0
     for tensor in skeleton.graph.initializer:
         if tensor.name not in weights:
@@ -206,7 +209,7 @@ def _encoded(value: int) -> bytes:
 
 
 def _mapped(path: Path, tensor: onnx.TensorProto, raw: memoryview) -> Array:
-    """The initializer's values as a view of the mapped file; 4-bit types stay packed bytes and are refused."""
+    """The initializer's values as a view of the mapped file; 4-bit types, packed two to a byte, are refused."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     count = int(np.prod(tensor.dims, dtype=np.int64))
     if any(d < 0 for d in tensor.dims) or count * dtype.itemsize != len(raw):
