@@ -24,10 +24,16 @@ SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "Cast", "Identity")
 class Canonicalize(Pass):
     """Bring the graph into the one form that every other pass reads.
 
-    Constants are folded and then stored once for each content (folding can part weights that a model shares), nodes
-    without effect go, equal nodes merge, contrib-fused nodes become the operators that they stand for, opsets below 17
-    are raised to 17, packed matrices are parted, and nodes get unique names. Outputs stay bit-identical, unless a fused
-    node or a packed matrix had to be taken apart.
+    In this order:
+    1. an opset below 17 is raised to 17;
+    2. fused nodes (com.microsoft's, for instance) become the standard operators that they stand for;
+    3. constants are folded, and convolutions over single tokens become matrix products;
+    4. equal constants are stored once (folding may have copied weights that layers share), nodes without effect go, and
+       nodes that compute the same merge;
+    5. matrices that hold several roles side by side, as query, key and value in one, become one matrix a role;
+    6. every node gets a name of its own.
+    Answers stay bit-identical, unless a fused node, a convolution or a packed matrix had to be rewritten; then they
+    change by rounding.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -57,7 +63,10 @@ class Canonicalize(Pass):
 
 
 def raise_opset(model: Model) -> None:
-    """Convert a graph below opset 17; its weights take no part."""
+    """Convert a graph below opset 17 to 17, with ONNX's own converter; a newer graph stays as it is.
+
+    Weights are put aside meanwhile, so that the converter copies none. Raises ModelError when it cannot convert.
+    """
     if model.graph.opset >= OPSET:
         return
     _name_last_axis(model.graph)
@@ -95,10 +104,12 @@ def raise_opset(model: Model) -> None:
 
 
 def _park(skeleton: onnx.ModelProto) -> dict[str, list[onnx.AttributeProto]]:
-    """Keep the converter from nodes that mean the same at both opsets; their attributes at opset 17, by node name.
+    """Hide nodes from the converter that it need not change; return the attributes to give them at opset 17, by name.
 
-    LayerNormalization below opset 17 is ONNX Runtime's own operator, later taken over as it was. Softmax below 13 on
-    the last axis is Softmax of today, but the converter, which does not know ranks, wraps it in Reshapes.
+    Two kinds are hidden, by a domain that the converter does not know:
+    LayerNormalization: below opset 17 it is ONNX Runtime's own operator, which opset 17 took over unchanged.
+    Softmax over the last axis: it means the same at every opset, but the converter, which does not know ranks, would
+    wrap it in Reshapes.
     """
     name_unnamed(skeleton)
     parked: dict[str, list[onnx.AttributeProto]] = {}
@@ -125,7 +136,7 @@ def _name_last_axis(graph: gs.Graph) -> None:
 
 
 def _rank(tensor: gs.Tensor) -> int:
-    """The rank of an attention score tensor, 0 when it is not known."""
+    """The number of axes of an attention score tensor, read off the nearest Transpose above; 0 when there is none."""
     front = [tensor]
     for _ in range(20):
         above = [node for node in map(producer, front) if node is not None]

@@ -1,4 +1,4 @@
-"""Dense layers, and what lies between them, on matrices of tokens."""
+"""Write dense layers, and the operators between them, for two-dimensional tensors [batch * seq, width]."""
 
 import math
 from dataclasses import dataclass
@@ -22,11 +22,14 @@ RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 @dataclass(frozen=True)
 class Dense2d(Pass):
-    """Compute dense layers on [batch * seq, width], as Gemm with the bias, where they read [batch, seq, width].
+    """Turn dense layers over [batch, seq, width] into Gemm nodes, bias included, over [batch * seq, width].
 
-    NNAPI multiplies by a constant matrix in two dimensions only. Norms, activations and sums between dense layers stay
-    in two dimensions too, and the Reshapes to and from heads read and write them, so that hardly any is added: behind
-    the embeddings, and where the first token is cut out. Within 1e-5. Needs fixed shapes.
+    For NNAPI, which multiplies by a constant matrix in two dimensions only. Example: batch=1, seq=64, width=384 goes
+    from [1, 64, 384] to [64, 384].
+
+    Norms, activations and sums between dense layers become two-dimensional too, and attention's own Reshapes, to heads
+    and back, start from and end in two dimensions. So hardly any Reshape is added: one behind the embeddings, and one
+    where the first token is cut out. Within 1e-5. Needs fixed shapes (`fix-shapes`).
     """
 
     name: ClassVar[str] = "dense-2d"
@@ -64,13 +67,13 @@ def _is_dense_3d(node: gs.Node) -> bool:
 
 
 def is_between(node: gs.Node) -> bool:
-    """Whether `node` treats every channel or token by itself and reads what came out of two dimensions."""
+    """Whether `node` works on each token by itself and reads a view of a tensor that is two-dimensional by now."""
     by_token = node.op in OPERATORS and node.attrs.get("axis", -1) == -1 and len(node.outputs) == 1
     return by_token and _rank(node.outputs[0]) == 3 and any(_rows(tensor) is not None for tensor in node.inputs)
 
 
 def flatten_dense(graph: gs.Graph, node: gs.Node, linear: Linear) -> None:
-    """MatMul and the Add of its bias -> Gemm in two dimensions."""
+    """Replace a dense layer, the MatMul `node` and the Add of its bias, by one Gemm in two dimensions."""
     build = Builder(graph, node.name)
     tensors = graph.tensors()
     operands = [_flat(build, node.inputs[0]), node.inputs[1]] + ([tensors[linear.bias]] if linear.bias else [])
@@ -78,16 +81,16 @@ def flatten_dense(graph: gs.Graph, node: gs.Node, linear: Linear) -> None:
 
 
 def flatten_between(graph: gs.Graph, node: gs.Node) -> None:
-    """The same operator in two dimensions."""
+    """Replace `node` by the same operator in two dimensions."""
     build = Builder(graph, node.name)
     operands = [_flat(build, tensor, node.outputs[0]) for tensor in node.inputs]
     _write_back(build, node.outputs[0], build.node(node.op, "rows", operands, node.domain or "", **node.attrs))
 
 
 def _flat(build: Builder, tensor: gs.Tensor, like: gs.Tensor | None = None) -> gs.Tensor:
-    """[batch, seq, width] -> [batch * seq, width]; what has fewer dimensions stays.
+    """`tensor` [batch, seq, width] as [batch * seq, width]; a tensor of fewer dimensions as it is.
 
-    like: a tensor to whose batch and length a constant [1, seq, width] is repeated.
+    like: a tensor [batch, seq, width]; a constant [1, seq, width] is repeated to its batch and length first.
     """
     if _rank(tensor) != 3:
         return tensor
@@ -103,7 +106,7 @@ def _flat(build: Builder, tensor: gs.Tensor, like: gs.Tensor | None = None) -> g
 
 
 def _rows(tensor: gs.Tensor) -> gs.Tensor | None:
-    """The two-dimensional tensor of which `tensor` is a view in three; None when it is none."""
+    """The tensor [batch * seq, width] that a Reshape made `tensor` [batch, seq, width] of; None when none did."""
     above = producer(tensor)
     flat = above.inputs[0] if above is not None and above.op == "Reshape" and _rank(tensor) == 3 else None
     is_view = flat is not None and list(flat.shape or ()) == [math.prod(tensor.shape[:2]), tensor.shape[2]]
@@ -120,7 +123,7 @@ def _write_back(build: Builder, old: gs.Tensor, flat: gs.Tensor) -> None:
 
 
 def join_reshapes(model: Model) -> None:
-    """Write each run of Reshapes as one, or none where it leads back."""
+    """Replace Reshapes that follow one another by one, or by none where the last restores the first one's shape."""
     infer_shapes(model)
     for node in model.graph.toposort().nodes:
         above = producer(node.inputs[0]) if node.op in RESHAPES else None

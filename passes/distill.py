@@ -1,4 +1,4 @@
-"""Train what is left of a model towards the answers of the whole."""
+"""Train a model that earlier passes have cut, so that it answers as the whole model does."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -14,25 +14,39 @@ POSITIVE = ("texts", "batch", "rate", "temperature")
 
 @dataclass(frozen=True)
 class Distill(Pass):
-    """Train the weights so that the model answers as the one it was made from.
+    """Train the model's weights, without labels, so that it answers as the model that it was cut from.
 
-    The teacher is the model as it was given, the student the model as earlier passes left it: cut, and still in float.
-    No labels are needed. Texts are those of --corpus, or else the calibration rows; copies of them in which a fifth of
-    the tokens is replaced by others make them more. Texts held back from training say which weights are kept and when
-    there is nothing more to gain. Needs PyTorch: pip install 'onnxslim-bert[distill]'.
+    The teacher is the model as it was given to the recipe. The student is the model as earlier passes left it; it must
+    still be in float. Both answer the same texts, those of --corpus or else the calibration rows, and the student is
+    trained to come near the teacher. Copies of the texts with some tokens replaced by others make the texts more. Texts
+    held back from training say which weights are kept, and when there is nothing more to gain.
+    Needs PyTorch: pip install 'onnxslim-bert[distill]'.
 
-    texts: to train on, half of them copies with replaced tokens, or more where there are fewer texts.
-    replace: share of the tokens replaced in a copy; 0 makes no copies.
-    join: share of the copies that are two texts, one behind the other.
-    epochs: how often all are seen. steps: instead, how many batches. minutes: instead, how long by the clock; then the
-        bytes depend on the speed of the machine, while with epochs or steps they are the same each time.
-    batch: texts in a step. rate: of AdamW at its highest; it rises to it and then falls to nothing.
-    answers: weight of the squared error of the outputs. chances: of the divergence of the classes' chances, at
-        `temperature`. hidden: of the squared error of what each layer leaves. relations: of the relations between
-        queries, keys and values in the last layer. likenesses: of the cosines between texts, for outputs that are
-        vectors. labels: of the labels of the corpus. Errors are shares of the teacher's variance.
+    What it trains on:
+    texts: how many, copies included. Half of them are copies, or more where there are not enough texts.
+    replace: share of a copy's tokens that are replaced; 0 makes no copies.
+    join: share of the copies that are made of two texts, one behind the other.
+
+    How long (give one; without any, one epoch):
+    epochs: how often all texts are seen.
+    steps: how many batches are seen.
+    minutes: how long by the clock. The bytes written then depend on the machine's speed; with epochs or steps they are
+        the same each time.
+
+    How it trains:
+    batch: texts in a step.
+    rate: AdamW's highest learning rate; the rate rises to it and then falls to 0.
     words: train the word table too.
-    seed: of the order of the texts and of the tokens replaced.
+    seed: decides the order of the texts and which tokens are replaced.
+
+    What it makes small is the sum of these losses, each times its weight; weight 0 leaves one out. Squared errors are
+    shares of the teacher's variance.
+    answers: weight of the squared error of the outputs.
+    chances: weight of the divergence between the classes' probabilities, both softened by `temperature`.
+    hidden: weight of the squared error of each layer's result.
+    relations: weight of the difference in how alike tokens are, by queries, keys and values of the last layer.
+    likenesses: weight of the difference in how alike texts are, by cosine; for outputs that are vectors.
+    labels: weight of the error against the corpus's labels, where it has some.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531; Jiao et al. 2019, https://arxiv.org/abs/1909.10351; Wang et
     al. 2021, https://arxiv.org/abs/2012.15828

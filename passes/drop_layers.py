@@ -20,15 +20,17 @@ from onnxslim_bert.rewriting.trials import Trials
 class DropLayers(Pass):
     """Remove the encoder layers that the model's answers miss least.
 
-    Each layer is taken out in turn, and the one without which the answers on held-back rows change least goes; then the
-    next is looked for. The layer before a gap comes to stand for both: its `down` is refitted by least squares to give
-    the stream that the lost layer left, whose last norm it takes over. Where that cannot be, a layer is tried without a
-    refit: the first one, layers that share their matrices (ALBERT: less work, the same file), and a last one that
-    computes one token, so run this before `first-token`.
+    Layers go one at a time. Every layer left is tried: the model is run without it, and the layer without which the
+    answers on held-back rows change least goes. Example: drop=2 of 6 layers tries 6 models, then 5.
+
+    The layer before the gap makes up for the lost one: its `down` matrix is refitted by least squares, so that the
+    residual stream behind it is what the lost layer left there, and the lost layer's last norm follows it. Where
+    that cannot be done, a layer is tried without a refit: the first one, for instance, one behind a layer whose `down`
+    is shared (ALBERT: less work, the same file), or a last one that computes one token (run `first-token` later).
 
     drop: how many layers go, at least 1.
-    layers: which ones, as 4/1, in the order in which they go; numbers from 0 in the encoder as it is given. Empty
-        measures which.
+    layers: which ones go, instead of measuring: 4/1 takes out layer 4 and then layer 1, counted from 0 in the encoder
+        as it is given. Empty measures.
     refit: False takes layers out and changes no weight.
 
     Sajjad et al. 2023, https://arxiv.org/abs/2004.03844
@@ -77,7 +79,11 @@ class DropLayers(Pass):
 
 @dataclass(frozen=True)
 class Trial:
-    """The model without one layer. damage: to its answers. error: of the refit (`Bridge.error`), if there was one."""
+    """The model without the layer `gap`.
+
+    damage: how far its answers are from the original's (`Trials.damage`). error: of the refit (`Bridge.error`), None
+    without one.
+    """
 
     gap: int
     model: Model

@@ -24,13 +24,16 @@ from onnxslim_bert.rewriting.tokens.kept_tokens import KeptTokens, residual_sum
 class DropTokens(Pass):
     """Drop the tokens that receive the least attention, between attention and feed-forward of some layers.
 
-    Position 0 always stays and padding goes first. How many tokens a text keeps depends on its own length only, so its
-    answer does not change with the batch around it; the tensors are as long as the text that keeps the most. For models
-    of which only position 0 is read, which is proven as in `first-token`. Run it after `fuse` and `first-token`.
+    Position 0 always stays, and padding goes first. How many tokens a text keeps depends on its own length alone, so
+    its answer is the same in any batch; tensors are as long as the text that keeps the most. Example: with keep=0.5 and
+    at_least=16, texts of 60, 20 and 10 tokens keep 30, 16 and 10.
+
+    Only for models that read nothing but position 0 of the last layer; that is proven, as `first-token` does. Run it
+    after `fuse` and `first-token`.
 
     keep: share of a text's tokens that is left after the last drop, in (0, 1].
-    after: the layer, counted from 0, with the first drop.
-    steps: how many layers in a row drop; each keeps the same share of what is left to it.
+    after: the first layer that drops tokens, counted from 0.
+    steps: how many layers in a row drop tokens, each the same share. Example: keep=0.25, steps=2 halves them twice.
     at_least: tokens that stay, 2 or more; shorter texts stay whole.
 
     Goyal et al. 2020 (PoWER-BERT), https://arxiv.org/abs/2001.08950
@@ -73,7 +76,11 @@ class DropTokens(Pass):
 
 
 def kept_counts(longest: int, share: float, at_least: int) -> Array:
-    """How many tokens stay of texts of 1, 2, ... `longest` tokens, int64 [longest]: rounded up, `at_least` or all."""
+    """How many tokens stay of texts of 1, 2, ... `longest` tokens, int64 [longest].
+
+    `share` of them, rounded up, but `at_least`, or all where there are fewer. Example: 3 of 5 with share=0.5,
+    at_least=2.
+    """
     lengths = np.arange(1, longest + 1)
     kept: Array = np.maximum(np.ceil(share * lengths - 1e-9).astype(np.int64), np.minimum(lengths, at_least))
     return kept

@@ -24,14 +24,20 @@ ENERGY = 0.9
 class FactorizeEmbedding(Pass):
     """Store the word table [vocab, hidden] as left [vocab, rank] @ right [rank, hidden] + the mean row.
 
-    The graph looks rows up in `left` and multiplies them by `right`, a dense layer like any other. Of all tables of
-    this rank the product has the least squared error over the tokens of the calibration text, so that frequent tokens
-    keep their vectors; each token counts `smoothing` times more than it was seen, since unseen ones matter too. A
-    rotation between the factors keeps them good in int8.
+    The graph looks rows up in `left` and multiplies them by `right`, a dense layer like any other. Example: 30,522 x
+    384 at rank 128 is 15.8 MB instead of 46.9 MB.
 
-    Give one of them, or none for energy=0.9:
-    rank: columns of `left`. energy: the share of the weighted variance that is kept, in (0, 1].
-    size: megabytes of both factors in float32.
+    Of all products of that rank it is the one with the least squared error over the table's rows, where each row counts
+    as often as calibration texts use its token, plus `smoothing`. So frequent tokens keep their vectors best. Between
+    left and right stands a rotation and its inverse, which changes no product and makes int8 factors more exact.
+
+    Give one of rank, energy and size, or none for energy=0.9:
+    rank: columns of `left`.
+    energy: the share of the weighted variance that is kept, in (0, 1].
+    size: megabytes that both factors may take in float32.
+
+    smoothing: added to every token's count, above 0, because unseen tokens matter too. Example: with 0.1 a token seen
+    twice counts 2.1 and an unseen one 0.1.
 
     Lan et al. 2020, https://arxiv.org/abs/1909.11942 (ALBERT's factors); Chen et al. 2018,
     https://arxiv.org/abs/1806.06950 (frequency weights)

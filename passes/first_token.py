@@ -56,7 +56,11 @@ class _NotTokenwiseError(Exception):
 
 
 class _Selector:
-    """Gives position 0 of tensors by computing upstream for that position alone, as far as keys and values allow."""
+    """Writes nodes that compute a tensor for position 0 alone.
+
+    It goes up from the tensor through the last layer and writes each node again for one token. Where it reaches what
+    keys and values need for every token, the layer's input, it cuts position 0 out.
+    """
 
     def __init__(self, model: Model, last: Layer) -> None:
         self.model = model

@@ -25,13 +25,14 @@ PICKING = ("Gather", "GatherElements", "GatherND")
 
 @dataclass(frozen=True)
 class FixShapes(Pass):
-    """Give every input the shape [batch, seq], and compute ahead what depends on shapes alone.
+    """Fix the shape of every input to [batch, seq], and replace what depends on shapes alone by constants.
 
-    Providers for phones and DSPs take graphs with fixed shapes only. Shape arithmetic becomes constants, what leaves a
-    shape as it is goes, rows of positions (and of token types that are no input) become constants that are added. The
-    type and the shape of every tensor are written into the file. Exact.
+    For providers on phones and DSPs, which take fixed shapes only. Arithmetic on shapes becomes constants; Reshapes
+    that change nothing go; the position rows of `seq` tokens, and token types that are no input, become constants that
+    are added. Type and shape of every tensor are written into the file. Exact.
 
-    batch: rows. seq: tokens in a row, padding included; no more than the model has positions.
+    batch: rows.
+    seq: tokens in a row, padding included; no more than the model has positions.
     """
 
     name: ClassVar[str] = "fix-shapes"
@@ -93,7 +94,7 @@ def check_positions(model: Model, seq: int) -> None:
 
 
 def fold_static(model: Model) -> list[str]:
-    """Fold until the shapes that this makes known let nothing more fold; the tensors without a fixed shape."""
+    """Infer shapes and fold constants in turn until nothing more folds; return the tensors whose shape is not fixed."""
     while True:
         unknown = infer_shapes(model)
         before = len(model.graph.nodes)
@@ -106,7 +107,7 @@ def fold_static(model: Model) -> list[str]:
 
 
 def fold_uniform(graph: gs.Graph) -> None:
-    """Write what is picked from equal integers as constants: token types that are 0 at whatever position."""
+    """Replace lookups in a table of equal integers by a constant. Example: token types, which are 0 at any position."""
     for node in graph.nodes:
         values = constant(node.inputs[0]) if node.op in PICKING and has_fixed_shape(node.outputs[0]) else None
         if values is not None and values.dtype.kind == "i" and values.size and (values == values.flat[0]).all():

@@ -1,4 +1,4 @@
-"""One canonical graph, whichever exporter wrote the file: fused norms, activations and attention."""
+"""Write norms, activations and attention as single nodes, whichever exporter wrote the file."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,12 +17,13 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 class Fuse(Pass):
     """Write norms, activations and attention in the form that runs fastest.
 
-    Each piece is recognised by what it computes, so outputs stay within 1e-5 of the original; rows
-    without a real token, which attend to nothing, may answer otherwise. Residual sums become
-    `Sum`: ONNX Runtime turns an `Add` before a norm into SkipLayerNormalization, which its CPU provider runs slower
-    than the two operators apart, and a file cannot switch that off.
+    Each piece is recognised by what it computes, not by its names, so outputs stay within 1e-5 of the original. Rows
+    without a real token, which attend to nothing, may answer otherwise.
 
-    style: "contrib" uses com.microsoft operators (CPU provider); "standard" stays within the ONNX operator set.
+    Residual sums become `Sum` nodes. ONNX Runtime would fuse an `Add` and the norm behind it to SkipLayerNormalization,
+    which its CPU provider runs slower than the two apart, and a file cannot switch that off.
+
+    style: contrib uses com.microsoft operators (CPU provider); standard stays within the ONNX operator set.
     """
 
     name: ClassVar[str] = "fuse"
@@ -58,7 +59,10 @@ def fuse_norms(model: Model) -> int:
 
 
 def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
-    """The attention of each layer whose form is proven, rewritten in `style`; and why others were left."""
+    """Rewrite in `style` the attention of each layer whose form is proven.
+
+    Returns how many were rewritten, and for each layer that was left as it is the reason.
+    """
     count, reasons = 0, list[str]()
     try:
         layers = model.encoder.layers

@@ -15,7 +15,7 @@ from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 PUBLISHED = (math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi))
-FITTED = (7.97507884e-1, 3.70056461e-2, -3.51516787e-4)  # the least largest error of GELU over the whole line
+FITTED = (7.97507884e-1, 3.70056461e-2, -3.51516787e-4)  # of least largest error over all x (minimax)
 COEFFICIENTS = {3: PUBLISHED, 5: FITTED}
 TURN = 20.0  # x² beyond which the fitted polynomial would turn; tanh is 1 there
 
@@ -26,9 +26,9 @@ class GeluTanh(Pass):
 
     NNAPI has neither Erf nor Gelu.
 
-    degree: of p. 3 is the published approximation, off by at most 4.8e-4 (Hendrycks and Gimpel 2016, section 4,
-    https://arxiv.org/abs/1606.08415). 5 is fitted, off by at most 2.6e-5, for three more operators. What a model has
-    by tanh already is written with degree 3, exactly.
+    degree: the degree of p. With 3 it is the published approximation, off by at most 4.8e-4 (Hendrycks and Gimpel 2016,
+        section 4, https://arxiv.org/abs/1606.08415); with 5 it is fitted to GELU, off by at most 2.6e-5, and takes
+        three more operators. A GELU that the model computes by tanh already is written with 3, exactly.
     """
 
     name: ClassVar[str] = "gelu-tanh"

@@ -15,9 +15,9 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 @dataclass(frozen=True)
 class Int32Inputs(Pass):
-    """Let the graph take int32 where it took int64, the only integers that NNAPI has. Exact; callers feed int32.
+    """Make every int64 input int32, for NNAPI, which has no int64. Exact; callers then feed int32.
 
-    Lookups read the input as it is; whatever else reads it gets a Cast to int64.
+    Lookups (Gather) and Casts read the int32 input itself; other nodes read it through a new Cast to int64.
     """
 
     name: ClassVar[str] = "int32-inputs"

@@ -1,4 +1,4 @@
-"""RoBERTa's positions, counted without comparisons."""
+"""Compute RoBERTa's positions without comparisons and running sums, for providers that lack them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,11 +20,14 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 @dataclass(frozen=True)
 class LookupPositions(Pass):
-    """Look up which ids are padding, and number the others with one product by a triangular matrix.
+    """Compute RoBERTa's positions by a lookup and a matrix product instead of comparisons and a running sum.
 
-    RoBERTa numbers tokens from pad + 1 on, and padding is pad: Equal, Not and CumSum, none of which CoreML and NNAPI
-    take. Here it is Gather, MatMul, Mul, Add and Cast. Exact; that the graph numbers tokens so is proven by running it.
-    Needs a fixed length.
+    RoBERTa numbers the tokens of a text from pad + 1 on and gives padding the position pad. Example: pad=1 and ids
+    [0, 50, 60, 2, 1, 1] have positions [2, 3, 4, 5, 1, 1]. Exporters write Equal, Not and CumSum for this, none of
+    which CoreML and NNAPI take. Here a Gather says which ids are tokens, the product with a triangular matrix of ones
+    counts them, and Mul, Add and Cast do the rest.
+
+    Exact. That the graph numbers tokens this way is proven by running it. Needs a fixed length (`fix-shapes`).
     """
 
     name: ClassVar[str] = "lookup-positions"
@@ -63,7 +66,10 @@ def roberta_positions(ids: Array, pad: int) -> Array:
 
 
 def find_pad(graph: gs.Graph, nodes: list[gs.Node], ids: gs.Tensor, indices: gs.Tensor, vocabulary: int) -> int | None:
-    """The padding id with which `nodes` compute RoBERTa's positions from `ids`; None when they compute others."""
+    """The padding id with which `nodes` compute RoBERTa's positions from `ids`; None when they compute others.
+
+    Candidates are the whole numbers in `nodes`; each is tried on random ids below `vocabulary`, some of them padding.
+    """
     written = [values for node in nodes for tensor in node.inputs if (values := constant(tensor)) is not None]
     candidates = sorted({int(values.item()) for values in written if values.size == 1 and values.dtype.kind in "iu"})
     rng = np.random.default_rng(0)

@@ -32,20 +32,22 @@ class LowRank(Pass):
     weight [d_in, d_out] becomes left [d_in, rank] and right [rank, d_out], rank * (d_in + d_out) multiplications a
     token instead of d_in * d_out. Example: 384 x 1536 at rank 154 are 295,680 instead of 589,824, a half.
 
-    The factors are those of their rank that lose least of the products on calibration rows, whose mean is kept
-    exactly; weights have full rank, but the activations that they meet do not fill all directions. Query, key and
-    value share one `left`: at equal work that loses less than three of them. Layers that see one token only stay as
-    they are. Run it behind the other passes that change structure, which want whole matrices, and before quantization.
+    Of all factors of that rank the pass takes those whose products on calibration rows are nearest to the old ones; the
+    products' mean stays exactly. This loses little, though weights have full rank, because the activations that they
+    meet vary in few directions. Query, key and value share one `left`, which at equal work loses less than one each.
+    Layers that see one token only stay as they are. Run it after the other passes that change structure, which want
+    whole matrices, and before quantization.
 
     Give keep or rank, or none for keep=0.93:
-    keep: the share of each channel's variance that is kept, the mean over a layer's channels, in (0, 1]. Channels count
-    alike, because the few with extreme values, which the next norm makes small, would outweigh all others.
+    keep: how much of a channel's variance is kept, on average over the channels of a layer, in (0, 1]. The rank follows
+        from it. Each channel counts the same; else a few with extreme values, which the next norm makes small anyway,
+        would outweigh all others.
     rank: the rank as a fraction of the full one, in (0, 1].
 
-    roles: the layers it may take: all, attention or ffn.
-    pays: the share of multiplications that may be left at most; else a layer stays whole. Measured with int8 at 128
-    tokens on one AVX512-VNNI core: with 0.5 of the multiplications 0.54 to 0.64 of the time (768 x 768: 0.57), with
-    0.75 of them 0.79 to 0.86, with 0.95 as long as before (768 x 3072: 0.96).
+    roles: the layers that it may take: all, attention or ffn.
+    pays: a layer gets factors only where they leave at most this share of its multiplications. Measured with int8 at
+        128 tokens on one AVX512-VNNI core: 0.5 of the multiplications take 0.54 to 0.64 of the time (768 x 768: 0.57),
+        0.75 of them 0.79 to 0.86, and 0.95 as long as before (768 x 3072: 0.96).
 
     Chen et al. 2021, https://proceedings.neurips.cc/paper/2021/hash/f56de5ef149cf0aedcc8f4797031e229-Abstract.html
     """
@@ -108,7 +110,7 @@ class LowRank(Pass):
 
 
 def find_products(model: Model, group: Group, grams: Sequence[Gram]) -> Products:
-    """What the weights of `group` give on calibration rows, of which each site has a Gram matrix."""
+    """The products of the weights of `group` on calibration rows. grams: for each site, what `_wants` asked for."""
     linears = _distinct(group)
     weights = [_matrix(model, linear) for linear in linears]
     rows = sum(gram.rows for gram in grams)
@@ -141,7 +143,11 @@ def write_factors(model: Model, group: Group, left: Array, right: Array, shift: 
 
 
 def _wants(group: Group) -> list[Want]:
-    """Second moments of what each site reads; of what it gives, where that is narrower and one weight gives it."""
+    """The second moments that the factors of `group` follow from, one for each site.
+
+    Those of the site's results, where one weight gives them and they are narrower than its inputs; else of its inputs.
+    Example: [1536, 384] `down` matrices ask for 384 x 384 numbers instead of 1536 x 1536.
+    """
     return [Want(site[0].source if _reads_inputs(group) else site[0].result, "gram") for site in group]
 
 

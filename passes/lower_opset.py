@@ -1,4 +1,4 @@
-"""Write the graph for an older operator set, where every operator means the same there."""
+"""Write the graph for an older version of the ONNX operator set (opset)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,13 +16,14 @@ AXES_INPUT = 18  # from here on reductions read their axes as an input
 
 @dataclass(frozen=True)
 class LowerOpset(Pass):
-    """Declare an older opset. Exact: refused where a node has no equal there.
+    """Declare an older opset for the graph, when every node can be written in it; else the pass is refused. Exact.
 
-    Each node must exist at `opset` with the attributes and inputs that it has; axes of reductions move to where that
-    opset has them. ONNX's schemas say so (onnx.defs), and its checker reads the result.
+    A node can when its operator exists at `opset` with the node's attributes and number of inputs, by ONNX's schemas
+    (onnx.defs). The axes of reductions, an input from opset 18 on, become an attribute again. ONNX's checker reads the
+    result.
 
-    opset: 16 is the last without LayerNormalization, so that ONNX Runtime cannot put norms together again before it
-    asks a provider.
+    opset: the one to declare. 16 is the last without LayerNormalization: in such a file ONNX Runtime cannot fuse norms
+        again before it asks a provider which nodes it takes.
     """
 
     name: ClassVar[str] = "lower-opset"
@@ -54,7 +55,10 @@ class LowerOpset(Pass):
 
 
 def why_not(node: gs.Node, opset: int) -> str:
-    """What keeps `node` from being written at `opset`, as in "is not in"; empty when nothing does."""
+    """Why `node` cannot be written at `opset`, as words that "opset 16" completes; empty when it can.
+
+    Example: "is not in", for LayerNormalization at opset 16.
+    """
     try:
         schema = onnx.defs.get_schema(node.op, opset)
     except onnx.defs.SchemaError:

@@ -26,13 +26,16 @@ PLAIN = frozenset(["Reshape", "Transpose", "Mul", "MatMul", "Add", "Softmax", "G
 class MaskBias(Pass):
     """Add one bias [batch, 1, 1, seq] to the scores of every layer: 0 for real tokens, `value` for padding.
 
-    It is looked up, Gather([value, 0], mask), so that nothing is cast, compared or infinite: providers that take
-    neither booleans nor a Cast of an input (CoreML, NNAPI) take the mask as they take token ids. Attention becomes
-    MatMul, Add, Softmax, MatMul, without branches or guards. Within 1e-5 for rows with at least one real token, scores
-    being small beside `value`; the mask holds 0 and 1 only.
+    The bias is looked up by the mask in a table of two numbers, Gather([value, 0], mask). Example: the mask [1, 1, 0]
+    gives [0, 0, -10000]. So nothing is cast, compared or infinite, and providers that take neither booleans nor a Cast
+    of an input (CoreML, NNAPI) take the mask as they take token ids. Attention becomes MatMul, Add, Softmax, MatMul,
+    without branches or guards.
 
-    value: below 0. -10000 is finite in float16; where scores are quantized, a smaller one leaves them more of the
-    range.
+    Within 1e-5, if the mask holds 0 and 1 only, for rows with at least one real token: `value` then outweighs every
+    score.
+
+    value: what padding gets, below 0. -10000 is finite in float16. Where scores are quantized, a value nearer to 0
+        leaves them more of the range.
     """
 
     name: ClassVar[str] = "mask-bias"

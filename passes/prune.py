@@ -17,11 +17,12 @@ from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 class Prune(Pass):
     """Keep given numbers of heads and of feed-forward neurons in each layer, and refit what reads them.
 
-    `prune-heads` and `prune-ffn` find the numbers; this pass is told them, by a search for instance, and refits heads
-    and neurons of one layer before it looks at the next.
+    `prune-heads` and `prune-ffn` find such numbers; this pass is told them, by a search for instance. Which units stay
+    it decides itself, as they do. Then it cuts and refits layer by layer, from the first.
 
-    heads: how many each layer keeps, first to last, as 12/9/9; a layer that shares its matrices counts once. Empty
-    keeps all. neurons: likewise.
+    heads: how many heads each layer keeps, first to last, as 12/9/9. Layers that share their matrices are one number.
+        Empty keeps all.
+    neurons: how many feed-forward neurons each layer keeps, written likewise, as 1536/1024/992.
 
     Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
     """

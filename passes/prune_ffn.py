@@ -11,10 +11,15 @@ from onnxslim_bert.rewriting.pruning.sites import UnitKind
 class PruneFfn(PruneUnits):
     """Remove the feed-forward neurons that the encoder misses least, and refit what reads the others.
 
-    A neuron is a column of `up` and a row of `down`. Which ones go follows from the inputs of `down` on calibration
-    rows (optimal brain surgeon, a few at a time); how many go from each layer follows from what that does to the
-    model's answers on held-back rows, so that the whole encoder loses least. Then, layer by layer, `down` is refitted
-    by least squares on what the pruned layers above give. Widths are multiples of 32 where layers are that wide.
+    A neuron is a column of `up` (and of the gate, where there is one) and a row of `down`. Three questions, in turn:
+    1. Which neurons of a layer matter least? Those without which `down` can still be fitted best to what it gave on
+       calibration rows (optimal brain surgeon, a few neurons at a time).
+    2. How many go from each layer? As many as change the model's answers on held-back rows least, all layers together.
+       Layers of 64 neurons or more keep a multiple of 32.
+    3. What makes up for them? Layer by layer, from the first, `down` is fitted again by least squares, on what it now
+       reads.
+    Example: 6 layers of 1,536 neurons and keep=0.75 keep at most 6,912 of 9,216, perhaps 1,536, 1,344, 1,216, 1,088,
+    960 and 768.
 
     keep: share of the neurons kept over the whole encoder, in (0, 1].
     even: the same share in every layer.

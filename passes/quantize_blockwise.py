@@ -27,13 +27,17 @@ ACCURACY_LEVEL = {"int8": 4, "float32": 1}
 class QuantizeBlockwise(Pass):
     """Store the weights of dense layers in four bits an entry, as com.microsoft.MatMulNBits; activations stay float.
 
-    For size: a matrix takes an eighth of float32 and a scale for each `block` inputs of an output. It is no faster than
-    float32 on most CPUs. Example: 384 x 384 in float32 are 590 kB; with bits=4, block=64 they are 83 kB.
+    This is for size: a matrix takes an eighth of its float32 bytes, and one scale for every `block` inputs of an
+    output. It is no faster than float32 on most CPUs. Example: 384 x 384 in float32 are 590 kB; with bits=4, block=64
+    they are 83 kB.
 
-    bits: of an entry, 4 or 8. block: inputs that share a scale, a power of two from 16 up.
-    rounding: gptq rounds inputs one after the other and lets the later ones make up for each error, which takes the
-    covariance of calibration rows, and puts the mean error that is left into the bias; nearest takes no data.
-    compute: int8 rounds activations block by block as they come and multiplies integers; float32 unpacks the weights.
+    bits: of an entry, 4 or 8.
+    block: inputs that share a scale, a power of two from 16 up.
+    rounding: gptq rounds the rows of a matrix one after the other, and the rows still to come make up for each error;
+        the mean error that is left goes into the bias. It needs calibration rows. nearest rounds every entry by itself
+        and needs no data.
+    compute: int8 rounds activations too, block by block at run time, and multiplies integers; float32 unpacks the
+        weights and multiplies floats.
 
     Frantar et al. 2022, https://arxiv.org/abs/2210.17323 (GPTQ); Dettmers and Zettlemoyer 2022,
     https://arxiv.org/abs/2212.09720 (blocks of four bits)
@@ -79,7 +83,7 @@ class QuantizeBlockwise(Pass):
         return Change(len(linears), note, {"error": relative})
 
     def _write(self, model: Model, readers: Sequence[Linear], weight: Array, grams: Sequence[Gram]) -> Array:
-        """Let the layers that share `weight` [d_in, d_out] read it in blocks; what was lost of it."""
+        """Let the layers that share `weight` [d_in, d_out] read it in blocks; return what rounding took off it."""
         if grams:
             levels, scales = gptq(weight, moments(grams)[0], self.bits, self.block)
         else:

@@ -11,11 +11,11 @@ from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tab
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Multiply activations, quantized by the range they have at run time, by int8 weights; results stay float.
+    """Multiply uint8 activations, whose range is found at run time, by int8 weights; results stay float.
 
-    Like quantize-static, but without calibration data.
+    Like quantize-static, but it needs no calibration data.
 
-    format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
+    format: contrib for com.microsoft.MatMulIntegerToFloat, qdq for standard operators only.
     embeddings: quantize the embedding tables too.
     """
 

@@ -20,12 +20,13 @@ from onnxslim_bert.rewriting.weights.packed_rows import PLANES, PackedRows, midd
 class QuantizeEmbedding(Pass):
     """Store each row of the word table in a few bits an entry, and unpack the rows that a text looks up.
 
-    One Gather fetches a row's packed bytes and another its scales, one for each `block` of columns. Standard operators
-    take the bytes apart: a byte shifted left and then right again leaves one entry of it. So only the tokens of a text
-    are unpacked, never the table. Example: 30,522 x 384 entries in float32 are 46.9 MB, in int8 with a scale a row
-    11.8 MB, and with bits=4, block=32 6.6 MB.
+    One Gather fetches a row's packed bytes, another its scales, one for each `block` of columns. Standard operators
+    then take the bytes apart: shifted left and right again, a byte leaves one of its entries. So only the rows of a
+    text's tokens are unpacked, never the table. Example: 30,522 x 384 entries take 46.9 MB in
+    float32, 11.8 MB in int8 with a scale a row, and 6.6 MB with bits=4, block=32.
 
-    bits: of an entry, 4, 3 or 2. block: columns that share a scale, a multiple of 8.
+    bits: of an entry, 4, 3 or 2.
+    block: columns that share a scale, a multiple of 8.
 
     Round to nearest with the scale of least squared error a block, as in Dettmers and Zettlemoyer 2022,
     https://arxiv.org/abs/2212.09720 (small blocks) and Shen et al. 2019, https://arxiv.org/abs/1909.05840 (embeddings).

@@ -1,4 +1,4 @@
-"""Every operator between DequantizeLinear and QuantizeLinear: activations in 16 or 8 bits, weights in 8."""
+"""Put every operator between DequantizeLinear and QuantizeLinear: activations in 16 or 8 bits, weights in 8."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,23 +16,26 @@ from onnxslim_bert.rewriting.int8.qdq_ranges import MOVES, wanted
 from onnxslim_bert.rewriting.trials import Trials
 
 Activations = Literal["u16", "u8", "mixed"]
-GROWTH = 1.25  # of the damage that 16 bits do, which 8 bits inside attention may bring it to
+GROWTH = 1.25  # 8 bits inside attention may bring the damage to this many times that of 16 bits
 
 
 @dataclass(frozen=True)
 class QuantizeQdq(Pass):
     """Quantize the whole graph, so that a processor for integers (QNN's HTP) takes every node.
 
-    Matrices are int8 with a scale for each output channel, biases of Gemm int32; all else has one scale a tensor,
-    shared with what only moves its values (Reshape, Transpose, Slice, lookups). A lookup in a large table becomes a
-    product of int8 rows and the rows' largest values. Ranges are the smallest and the largest value on calibration
-    rows; those of Softmax, Tanh, GELU, tables and the mask's bias follow from what they are.
+    What gets which numbers:
+    - matrices: int8, a scale for each output channel; biases of Gemm: int32;
+    - large tables: int8 rows scaled to 1, which a lookup multiplies by the row's largest value;
+    - all other tensors: `activations`, one scale each; what only moves a tensor's values (Reshape, Transpose, Slice,
+      lookups) leaves them with that tensor's scale.
+    Ranges are the smallest and the largest value on calibration rows. Those of Softmax, Tanh, GELU, tables and the
+    mask's bias are computed instead. Example: Softmax has 0 to 1.
 
     Needs a float graph of standard operators with fixed shapes and a finite mask:
     canonicalize?,fuse{style=standard}?,fix-shapes,mask-bias?,split-sums?
 
-    activations: u16; u8, which few models bear; or mixed: u16, and u8 inside those attentions (scores, probabilities,
-    the mixed values) for which calibration rows held back show little damage.
+    activations: u16 for 16 bits; u8 for 8, which few models bear; or mixed for 16 bits, but 8 inside the attentions
+        (scores, probabilities, the mixed values) where that does little damage on held-back calibration rows.
 
     What QNN takes: onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selectors.cc and
     onnxruntime/python/tools/quantization/execution_providers/qnn/quant_config.py of
@@ -74,7 +77,7 @@ def attention_nodes(model: Model) -> list[set[str]]:
 def damages(
     model: Model, seen: Mapping[str, Range], parts: Sequence[set[str]], trials: Trials
 ) -> tuple[float, list[float]]:
-    """The damage of `model` in 16 bits, and with each of `parts` in 8."""
+    """The damage of `model` in 16 bits; and for each of `parts`, node names, the damage with that part alone in 8."""
     found = []
     for narrow in [set[str](), *parts]:
         candidate = model.clone()
@@ -85,9 +88,11 @@ def damages(
 
 
 def choose_narrow(base: float, damaged: Sequence[float], growth: float = GROWTH) -> list[int]:
-    """The parts that may work in fewer bits, cheapest first, while the damage stays within `growth` times `base`.
+    """The numbers of the parts that may work in fewer bits, cheapest first.
 
-    damaged: the damage with each part alone. Squared damages add up, parts erring independently.
+    base: the damage with none. damaged: with each part alone. Parts are taken while the damage of all taken stays
+    within `growth` times `base`. Parts err independently, so squares add up: base=3 and parts that alone bring it to 5
+    and 5 give sqrt(9 + 16 + 16) = 6.4 together.
     """
     added = [max(damage**2 - base**2, 0) for damage in damaged]
     chosen: list[int] = []

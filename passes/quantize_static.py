@@ -24,18 +24,19 @@ Choice = Literal[Method, "best"]
 class QuantizeStatic(Pass):
     """Multiply uint8 activations by int8 weights in every dense layer; results stay float.
 
-    Weights have one scale an output channel, activations one scale and zero point a tensor; an input that several
-    layers share is quantized once, and so is a weight. Embedding tables have one scale a row.
+    Weights have one scale for each output channel, activations one scale and zero point for each tensor, embedding
+    tables one scale for each row. An input or a weight that several layers share is quantized once.
 
-    method: how ranges follow from calibration: minmax, moving-average, percentile, entropy or mse; or best, the one of
-    these that damages the outputs least on rows that were held back from calibration.
-    format: "contrib" for com.microsoft.MatMulIntegerToFloat, "qdq" for standard operators only.
-    correct_bias: take the mean error that rounding leaves on calibration rows off each bias (Nagel et al. 2019,
-    https://arxiv.org/abs/1906.04721).
+    method: how an activation's range follows from calibration rows: minmax, moving-average, percentile, entropy or mse;
+        best tries all five and takes the one that damages the outputs least on rows held back from calibration.
+    format: contrib for com.microsoft.MatMulIntegerToFloat, qdq for standard operators only.
+    correct_bias: add to each bias what rounding takes off the layer's mean result on calibration rows (Nagel et al.
+        2019, https://arxiv.org/abs/1906.04721).
     embeddings: quantize the embedding tables too.
-    reduce_range: give up as much of the weights' range as it takes that no two neighbouring products leave 16 bits,
-    for CPUs with AVX2 or AVX-512 but no VNNI, which add them there (`onnxslim_bert/rewriting/int8/saturation.py`).
-    float_layers: encoder layers whose dense layers stay float32, as 0/5; numbers from 0 in the encoder as it is given.
+    reduce_range: make the integers of weights smaller where two neighbouring products could leave 16 bits together.
+        CPUs with AVX2 or AVX-512 but no VNNI add such pairs in 16 bits. Example: 255 * 127 + 255 * 127 is 64,770, more
+        than the 32,767 that fit (`onnxslim_bert/rewriting/int8/saturation.py`).
+    float_layers: encoder layers whose dense layers stay float32, as 0/5, counted from 0 in the encoder as it is given.
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
     """
@@ -93,7 +94,7 @@ class QuantizeStatic(Pass):
         return choices[min(METHODS, key=lambda method: damages[method])], damages
 
     def _linears(self, model: Model) -> list[Linear]:
-        """What is quantized."""
+        """The dense layers to quantize. Raises PassError when `float_layers` cannot be left out, or leave none."""
         if not self.float_layers:
             return dense_layers(model)
         option = f"quantize-static: float-layers={write_option(self.float_layers)}"

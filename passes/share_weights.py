@@ -28,17 +28,19 @@ AT_ONCE = 2  # layers measured in one sweep: second moments may be larger than t
 class ShareWeights(Pass):
     """Store every weight once, and with `groups` let consecutive layers use one set of matrices.
 
-    Without `groups`, exact: constants of equal content become one, and a matrix that another one holds transposed (a
-    decoder tied to the word table) becomes a Transpose of it, which ONNX Runtime computes when it loads the file. Run
-    it last then: other passes find no weight behind a Transpose.
+    Without `groups` the pass is exact. Constants of equal content become one. A matrix that is the transpose of another
+    (a decoder tied to the word table) becomes a Transpose node, which ONNX Runtime computes when it loads the file. Run
+    it last then, because other passes find no weight behind a Transpose.
 
-    With `groups`, approximate: each role's matrices become one for a whole group of layers, the least-squares fit to
-    what they computed on calibration rows, after heads and neurons were put in the same order. Biases and norms stay
-    each layer's own. The file shrinks, also when it is quantized later; nothing runs faster.
+    With `groups` the pass is approximate. Consecutive layers form a group, and all layers of a group use one query
+    matrix, one key matrix, and so on. Example: 6 layers and groups=2 leave two sets, for layers 0 to 2 and 3 to 5.
+    First, heads and neurons of the group's layers are put in the same order; then each matrix is the least-squares fit
+    to what the old ones computed on calibration rows. Biases and norms stay each layer's own. The file shrinks, also
+    when it is quantized later; nothing runs faster.
 
-    groups: sets of matrices that are left, each for consecutive layers; 0 for the exact part alone.
+    groups: how many sets of matrices are left; 0 for the exact part alone.
     roles: the matrices to share: all, attention or ffn.
-    ridge: regularization of the fit, above 0, in units of the inputs' mean variance.
+    ridge: regularization of the fit, above 0, as a share of the inputs' mean variance.
 
     Lan et al. 2020, https://arxiv.org/abs/1909.11942
     """
@@ -110,7 +112,7 @@ class ShareWeights(Pass):
 
 
 def check_can_share(model: Model, groups: Sequence[Sequence[Layer]], roles: Sequence[str]) -> None:
-    """Raise PassError unless heads and neurons can change places and a group's matrices are of one shape."""
+    """Raise PassError unless heads and neurons can be reordered and the matrices of a group have one shape a role."""
     if "query" in roles:
         find_sites(model, "heads")
     if "up" in roles:
@@ -142,7 +144,7 @@ def _share_already(group: Sequence[Layer], roles: Sequence[str]) -> bool:
 
 
 def _fit_group(model: Model, ctx: Context, group: Sequence[Layer], roles: Sequence[str]) -> dict[str, SharedFit]:
-    """The fit of each role over all layers of the group, in the order of the first one."""
+    """The fit of each role over all layers of the group, with heads and neurons in the order of the first layer."""
     fits = {role: SharedFit() for role in roles}
     first: dict[str, Dense] | None = None
     for start in range(0, len(group), AT_ONCE):
@@ -153,7 +155,7 @@ def _fit_group(model: Model, ctx: Context, group: Sequence[Layer], roles: Sequen
 def _add(
     fits: Mapping[str, SharedFit], layers: Sequence[dict[str, Dense]], first: dict[str, Dense] | None, heads: int
 ) -> dict[str, Dense] | None:
-    """Let the fits serve these layers too, in the order of the first layer, which is returned."""
+    """Add `layers` to the fits, with heads and neurons in the order of the group's first layer, which is returned."""
     for layer in layers:
         first, aligned = (first, align(first, layer, heads)) if first else (layer, layer)
         for role, dense in aligned.items():
@@ -162,7 +164,7 @@ def _add(
 
 
 def measured(model: Model, ctx: Context, layers: Sequence[Layer], roles: Sequence[str]) -> list[dict[str, Dense]]:
-    """The matrices of each layer with what calibration rows say of their inputs."""
+    """For each layer, by role, its matrix and bias with mean, covariance and a sample of its inputs."""
     sources = dict.fromkeys(layer.linears[role].source for layer in layers for role in roles)
     wants = [Want(source, kind) for source in sources for kind in ("gram", "sample")]
     stats = ctx.trials.collect(model, wants, "calibrating share-weights")

@@ -17,11 +17,12 @@ MASK = 4  # position of MultiHeadAttention's key_padding_mask
 
 @dataclass(frozen=True)
 class SkipMask(Pass):
-    """Choose at run time between attention with the mask and without it.
+    """Leave the mask out of attention when no row of the batch is padded; an If node decides that at run time.
 
-    ONNX Runtime's CPU kernel for MultiHeadAttention works block by block (flash attention, Dao et al. 2022,
-    https://arxiv.org/abs/2205.14135) when there is no mask, and on whole score matrices when there is one, even a mask
-    of ones. One comparison for the batch picks the branch; a single sentence is never padded. Exact.
+    Without a mask, ONNX Runtime's CPU kernel for MultiHeadAttention works block by block (flash attention, Dao et al.
+    2022, https://arxiv.org/abs/2205.14135). With one, even a mask of ones, it works on whole score matrices, which is
+    slower. The graph looks once for the smallest value of the mask: 1 takes the attention without it, 0 the one with
+    it. So a single sentence, which needs no padding, takes the fast one. Exact.
     """
 
     name: ClassVar[str] = "skip-mask"
@@ -50,9 +51,9 @@ class SkipMask(Pass):
 
 
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
-    """The mask of an attention when it is one of the tokens (`masks`), cast perhaps.
+    """The mask that attention `node` reads, when it is a mask of the tokens (`masks`), cast or not; else None.
 
-    Others may hold numbers of tokens.
+    Other masks may hold something else, like the number of tokens of each row.
     """
     if len(node.inputs) <= MASK or node.inputs[MASK].is_empty():
         return None

@@ -23,15 +23,19 @@ from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
 
 @dataclass(frozen=True)
 class Smooth(Pass):
-    """Divide each input channel of a dense layer by a scale and multiply that row of its weight by it.
+    """Divide each input channel of a dense layer by a scale, and multiply that channel's row of the weight by it.
 
-    The product is the same, but what int8 has to round is smoother: scale = activation_max ** strength /
-    weight_max ** (1 - strength). The strength of every input is the one with the least error of the quantized product
-    on calibration rows; none at all competes too. Scales fold where they can: the attention's into the columns of
-    value, a norm's into its gamma and beta when nothing else reads it. Elsewhere (the residual of a post-norm layer,
-    GELU) a Mul carries them, and then the squared error must fall below `gain` times what it was.
+    The product is the same, but int8 rounds less of it away, because channels come closer to each other in size:
+    scale = activation_max ** strength / weight_max ** (1 - strength). Example: with strength 0.5, a channel that
+    reaches 64 beside weights of 1 is divided by 8, one that reaches 1 stays (then all scales are brought to a geometric
+    mean of 1). For each input six strengths and no smoothing at all are tried, and the one with the least error of the
+    int8 product on calibration rows is taken.
 
-    gain: the share of the squared error that a Mul has to leave at most, in (0, 1].
+    The division costs nothing where it folds into what writes the input: into the columns of value before `output`, or
+    into gamma and beta of a norm that nothing else reads. Elsewhere (behind the norm of a residual sum, behind GELU) a
+    Mul node divides, which must pay: see gain.
+
+    gain: a Mul is written only if the squared error falls below this share of what it was, in (0, 1].
 
     Xiao et al. 2023, https://arxiv.org/abs/2211.10438
     """
@@ -83,7 +87,7 @@ class Smooth(Pass):
 
 
 def _whole(model: Model) -> list[Linear]:
-    """The layers whose outliers were not split off already."""
+    """The dense layers without the mark of `split-outliers`, which has dealt with the outliers of the others."""
     tensors = model.graph.tensors()
     return [linear for linear in dense_layers(model) if not SPLIT_OUTLIERS.is_above(tensors[linear.source])]
 
@@ -98,13 +102,16 @@ def _matrix(model: Model, linear: Linear) -> Array:
 
 
 def _homes(model: Model, sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Node, int]]:
-    """The constants, as (node, input position), whose channels can take the scales; empty when a Mul is needed."""
+    """Where the scales fold in: constants, as (node, input position), to divide; empty when a Mul is needed."""
     homes = [_value_home(model, site[0].source) or _norm_home(model, site) for site in sites]
     return [place for home in homes for place in home] if all(homes) else []
 
 
 def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
-    """Value's weight and bias, when `source` is what attention makes of it: attention keeps channels apart."""
+    """Value's weight and bias, when `source` is the result of attention; empty otherwise.
+
+    A channel of that result is a mix of that channel of the values alone, so a scale passes through attention.
+    """
     encoder = encoder_of(model)
     layers = [x for x in (encoder.layers if encoder else ()) if x.context == source and x.form is not None]
     if not layers or not _only_mixed(model, layers[0]):

@@ -27,12 +27,16 @@ CLOSE = 1.1  # the smallest count whose error is this near the least one
 class SplitOutliers(Pass):
     """Multiply the few channels with extreme activations apart, in float, so that int8 resolves the others.
 
-    x @ W = clip(x) @ W without the outliers' rows + x[outliers] @ W[outliers]. After GELU a handful of neurons reach
-    tens where the others stay below one or two, and stretch the quantizer's range for all. The clip is where the other
-    channels ended on calibration rows, which is where the quantizer would saturate anyway. A layer is split when the
-    error of its int8 product on calibration rows falls below `gain` times what smoothing reaches.
+    After GELU a handful of neurons reach tens, where the others stay below one or two, and one range for all leaves
+    those others few of the 256 levels. So x @ W becomes clip(x) @ W', in int8, plus x[outliers] @ W[outliers], in
+    float; W' is W with the outliers' rows zeroed. Example: if neuron 7 reaches 40 and all others 2, the int8 product
+    has the range of 2, and neuron 7 is multiplied apart.
 
-    gain: the share of the error that a split has to leave at most, in (0, 1].
+    The clip is at the smallest and the largest value of the other channels on calibration rows, where their quantizer
+    would saturate anyway. At most 16 channels, and an eighth of all, are split off.
+
+    gain: a layer is split only if the error of its int8 product on calibration rows falls below this share of what it
+        is without a split, smoothed or not, in (0, 1].
 
     Dettmers et al. 2022, https://arxiv.org/abs/2208.07339
     """
@@ -85,9 +89,10 @@ def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> 
 
 
 def _alone(model: Model) -> list[Linear]:
-    """Layers (output, down) that share neither input nor weight and see every token.
+    """The dense layers that may be split: those that share neither input nor weight and see every token.
 
-    Where the output is the wider side, as in `up`, scaling the input costs less than a split.
+    Only where the output is no wider than the input, as in `output` and `down`: elsewhere, as in `up`, scaling the
+    input (`smooth`) costs less than a split.
     """
     layers = encoder.layers if (encoder := encoder_of(model)) is not None else ()
     single = [x.node for layer in layers if layer.first_token for x in layer.linears.values()]

@@ -18,7 +18,8 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 class UnfuseNorms(Pass):
     """Write LayerNormalization as means, differences and a square root, which NNAPI has. Within 1e-5.
 
-    Squares are products: from opset 17 on ONNX Runtime fuses a norm with Pow again before it asks a provider
+    Squares are written as x * x, not with Pow: from opset 17 on ONNX Runtime recognises a norm with Pow and fuses it
+    again before it asks a provider
     (https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/optimizer/layer_norm_fusion.cc).
     """
 

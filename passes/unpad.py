@@ -23,9 +23,9 @@ class Unpad(Pass):
     found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept.
     Example: 8 rows of 128 positions that hold 300 tokens are computed as 300 rows, not as 1,024.
 
-    Only for models that read position 0 of the last layer and nothing else, which is proven: elsewhere padding
-    positions would change. Exact then, but for rows of padding alone, which attend to nothing and may answer otherwise.
-    It costs a few copies, so it pays in batches of unequal lengths and not at batch 1.
+    Only for models that read position 0 of the last layer and nothing else, which is proven; others would read values
+    at padding positions, which change. Exact, except for rows of padding alone, which attend to nothing and may answer
+    otherwise. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1.
 
     Zeng et al. 2022, https://arxiv.org/abs/2208.08124
     """
@@ -72,7 +72,7 @@ class _Unpadder:
         self.tokens, self.places, self.shape = self._index(model.graph.tensors()[model.encoder.mask])
 
     def run(self) -> None:
-        """Pack the encoder's input and every attention result, and let all that is token-wise follow."""
+        """Pack the encoder's input and each attention's result, and let every token-wise node read packed tensors."""
         layers = self.model.encoder.layers
         tensors = self.graph.tensors()
         start = _stream_start(tensors[layers[0].key.source])
@@ -102,7 +102,12 @@ class _Unpadder:
                     reader.inputs[i] = self._pad(tensor)
 
     def _index(self, mask: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor, gs.Tensor]:
-        """tokens [tokens]: flat positions kept; places [batch * seq]: each position's token; [batch, seq, -1]."""
+        """Three tensors that are computed from the mask [batch, seq].
+
+        tokens [tokens]: the places in the flattened batch that are kept. places [batch * seq]: for each place, the
+        number of its token among those kept (of the last one before it, where it is padding). The shape [batch, seq, -1]. Example: the mask [[1, 1, 0], [1, 0, 0]]
+        gives tokens [0, 1, 3] and places [0, 1, 1, 2, 2, 2].
+        """
         build = self.build
         one, zero = build.constant("one", np.array([1], np.int64)), build.constant("zero", np.array([0], np.int64))
         end = build.constant("end", np.array([np.iinfo(np.int64).max], np.int64))
