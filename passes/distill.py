@@ -14,7 +14,7 @@ POSITIVE = ("texts", "batch", "rate", "temperature")
 
 @dataclass(frozen=True)
 class Distill(Pass):
-    """Train the model's weights, without labels, so that it answers as the model that it was cut from.
+    """Train the model's weights so that it answers as the model that it was cut from; no labels are needed.
 
     The teacher is the model as it was given to the recipe. The student is the model as earlier passes left it; it must
     still be in float. Both answer the same texts, those of --corpus or else the calibration rows, and the student is

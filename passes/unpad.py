@@ -105,8 +105,8 @@ class _Unpadder:
         """Three tensors that are computed from the mask [batch, seq].
 
         tokens [tokens]: the places in the flattened batch that are kept. places [batch * seq]: for each place, the
-        number of its token among those kept (of the last one before it, where it is padding). The shape [batch, seq, -1]. Example: the mask [[1, 1, 0], [1, 0, 0]]
-        gives tokens [0, 1, 3] and places [0, 1, 1, 2, 2, 2].
+        number of its token among those kept (of the last one before it, where it is padding). The shape
+        [batch, seq, -1]. Example: the mask [[1, 1, 0], [1, 0, 0]] gives tokens [0, 1, 3] and places [0, 1, 1, 2, 2, 2].
         """
         build = self.build
         one, zero = build.constant("one", np.array([1], np.int64)), build.constant("zero", np.array([0], np.int64))
