@@ -90,14 +90,14 @@ class Judge:
         if last not in sizes:
             sizes.append(last)
         self.rows = [given for size in sizes for given in self._rows(size)]
-        self.answers = [self.source.run(None, given) for given, _ in self.rows]
+        self.answers = [[np.asarray(output) for output in self.source.run(None, given)] for given, _ in self.rows]
 
     def compare(self, candidate: Path) -> tuple[float, float]:
         """The least cosine of a row's answers with the source's, and the largest difference."""
         session = _session(candidate)
         least, largest = 1.0, 0.0
         for (given, real), wanted in zip(self.rows, self.answers, strict=True):
-            got = session.run(None, given)
+            got = [np.asarray(output) for output in session.run(None, given)]
             for ours, theirs in zip(got, wanted, strict=True):
                 if theirs.dtype.kind != "f":
                     continue

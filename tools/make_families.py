@@ -175,7 +175,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
 }
 
 
-class LastState(torch.nn.Module):
+class LastState(torch.nn.Module):  # type: ignore[misc]
     """Token ids and mask in, the last hidden state out."""
 
     def __init__(self, model: torch.nn.Module) -> None:

@@ -76,7 +76,8 @@ def _pick(items: Any, rng: np.random.Generator) -> Any:
 def _tensor(model: onnx.ModelProto, rng: np.random.Generator) -> TensorProto:
     """An initializer, or the value of a Constant."""
     values = [a.t for n in model.graph.node for a in n.attribute if a.HasField("t")]
-    return _pick([*model.graph.initializer, *values], rng)
+    found: TensorProto = _pick([*model.graph.initializer, *values], rng)
+    return found
 
 
 def _names(model: onnx.ModelProto) -> list[str]:
@@ -355,7 +356,7 @@ def _nested(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     node = helper.make_node("Identity", ["before"], ["deepest"])
     for i in range(int(rng.integers(1, 26))):
         other = branch(helper.make_node("Identity", ["before"], ["other"]))
-        branches = {"then_branch": branch(node), "else_branch": other}
+        branches: dict[str, Any] = {"then_branch": branch(node), "else_branch": other}
         if rng.random() < 0.02:
             branches.pop("else_branch")
         node = helper.make_node("If", ["nested.condition"], [f"v{i}"], **branches)

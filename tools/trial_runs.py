@@ -204,10 +204,10 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
     try:
         before = open_session(source, optimize=False)
         feeds = _feeds(before)
-        wanted = before.run(None, feeds)
+        wanted = [np.asarray(output) for output in before.run(None, feeds)]
     except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
         return []
-    found = after.run(None, feeds)
+    found = [np.asarray(output) for output in after.run(None, feeds)]
     if tolerance is None:
         return []
     wrong = []

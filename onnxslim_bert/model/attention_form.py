@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -167,8 +168,8 @@ class Region:
         return digest.hexdigest()
 
 
-def _text(value: object) -> str:
-    if isinstance(value, gs.Tensor):
+def _text(value: Any) -> str:
+    if isinstance(value, gs.Constant):
         array = np.asarray(value.values)
         return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
     return repr(value)

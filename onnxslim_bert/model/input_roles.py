@@ -147,11 +147,12 @@ def _mask(inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, pr
 
 def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe: "_Probe") -> Role:
     """The role of an input that nothing proves: the one that it is called, or any where it changes nothing."""
-    free = [role for role in ORDER if not _taken(roles, role)]
+    free: list[Role] = [role for role in ORDER if not _taken(roles, role)]
     said = role_of(name)
     is_int = given.dtype.kind in "iu"
     if is_int and name not in rows and (said in free or (free and said is None and probe.ignores(name))):
-        return said if said in free else free[0]
+        asked: list[Role] = [role for role in free if role == said]
+        return (asked or free)[0]
     raise DataError(f"model input '{name}' ({given.dtype}) cannot be made from text: {READY}")
 
 

@@ -59,7 +59,7 @@ def parse_named(text: str) -> dict[Role, str]:
     named: dict[Role, str] = {}
     for part in text.split(",") if text else ():
         role, _, name = (piece.strip() for piece in part.partition("="))
-        known = next((each for each in ORDER if each == role), None)
+        known: Role | None = next((each for each in ORDER if each == role), None)
         if known is None or not name or known in named or name in named.values():
             raise DataError(f"--inputs {text}: '{part}': needed ids=NAME,mask=NAME,types=NAME, each at most once")
         named[known] = name

@@ -1,6 +1,7 @@
 """Canonical simplification: the same outputs with fewer constants and nodes."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -109,8 +110,8 @@ def _has_subgraph(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Graph) for value in node.attrs.values())
 
 
-def _text(value: object) -> str:
-    if isinstance(value, gs.Tensor):
+def _text(value: Any) -> str:
+    if isinstance(value, gs.Constant):
         array = np.asarray(value.values)
         return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
     return repr(value)

@@ -123,7 +123,7 @@ def hidden_width(graph: onnx.GraphProto) -> int:
 
 
 def _said(config: ModelConfig) -> Kind | None:
-    kind = next((kind for end, kind in ARCHITECTURES.items() if config.architecture.endswith(end)), None)
+    kind: Kind | None = next((kind for end, kind in ARCHITECTURES.items() if config.architecture.endswith(end)), None)
     if kind == "classes" and config.problem_type == "multi_label_classification":
         return "labels"
     return "score" if kind == "classes" and (config.classes == 1 or config.problem_type == "regression") else kind
@@ -161,8 +161,10 @@ _ONE: tuple[tuple[Axis, ...], ...] = (("rows",), ("rows", 1))
 
 def _by_graph(outputs: Mapping[str, Output], config: ModelConfig, hidden: int) -> Reading:
     floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
-    states = {name: axes[2] for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"}
-    flat = {name: axes[1] for name, axes in floats.items() if len(axes) == 2 and axes[1] not in ("tokens", 1)}
+    states: dict[str, Axis] = {name: axes[2] for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"}
+    flat: dict[str, Axis] = {
+        name: axes[1] for name, axes in floats.items() if len(axes) == 2 and axes[1] not in ("tokens", 1)
+    }
     spans = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] == "tokens"]
     logits = [name for name in flat if not _is_embedding(name, flat[name], hidden, set(states.values()))]
     called = [name for name in logits if "logits" in name.lower()]

@@ -10,7 +10,9 @@ from importlib import resources
 
 from onnxslim_bert.errors import DataError
 
-FORMER = dict.fromkeys(("quantize-report", "slim-report", "search-report"), "report")  # what names once meant
+FORMER: dict[str, str] = dict.fromkeys(
+    ("quantize-report", "slim-report", "search-report"), "report"
+)  # what names once meant
 
 
 def schemas() -> dict[str, str]:
