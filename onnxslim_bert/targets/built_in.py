@@ -21,14 +21,17 @@ def cpu(options: Mapping[str, str], threads: int) -> Setup:
 
 
 def coreml(options: Mapping[str, str], threads: int) -> Setup:
-    """CoreML's newer format, which takes the operators of an encoder. Raises ProviderError elsewhere."""
+    """The CoreML provider with its newer format, which takes an encoder's operators. Raises ProviderError off Apple's.
+
+    ModelFormat is MLProgram, unless `options` say otherwise.
+    """
     return _part_of_this_build(
         "coreml", "CoreMLExecutionProvider", "macOS and iOS", {"ModelFormat": "MLProgram", **options}
     )
 
 
 def nnapi(options: Mapping[str, str], threads: int) -> Setup:
-    """Android's neural networks API, deprecated since Android 15. Raises ProviderError elsewhere."""
+    """The provider of Android's neural networks API, deprecated since Android 15. Raises ProviderError off Android."""
     return _part_of_this_build("nnapi", "NnapiExecutionProvider", "Android", options)
 
 

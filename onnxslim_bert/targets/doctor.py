@@ -57,7 +57,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Checkup:
-    """packages: version by name, None for what is not installed. problems: what is to be mended."""
+    """What `onnxslim doctor` found. packages: version by name, None if not installed. problems: what is to mend."""
 
     packages: dict[str, str | None]
     host: Host

@@ -68,7 +68,7 @@ def multiplies_int8(graph: onnx.GraphProto) -> bool:
 
 
 def restored_weights(graph: onnx.GraphProto) -> Iterator[str]:
-    """Weights that the graph itself makes floats of, for a product with float activations."""
+    """The names of weights that the file stores as integers and multiplies with float activations, as floats."""
     makers, wide = _makers(graph), _wide(graph)
     for node in nodes(graph):
         if node.op_type == "MatMulNBits":
@@ -108,6 +108,6 @@ def _is_int8_product(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto],
 
 
 def _wide(graph: onnx.GraphProto) -> set[str]:
-    """Constants of integers of more than 8 bits."""
+    """The names of constants whose type is not 8-bit integers."""
     constants = (tensor for part in graphs(graph) for tensor in part.initializer)
     return {tensor.name for tensor in constants if tensor.data_type not in EIGHT_BITS}

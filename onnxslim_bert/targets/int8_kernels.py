@@ -18,9 +18,11 @@ PAIRINGS = {"u8 x s8": (np.uint8, np.int8), "u8 x u8": (np.uint8, np.uint8), "s8
 
 @dataclass(frozen=True)
 class Int8Kernels:
-    """gops: thousand million multiplications and additions a second on one thread, for float32 and every pairing of
+    """What was measured of the int8 products of this CPU.
+
+    gops: thousand million multiplications and additions a second on one thread, for float32 and every pairing of
     activations and weights; [128, 768] x [768, 768], best of 5.
-    saturates: u8 x s8 came out smaller than it is.
+    saturates: whether u8 x s8 products come out wrong, because sums of two of them are cut to 16 bits.
     """
 
     gops: dict[str, float]
@@ -28,7 +30,7 @@ class Int8Kernels:
 
 
 def int8_kernels() -> Int8Kernels:
-    """Measure; about a tenth of a second, seconds where a pairing has no kernel of its own."""
+    """Measure this CPU's int8 products: about a tenth of a second, or seconds where a pairing has no fast kernel."""
     gops = {"float32": _gops(np.float32, np.float32)}
     gops |= {name: _gops(activations, weights) for name, (activations, weights) in PAIRINGS.items()}
     return Int8Kernels(gops, u8s8_saturates())

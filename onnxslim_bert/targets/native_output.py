@@ -1,4 +1,4 @@
-"""What libraries write to the process's own stdout and stderr, past Python."""
+"""Catch what libraries write straight to the process's stdout and stderr, past Python's streams."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass
 class Caught:
-    """text: what was written, there once the block has ended."""
+    """What was caught. text: everything that was written; it is there once the block has ended."""
 
     text: str = ""
 
 
 @contextlib.contextmanager
 def native_output() -> Iterator[Caught]:
-    """Keep everything that is written meanwhile: QNN prints a line on stdout, and logs go to stderr."""
+    """Catch what is written to stdout and stderr while the block runs: QNN prints on stdout, logs go to stderr."""
     caught = Caught()
     _flush()
     with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:

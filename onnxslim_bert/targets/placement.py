@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Left:
     """A node that the provider does not take.
 
-    reason: the provider's own words where it runs here, the rule that a prediction follows elsewhere. fix: the pass or
-    lowering that mends it; None when none is known.
+    reason: where the provider runs here its own words, elsewhere the rule by which it was predicted.
+    fix: the passes that mend it, as a recipe; None when none are known.
     """
 
     node: str
@@ -21,8 +21,9 @@ class Left:
 class Placement:
     """How much of a model a provider takes.
 
-    taken, total: nodes. partitions: connected pieces that the provider takes, each a transition there and back.
-    predicted: by the provider's published rules, not seen.
+    taken, total: nodes. left: those that it does not take.
+    partitions: pieces of the graph that it runs as one; data goes there and back for each.
+    predicted: the figures follow from the provider's published rules; it did not run here.
     """
 
     provider: str

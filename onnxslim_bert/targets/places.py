@@ -1,4 +1,4 @@
-"""On what models are run, as it was asked for together."""
+"""The targets that a command runs models on, with the options that hold for all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,11 @@ from onnxslim_bert.targets.target import Target
 
 @dataclass(frozen=True)
 class Places:
-    """options: of the providers themselves, by target. shape: (batch, tokens) in place of a model's open dimensions,
-    for targets that take fixed shapes only.
+    """Targets to run models on, and how.
+
+    allow_fallback: accept nodes that a provider leaves to the CPU.
+    options: of the providers themselves, by the target's name.
+    shape: (batch, tokens) in place of a model's open dimensions, for targets that take fixed shapes only.
     """
 
     targets: tuple[Target, ...] = (CPU,)

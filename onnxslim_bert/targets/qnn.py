@@ -58,9 +58,10 @@ def qnn(options: Mapping[str, str], threads: int) -> Setup:
 
 
 def qnn_reasons(log: str) -> tuple[Mapping[str, str], str]:
-    """Why QNN left each node by name, and what it said of all of them, from a verbose log.
+    """Why QNN left each node, by the node's name, and what it said of the whole graph, from a verbose log.
 
-    What the backend said of a node comes before the provider's own reason, which is then hardly one.
+    A reason is the provider's, less words that explain nothing, and then what QNN's backend said of the node; in the
+    log that stands in front of it.
     """
     log = COLOUR.sub("", log)
     by_node: dict[str, str] = {}

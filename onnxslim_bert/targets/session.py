@@ -1,4 +1,4 @@
-"""Sessions that run where they were asked to, or say what did not."""
+"""Strict sessions on one target: every node runs there, or an error names those that do not."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

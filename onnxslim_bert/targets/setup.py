@@ -17,9 +17,13 @@ NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Setup:
-    """provider: its name in ONNX Runtime. library: file of its plugin, "" when it is built in. hardware: the kind of
-    device to take of those that a plugin offers, "" for all. options: the provider's own. session: entries of the
-    session's configuration.
+    """How a session on one provider is made.
+
+    provider: its name in ONNX Runtime.
+    library: file of its plugin; "" when it is built in.
+    hardware: the kind of device to take of those that a plugin offers, "CPU" for instance; "" for all.
+    options: the provider's own.
+    session: entries of the session's configuration.
     """
 
     provider: str
@@ -67,7 +71,7 @@ def plugin_devices(provider: str, library: str, hardware: str = "") -> list[ort.
 
 @functools.cache
 def _register(provider: str, library: str) -> None:
-    """Once in a process; ONNX Runtime refuses a second time."""
+    """Load a plugin's library, once in a process: ONNX Runtime refuses a second time."""
     if _offered(provider):
         return
     try:

@@ -10,21 +10,24 @@ Reasons = Callable[[str], tuple[Mapping[str, str], str]]
 
 
 def no_reasons(log: str) -> tuple[Mapping[str, str], str]:
-    """The provider does not say in its log why it leaves a node."""
+    """The `reasons` of a provider whose log does not say why it leaves a node: none."""
     return {}, ""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table.
+    """A target: one row of the table in `table.py`.
 
-    name: what `--ep` and `--target` take. provider: its name in ONNX Runtime.
+    name: what `--ep` and `--target` take.
+    provider: its name in ONNX Runtime.
     setup: (the provider's options, threads) -> how its sessions are made; raises ProviderError where it cannot execute,
     and then its partitions can only be predicted.
-    precisions: in which it computes, the best first. fixed_shapes: it takes no open dimension.
-    extra: of this package, to install. home: the hardware that it is for.
+    precisions: in which it computes, the best first.
+    home: the hardware that it is for.
+    fixed_shapes: it takes no open dimension.
+    extra: the extra of this package that installs it; "" when none is needed.
     emulated: what executes here is an emulator, whose answers are the device's and whose times mean nothing.
-    reasons: from its verbose log, why it left each node by name, and what it said of all.
+    reasons: (its verbose log) -> why it left each node, by the node's name, and what it said of the whole graph.
     """
 
     name: str

@@ -1,6 +1,7 @@
-"""A float16 graph as the float32 graph that it is otherwise, and back.
+"""Turn a float16 graph into the same graph in float32, and back.
 
-The CPU provider has hardly a float16 kernel: its sessions write casts and decomposed operators that others do not see.
+The graph that a provider is shown is written by a CPU session, and the CPU provider has hardly a float16 kernel: it
+would write casts and decomposed operators that no other provider is shown.
 """
 
 from collections.abc import Iterator

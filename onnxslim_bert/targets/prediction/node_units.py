@@ -17,9 +17,10 @@ def single_units(graph: gs.Graph) -> list[Unit]:
 def quantized_units(graph: gs.Graph) -> list[Unit]:
     """Every node with the DequantizeLinear that it reads and the QuantizeLinear that it writes, or alone.
 
-    A group has all its computed floats from DequantizeLinear, and nothing but QuantizeLinear reads its result
+    They belong together when all computed floats that the node reads come from DequantizeLinear, and nothing but
+    QuantizeLinear reads its result
     (https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/optimizer/qdq_transformer/selectors_actions/shared/utils.cc).
-    Its DequantizeLinear are its own: ONNX Runtime writes one for each reader before.
+    Nothing else reads its DequantizeLinear: ONNX Runtime has written one for each reader by then.
     """
     groups = [unit for node in graph.nodes if node.op not in (READS, WRITES) if (unit := _group(node))]
     unit_of = {id(unit.node): unit for unit in groups}

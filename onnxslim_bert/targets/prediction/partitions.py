@@ -1,4 +1,4 @@
-"""Connected pieces of a graph that a provider runs, as ONNX Runtime forms them."""
+"""Partitions: the pieces of a graph that a provider runs as one, as ONNX Runtime forms them."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -11,9 +11,10 @@ from onnxslim_bert.graph.probe import read_by
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Nodes that a provider takes together or not at all: one, or one between its DequantizeLinear and QuantizeLinear.
+    """Nodes that a provider takes together or not at all.
 
-    node: what is computed.
+    node: what is computed. before, after: the DequantizeLinear that it reads and the QuantizeLinear that it writes,
+    where it computes on integers; else none.
     """
 
     node: gs.Node
@@ -32,13 +33,13 @@ class Unit:
 
 
 def pieces(units: Sequence[Unit], is_taken: Callable[[Unit], bool]) -> list[list[Unit]]:
-    """The taken units in groups that run as one each, the largest that a greedy walk finds.
+    """The partitions: the units that are taken, in groups that run as one each.
 
-    No path between two units of a group leaves it; they need not be connected. The walk is Kahn's topological sort in
-    waves: one takes every unit that is ready, and stops at refused units that read the group, which open the next
+    units: in execution order. No path between two units of a group leads through a unit outside of it; the units of a
+    group need not be connected. Example, with b refused: of a -> b -> c, [a] and [c] are groups; of a -> b and c apart,
+    [a, c] is one. The groups come from Kahn's topological sort in waves: a wave takes every unit that is ready, and
+    leaves refused units that read its group to the next wave
     (https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/providers/partitioning_utils.cc).
-
-    units: in execution order.
     """
     readers, unread = _edges(units)
     ready, later = deque(unit for unit in units if not unread[unit]), deque[Unit]()

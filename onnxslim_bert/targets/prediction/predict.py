@@ -21,8 +21,10 @@ TOO_SMALL = "a piece of this one node is left to the CPU"
 class Provider:
     """The rules of one provider.
 
-    refusal: why it leaves a unit, given the weights outside the graph's file. units: what it takes together.
-    gives_back: whether it leaves a piece that it could take. notes: what is to be said of a graph besides.
+    refusal: (unit, names of weights outside the graph's file) -> why it leaves the unit; None when it takes it.
+    units: the nodes of a graph, in groups that it takes together or not at all.
+    gives_back: whether it leaves a partition to the CPU although it could take it.
+    notes: what else a user should know of a graph on this provider.
     """
 
     name: str

@@ -133,7 +133,10 @@ def fixed(unit: Unit) -> Refusal | None:
 
 
 def shapes_fix(unit: Unit) -> str | None:
-    """Fixing shapes, where what `unit` computes may be part of their arithmetic: few numbers, or who knows how many."""
+    """The recipe that may mend a refusal of `unit`: fixing shapes, where it may compute a shape; else None.
+
+    It may where a result has fewer than two dimensions or an open one, or where no shape is known.
+    """
     sizes = [shape(tensor) for tensor in unit.node.outputs if tensor.shape is not None]
     return FIX_SHAPES if not sizes or any(None in size or len(size) < 2 for size in sizes) else None
 

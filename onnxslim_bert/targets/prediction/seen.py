@@ -1,4 +1,4 @@
-"""The graph that a provider is asked about."""
+"""The graph that ONNX Runtime shows to a provider: the file's, optimized, with all types and shapes."""
 
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's names
 
 @dataclass(frozen=True)
 class Seen:
-    """The graph that ONNX Runtime partitions: every tensor has its type and shape, an open dimension is None.
+    """The graph that ONNX Runtime shows to a provider; tensors have types and shapes, an open dimension is None.
 
     external: names of the weights that lie in another file than the graph.
     """
