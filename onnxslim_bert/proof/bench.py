@@ -33,7 +33,8 @@ from onnxslim_bert.targets.target import Target
 class Latency:
     """One model's milliseconds a run on one workload.
 
-    speedup: the first one's time over this one's, median over the rounds. target: on what it ran.
+    length: tokens of each row; None for real texts at their natural lengths.
+    speedup: the first model's time over this one's in the same round, median over the rounds. target: on what it ran.
     """
 
     model: str
@@ -102,10 +103,9 @@ def bench(
 ) -> Bench:
     """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
 
-    models: paths to run on every target of `places`, or entries; the first is the measure of the others.
-    Raises ModelError when a model cannot
-    run on a workload, DataError when it cannot be fed, ProviderError when it does not run on a target or the target
-    is emulated.
+    models: paths to run on every target of `places`, or entries; the others' speed-ups are over the first.
+    Raises ModelError when a model cannot run on a workload, DataError when it cannot be fed, ProviderError when it does
+    not run on a target or the target is emulated.
     """
     entries = [entry for model in models for entry in _entries(model, places)]
     threads, seed, progress = working.threads, working.seed, working.progress

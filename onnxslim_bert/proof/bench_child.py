@@ -2,8 +2,8 @@
 
     python -m onnxslim_bert.proof.bench_child MODEL THREADS SPINNING SETUP < feeds.npz
 
-SETUP: the fields of a `targets.setup.Setup`, as JSON. It imports numpy and ONNX Runtime only, so that its memory is the
-runtime's; hence its own session options, equal to those of runtime.py.
+SETUP: the fields of a `targets.setup.Setup`, as JSON. Little but numpy and ONNX Runtime is imported, so that the memory
+is the runtime's; hence session options of its own.
 """
 
 import io

@@ -14,10 +14,11 @@ MOST_PERMUTED = 6  # classes of which every order is tried
 
 
 def class_order(config: ModelConfig, dataset: Dataset, classes: int) -> tuple[int, ...] | None:
-    """The data set's class for each of the model's, -1 for one that the data set does not have.
+    """The data set's number for each of the model's classes, matched by name; -1 for a class that the data set lacks.
 
-    None where names do not say it, so that numbers are taken as they are. Raises DataError for labels that are words,
-    when the model has other names, or none.
+    Example: the model's classes are negative, positive and the data set's are positive, negative: (1, 0).
+    None where names do not say it; then numbers are taken as they are. Raises DataError when labels are words and the
+    model has other names, or none.
     """
     if dataset.labels is None or dataset.labels.dtype.kind != "i" or not dataset.names:
         return None
@@ -35,9 +36,12 @@ def class_order(config: ModelConfig, dataset: Dataset, classes: int) -> tuple[in
 
 
 def check_class_order(predictions: Array, dataset: Dataset, classes: int, ordered: bool, model: str) -> None:
-    """Raise DataError when numbers without names put the model far under chance, and another order far above.
+    """Raise DataError when a model seems to number its classes otherwise than the data set does.
 
-    predictions: [rows], the data set's classes. ordered: both have names, which agree.
+    It seems so when it is right on less than half of what chance gives, and another order of the classes puts it above
+    chance and above the most frequent label, by 95 % intervals. Example: of two classes, right on 8 % of the rows, and
+    on 92 % with the classes exchanged.
+    predictions: [rows], the data set's classes. ordered: both have names, which agree; then nothing is checked.
     """
     labels = dataset.labels
     if ordered or labels is None or labels.dtype.kind != "i" or not 2 <= classes <= MOST_PERMUTED:

@@ -15,7 +15,10 @@ from onnxslim_bert.proof.tasks.answers import best_span
 
 
 class Collected:
-    """Answers of one model. width: classes of a model that answers their numbers, at least."""
+    """The answers of one model, gathered batch by batch.
+
+    width: the least number of classes, for a model that answers class numbers instead of logits.
+    """
 
     def __init__(self, path: Path, reading: Reading, width: int) -> None:
         self._path, self._reading, self._width = path, reading, width
@@ -60,7 +63,7 @@ class Collected:
     def answers(self, windows: Dataset, dataset: Dataset) -> tuple[str, ...]:
         """The text of the best answer to each question of `dataset`.
 
-        Empty where none is likelier, in a data set that holds questions without an answer.
+        It is "" where "no answer" is likelier, if the data set has questions without an answer.
         """
         least = 0.0 if any(not right for right in dataset.gold or ()) else -np.inf
         best = [self._spans.get(row, (-np.inf, 0, 0, 0)) for row in range(len(dataset))]

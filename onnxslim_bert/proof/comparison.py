@@ -32,10 +32,12 @@ class Score:
 class Comparison:
     """What the rows of one data set say about a candidate.
 
-    scores: the metric that judges the data set first; empty without labels. mcnemar: None unless rows have classes.
-    broken: rows on which the candidate answers NaN or infinity; they count as wrong. inputs: by role, those that the
-    texts were fed to, and how the mask is written when it is not 1 for tokens. taken: what the output was taken for,
-    and by what. notes: what the rows lost: texts that were cut, labels that judge nothing.
+    scores: the metric that judges the data set first; empty without labels.
+    mcnemar: None unless rows have classes.
+    broken: how many rows the candidate answers with NaN or infinity; they count as wrong.
+    inputs: by role, those that the texts were fed to, and how the mask is written when it is not 1 for tokens.
+    taken: what the output was taken for, and by what.
+    notes: what the rows lost: texts that were cut, labels that judge nothing.
     """
 
     data: str

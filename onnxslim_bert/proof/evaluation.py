@@ -1,4 +1,4 @@
-"""What one model answers to every row of a data set."""
+"""Run one model over a data set and gather its answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,7 +50,11 @@ def answer(
     target: Target = CPU,
     like: Outputs | None = None,
 ) -> Outputs:
-    """The same for a session that is open on `target`; its inputs take what those of the model of `like` do."""
+    """As `evaluate`, with a session that is open on `target` already.
+
+    like: answers of the model that this one was made of. What its inputs take, what its outputs are and the order of
+    its classes hold for this one too, as far as the names are the same.
+    """
     taken = [value.name for value in session.get_inputs()]
     roles = like.roles if like is not None else {}
     if not roles or any(name not in roles for name in taken):
@@ -103,9 +107,10 @@ def _notes(batches: Batches, fed: Dataset, max_length: int) -> tuple[str, ...]:
 
 
 def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, max_length: int) -> tuple[Dataset, Array]:
-    """What is fed for the rows of `dataset`, and whose row each is.
+    """The rows that are fed for `dataset`, and the owner of each, the row that its answer is for, [rows fed].
 
-    A passage is fed in windows. A pair goes to a model of embeddings as two texts, all first ones before all second.
+    A passage is fed in windows: two passages, of 3 windows and 1, have the owners 0, 0, 0, 1. A pair goes to a model of
+    embeddings as two texts, all first ones before all second ones; each text is then an owner of its own.
     """
     rows = np.arange(len(dataset))
     if dataset.form == "passages" and tokenizer is not None:

@@ -12,7 +12,7 @@ from onnxslim_bert.proof.reading import Kind
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What does not apply to the kind of output is None: one score has no argmax, an embedding no classes.
+    """How close two models' outputs are. What does not apply to the kind of output is None: a score has no agreement.
 
     rows: rows compared, those on which both outputs are finite.
     agreement: percent of rows on which both give the same class; of tags a word, of labels one label of a row, of

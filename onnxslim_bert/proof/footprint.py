@@ -19,9 +19,13 @@ from onnxslim_bert.targets.setup import CPU_SETUP, Setup
 
 @dataclass(frozen=True)
 class Footprint:
-    """nbytes: the file with its external data. load_ms: to open a session, median over the launches. peak_bytes: most
-    resident memory of a process that loads the model and runs one batch; idle_bytes of it were in use before (Python,
-    numpy and ONNX Runtime). launches: processes started.
+    """What a model takes on disk, in memory and to load.
+
+    nbytes: the file with its external data.
+    load_ms: to open a session, median over the launches.
+    peak_bytes: most resident memory of a process that loads the model and runs one batch, the largest of the launches.
+    idle_bytes: what of it was in use before (Python, numpy and ONNX Runtime), median over the launches.
+    launches: processes started.
     """
 
     nbytes: int

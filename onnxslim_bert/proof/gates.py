@@ -46,9 +46,10 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One budget's outcome; `inconclusive` is a value that meets it with an interval that does not.
+    """The outcome of one budget: met, missed, or inconclusive, when the value meets it and its interval does not.
 
-    where: the model and the provider, when there are several.
+    Example: at most 1 point of drop is allowed. 0.3 (-0.2 to 0.8) meets it, 1.2 misses it, and 0.8 (0.2 to 1.4) is
+    inconclusive: the rows are too few to tell. where: the model and the provider, when there are several.
     """
 
     gate: Gate

@@ -72,8 +72,9 @@ def paired_bootstrap(
 
 
 def with_unseen(drop: Interval, rows: int) -> Interval:
-    """`drop` in points, with room for what no row showed: equal answers on few rows prove little.
+    """`drop`, in points, with the upper end of its interval raised to at least `drop.value` + 300 / rows.
 
+    Equal answers on few rows prove little: on 100 rows without a difference, the drop may still be 3 points.
     Rule of three, Hanley and Lippman-Hand 1983, https://doi.org/10.1001/jama.1983.03330370053031
     """
     return replace(drop, high=max(drop.high, min(drop.value + 300 / rows, 100.0)))

@@ -14,12 +14,17 @@ from onnxslim_bert.proof.reading import Kind, Reading
 class Outputs:
     """One model's answers, in the data set's order.
 
-    output: name of the graph output. kind: what it is taken for (`reading`). values: float32 [units, width]; a unit is
-    a row, of tokens a word, of spans a token with the logits of a start and an end, of an embedding of pairs a text,
-    all first texts before all second ones. roles: what each input was fed with. order: the data set's class for each of
-    the model's, by their names; None where the numbers are taken as they are. reading: what decided kind and output.
-    owner: the row of each unit, where there are several a row. found: the text of each answer in a passage. names: of
-    the model's classes. notes: what the rows lost on their way.
+    output: name of the graph output.
+    kind: what it is taken for (`reading`).
+    values: float32 [units, width]. A unit is a row; of a tagger a word; of a reader of passages a token, with the
+    logits of a start and an end; of an embedding of pairs a text, all first texts before all second ones.
+    roles: what each input was fed with.
+    order: the data set's class for each of the model's, by their names; None where the numbers are taken as they are.
+    reading: what decided kind and output.
+    owner: the row of each unit, [units], where a row has several; else None.
+    found: the text of each answer in a passage.
+    names: of the model's classes.
+    notes: what the rows lost on their way, texts that were cut for instance.
     """
 
     path: Path
@@ -47,7 +52,10 @@ class Outputs:
         return int(np.sum(units)) if self.owner is None else len(np.unique(self.owner[units]))
 
     def predictions(self) -> Array:
-        """What the metric takes [units]: the data set's class, -1 where not finite; or the score, then 0."""
+        """The prediction of each unit, [units]: the class, as the data set numbers it, or the score.
+
+        Where the output is not finite, the class is -1 and the score 0.
+        """
         if self.kind in ("classes", "tokens"):
             classes = self.values.argmax(axis=1)
             return np.where(self.finite, classes if self.order is None else np.array(self.order)[classes], -1)

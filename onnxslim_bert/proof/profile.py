@@ -66,9 +66,10 @@ def profile(path: Path, target: Target, feeds: Feeds, runs: int, *, threads: int
 
 
 def by_kind(events: Iterable[Mapping[str, Any]], runs: int) -> dict[str, float]:
-    """Milliseconds by kind, of the last `runs` runs that a profile of ONNX Runtime (its events) tells of.
+    """Milliseconds of one run by kind, from the events of ONNX Runtime's profile; its last `runs` runs count.
 
-    The median of each kind over the runs, as its share of the median run; a host that pauses moves neither.
+    Each kind's time is its median over the runs, scaled so that the kinds add up to the median run. A run in which the
+    host paused moves neither median.
     """
     held = list(events)
     starts = sorted(event["ts"] for event in held if event["name"] == "model_run")[-runs:]

@@ -64,7 +64,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Reading:
-    """outputs: the one that counts, or two for spans. kind: what it is taken for, by what. pooling: of token states."""
+    """What the outputs of a model are taken for.
+
+    outputs: the name of the one that counts; of spans two, the starts and the ends.
+    kind: what it is taken for. by: what decided that.
+    pooling: how the states of tokens become one vector.
+    """
 
     outputs: tuple[str, ...]
     kind: Kind

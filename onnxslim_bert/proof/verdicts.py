@@ -16,10 +16,12 @@ def judge(
     nbytes: int | None = None,
     emulated: bool = False,
 ) -> tuple[Verdict, ...]:
-    """A verdict on every budget that is set and measured, after the one that needs no budget: finite outputs.
+    """The verdicts on a candidate: one on every budget that is set and measured, and first one on finite outputs.
 
-    comparison: None where there were no evaluation rows. Raises DataError for a budget that the rows cannot judge.
-    emulated: a speed-up cannot be measured, so a budget for it stays open.
+    comparison: None where there were no evaluation rows; then nothing is said of outputs.
+    speedup, nbytes: None where they were not measured.
+    emulated: a speed-up cannot be measured, so a budget for it is inconclusive.
+    Raises DataError for a budget that the rows cannot judge.
     """
     verdicts = [_finite(comparison)] if comparison else []
     if comparison is None and (budgets.max_drop is not None or budgets.min_agreement is not None):

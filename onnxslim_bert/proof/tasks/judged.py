@@ -1,4 +1,4 @@
-"""By what a data set judges a model, and what each metric takes of its answers."""
+"""The metrics by which a data set judges a model, and what each of them is computed from."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -37,7 +37,10 @@ def metrics_of(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
 
 
 def judged(metric: str, outputs: Outputs, dataset: Dataset) -> tuple[Array, Array]:
-    """What `metric` takes: of each row the prediction, or counts of which the metric is made, and the label."""
+    """The two arrays that `metric` is computed from, one entry a row: predictions and labels.
+
+    With gold answers they are what each row adds to the metric, counts for instance, and zeros.
+    """
     nothing = np.zeros(len(dataset))
     if dataset.gold is None or outputs.kind not in ("tokens", "spans", "labels"):
         assert dataset.labels is not None
@@ -52,7 +55,7 @@ def judged(metric: str, outputs: Outputs, dataset: Dataset) -> tuple[Array, Arra
 
 
 def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
-    """The tag of every word that was seen, sentence by sentence."""
+    """The tag of every word, sentence by sentence, without words that were cut off; "?" where it is not finite."""
     assert outputs.owner is not None
     ends = np.searchsorted(outputs.owner, np.arange(rows + 1))
     names = np.array([*(outputs.names or map(str, range(outputs.values.shape[1]))), "?"])
@@ -61,13 +64,13 @@ def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
 
 
 def pair_cosines(outputs: Outputs) -> Array:
-    """Of the two texts of each pair [pairs]; 0 where one is not finite."""
+    """The cosine of the two texts' embeddings of each pair, [pairs]; NaN in them counts as 0."""
     first, second = np.split(outputs.values.astype(np.float64), 2)
     return row_cosines(np.nan_to_num(first), np.nan_to_num(second))
 
 
 def label_counts(outputs: Outputs, dataset: Dataset) -> Array:
-    """For each row and label whether it is rightly found, found, and there: [rows, labels, 3]."""
+    """For each row and label three numbers, 0 or 1, [rows, labels, 3]: found and right, found, and right."""
     assert dataset.gold is not None
     names = {name: number for number, name in enumerate(outputs.names)}
     there = np.zeros(outputs.values.shape, bool)
