@@ -63,9 +63,9 @@ def export_encoder(
     modules.json they are last_hidden_state and sentence_embedding. attention: by default what the configuration asks
     for, else SDPA.
 
-    SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, lacks weights that
-    its architecture has, or when ONNX Runtime disagrees with torch; OutputError when a file exists (unless `overwrite`)
-    or cannot be written.
+    Raises SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, lacks
+    weights that its architecture has, or when ONNX Runtime disagrees with torch; OutputError when a file exists (unless
+    `overwrite`) or cannot be written.
     """
     opset = opset or OPSETS[exporter]
     attention = attention or asked_attention(source) or "sdpa"

@@ -39,14 +39,14 @@ def export_module(
     exporter: Exporter = "dynamo",
     opset: int | None = None,
 ) -> Path:
-    """Write `model` to `output`, replacing what is there, without the exporter's doc strings and metadata.
+    """Write `model` as one ONNX file to `output`, replacing what is there, without the exporter's doc strings.
 
-    traced: the inputs, by the names of `forward`, that it is exported with.
-    checked: inputs of other sizes on which ONNX Runtime must agree with torch.
+    traced: the inputs that it is exported with, by the names of `forward`.
+    checked: inputs of other sizes, on which ONNX Runtime must agree with torch.
     axes: every input and output in order; names that are not in `traced` are outputs.
 
-    ModelError when the exporter fails, writes another opset, or when the file disagrees with torch; OutputError when
-    the file cannot be written. Nothing is left behind then.
+    Raises ModelError when the exporter fails, writes another opset or more than one file holds, or when the file
+    disagrees with torch; OutputError when the file cannot be written. Nothing is left behind then.
     """
     opset = opset or OPSETS[exporter]
     model = model.eval()
