@@ -23,7 +23,7 @@ PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "LSTM
 
 
 def encoder_of(model: Model) -> Encoder | None:
-    """The encoder, None where none is read. Raises ModelError for what no pass takes: a decoder with a cache."""
+    """The encoder; None where none is recognised. Raises ModelError for what no pass takes: a decoder with a cache."""
     try:
         return model.encoder
     except NoEncoderError as error:
@@ -32,7 +32,7 @@ def encoder_of(model: Model) -> Encoder | None:
 
 
 def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
-    """Raise ModelError unless a graph without an encoder that is read can still be quantized."""
+    """Raise ModelError unless a graph in which no encoder is recognised can still be quantized."""
     if (cache := cache_of(graph)) is not None:
         raise ModelError(f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, not an encoder")
     for node in graph.nodes:
@@ -49,19 +49,19 @@ def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
 
 
 def _multiplies_activations(node: gs.Node) -> bool:
-    """Whether `node` is a product as attention has it, of two tensors that depend on the input."""
+    """Whether `node` multiplies two tensors that are no constants, as attention does."""
     products = ("MatMul", "Einsum", *FUSED_ATTENTION)
     return node.op in products and not any(constant(t) is not None for t in node.inputs[:2])
 
 
 def embeddings_of(model: Model) -> Embeddings:
-    """The embedding tables, also where no encoder is read."""
+    """The embedding tables, also where no encoder is recognised."""
     encoder = encoder_of(model)
     return find_embeddings(model.graph, None) if encoder is None else encoder.embeddings
 
 
 def tables_of(model: Model) -> list[str]:
-    """The names of the tables of vectors: those with a role, and others that are worth it."""
+    """The names of the embedding tables: those with a role, and others that are worth storing in int8."""
     known = list(embeddings_of(model).tables.values())
     others = [table for node in model.graph.nodes if (table := table_of(node)) is not None and table.name not in known]
     worth = [t.name for t in others if t.values.shape[1] >= NARROWEST and t.values.size >= WORTH]
@@ -88,7 +88,10 @@ def dense_layers(model: Model) -> list[Linear]:
 
 
 def _is_worth(linear: Linear, node: gs.Node) -> bool:
-    """Whether a layer without a role saves anything in int8; the last one before an output does where it is wide."""
+    """Whether a layer without a role saves anything in int8: it has FEWEST rows and columns or more.
+
+    The last dense layer before an output must have NARROWEST outputs or more.
+    """
     if linear.d_out >= NARROWEST:
         return linear.d_in >= FEWEST
     return min(linear.d_in, linear.d_out) >= FEWEST and any(is_linear(other) for other in _below(node))
@@ -105,7 +108,7 @@ def _below(node: gs.Node) -> Iterator[gs.Node]:
 
 
 def stays_float(model: Model) -> str:
-    """What int8 leaves as it is, and why: a clause for the end of a note, empty when there is nothing to say."""
+    """What int8 leaves as it is, and why: text to be put behind a pass's note, empty when there is nothing to say."""
     clauses = list(_left(model))
     try:
         model.encoder  # noqa: B018
@@ -115,7 +118,7 @@ def stays_float(model: Model) -> str:
 
 
 def _left(model: Model) -> Iterator[str]:
-    """Large constants that are multiplied with and have no int8 form here, by operator."""
+    """One clause for each operator that multiplies with large constants and has no int8 form here."""
     counts: dict[str, int] = {}
     for node in model.graph.nodes:
         values = [x for t in node.inputs if (x := constant(t)) is not None and x.dtype == np.float32]
@@ -135,7 +138,10 @@ def _with_roles(encoder: Encoder | None) -> list[Linear]:
 
 
 def group_sites(linears: Sequence[Linear]) -> list[list[list[Linear]]]:
-    """Sites, each the layers that read one tensor, in groups that share a weight and so need the same scales."""
+    """The layers in groups that need the same scales; a group is a list of sites.
+
+    A site holds the layers that read one tensor, as query, key and value do. Sites that share a weight are one group.
+    """
     sites: dict[str, list[Linear]] = {}
     for linear in linears:
         sites.setdefault(linear.source, []).append(linear)

@@ -15,7 +15,7 @@ LOOKUPS = ("Gather", "GatherBlockQuantized", "Slice")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Names of the tables, [rows, width] each; None when the model has no such table or it was folded away.
+    """The embedding tables by name, [rows, width] each; None when the model has no such table or it was folded away.
 
     projection: the dense layer from the tables' width to the encoder's (ALBERT, ELECTRA).
     ids: the graph input that the word table is read by.

@@ -65,14 +65,15 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer: names of its tensors and nodes, never the nodes, so that a rewrite cannot dangle them.
+    """One encoder layer. It holds names of tensors and nodes, not the nodes, so that a rewrite leaves it valid.
 
-    up, down: of the feed-forward, down(act(up(x))); None where there is none that is read. gate: where neurons are
-    gated, down(act(gate(x)) * up(x)): a neuron is then a column of both.
-
-    first_token: query, output, feed-forward and norms work on position 0 only.
+    query, key, value, output: the dense layers of the attention.
+    up, down: those of the feed-forward, down(act(up(x))); None where none is recognised.
+    gate: where neurons are gated, down(act(gate(x)) * up(x)); a neuron is then a column of both. Else None.
     context: the attention result that `output` reads, [batch, seq, heads * head_dim].
-    form: what the piece between query, key, value and context computes; None with `reason` when it is not proven.
+    form: what the nodes from query, key and value to context compute; None when that is not proven.
+    reason: why it is not.
+    first_token: query, output, feed-forward and norms work on position 0 only.
     """
 
     index: int
@@ -125,9 +126,9 @@ class _Core:
 
 
 def find_encoder(graph: gs.Graph) -> Encoder:
-    """The encoder in `graph`, which `canonicalize` has prepared.
+    """The encoder in `graph`, which the pass `canonicalize` has prepared.
 
-    Raises NoEncoderError when there is none that is read, naming what was missing, and for a decoder.
+    Raises NoEncoderError when none is recognised, naming what was missing, and for a decoder.
     """
     try:
         return _find_encoder(graph)

@@ -1,4 +1,4 @@
-"""Arithmetic that half precision would falsify: on positions, and of squares."""
+"""Find the arithmetic that must not be done in half precision: on positions, and of squares."""
 
 from collections.abc import Iterator
 

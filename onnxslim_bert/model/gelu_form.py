@@ -22,7 +22,7 @@ GeluKind = Literal["erf", "tanh"]
 
 @dataclass(frozen=True)
 class GeluForm:
-    """target = gelu(source), exact ("erf") or by its tanh approximation."""
+    """A GELU found in a graph: target = gelu(source), exact ("erf") or by its tanh approximation."""
 
     source: gs.Tensor
     target: gs.Tensor

@@ -25,7 +25,7 @@ from onnxslim_bert.model.role_names import FORMS, ORDER, InputRole, Named, Role,
 
 MOST_TYPES = 16  # rows of a table of token types, at most
 PROBE_LENGTH = 8  # tokens of a probe, where the graph leaves the length open
-HIDDEN = 0.2  # of what tokens that are seen change, hidden ones may change so much: dynamic int8 rounds all alike
+HIDDEN = 0.2  # share of what seen tokens change that hidden ones may: dynamic int8 rounds all tokens by one scale
 READY = "give the model's inputs ready in an npz file, or say which takes what: --inputs ids=NAME,mask=NAME,types=NAME"
 
 
@@ -47,9 +47,10 @@ def roles_of(
 ) -> Roles:
     """The role of every input of the model at `path`; found once for each file.
 
-    named: what the user says. session: one that is open on it, else one of so many threads is opened when a mask is to
-    be proven. Raises DataError when an input cannot be made from text, when the model takes two texts apart (two
-    towers), or when neither graph nor names say which input takes what; ModelError for a file that is no model.
+    named: the inputs that the user names, by role.
+    session: a session on the model, if one is open; else one of `threads` is opened when a mask must be proven.
+    Raises DataError when an input cannot be made from text, when the model takes two texts apart (two towers), or when
+    neither graph nor names say which input takes what; ModelError for a file that is no model.
     """
     named = named or {}
     stat = path.stat() if path.is_file() else None
@@ -61,7 +62,7 @@ def roles_of(
 
 
 def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], named: Named | None = None) -> Roles:
-    """The same of a graph; `opened` gives a session on it, when one is needed."""
+    """As `roles_of`, for a graph in memory; `opened` opens a session on it and is called when a mask must be proven."""
     inputs = {t.name: Input(np.dtype(t.dtype or np.int64), _axes(t)) for t in graph.inputs}
     held: list[ort.InferenceSession] = []
 
@@ -78,7 +79,7 @@ def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], nam
 def find_roles(inputs: Mapping[str, Input], rows: Mapping[str, int], run: Run, named: Named) -> Roles:
     """The role of every input, in the graph's order.
 
-    rows: of the tables that inputs are the row numbers of. Raises DataError as `roles_of` does.
+    rows: input name -> rows of the table that it looks up (`rows_read`). Raises DataError as `roles_of` does.
     """
     _check_named(inputs, named)
     roles: dict[str, InputRole] = {name: InputRole(role) for role, name in named.items()}
@@ -146,7 +147,7 @@ def _mask(inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, pr
 
 
 def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe: "_Probe") -> Role:
-    """The role of an input that nothing proves: the one that it is called, or any where it changes nothing."""
+    """The role of an input for which nothing is proven: the one in its name, or a free one where it changes nothing."""
     free: list[Role] = [role for role in ORDER if not _taken(roles, role)]
     said = role_of(name)
     is_int = given.dtype.kind in "iu"
@@ -157,7 +158,7 @@ def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe:
 
 
 class _Probe:
-    """Runs the model on one text whose last tokens are hidden, or not."""
+    """Runs the model on two texts that differ in their last tokens only: a mask that hides these keeps the answers."""
 
     def __init__(self, inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, ids: str, run: Run) -> None:
         shapes = [given.shape for given in inputs.values() if given.shape is not None and len(given.shape) == 2]

@@ -23,7 +23,7 @@ BETWEEN_FACTORS = frozenset(  # what smoothing, the splitting of outliers and qu
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x @ weight + bias, by name.
+    """A dense layer, y = x @ weight + bias, by the names of its node and tensors.
 
     node: the MatMul or Gemm. weight: [d_in, d_out], or [d_out, d_in] when trans_b. bias: [d_out].
     source: the tensor x. result: the tensor y, after the bias. quantized: the weight is stored as integers.
@@ -79,10 +79,11 @@ def read_linear(node: gs.Node) -> Linear:
 
 
 def read_product(node: gs.Node) -> Linear:
-    """The dense layer that the matrix at `node` belongs to: two matrices may be factors of one.
+    """The dense layer that the matrix at `node` belongs to: its own, or one that is stored as two factors.
 
-    They are when nothing but dense layers reads the product of the first, which is no wider than what it reads and has
-    no bias: with one, as in a bottleneck, they are layers of their own.
+    Two matrices are factors of one layer when nothing but dense layers reads the product of the first, which is no
+    wider than what it reads and has no bias. Example: x @ [384, 64] @ [64, 1536] is one layer from 384 to 1536. With a
+    bias after the first, as in a bottleneck, they are layers of their own.
     """
     reached = list(_next_linears(node))
     left = node if all(end is not None for end in reached) and len(reached) == 1 else _left_factor(node)

@@ -20,12 +20,15 @@ POOLING = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.json says; empty where it says nothing.
+    """What config.json says of a model; empty where it says nothing.
 
-    architecture: a class of transformers, like BertForTokenClassification. problem_type: of sequence classification.
+    architecture: a class of transformers, like BertForTokenClassification.
+    problem_type: of sequence classification.
     labels: names of the classes in the model's order, as many as it has; () where they have only numbers.
-    classes: how many there are; 0 where that is not said. ids: class by name, other spellings included. hidden: width
-    of the token states. pooling: how a sentence-transformers folder makes one vector of them: mean, first, max or last.
+    classes: how many there are; 0 where that is not said.
+    ids: the number of each class by name, other spellings included.
+    hidden: width of the token states.
+    pooling: how a sentence-transformers folder makes one vector of them: mean, first, max or last.
     """
 
     architecture: str = ""

@@ -14,7 +14,10 @@ LARGEST_WIDTH = 1 << 16
 
 @dataclass(frozen=True)
 class NormForm:
-    """target = (source - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis."""
+    """A layer norm, found in a graph, over the last axis.
+
+    target = (source - mean) / sqrt(variance + epsilon) * gamma + beta
+    """
 
     source: gs.Tensor
     target: gs.Tensor

@@ -26,7 +26,7 @@ LARGEST = 1 << 31  # bytes from which protobuf writes no message
 
 
 class Model:
-    """A graph that passes rewrite. Arrays are never edited in place: `replace` them by name.
+    """An ONNX model in memory, which passes rewrite. Arrays are never edited in place: `replace` them by name.
 
     graph: the graphsurgeon graph; call `changed()` after a rewrite.
     header: metadata_props, model_version, domain and the doc strings of the model, its inputs and its outputs, which

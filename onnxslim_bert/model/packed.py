@@ -26,7 +26,8 @@ EXACT = 1 << 24  # whole numbers below are exact in float32
 class Piece:
     """A tensor that takes some columns of a packed matrix.
 
-    columns: which, in order. shape: of the axes that hold them. order: the axes of [first, second, *shape] as they lie.
+    columns: their numbers, in order. shape: of the axes that hold them.
+    order: the Transpose that brings [batch, seq, *shape] into the tensor's own order of axes.
     """
 
     tensor: gs.Tensor
@@ -36,7 +37,7 @@ class Piece:
 
 
 def part_packed(graph: gs.Graph) -> int:
-    """Give each piece of a packed matrix one of its own; how many matrices were parted."""
+    """Replace each packed matrix by one matrix for each of its pieces; returns how many were replaced."""
     build, parted = Builder(graph, ""), 0
     for node in [node for node in graph.nodes if node.op == "MatMul" and is_linear(node)]:
         linear = read_linear(node)

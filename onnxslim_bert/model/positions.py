@@ -13,9 +13,9 @@ REAL = 2  # a token id that these models do not pad with
 
 
 def most_tokens(model: Model) -> int | None:
-    """The longest row that the position table serves, less than its rows where numbers start late (RoBERTa).
+    """The most tokens in a row that the model has positions for; None without a table of positions.
 
-    None without such a table.
+    It is fewer than the table's rows where numbers start late: RoBERTa's start at 2, so 514 rows serve 512 tokens.
     """
     table = embeddings_of(model).position
     if table is None:

@@ -16,7 +16,10 @@ LONGEST_SELECTION = 3  # nodes with which an exporter writes x[:, 0]
 
 
 def find_selection(model: Model, last: Layer) -> tuple[gs.Tensor, list[tuple[gs.Tensor, int]]] | str:
-    """The last hidden state and the tensors [batch, 1?, hidden] that are its position 0, with ranks; or why not."""
+    """The last hidden state and the tensors that are its position 0, when the model reads no other position of it.
+
+    Each comes with its rank: 2 for [batch, hidden], 3 for [batch, 1, hidden]. Else the reason why not, in words.
+    """
     state = _last_state(model, last)
     if state is None:
         return "the model has no single last hidden state"

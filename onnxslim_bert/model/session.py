@@ -19,9 +19,10 @@ def model_session(
     threads: int = 1,
     optimize: bool = True,
 ) -> ort.InferenceSession:
-    """A CPU session on a model in memory, its weights handed over as they are.
+    """A CPU session on a model in memory; its weights are handed over as arrays, not serialized.
 
-    outputs: instead of the model's own. inputs: constants that are given at every run instead, besides the model's own.
+    outputs: names of the tensors to answer, instead of the model's own outputs.
+    inputs: names of constants that become inputs, besides the model's own: every run gives their values.
     optimize: False runs the graph as it is written.
     """
     skeleton, weights = model.skeleton()

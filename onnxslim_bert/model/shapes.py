@@ -9,7 +9,7 @@ from onnxslim_bert.model.onnx_model import Model
 
 
 def infer_shapes(model: Model) -> list[str]:
-    """Write type and shape on every tensor; the names of those without a fixed shape.
+    """Write the inferred type and shape on every tensor; returns the names of those without a fixed shape.
 
     The file's value_info is made of them, which tools that place nodes on phones read. What depends on values (NonZero)
     has no fixed shape, and what com.microsoft operators give is not inferred. Shapes hold until a rewrite that changes

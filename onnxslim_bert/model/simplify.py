@@ -35,7 +35,7 @@ def fold_shapes(graph: gs.Graph) -> None:
 
 
 def merge_equal_constants(graph: gs.Graph) -> int:
-    """Keep one constant of each content; the number of those that went."""
+    """Merge constants of equal content; returns how many were removed."""
     by_kind: dict[tuple[str, tuple[int, ...]], list[gs.Constant]] = {}
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Constant) and not is_output(graph, tensor):
@@ -58,7 +58,7 @@ def _content(tensor: gs.Constant) -> bytes:
 
 
 def drop_no_effect(graph: gs.Graph) -> int:
-    """Remove nodes that hand their input on; the number of those that went."""
+    """Remove nodes that only pass their input on; returns how many were removed."""
     dropped = 0
     for node in list(graph.nodes):
         if not _has_no_effect(node) or (isinstance(node.inputs[0], gs.Constant) and is_output(graph, node.outputs[0])):
@@ -83,7 +83,7 @@ def _has_no_effect(node: gs.Node) -> bool:
 
 
 def merge_equal_nodes(graph: gs.Graph) -> int:
-    """Compute once what several nodes compute alike; the number of those that went."""
+    """Merge nodes that compute the same from the same inputs; returns how many were removed."""
     sort_nodes(graph)
     first: dict[tuple[object, ...], gs.Node] = {}
     merged = 0
@@ -118,7 +118,7 @@ def _text(value: Any) -> str:
 
 
 def bypass_same_shape(graph: gs.Graph) -> None:
-    """Make identities of the nodes that only reshape, cut or repeat, and give the shape that they read."""
+    """Make an Identity of each node that reshapes, cuts or repeats, but whose result has the shape of its input."""
     for node in graph.nodes:
         if node.op in RESHAPING and _is_same_shape(node.inputs[0], node.outputs[0]) and not _may_reverse(node):
             node.op, node.attrs = "Identity", {}
@@ -137,7 +137,7 @@ def _may_reverse(node: gs.Node) -> bool:
 
 
 def tidy(model: Model) -> None:
-    """Drop identities and what is there twice."""
+    """Remove identities, and constants and nodes that are there twice."""
     while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
         model.changed()
     model.changed()

@@ -20,11 +20,12 @@ NORMS = ("LayerNormalization", "ReduceMean")
 
 @dataclass(frozen=True)
 class Span:
-    """One layer between two states of the residual stream; names of tensors [batch, seq, hidden].
+    """Where one layer begins and ends: names of tensors [batch, seq, hidden] of the residual stream.
 
-    entry: the state that the layer reads; its position 0 where the layer computes no other. ffn_residual: what the
-    feed-forward's result is added to; ffn_sum: that sum. exit: the state for the next layer, which is ffn_sum
-    (pre-norm) or its norm (post-norm).
+    entry: the state that the layer reads; its position 0 where the layer computes no other.
+    ffn_residual: what the feed-forward's result is added to.
+    ffn_sum: that sum.
+    exit: the state for the next layer, which is ffn_sum (pre-norm) or its norm (post-norm).
     """
 
     index: int
@@ -53,7 +54,7 @@ def find_spans(model: Model) -> list[Span]:
 
 
 def remove_layer(model: Model, span: Span) -> None:
-    """Take one layer out: what read its exit reads its entry."""
+    """Take one layer out of the graph: the nodes that read its exit read its entry instead."""
     tensors = model.graph.tensors()
     redirect(model.graph, tensors[span.exit], tensors[span.entry])
     model.changed()

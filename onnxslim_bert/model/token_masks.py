@@ -1,4 +1,4 @@
-"""Which tensors of a graph say which tokens are real."""
+"""Token masks: the tensors of a graph that say which tokens are real and which are padding."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,11 +44,12 @@ def has_fixed_length(graph: gs.Graph) -> bool:
 
 
 def masks(graph: gs.Graph) -> list[TokenMask]:
-    """The tensors that may be masks over keys.
+    """The tensors that may be masks over keys, of three kinds.
 
-    Graph inputs [batch, seq] that no table is read by; parts of them [batch, kept] (`drop-tokens` writes them: what
-    GatherND takes of a mask, times 0 for places that no token fills); and what the graph makes of token ids by
-    comparing them with one that stands for padding.
+    Graph inputs [batch, seq] that no table is read by.
+    Parts of them, [batch, kept], which the pass `drop-tokens` writes: what GatherND takes of a mask, times 0 for places
+    that no token fills.
+    What the graph makes of token ids by comparing them with the id that stands for padding: ids != 1, for instance.
     """
     inputs = token_inputs(graph)
     given = [TokenMask(tensor, tensor.dtype or np.int64) for tensor in inputs if not _is_ids(tensor)]

@@ -80,8 +80,9 @@ def _embed_norm(node: gs.Node, build: Builder) -> bool:
 
 
 def _norm(build: Builder, node: gs.Node, total: gs.Tensor, gamma: gs.Tensor, beta: gs.Tensor | None) -> gs.Tensor:
-    """The norm of `total`, as the fused `node` has it. Without beta there is no third input: ONNX Runtime dies of one
-    that is there and empty.
+    """The norm of `total`, as the fused `node` has it.
+
+    Without beta there is no third input: ONNX Runtime crashes on one that is there and empty.
     """
     given = [total, gamma] if beta is None else [total, gamma, beta]
     return build.node("LayerNormalization", "norm", given, axis=-1, epsilon=node.attrs.get("epsilon", 1e-12))
