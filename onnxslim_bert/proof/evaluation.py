@@ -31,10 +31,10 @@ _APART: dict[tuple[object, ...], bool] = {}
 def evaluate(
     path: Path, dataset: Dataset, working: Working, *, batch_size: int = 1, like: Outputs | None = None
 ) -> Outputs:
-    """Run the model over the whole set, batch by batch; only its answers are kept.
+    """Run the model over the whole set on the CPU provider, batch by batch; only its answers are kept.
 
-    A batch of one runs at its natural length. like: answers of the model that this one was made of. Raises ModelError
-    when the model cannot run or answers something else than one vector a row.
+    A batch of one runs at its natural length. like: answers of the model that this one was made of (`answer`). Raises
+    ModelError when the model cannot run, or its outputs are none of the kinds of `reading`.
     """
     session = open_session(path, threads=working.threads)
     return answer(session, path, dataset, working, batch_size=batch_size, like=like)

@@ -58,7 +58,7 @@ def pearson_spearman(predictions: Array, labels: Array, counts: Array) -> Array:
 
 
 def share(predictions: Array, labels: Array, counts: Array) -> Array:
-    """Sum of the first over the sum of the second; predictions [rows, 2], labels unused."""
+    """Share of hits in all tries: predictions [rows, 2] count each row's hits and tries; labels unused."""
     return _ratio(counts @ predictions[:, 0], counts @ predictions[:, 1])
 
 

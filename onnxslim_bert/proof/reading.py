@@ -1,4 +1,4 @@
-"""What a model's outputs are: decided by what the graph and the configuration beside it say, not by their names.
+"""What a model's outputs are: decided by the graph and the configuration beside it; names count where these do not say.
 
 One output, or the pair of a reader of passages, is taken for one of six kinds:
 
@@ -56,7 +56,7 @@ FEWEST_OF_HIDDEN = 4  # constants of one width from which it is taken for the en
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a model. dtype: numpy's letter of its kind; axes: each of the rows, the tokens, or a width."""
+    """One output of a model. dtype: numpy's letter of its kind; axes: each is "rows", "tokens" or a width, in order."""
 
     dtype: str
     axes: tuple[Axis, ...]
@@ -83,10 +83,11 @@ class Reading:
 
 
 def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: ModelConfig, task: str = "") -> Reading:
-    """What the outputs of the model at `path` are, which answers `answers` to a batch with the mask [batch, seq].
+    """What the outputs of the model at `path` are taken for.
 
-    task: a name in TASKS, or nothing. Raises DataError for a task that the outputs do not serve, ModelError for outputs
-    that serve none.
+    answers: its outputs for one batch, by name. mask: of that batch, [batch, seq].
+    task: a name in TASKS, or "" to find it. Raises DataError for a task that the outputs do not serve, ModelError for
+    outputs that serve none.
     """
     graph = read_skeleton(path)[0].graph if path.is_file() else onnx.GraphProto()
     declared = {value.name: _sizes(value) for value in graph.output}
@@ -107,7 +108,10 @@ def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: Mo
 
 
 def read_outputs(outputs: Mapping[str, Output], config: ModelConfig, hidden: int, task: str = "") -> Reading:
-    """The outputs that count. hidden: width of the encoder, 0 where it is not known."""
+    """What `outputs`, by name, are taken for: as `task` says, else config.json, else their own shapes and types.
+
+    hidden: width of the encoder, 0 where it is not known. Raises as `read_model` does.
+    """
     if task:
         named = _fitting(outputs, TASKS[task], config, hidden)
         if not named:
@@ -157,7 +161,7 @@ def _fitting(outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hid
 
 
 def _start_first(names: list[str]) -> tuple[str, ...]:
-    """The outputs of starts and of ends: as they are called, else in the graph's order; none without two."""
+    """The outputs of starts and of ends: told by "end" in a name, else in the graph's order; none without two."""
     return tuple(sorted(names[:2], key=lambda name: "end" in name.lower())) if len(names) >= 2 else ()
 
 

@@ -53,8 +53,9 @@ def validate_all(
 ) -> tuple[Validation, ...]:
     """Run the base on the CPU provider and every candidate on every target, over the same rows, and judge each.
 
-    latency: time them too, with their memory. Raises ModelError when two cannot be compared, DataError when the data
-    cannot judge what the budgets ask, ProviderError when a candidate does not run on a target.
+    latency: measure times and memory too; a budget for the speed-up has times measured in any case.
+    Raises ModelError when two cannot be compared, DataError when the data cannot judge what the budgets ask,
+    ProviderError when a candidate does not run on a target.
     """
     if budgets.max_drop is not None and not evaluation.is_labelled:
         raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")

@@ -17,8 +17,10 @@ from onnxslim_bert.targets.placement import Placement
 class Validation:
     """The evidence about one candidate on one target, the budgets it was held to, and a verdict on each.
 
-    base_bytes, candidate_bytes: the files with their external data. bench: base on the CPU provider and candidate on
-    the target; None unless times were asked for, and for a target that is emulated. placement: of the candidate.
+    base_bytes, candidate_bytes: the files with their external data.
+    bench: times of the base on the CPU provider and of the candidate on the target; None where they were not asked for
+    or the target is emulated.
+    placement: where the candidate's nodes ran.
     """
 
     base: str
