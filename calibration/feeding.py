@@ -21,10 +21,11 @@ def roles_for(
     *,
     threads: int = 1,
 ) -> Roles:
-    """What each input of `model` takes; what is made of a file takes what the file does.
+    """The role of each input of `model`, to be fed with rows of `dataset` (`roles_of`).
 
-    session: one that is open on it; without one, one of so many threads may be opened. Raises as `roles_of` does; of
-    ready inputs only names are asked where the graph says nothing.
+    A model in memory that was read from a file has the roles of that file, if it has all inputs of the model.
+    session: one that is open on the model; else one of `threads` may be opened.
+    Raises DataError as `roles_of` does, but not for ready inputs: these have the roles that their names say, if any.
     """
     named = tokenizer.inputs if tokenizer is not None else None
     try:

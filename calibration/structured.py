@@ -1,4 +1,4 @@
-"""Data files with more than columns of text: sentences of tagged words, and questions on passages."""
+"""Readers of data files that are no plain tables: CoNLL's tagged words, and SQuAD's questions on passages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,10 @@ from onnxslim_bert.errors import DataError
 
 
 def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
-    """Sentences of a CoNLL file, apart by blank lines: one word a line, its tag in the last column.
+    """The sentences of a CoNLL file, as the columns `words` and `tags`, with a list for each sentence.
 
-    Columns `words` and `tags`, a list a sentence. Raises DataError for a line without a tag.
+    The file has a word a line, with its tag in the last column, and blank lines between sentences. Raises DataError for
+    a line without a tag.
     """
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
@@ -31,10 +32,10 @@ def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
 
 
 def read_squad(path: Path) -> Mapping[str, Sequence[Any]]:
-    """Questions of a SQuAD file (1.1 or 2.0, https://rajpurkar.github.io/SQuAD-explorer).
+    """The questions of a SQuAD file (1.1 or 2.0, https://rajpurkar.github.io/SQuAD-explorer), as columns.
 
-    Columns `question`, `context` and `answers`, a list of texts, empty where the passage holds no answer. Raises
-    DataError for JSON of another form.
+    `question` and `context` are texts; `answers` is a list of texts for each question, empty where the passage holds no
+    answer. Raises DataError for JSON of another form.
     """
     columns: dict[str, list[Any]] = {"question": [], "context": [], "answers": []}
     try:
