@@ -1,4 +1,4 @@
-"""What builders of several providers ask of a node, and how a refusal is said."""
+"""Rules by which providers take or refuse a node, as the classes of ONNX Runtime that are called builders hold them."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ EVERY = "base_op_builder.cc"  # what is asked of every operator
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a builder does not take a node. fix: the recipe that mends it; None when none is known.
+    """Why a provider does not take a node. fix: the recipe that mends it; None when none is known.
 
     source: the provider's file that says so, where that is not the operator's own.
     """
