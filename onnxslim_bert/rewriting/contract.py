@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """What a pass did. Falsy when nothing changed, and then `note` says why.
+    """What a pass did. It is false (`if not change`) when nothing changed.
 
-    ran: the step as it would be written without measuring, like quantize-static{method=mse} after method=best; empty
-    where that is the step itself.
+    count: how many things changed: layers, nodes, units. note: what was done, in a line; or why nothing was. details:
+    numbers for the report. ran: the step that does the same without measuring; empty where that is the step itself.
+    Example: quantize-static{method=best} ran as quantize-static{method=mse}.
     """
 
     count: int
@@ -34,7 +35,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Context:
-    """What the runner gives a pass besides the model: the statistics that it wanted, and trials when it measures."""
+    """What the runner gives a pass besides the model.
+
+    stats: the statistics that the pass asked for (`Pass.wants`), by what it asked. measured: trials on calibration
+    rows; None when there are no such rows. A pass asks for them as `trials`.
+    """
 
     stats: Mapping[Want, Any] = field(default_factory=dict)
     measured: "Trials | None" = None
@@ -48,7 +53,7 @@ class Context:
 
 
 def promise(action: "type[Pass]") -> str:
-    """What a pass says of the model's answers, as a sentence for its user."""
+    """What the pass promises of the model's answers, in words for its user."""
     if action.exact is None:
         return "Answers change: measure them."
     kept = f"Answers stay within {action.exact:g} of the largest, in float32; every run checks that on made-up rows."
@@ -58,13 +63,16 @@ def promise(action: "type[Pass]") -> str:
 class Pass(ABC):
     """One rewrite of the graph. Subclasses are frozen dataclasses whose fields are the options.
 
-    What it promises stands in its class, and the runner (`recipes.promises`) holds it to that on probe rows:
-    exact: how far answers may move, as a share of the largest one (of 1 where all are smaller); for rounding alone.
-        None where the pass changes answers on purpose. Example: 1e-5 allows 3e-5 where the largest logit is 3.
-    empty_rows: an exact pass keeps the answers of rows without a real token too, which attend to nothing.
-    tokenwise: an exact pass changes only how a token is computed by itself, so that long rows need not be tried.
-    ends_encoder: the graph is no longer read as an encoder after it.
-    keeps_activations: tensors that keep their names keep their values, so statistics of them stay true.
+    What a pass promises stands in its class. The runner holds it to the first four (`recipes.promises`); answers are
+    compared on made-up rows.
+    exact: how far rounding may move the answers, as a share of the largest one, or of 1 where all are smaller. None
+        where the pass changes answers on purpose. Example: 1e-5 allows 3e-5 where the largest logit is 3.
+    empty_rows: an exact pass keeps the answers to rows of padding alone too.
+    tokenwise: an exact pass changes only what is computed for each token by itself, so that rows of a few tokens prove
+        it and long ones need not be tried.
+    ends_encoder: no encoder is found in the graph after the pass, and none is looked for.
+    keeps_activations: tensors that keep their names keep their values, so that statistics collected before the pass
+        serve those after it.
     """
 
     name: ClassVar[str]
@@ -75,26 +83,26 @@ class Pass(ABC):
     keeps_activations: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Refuse options of another type; a pass that also limits their values calls this first. Raises PassError."""
+        """Raise PassError for an option that is not of its type. A pass that also checks values calls this first."""
         check_options(self)
 
     @property
     def tolerance(self) -> float | None:
-        """What `exact` is with these options."""
+        """`exact` as it holds with these options; a pass that is exact with some of them only overrides this."""
         return self.exact
 
     @property
     def measures(self) -> bool:
-        """Whether it tries things out on calibration rows while it works (`Context.trials`)."""
+        """Whether the pass tries things out on calibration rows while it works (`Context.trials`)."""
         return False
 
     @property
     def shape(self) -> tuple[int | None, int | None]:
-        """The batch and the length of every input after it; None where it leaves them as they are."""
+        """The batch and the length to which the pass fixes every input; None where it leaves them as they are."""
         return None, None
 
     def at_length(self, seq: int) -> Self:
-        """The same pass for rows of `seq` tokens; itself where it fixes no length."""
+        """The same pass, fixing the length `seq`; the pass itself where it fixes none."""
         return self
 
     def wants(self, model: "Model") -> Iterable[Want]:
@@ -103,7 +111,7 @@ class Pass(ABC):
 
     @abstractmethod
     def apply(self, model: "Model", ctx: Context) -> Change:
-        """Rewrite `model`. Raises PassError when the model cannot have it."""
+        """Rewrite `model` in place. Raises PassError when the pass cannot work on this model."""
 
     def __str__(self) -> str:
         options = {

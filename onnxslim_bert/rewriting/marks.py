@@ -1,7 +1,8 @@
 """Marks that one pass leaves in the graph for later ones, written and read here alone.
 
-A mark is the name and the operator of a node, so that it is saved with the file and stays when other passes write
-around it. What a user's own pass writes, a Clip for instance, is not taken for a mark.
+A node carries a mark when it has the mark's operator and a name that begins with the mark's prefix. Example: a Clip
+called outliers/clipped says that the outliers of what it reads were split off. So a mark is saved with the file and
+stays when other passes write around it. A Clip of a user's own pass has another name and is not taken for one.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ ELEMENTWISE = frozenset(["Clip", "Mul", "Div", "Add", "Sub", "Identity", "Cast",
 
 @dataclass(frozen=True)
 class Mark:
-    """A node of operator `op` whose name begins with `prefix` and a slash."""
+    """A kind of mark: a node carries it that has the operator `op` and a name that begins with `prefix` and a slash."""
 
     prefix: str
     op: str
 
     def builder(self, graph: gs.Graph) -> Builder:
-        """Writes nodes whose names begin with the prefix; those of operator `op` carry the mark."""
+        """A Builder whose nodes' names begin with the prefix; those of operator `op` carry the mark."""
         return Builder(graph, self.prefix)
 
     def is_on(self, node: gs.Node) -> bool:
@@ -34,7 +35,7 @@ class Mark:
         return any(self.is_on(node) for node in graph.nodes)
 
     def is_above(self, tensor: gs.Tensor) -> bool:
-        """Whether a marked node gives `tensor`, with nothing but steps on single elements in between."""
+        """Whether a marked node computes `tensor`, with nothing but element-wise operators in between."""
         node = producer(tensor)
         while node is not None and not self.is_on(node):
             varying = [source for source in node.inputs if constant(source) is None and not source.is_empty()]

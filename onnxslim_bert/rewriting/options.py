@@ -22,7 +22,10 @@ def types_of(action: type) -> dict[str, Any]:
 
 
 def read_option(action: str, option: str, text: str, kind: Any) -> Any:
-    """`text` as the type `kind` of an option. Raises PassError that names the pass `action` and the option."""
+    """The value of an option of type `kind` that is written as `text`. Example: "6/8" is (6, 8).
+
+    Raises PassError that names the pass `action` and the option.
+    """
     given = f"{action}: {dashed(option)}={text!r}"
     if kind == Numbers:
         try:
@@ -48,7 +51,7 @@ def read_option(action: str, option: str, text: str, kind: Any) -> Any:
 
 
 def write_option(value: Any) -> str:
-    """`value` as `read_option` reads it."""
+    """`value` as text that `read_option` reads back. Example: (6, 8) is "6/8", True is "true"."""
     if isinstance(value, tuple):
         return "/".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

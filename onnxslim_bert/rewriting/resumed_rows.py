@@ -1,4 +1,4 @@
-"""Calibration rows that resume where they stopped, for a model that is rewritten from its first layer to its last."""
+"""Calibration rows that start at the layer being rewritten, for passes that go from the first layer to the last."""
 
 from collections.abc import Collection, Sequence
 
@@ -18,9 +18,10 @@ STATES_BYTES = 256e6  # of hidden states, held at once
 class ResumedRows:
     """Trials of the part of a model that is still to change.
 
-    Layers that are done do not change any more, so their results for every row are held, and the next measurement
-    starts from them instead of from the token ids. Example: with 12 layers, measuring each once runs 12 layers in all,
-    not 1 + 2 + ... + 12. Where the results would take more than STATES_BYTES, rows start at the ids each time.
+    A pass rewrites layers from the first to the last and measures each. Layers above the current one do not change any
+    more, so what they give for every row is kept, and each measurement starts from that instead of from the token ids.
+    Example: with 12 layers, collecting statistics of each runs 12 layers in all, not 1 + 2 + ... + 12 = 78. Where what
+    is kept would take more than STATES_BYTES, rows start at the ids each time.
     """
 
     def __init__(self, model: Model, trials: Trials) -> None:
@@ -34,7 +35,8 @@ class ResumedRows:
     def part(self, names: Collection[str]) -> tuple[Model, Trials]:
         """The part of the model, as it is now, that depends on the constants `names`, and trials of that part.
 
-        The rows run up to there and stay there: later calls may not name constants above.
+        names: the weights and biases that may still change. The rows are run up to the first of them and stay there, so
+        a later call may not name constants that come before.
         """
         if self._stay:
             return self._model, self._trials
@@ -49,7 +51,7 @@ class ResumedRows:
         return part, self._trials.moved(*(_only(rows, read) for rows in self._rows))
 
     def _run(self, part: Model, edge: Sequence[str]) -> None:
-        """Let the rows reach the tensors `edge`."""
+        """Run `part` on the rows, and keep the values of its tensors `edge` as the rows' new feeds."""
         session = model_session(part, edge, threads=self._trials.threads)
         read = {tensor.name for tensor in session.get_inputs()}
         held = [[run(session, batch.feeds) for batch in _only(rows, read)] for rows in self._rows]
@@ -73,5 +75,5 @@ def _only(rows: Rows, names: Collection[str]) -> list[Batch]:
 
 
 def _states_bytes(model: Model, trials: Trials) -> float:
-    """What one hidden state of every token takes, float32."""
+    """Bytes of one hidden state, float32, for every token of the rows, padding included."""
     return 4.0 * model.encoder.hidden * sum(b.mask.size for rows in (trials.fitting, trials.held_back) for b in rows)

@@ -1,4 +1,4 @@
-"""Measurements on calibration rows for passes that decide by trying: they ask, and never see the rows."""
+"""Measurements on calibration rows, for passes that decide by trying things out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -32,12 +32,16 @@ USUAL = Working()
 
 
 class Trials:
-    """Runs models on calibration rows.
+    """Runs models on calibration rows, for statistics and for the damage that a change does.
 
-    original: the model that answers rightly. fitting: rows that statistics are taken of; held_back: rows that choices
-    are judged on. protected_ids: tokens that a vocabulary must keep. corpus_counts: how often each id occurs in texts
-    of which there are more than calibration rows; a pass that wants counts of ids gets those. corpus: draws so many of
-    those texts. working: its threads, its cache of what was measured, its progress.
+    original: the model as it was given; damage is the distance from its answers.
+    fitting: rows that statistics are collected on.
+    held_back: other rows, on which choices are judged.
+    protected_ids: token ids that a vocabulary must keep.
+    corpus_counts: how often each id occurs in the corpus, texts beside the calibration rows; a pass that wants counts
+        of ids gets these. None without a corpus.
+    corpus: a function that draws at most so many texts of the corpus; None without one.
+    working: threads, a cache of what was measured before, and where progress is reported.
     """
 
     def __init__(
@@ -62,14 +66,14 @@ class Trials:
         self.progress: Progress = working.progress or (lambda *_: None)
 
     def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
-        """The same trials with rows that have come some way through a model, for the rest of it."""
+        """The same trials for the later part of a model, on rows whose feeds are what the earlier part computes."""
         there = self.unshared()
         there.__dict__["_answers"] = self._answers
         there.fitting, there.held_back = fitting, held_back
         return there
 
     def unshared(self) -> "Trials":
-        """The same trials without a cache, for a model that nobody else has."""
+        """The same trials without the cache, for a model that exists in this run only."""
         there = copy(self)
         there.cache = None
         return there
@@ -77,7 +81,11 @@ class Trials:
     def collect(
         self, model: Model, wants: Iterable[Want], task: str = "calibrating", *, held_back: bool = False
     ) -> dict[Want, Any]:
-        """The wanted statistics of `model` on the fitting rows, or on the rows held back from fitting."""
+        """The statistics `wants` of `model`, on the fitting rows or with `held_back` on the held-back rows.
+
+        task: what progress calls it. Counts of ids are those of the corpus, where there is one, except with
+        `held_back`.
+        """
         rows = self.held_back if held_back else self.fitting
         every, known = list(wants), dict[Want, Any]()
         if self.corpus_counts is not None and not held_back:
@@ -94,9 +102,10 @@ class Trials:
     def once(
         self, kind: str, model: Model, measure: Callable[[], dict[str, Array]], **content: Any
     ) -> dict[str, Array]:
-        """What `measure` answers; or what the cache holds of it, for the same `kind`, an equal model and these rows.
+        """What `measure()` returns, from the cache where it was measured before, else measured now and put there.
 
-        content: whatever else decides it, JSON-ready.
+        It was measured before if kind, model, rows, original, threads and content are the same. content: whatever else
+        decides the result, as JSON can hold it.
         """
         if self.cache is None:
             return measure()
@@ -108,7 +117,7 @@ class Trials:
         return held
 
     def texts(self, most: int) -> Sampled:
-        """At most `most` texts to learn from: of the corpus where one was named, else the fitting rows, all of them."""
+        """Texts to learn from: at most `most` of the corpus, or without a corpus all fitting rows."""
         return self.corpus(most) if self.corpus is not None else Sampled(self.fitting)
 
     def held_back_counts(self, tensor: str) -> Array:
@@ -118,11 +127,18 @@ class Trials:
         return counts
 
     def damage(self, model: Model) -> float:
-        """How far the outputs of `model` on held-back rows are from the original's: |difference| / |original|."""
+        """How far the float outputs of `model` on held-back rows are from the original's: |difference| / |original|.
+
+        0 when they are equal; 0.1 when the difference is a tenth of the original's outputs in the Euclidean norm.
+        """
         return self.damages(model, [{}])[0]
 
     def damages(self, model: Model, variants: Sequence[Mapping[str, Array]]) -> list[float]:
-        """The damage of each variant of `model`, in one session: constants by name with other values, equal shapes."""
+        """The damage of each variant of `model`, all in one session.
+
+        A variant gives constants other values of the same shape, by name. Example: [{}, {"w": zeros}] gives the damage
+        of `model` and that of `model` with the constant w zeroed.
+        """
         if not variants:
             return []
         exact_answers = self._answers  # before another session holds its weights
@@ -158,5 +174,5 @@ class Trials:
 
 
 def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
-    """The float outputs that hold one row or one token each, padding left out."""
+    """The outputs in float with a row for each text or each token of `batch`, rows of padding left out."""
     return [real_rows(value, batch.mask) for value in outputs if value.dtype.kind == "f" and value.ndim > 1]

@@ -1,4 +1,4 @@
-"""Choose how ranges follow from calibration, by what each choice does to the outputs on rows that were held back."""
+"""Compare range methods (minmax, entropy, ...) by the damage that each does to the outputs on held-back rows."""
 
 import gc
 from collections.abc import Mapping

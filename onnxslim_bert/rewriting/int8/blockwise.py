@@ -1,12 +1,12 @@
-"""Matrices in four or eight bits an entry, with a scale for each block of inputs: rounding, GPTQ, and how they lie."""
+"""Matrices in four or eight bits an entry, with a scale for each block of inputs: rounding, GPTQ and packing."""
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
 
-SHRINK = np.linspace(0.6, 1.0, 17)  # of the scale that reaches a block's largest entry, tried for the least error
-DAMPING = 0.01  # of the mean variance, added to each, so that the inverse exists
-AT_ONCE = 128  # inputs whose errors reach the inputs behind them in one product
+SHRINK = np.linspace(0.6, 1.0, 17)  # scales tried for a block: these times the one that reaches its largest entry
+DAMPING = 0.01  # times the mean variance is added to each variance, so that the inverse exists
+AT_ONCE = 128  # inputs that are rounded before their errors are passed on to all later inputs, in one product
 
 
 def round_blocks(weight: Array, bits: int, block: int) -> tuple[Array, Array]:
@@ -19,10 +19,11 @@ def round_blocks(weight: Array, bits: int, block: int) -> tuple[Array, Array]:
 
 
 def gptq(weight: Array, covariance: Array, bits: int, block: int) -> tuple[Array, Array]:
-    """`round_blocks`, but the inputs are rounded one after the other and each error is made up for by later inputs.
+    """Levels and scales as `round_blocks` gives them, but chosen for the product x @ weight, not for the weight.
 
-    covariance [d_in, d_in]: of the inputs x. What becomes least is the variance of x @ weight that is lost, rather than
-    the error of the weight; a bias makes up for the mean. Inputs of large variance go first, while most are left.
+    covariance [d_in, d_in]: of the inputs x. Rows of the weight are rounded one after the other, and the error of each
+    is made up for by the rows still to come. So the variance of the product's error becomes small; its mean is left to
+    a bias. Rows of inputs with large variance go first, while most others are still there to make up for them.
     Frantar et al. 2022, https://arxiv.org/abs/2210.17323
     """
     damped = covariance.astype(np.float64)

@@ -18,9 +18,10 @@ Format = Literal["contrib", "qdq"]
 
 
 class Int8Writer:
-    """Replaces float layers by int8 ones. A weight that several layers share is quantized and stored once.
+    """Replaces float dense layers and tables by int8 ones. A weight that several layers share is quantized once.
 
-    reduce_range: of the weights, as far as products need it on CPUs that add them in 16 bits.
+    form: contrib for com.microsoft's operators, qdq for standard ones. reduce_range: keep weights so small that no two
+    neighbouring products leave 16 bits (`saturation`).
     """
 
     def __init__(self, model: Model, form: Format, *, reduce_range: bool = False) -> None:
@@ -33,9 +34,9 @@ class Int8Writer:
         self.inputs: dict[str, tuple[gs.Tensor, gs.Tensor, gs.Tensor]] = {}
 
     def static(self, linear: Linear, scale: Array, zero_point: Array, correction: Array | None = None) -> None:
-        """`linear` on an input quantized with a fixed scale (float32) and zero point (uint8); the output is float.
+        """Let `linear` multiply its input, quantized with a fixed scale and zero point, in int8; its output is float.
 
-        correction: [d_out], added to the bias.
+        scale: float32; zero_point: uint8; one value each. correction [d_out]: added to the bias.
         """
         if linear.source not in self.inputs:
             constants = [self.build.constant(n, v) for n, v in (("scale", scale), ("zero_point", zero_point))]
@@ -45,7 +46,7 @@ class Int8Writer:
         self._write(linear, *self.inputs[linear.source], correction)
 
     def dynamic(self, linear: Linear) -> None:
-        """`linear` on an input whose range is found when it runs; the output is float."""
+        """Let `linear` multiply in int8, with the range that its input has at run time; its output is float."""
         if linear.source not in self.inputs:
             source = self.tensors[linear.source]
             self.inputs[linear.source] = tuple(
@@ -93,7 +94,7 @@ class Int8Writer:
         return self.weights[key]
 
     def table(self, name: str) -> int:
-        """Store the embedding table `name` as int8 with one scale a row; the number of lookups rewritten."""
+        """Store the embedding table `name` as int8 with one scale a row; return how many lookups were rewritten."""
         table = self.tensors[name]
         lookups = [node for node in table.outputs if node.op in ("Gather", "Slice") and node.inputs[0] is table]
         if not lookups or constant(table) is None:
@@ -114,7 +115,10 @@ class Int8Writer:
 
 
 def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tensor:
-    """What `source` clips, when the quantizer saturates no farther out than the clip, which then changes nothing."""
+    """The tensor before the Clip that computes `source`, where quantizing makes that Clip needless; else `source`.
+
+    It is needless when the quantizer's own range ends inside the clip's, within half a step.
+    """
     clip = producer(source)
     if clip is None or clip.op != "Clip":
         return source
@@ -125,5 +129,5 @@ def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tenso
 
 
 def quantize_tables(model: Model, writer: Int8Writer) -> int:
-    """Quantize the float embedding tables; how many there were."""
+    """Quantize the float embedding tables; return how many were quantized."""
     return sum(1 for name in tables_of(model) if model.array(name).dtype.kind == "f" and writer.table(name))

@@ -10,11 +10,15 @@ BINS = 4096
 
 
 def allocate(costs: Sequence[Array], damages: Sequence[Array], budget: float) -> list[int] | None:
-    """The option of each place that together cost at most `budget` and do the least damage; None when nothing fits.
+    """Choose one option for each place: together they cost at most `budget` and do the least damage.
 
-    costs, damages: for each place an array over its options. Damages add up. Exact for costs that are multiples of a
-    whole number, up to BINS of them; others are rounded up to a bin, so that the budget holds (knapsack by dynamic
-    programming, as Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096, use it for layers).
+    costs, damages: for each place an array over its options; damages add up. Returns the number of the option for each
+    place, or None when even the cheapest cost too much. Example: costs [[3, 2], [3, 2]], damages [[0, 5], [0, 1]] and
+    budget 5 give [0, 1].
+
+    A knapsack by dynamic programming over bins of cost (as Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096,
+    use it for layers). The result is the best one when all costs are multiples of a whole number and the budget is at
+    most BINS times that; otherwise costs are rounded up to a bin, so that the budget holds in any case.
     """
     step = _common_step(costs)
     size = step if step and budget <= BINS * step else budget / BINS

@@ -1,4 +1,4 @@
-"""Let the layer before a gap give what the layer that went gave, in closed form."""
+"""Refit the layer before a removed one, so that it makes up for it: a `bridge` over the gap, by least squares."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ GRAM_BYTES = 160e6  # held at once
 
 @dataclass(frozen=True)
 class Bridge:
-    """What `down` of the layer before a gap becomes: weight [d_in, hidden], bias [hidden].
+    """The new `down` of the layer before the removed one: weight [d_in, hidden], bias [hidden].
 
-    error: how far the stream behind it is from the one behind the layer that goes, before any norm; relative, on
-    held-back rows.
+    error: |new - old| / |old| on held-back rows, where old is what `down` should give: the residual stream behind the
+    removed layer, before any norm, less the stream that `down` adds to.
     """
 
     weight: Array
@@ -31,7 +31,11 @@ class Bridge:
 
 
 def can_bridge(model: Model, gap: int) -> bool:
-    """Whether `down` of the layer before `gap` can be refitted: it is that layer's own, and sees the same tokens."""
+    """Whether `down` of the layer before layer `gap` can be refitted when that one goes.
+
+    It can when there is a layer before, whose `down` has a bias, is not in factors and is shared with no other layer,
+    and when layer `gap` computes every token.
+    """
     layers = model.encoder.layers
     if gap == 0 or layers[gap].first_token:
         return False
@@ -41,10 +45,10 @@ def can_bridge(model: Model, gap: int) -> bool:
 
 
 def fit_bridges(model: Model, spans: Sequence[Span], gaps: Sequence[int], trials: Trials) -> dict[int, Bridge]:
-    """For each gap, were it the only one: the bridge with the least error on held-back rows.
+    """The bridge over each of the layers `gaps`, each as if it alone were removed.
 
-    What `down` reads and what it should give are joined to one tensor, whose second moments hold all that a ridge
-    regression needs. The matrix as it is competes.
+    A bridge is a ridge regression from what `down` reads to what it should give. Both are joined to one tensor in a
+    copy of the graph, because its second moments hold all that the regression needs. See `best_map` for the ridge.
     """
     probe, joined = model.clone(), dict[int, Want]()
     build = Builder(probe.graph, "bridge")
@@ -67,17 +71,18 @@ def fit_bridges(model: Model, spans: Sequence[Span], gaps: Sequence[int], trials
 
 
 def _groups(model: Model, gaps: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Gaps whose second moments, on two sets of rows, are held together in GRAM_BYTES."""
+    """`gaps` in groups, so small that the second moments of a group, on two sets of rows, fit into GRAM_BYTES."""
     widest = max((layer.linears["down"].d_in + model.encoder.hidden for layer in model.encoder.layers), default=1)
     count = max(1, int(GRAM_BYTES / (2 * 8 * widest**2)))
     return (gaps[start : start + count] for start in range(0, len(gaps), count))
 
 
 def best_map(seen: Gram, unseen: Gram, start: Array) -> tuple[Array, float]:
-    """The affine map of inputs x to targets t with the least error on `unseen` rows, and that error, relative.
+    """The affine map from inputs x to targets t that is best on `unseen` rows, and its error there, relative to |t|.
 
-    Moments of rows [x, t]; start [x's width + 1, t's width], the last row added to every result; one of the
-    candidates, and where the ridge pulls the others.
+    seen, unseen: moments of rows [x, t] joined. start [width of x + 1, width of t]: the map as it is now, its last row
+    the bias. Candidates are `start` and, for each of RIDGES, the map fitted to the `seen` rows with a ridge that pulls
+    towards `start`. Returns a map of the shape of `start`.
     """
     inputs, products, _ = normal_equations(seen, len(start) - 1)
     ridge = np.full(len(start), np.trace(inputs[:-1, :-1]) / (len(start) - 1) or 1.0)
@@ -94,7 +99,7 @@ def best_map(seen: Gram, unseen: Gram, start: Array) -> tuple[Array, float]:
 
 
 def normal_equations(gram: Gram, width: int) -> tuple[Array, Array, float]:
-    """Means over rows [x, t], x of `width`: of z zᵀ and z tᵀ for z = [x, 1], and of |t|²."""
+    """The means over rows of z zᵀ, z tᵀ and |t|², for z = [x, 1]. gram: of rows [x, t] joined, x the first `width`."""
     inputs = np.block(
         [[gram.products[:width, :width], gram.sums[:width, None]], [gram.sums[None, :width], np.array([[gram.rows]])]]
     )
@@ -103,7 +108,7 @@ def normal_equations(gram: Gram, width: int) -> tuple[Array, Array, float]:
 
 
 def bridge_gap(model: Model, before: Span, gone: Span, bridge: Bridge) -> None:
-    """Take the layer `gone` out and let the one before it stand for both, under the norm of the one that went."""
+    """Remove the layer `gone` and give the one before it the bridge; behind that comes the norm of the removed one."""
     tensors = model.graph.tensors()
     down = model.encoder.layers[before.index].linears["down"]
     set_dense(model, Builder(model.graph, ""), down, bridge.weight, bridge.bias)

@@ -56,9 +56,10 @@ def prune(model: Model, sites: Sequence[Site], kept: Sequence[Array], trials: Tr
 
 
 def best_refit(grams: Sequence[Gram], unseen: Sequence[Gram], weight: Array, kept: Array) -> tuple[Array, float]:
-    """The matrix on the inputs `kept` with the least error on `unseen` rows, and that error, relative.
+    """The matrix that reads the inputs `kept` alone and is best on `unseen` rows, and its error there.
 
-    weight [n, d_out] -> [n, d_out], zero outside `kept`
+    weight [n, d_out] -> [n, d_out], zero outside `kept`. Candidates are fits to the rows of `grams`, one for each of
+    RIDGES, and `weight` with the other rows zeroed. error: |new - old| / |old| of the results, their means aside.
     """
     covariance, judge = moments(grams)[0], moments(unseen)[0]
     alone = np.zeros_like(weight)

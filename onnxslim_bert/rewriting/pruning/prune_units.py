@@ -12,9 +12,9 @@ from onnxslim_bert.rewriting.pruning.widths import prune_to_share
 
 @dataclass(frozen=True)
 class PruneUnits(Pass):
-    """A pass that removes heads or neurons; its subclasses say which, and what the options mean for them.
+    """A pass that removes heads or neurons. Its subclasses say which, and what the options mean for them.
 
-    kind: what goes. grid: a layer keeps multiples of so many, where it is that wide.
+    kind: heads or neurons. grid: layers of at least twice so many units keep a multiple of it, or all.
     """
 
     kind: ClassVar[UnitKind]

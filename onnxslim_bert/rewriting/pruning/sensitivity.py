@@ -1,4 +1,4 @@
-"""What each width of each site costs the model's own answers, measured before anything is removed."""
+"""Measure how far the model's answers move when one layer keeps fewer heads or neurons; nothing is removed yet."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,15 +14,16 @@ from onnxslim_bert.rewriting.pruning.surgery import matrix
 from onnxslim_bert.rewriting.resumed_rows import ResumedRows
 from onnxslim_bert.rewriting.trials import Trials
 
-RIDGE = 1e-3  # with which units are chosen; what reads them is fitted with a ridge of its own later
+RIDGE = 1e-3  # for choosing units; the final refit (`prune`) chooses a ridge of its own
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One site, measured.
+    """What narrowing one site (the heads or the neurons of a layer) does.
 
-    order: its units, the one to go first in front. damage: what keeping some numbers of units does to the model's
-    answers on held-back rows when this site alone is narrowed and refitted (`Trials.damage`).
+    order: the numbers of its units, the first to go in front. damage: by how many units are kept, how far the model's
+    answers on held-back rows move (`Trials.damage`) when this site alone is narrowed and refitted. Example: {6: 0.08,
+    9: 0.03, 12: 0.0} for a layer of 12 heads.
     """
 
     site: Site
@@ -34,14 +35,20 @@ class Sensitivity:
         return np.sort(self.order[len(self.order) - count :])
 
     def squared(self, counts: Sequence[int]) -> Array:
-        """The squared damage of each of `counts` units, interpolated; squares of independent errors add up."""
+        """The squared damage of keeping each of `counts` units, interpolated between those that were measured.
+
+        Squared, because the squares of independent errors add up. More units never count as more damage than fewer.
+        """
         known = sorted(self.damage)
         squares = np.maximum.accumulate(np.square([self.damage[count] for count in known])[::-1])[::-1]
         return np.interp(counts, known, squares)
 
 
 def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> list[Sensitivity]:
-    """The sensitivity of every site to each of its `counts`."""
+    """The sensitivity of each site.
+
+    counts: for each site, the numbers of kept units to measure; an empty list finds the order of its units only.
+    """
     content = {"sites": list(map(asdict, sites)), "counts": list(map(list, counts))}
     held = trials.once("sensitivities", model, lambda: _measure(model, sites, counts, trials), **content)
     return [
@@ -51,7 +58,7 @@ def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]]
 
 
 def _measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> dict[str, Array]:
-    """The order of units of every site, and its damage at each of its `counts`, by its place."""
+    """The order and the damages of the site at place i, as the arrays "i.order" and "i.damage"."""
     has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
     whole = trials.damage(model) if has_whole else 0.0
     resumed, found = ResumedRows(model, trials), dict[str, Array]()
@@ -75,7 +82,11 @@ def gram_wants(model: Model, site: Site) -> list[Want]:
 def _variants(
     model: Model, site: Site, counts: Sequence[int], grams: Sequence[Gram]
 ) -> tuple[Array, dict[int, dict[str, Array]]]:
-    """The order in which units go; and for each narrower count the constants of the site's readers, zero for them."""
+    """The order in which units go; and for each count below all, the constants that narrow the site.
+
+    Those constants are the refitted matrices of what reads the site, with zeros for the units that go, and its biases,
+    by name.
+    """
     readers = site.readers(model)
     covariance, mean = moments(grams)
     weight = matrix(model, readers[0])

@@ -23,9 +23,10 @@ FOR_EACH_HEAD = 5  # MultiHeadAttention's inputs from here on have an axis of he
 
 @dataclass(frozen=True)
 class Site:
-    """Units that can go: heads or neurons of one layer, or of several that share their matrices.
+    """The heads or the neurons of one layer, or of several layers that share their matrices; units that can go.
 
-    layers: indices. units: how many there are. unit: channels of one, which are rows of the matrix that reads them.
+    layers: their numbers, from 0. units: how many heads or neurons there are. unit: channels of one, which are rows of
+    the matrix that reads them. Example: 12 heads of 64 channels have units=12, unit=64; neurons have unit=1.
     """
 
     kind: UnitKind
@@ -124,7 +125,7 @@ def _check_heads(model: Model, layer: Layer) -> None:
 
 
 def _counts_heads(model: Model, layer: Layer) -> bool:
-    """Whether a fused attention holds the number of heads, and nothing that it reads has a part for each head."""
+    """Whether the attention is a fused node, where the number of heads can be set, without an input by head."""
     tensors = model.graph.tensors()
     sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
     nodes = with_inner(nodes_between(sources, tensors[layer.context]))
@@ -133,7 +134,11 @@ def _counts_heads(model: Model, layer: Layer) -> bool:
 
 
 def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
-    """A node that fewer units would break: one besides the layer's own that reads them, or has a number for each."""
+    """A node that would break with fewer units, or None.
+
+    Either a node outside the layer's attention or feed-forward that reads the units, or one inside that has a constant
+    with a number for each channel.
+    """
     tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
     sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
     target = tensors[reader.source]

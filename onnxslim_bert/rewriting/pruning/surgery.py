@@ -1,4 +1,4 @@
-"""Cut units out of the graph; nothing is decided here."""
+"""Cut chosen heads and neurons out of the graph, and give dense layers new matrices; nothing is decided here."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ HEAD_COUNTS = ("num_heads", "q_num_heads", "kv_num_heads")
 
 
 def keep_units(model: Model, site: Site, units: Array) -> None:
-    """Keep these units of a site: columns of what writes them and rows of what reads them.
+    """Keep the units `units` of a site: their columns of what writes them, and their rows of what reads them.
 
-    units [kept], ascending. The result answers what the model answers with the other rows zeroed. Raises PassError when
-    the graph spells the number of heads in a way that is not known.
+    units [kept]: numbers of heads or neurons, ascending. Afterwards the model answers as it would with the other rows
+    zeroed. Raises PassError for heads in an attention that is not proven and names their number nowhere.
     """
     kept = channels(units, site.unit)
     build = Builder(model.graph, "")
@@ -39,7 +39,7 @@ def keep_units(model: Model, site: Site, units: Array) -> None:
 
 
 def set_reader(model: Model, site: Site, weight: Array, shift: Array) -> None:
-    """Give what reads a site another matrix [channels, d_out], and add `shift` [d_out] to its bias where it has one."""
+    """Give what reads a site the matrix `weight` [channels, d_out], and add `shift` [d_out] to the biases."""
     build = Builder(model.graph, "")
     for linear in site.readers(model):
         bias = None if linear.bias is None else (model.array(linear.bias) + shift).astype("float32")
@@ -50,7 +50,7 @@ def set_reader(model: Model, site: Site, weight: Array, shift: Array) -> None:
 def set_dense(model: Model, build: Builder, linear: Linear, weight: Array, bias: Array | None) -> None:
     """Give one dense layer another matrix [d_in, d_out] and, unless it is None, another bias [d_out].
 
-    The old constants stay for whoever else reads them; what `build` was given before is shared.
+    Other readers of the old constants keep those. Layers that get equal arrays by the same `build` share one constant.
     """
     node = next(node for node in model.graph.nodes if node.name == linear.node)
     _exchange(node, linear.weight, build.constant(linear.weight, weight.T if linear.trans_b else weight))
@@ -72,7 +72,7 @@ def _exchange(node: gs.Node, name: str, new: gs.Constant) -> None:
 
 
 def _narrow_attention(model: Model, layer: Layer, heads: int) -> None:
-    """Fewer heads between the layer's query, key and value and its context: written anew where no node holds them."""
+    """Let the layer's attention have `heads` heads: set the attribute that holds the number, else write it anew."""
     tensors = model.graph.tensors()
     sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
     context = tensors[layer.context]

@@ -1,4 +1,4 @@
-"""How many units each site keeps when the whole encoder keeps a share of them."""
+"""Prune the encoder to a share of its heads or neurons: find how many each layer keeps, and cut it to that."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,28 @@ from onnxslim_bert.rewriting.pruning.prune import prune
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.rewriting.pruning.sites import UnitKind, find_sites
 
-MEASURED, FEWEST = 8, 4  # widths of a site that are measured; those between them are interpolated
-IN_ALL = 48  # widths that are measured of all sites together, in a round: what each costs grows with the layers, too
-STEPS_IN_ALL = 20  # in which units go, of all sites together; a step measures and refits every one
-LEAST_LEFT = 0.5  # of a layer's units, after one of several steps
+MEASURED, FEWEST = 8, 4  # widths of a site measured at most and at least; between them damages are interpolated
+IN_ALL = 48  # widths measured in a step, all sites together: with more layers each measurement takes longer, too
+STEPS_IN_ALL = 20  # steps times sites at most, because a step measures and refits every site
+LEAST_LEFT = 0.5  # the share of a layer's units that one of several steps leaves at least
 ROUNDING = 1e-9
 
 
 def prune_to_share(
     model: Model, kind: UnitKind, keep: float, grid: int, ctx: Context, *, even: bool, refit: bool, rounds: int
 ) -> Change:
-    """Keep `keep` of all units of one kind, in multiples of `grid` a layer where layers are that wide.
+    """Keep the share `keep` of all heads or all neurons of the encoder.
 
-    rounds: steps in which units go, the same share in each; fewer where sites are many, as every step measures all of
-    them and takes less of each. What a layer can lose is measured anew before every step,
-    on the model as it is by then, and holds while the other layers are near that: of several steps none takes more than
-    half of a layer's units, or than a share of 1 - keep where that is more.
+    grid: layers of at least twice so many units keep a multiple of it, or all. even: the same share in every layer,
+    without measuring. refit: fit again what reads the units that stay.
+
+    rounds: steps in which units go, at most, the same share in each; more than one only while steps times sites
+    stay within STEPS_IN_ALL.
+    Example: keep=0.5 of 72 heads in 2 steps leaves 50 and then 36. Before every step it is measured, on the model as it
+    is by then, what each layer can lose. That holds only while the other layers stay near what they were, so one of
+    several steps leaves each layer half of its units, or the share `keep` where that is less, if the total allows it.
+
+    Raises PassError when `keep` leaves fewer units than the least that every layer needs.
     """
     sites = find_sites(model, kind)
     total = sum(site.units for site in sites)
@@ -59,7 +65,10 @@ def prune_to_share(
 def _ladders(
     units: Sequence[int], grid: int, keep: float, budget: int, *, even: bool, careful: bool
 ) -> list[list[int]]:
-    """The numbers to choose from for sites of `units`; careful: near what there is, where that fits the budget."""
+    """For each site the numbers of units that it may keep; `units` are what they have now.
+
+    even: one number each. careful: none below LEAST_LEFT or `keep` of what there is, unless the budget asks for less.
+    """
     if even:
         return [ladder(count, grid, count * keep)[:1] for count in units]
     near = [ladder(count, grid, count * min(keep, LEAST_LEFT)) for count in units]
@@ -69,7 +78,7 @@ def _ladders(
 
 
 def choose_widths(found: Sequence[Sensitivity], ladders: Sequence[Sequence[int]], budget: int) -> list[int]:
-    """The number of units for each site, at most `budget` in all, with the least damage; the larger one of equals."""
+    """How many units each site keeps: at most `budget` in all, with the least damage; more, where damages are equal."""
     falling = [list(reversed(steps)) for steps in ladders]
     damages = [one.squared(steps) for one, steps in zip(found, falling, strict=True)]
     picked = allocate([np.array(steps) for steps in falling], damages, budget)
@@ -78,9 +87,10 @@ def choose_widths(found: Sequence[Sensitivity], ladders: Sequence[Sequence[int]]
 
 
 def ladder(units: int, grid: int, least: float = 0) -> list[int]:
-    """The numbers of units that a site may keep, ascending: multiples of `grid`, and all.
+    """The numbers of units that a site may keep, ascending: multiples of `grid`, and all `units`.
 
-    least: where the numbers start; at the next one below, when it is none of them.
+    least: the first number is the last one that is not above it. Sites of fewer than twice `grid` units may keep any
+    number. Example: 100 units, grid 32 and least 70 give [64, 96, 100].
     """
     step = grid if units >= 2 * grid else 1
     steps = [*range(step, units, step), units]
@@ -88,6 +98,6 @@ def ladder(units: int, grid: int, least: float = 0) -> list[int]:
 
 
 def measured_widths(steps: Sequence[int], most: int = MEASURED) -> list[int]:
-    """Those of a ladder that are measured, at most so many: evenly spread, the ends among them."""
+    """At most `most` of the numbers `steps`, evenly spread, the first and the last among them."""
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
     return [steps[place] for place in places]

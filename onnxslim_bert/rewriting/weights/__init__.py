@@ -1,1 +1,1 @@
-"""Fewer numbers for the same matrices: factors, sharing, zeros."""
+"""Fewer stored numbers for matrices and tables: two thin factors, sharing between layers, few bits, zeros."""

@@ -1,4 +1,4 @@
-"""Matrices of low rank: the axes that hold most of what matters, and how many of them to keep."""
+"""Replace a matrix by two thin ones: find the axes along which its products vary most, and how many to keep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ NEGLIGIBLE = 1e-14  # of the largest variance: what is left of rounding
 
 @dataclass(frozen=True)
 class Products:
-    """What weights give on calibration rows x, side by side: x @ weight, and the axes along which it varies most.
+    """The products x @ weight on calibration rows x, and the axes along which they vary most.
 
-    weight [d_in, d_out] and mean [d_out] are divided by scales [d_out]; variances [rank], axes [d_out, rank].
+    weight [d_in, d_out]: the weights of one or several layers side by side, each column divided by its entry in scales
+    [d_out]. mean [d_out]: of the products, divided likewise. variances [rank], largest first: along each of axes
+    [d_out, rank].
     """
 
     weight: Array
@@ -27,7 +29,10 @@ class Products:
 
     @classmethod
     def of_inputs(cls, weights: Sequence[Array], mean: Array, covariance: Array) -> "Products":
-        """From the moments of the inputs, [d_in] and [d_in, d_in]; each weight counts the same, whatever its size."""
+        """From the mean [d_in] and covariance [d_in, d_in] of the inputs.
+
+        Scales bring the products of each weight to the same mean variance, so that query, key and value count alike.
+        """
         deviations = [np.sqrt(np.mean((covariance @ weight * weight).sum(0))) or 1.0 for weight in weights]
         scales = np.repeat(deviations, [weight.shape[1] for weight in weights])
         weight = np.concatenate(weights, axis=1) / scales
@@ -35,7 +40,7 @@ class Products:
 
     @classmethod
     def of_outputs(cls, weight: Array, mean: Array, covariance: Array) -> "Products":
-        """From the moments of the products themselves, [d_out] and [d_out, d_out]."""
+        """From the mean [d_out] and covariance [d_out, d_out] of the products themselves."""
         return cls(weight, mean, np.ones(len(mean)), *principal_axes(covariance))
 
     def factors(self, rank: int) -> tuple[Array, Array, Array]:
@@ -58,7 +63,7 @@ def weighted_moments(rows: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def project(rows: Array, mean: Array, axes: Array) -> Array:
-    """The centred rows [n, width] along axes [width, rank], in float32."""
+    """(rows - mean) @ axes, float32 [n, rank]. rows [n, width], mean [width], axes [width, rank]."""
     parts = range(0, len(rows), CHUNK)
     return np.concatenate([((rows[i : i + CHUNK] - mean) @ axes).astype(np.float32) for i in parts])
 
@@ -77,9 +82,9 @@ def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
     """The principal axes of products x @ weight: variances [rank], largest first, and axes [d_out, rank].
 
     weight [d_in, d_out], rank the lesser of both; covariance [d_in, d_in] of the inputs x. With its Cholesky factor,
-    covariance = L @ L.T, the axes are the right singular vectors of L.T @ weight. The covariance gets a ridge, so that
-    rows that fill no space still rank every axis: of weight @ axes[:, :rank] @ axes[:, :rank].T none is nearer to
-    `weight` on those inputs (Chen et al. 2021,
+    covariance = L @ L.T, the axes are the right singular vectors of L.T @ weight. Of all matrices of that rank,
+    weight @ axes[:, :rank] @ axes[:, :rank].T is then the nearest to `weight` on those inputs. The covariance gets a
+    small ridge first, so that every axis has a rank even where the rows vary in few directions (Chen et al. 2021,
     https://proceedings.neurips.cc/paper/2021/hash/f56de5ef149cf0aedcc8f4797031e229-Abstract.html).
     """
     ridge = RIDGE * np.trace(covariance) / len(covariance) or RIDGE
@@ -90,7 +95,10 @@ def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
 
 
 def channel_shares(variances: Array, axes: Array) -> Array:
-    """variances [rank], axes [channels, rank] -> how much of a channel's variance each axis holds, the mean of all."""
+    """How much of a channel's variance each axis holds, on average over the channels, [rank].
+
+    variances [rank], axes [channels, rank]. Example: [0.6, 0.3, 0.1] says that two axes hold 0.9 of it.
+    """
     held = axes**2 * variances
     total = held.sum(1, keepdims=True)
     shares: Array = np.divide(held, total, out=np.zeros_like(held), where=total > 0).mean(0)
@@ -104,10 +112,11 @@ def rank_of_energy(variances: Array, energy: float) -> int:
 
 
 def rotation(rank: int) -> Array:
-    """A random orthogonal matrix [rank, rank], the same at every call.
+    """A random orthogonal matrix R [rank, rank], the same at every call.
 
-    Between two factors it changes nothing, left @ R @ R.T @ right, and spreads what a few leading axes hold over all of
-    them, so that int8 with one scale a row loses less (Ashkboos et al. 2024, https://arxiv.org/abs/2404.00456).
+    left @ R @ R.T @ right equals left @ right, so R changes no product. But it spreads the large values of a few
+    leading axes over all of them, so that int8 with one scale a row loses less (Ashkboos et al. 2024,
+    https://arxiv.org/abs/2404.00456).
     """
     orthogonal, triangle = np.linalg.qr(np.random.default_rng(0).standard_normal((rank, rank)))
     return orthogonal * np.sign(np.diag(triangle))

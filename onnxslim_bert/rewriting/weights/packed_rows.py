@@ -1,4 +1,4 @@
-"""Rows of a table in two, three or four bits an entry, packed into bytes, with a scale for each block of columns."""
+"""Store a table in two, three or four bits an entry: packed into bytes, with a scale for each block of columns."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,18 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 
 PLANES: dict[int, tuple[int, ...]] = {4: (4,), 3: (2, 1), 2: (2,)}  # bits that lie together in a byte, lowest first
-SHRINK = np.linspace(0.5, 1.0, 21)  # of the scale that reaches a block's largest entry, tried for the least error
+SHRINK = np.linspace(0.5, 1.0, 21)  # scales tried for a block: these times the one that reaches its largest entry
 
 
 @dataclass(frozen=True)
 class PackedRows:
     """A table [rows, width] = (levels - (2**bits - 1) / 2) * scales, levels from 0 to 2**bits - 1.
 
-    planes: uint8 [rows, blocks * block * b / 8] for each plane of b bits, in the order of PLANES[bits]. Byte j of a
-    plane holds columns j * 8 / b and following, the first one in its lowest bits. scales: float16 [rows, blocks]. The
-    last block is filled up with zeros.
+    planes: the bits of the levels. Four or two bits are one plane; three bits are a plane of the lower two and a plane
+    of the highest one, because three do not divide a byte. A plane of b bits is uint8 [rows, blocks * block * b / 8];
+    its byte j holds columns j * 8 / b and following, the first one in the lowest bits. Example: with four bits, byte 0
+    holds column 0 in its lower half and column 1 in its upper one.
+    scales: float16 [rows, blocks]. The last block is filled up with zeros.
     """
 
     width: int
@@ -27,11 +29,11 @@ class PackedRows:
 
     @property
     def nbytes(self) -> int:
-        """Of all that is stored."""
+        """Bytes of the planes and the scales together."""
         return sum(values.nbytes for values in (*self.planes, self.scales))
 
     def restored(self) -> Array:
-        """The table that they stand for, float32 [rows, width]."""
+        """The table that the packed rows stand for, float32 [rows, width]."""
         levels = np.zeros((len(self.scales), self.scales.shape[1] * self.block), np.float32)
         low = 0
         for width, plane in zip(PLANES[self.bits], self.planes, strict=True):
@@ -73,7 +75,7 @@ def pack_rows(table: Array, bits: int, block: int) -> PackedRows:
 
 
 def _levels(blocks: Array, scales: Array, bits: int, *, centred: bool) -> Array:
-    """The levels nearest to `blocks`, or with `centred` what they stand for."""
+    """The levels nearest to `blocks` [rows, blocks, block]; with `centred`, the values that they stand for instead."""
     steps = scales.astype(np.float32)[:, :, None]
     ratio = blocks / np.where(steps > 0, steps, 1)
     levels = np.clip(np.floor(ratio + middle(bits) + 0.5), 0, (1 << bits) - 1)

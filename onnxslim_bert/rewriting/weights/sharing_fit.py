@@ -1,4 +1,4 @@
-"""One matrix that serves several layers, by least squares."""
+"""Fit one matrix that several layers can share, by least squares."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from onnxslim_bert.arrays import Array
 
 @dataclass(frozen=True)
 class Dense:
-    """y = x @ weight + bias, weight [d_in, d_out], with what is known of x.
+    """A dense layer y = x @ weight + bias, with what calibration rows say of its inputs x.
 
-    mean [d_in]; covariance [d_in, d_in], about zero where there is no bias that could keep the mean of y; rows
-    [n, d_in], a sample.
+    weight [d_in, d_out]; bias [d_out] or None. Of x: mean [d_in]; covariance [d_in, d_in], about the mean, or about
+    zero when there is no bias (which could not make up for a moved mean of y); rows [n, d_in], a sample.
     """
 
     weight: Array
@@ -46,9 +46,10 @@ class SharedFit:
         )
 
     def solve(self, ridge: float) -> tuple[Array, list[Array | None], list[float]]:
-        """W, each layer's bias for it, which keeps the mean of every output, and each layer's error.
+        """The shared matrix W, and for each layer its new bias and its error, in the order in which layers were added.
 
-        ridge: in units of the inputs' mean variance. error: of the outputs, their means aside, relative; on the rows.
+        ridge: how strongly W is pulled towards M, as a share of the inputs' mean variance. A new bias keeps the mean of
+        its layer's outputs. An error is |new - old| / |old| of the outputs on the layer's sample, their means aside.
         """
         covariance, mean = np.asarray(self._covariance, np.float64), np.asarray(self._weight) / len(self._layers)
         missing = self._products - covariance @ mean
@@ -63,7 +64,7 @@ class SharedFit:
 
 @dataclass(frozen=True)
 class _Target:
-    """What a layer gives: its mean input and output, and some rows of both, without the means."""
+    """What one layer computed before: its mean input and output, its bias, and some rows of both, less the means."""
 
     mean: Array
     output_mean: Array

@@ -1,6 +1,7 @@
-"""Put the heads and neurons of one layer in the order of another's; what the layer computes stays what it was.
+"""Reorder the heads and neurons of one layer so that they resemble another layer's; its results stay the same.
 
-A layer is a dict of `Dense` by role: query, key, value, output, up, down, and gate where neurons are gated.
+Two layers can share a matrix well only if head 3 of one does about what head 3 of the other does. A layer
+here is a dict of `Dense` by role: query, key, value, output, up, down, and gate where neurons are gated.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +16,9 @@ Turn = Callable[[Array], Array]  # an orthogonal change of the last axis
 
 
 def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:
-    """`other`, computing what it did, with heads and neurons placed as those of `first` that they resemble most.
+    """The layer `other` with each head and neuron in the place of the one of `first` that it resembles most.
 
-    Weight matching of Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836.
+    The layer computes what it did before. heads: their number. Weight matching of Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836.
     """
     aligned = dict(other)
     if "query" in other:
@@ -28,9 +29,10 @@ def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) ->
 
 
 def align_neurons(first: Mapping[str, Dense], other: Mapping[str, Dense]) -> dict[str, Dense]:
-    """up, gate and down of `other`, neurons (columns of up and gate, rows of down) in the order of those of `first`.
+    """up, gate and down of `other`, with its neurons in the order of the neurons of `first` that they resemble.
 
-    Two neurons are alike when what they read, weighted by the inputs' covariance, and what they write are.
+    A neuron is a column of up and gate and a row of down. How alike two neurons are is the sum of cosines: of their
+    columns, weighted by the inputs' covariance, and of their rows of down.
     """
     reading = [role for role in ("gate", "up") if role in other]
     down = first["down"].weight, other["down"].weight
@@ -49,10 +51,11 @@ def align_neurons(first: Mapping[str, Dense], other: Mapping[str, Dense]) -> dic
 
 
 def align_heads(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:
-    """query, key, value and output of `other`, the heads in the order of those of `first`, and turned towards them.
+    """query, key, value and output of `other`, with heads in the order of those of `first` and turned towards them.
 
-    A head is q kᵀ and p v W: an orthogonal matrix that turns q and k alike, or v and the rows of W, changes neither.
-    Two heads are as alike as the best turns make them (Procrustes: Schönemann 1966).
+    A head computes scores q kᵀ and results p v W, with probabilities p and its rows W of output. An orthogonal matrix R
+    changes neither, if q and k become q R and k R, or v and W become v R and Rᵀ W. So a head may be turned before it is
+    compared: two heads are as alike as the best such turns make them (Procrustes: Schönemann 1966).
     """
     query, key, value = (
         _overlaps(first[role].weight, other[role].weight, first[role].covariance + other[role].covariance, heads)
@@ -71,9 +74,10 @@ def align_heads(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: i
 
 
 def match(similarity: Array) -> Array:
-    """similarity [n, n] -> the column of each row: pairs are taken greedily, the most alike first.
+    """Pair each row of similarity [n, n] with a column of its own: the column of each row, [n].
 
-    All pairs that prefer each other are taken at once, which gives the same.
+    Greedy: the most alike pair is taken first, then the most alike of what is left. Pairs that prefer each other are
+    taken at once, which gives the same pairs. Example: [[9, 8], [7, 1]] gives [0, 1].
     """
     columns = np.empty(len(similarity), np.int64)
     left = right = np.arange(len(similarity))
@@ -87,9 +91,10 @@ def match(similarity: Array) -> Array:
 
 
 def _overlaps(left: Array, right: Array, metric: Array | None, heads: int) -> Array:
-    """leftᵀ metric right for every pair of heads, over the norms of both: [heads, heads, head_dim, head_dim].
+    """How the channels of every pair of heads overlap, [heads, heads, head_dim, head_dim].
 
-    left, right [width, heads * head_dim]; metric [width, width], None for the identity.
+    It is leftᵀ metric right, divided by the norms of both heads. left, right [width, heads * head_dim]; metric
+    [width, width], None for the identity.
     """
     measured = [w if metric is None else metric @ w for w in (left, right)]
     blocks = (left.T @ measured[1]).reshape(heads, -1, heads, right.shape[1] // heads).transpose(0, 2, 1, 3)

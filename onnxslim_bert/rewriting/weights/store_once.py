@@ -1,4 +1,4 @@
-"""Keep one of the constants that hold the same values, exactly."""
+"""Store each weight once: of constants that are equal, or each other's transpose, one is kept. Exact."""
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -24,9 +24,10 @@ def store_once(model: Model) -> Change:
 
 
 def tie_transposes(model: Model) -> int:
-    """Compute each matrix that another one holds transposed from that one; the number of those that went.
+    """Replace each matrix that is another's transpose by a Transpose node; return how many were replaced.
 
-    A table that is looked up stays. ONNX Runtime computes the Transpose of a constant once, when it loads the file.
+    Of two such matrices a table that is looked up is the one that stays. ONNX Runtime computes the Transpose of a
+    constant once, when it loads the file.
     """
     matrices = [c for c in model.constants().values() if c.values.ndim == 2 and c.values.nbytes >= LEAST]
     matrices = [matrix for matrix in matrices if not is_output(model.graph, matrix)]
