@@ -172,7 +172,11 @@ def interleave(
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Array:
-    """Milliseconds [rounds, models]; feeds: for every model its batches, taken in turn."""
+    """Time every session once in each round, in shuffled order: milliseconds [rounds, sessions].
+
+    feeds: for every session its batches; round 0 runs the first, round 1 the second, and so on, beginning again.
+    warmup: rounds before these, which do not count. clock: seconds.
+    """
     rng = np.random.default_rng(seed)
     times = np.zeros((rounds, len(sessions)))
     for turn in range(-warmup, rounds):

@@ -114,7 +114,7 @@ def check_same_answers(base: Outputs, candidate: Outputs) -> None:
 
 
 def as_classes(outputs: Outputs, dataset: Dataset) -> Dataset:
-    """`dataset`, whose whole numbers, also when written 1.0, are classes to a model that answers classes."""
+    """`dataset` with scores that are all whole numbers, like 1.0, made classes, when the model answers classes."""
     labels = dataset.labels
     if labels is None or outputs.kind != "classes" or labels.dtype.kind != "f" or (labels % 1).any():
         return dataset
@@ -122,10 +122,9 @@ def as_classes(outputs: Outputs, dataset: Dataset) -> Dataset:
 
 
 def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
-    """The metrics to report, the one that judges first; none without labels or logits.
+    """The metrics to report, the one that judges first; none where the data do not say what is right (`metrics_of`).
 
-    One score has no argmax, so it is judged by its correlation with the labels whatever they are. Raises DataError
-    when the labels are not among the model's classes.
+    Raises DataError when the labels are not among the model's classes, or are scores where it has classes.
     """
     dataset = as_classes(outputs, dataset)
     unknown = unknown_labels(outputs, dataset)
