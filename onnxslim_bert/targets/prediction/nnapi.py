@@ -49,7 +49,7 @@ def nnapi_refusal(unit: Unit, external: frozenset[str] = frozenset()) -> Refusal
 
 
 def gives_back(group: list[Unit]) -> bool:
-    """Whether NNAPI leaves a piece that it could take, because nothing is gained."""
+    """Whether NNAPI leaves a partition to the CPU that it could take: one node that only changes or keeps a shape."""
     return len(group) == 1 and group[0].node.op in NOT_ALONE
 
 

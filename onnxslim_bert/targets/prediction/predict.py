@@ -57,7 +57,7 @@ def rules_of(target_name: str) -> Provider:
 
 
 def placement_of(seen: Seen, provider: Provider) -> Placement:
-    """What `provider` would take of a graph, in how many pieces, and why not the rest."""
+    """The placement of a graph on `provider`, by its rules: what it would take, in how many partitions, why no more."""
     units = provider.units(seen.graph)
     refusals = {unit: provider.refusal(unit, seen.external) for unit in units}
     groups = pieces(units, lambda unit: refusals[unit] is None)

@@ -86,7 +86,7 @@ def values(node: gs.Node, place: int) -> Array | None:
 
 
 def reads(kinds: Collection[str], *places: int) -> Rule:
-    """The inputs at `places` are of one of these types."""
+    """A rule: the inputs at `places` are of one of these types."""
 
     def rule(unit: Unit) -> Refusal | None:
         for tensor in (given(unit.node, place) for place in places):
@@ -100,7 +100,7 @@ def reads(kinds: Collection[str], *places: int) -> Rule:
 
 
 def ranks(least: int, most: int, *places: int) -> Rule:
-    """The inputs at `places` have from `least` to `most` dimensions."""
+    """A rule: the inputs at `places` have from `least` to `most` dimensions."""
 
     def rule(unit: Unit) -> Refusal | None:
         for tensor in (given(unit.node, place) for place in places):
@@ -112,7 +112,7 @@ def ranks(least: int, most: int, *places: int) -> Rule:
 
 
 def known(*parts: tuple[int, str]) -> Rule:
-    """The inputs at these places, called so, are constants or left out."""
+    """A rule: the inputs at these places, each with its name for the refusal, are constants or left out."""
 
     def rule(unit: Unit) -> Refusal | None:
         for place, name in parts:
@@ -126,7 +126,7 @@ def known(*parts: tuple[int, str]) -> Rule:
 
 
 def fixed(unit: Unit) -> Refusal | None:
-    """No input has an open dimension."""
+    """A rule: no input has an open dimension."""
     if all(map(is_fixed, inputs(unit.node))):
         return None
     return Refusal("reads an open dimension", FIX_SHAPES, EVERY)
@@ -142,7 +142,7 @@ def shapes_fix(unit: Unit) -> str | None:
 
 
 def plain_gemm(unit: Unit) -> Refusal | None:
-    """Gemm as A B + C or A Bᵀ + C, unscaled, with C one row of the result."""
+    """A rule for Gemm: it computes A B + C or A Bᵀ + C, unscaled, with C one row of the result."""
     node = unit.node
     if node.attrs.get("transA", 0) or node.attrs.get("alpha", 1.0) != 1 or node.attrs.get("beta", 1.0) != 1:
         return Refusal("transA, alpha or beta is set")
