@@ -109,7 +109,7 @@ class Encoder:
 
     @property
     def mask(self) -> str | None:
-        """The graph input that says which tokens are real, when one is proven to."""
+        """The tensor that says which tokens are real, a graph input or made of token ids; None where none is proven."""
         return next((layer.form.mask for layer in self.layers if layer.form is not None), None)
 
 
@@ -296,7 +296,7 @@ def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node],
 def _feed_forward(
     graph: gs.Graph, output: Linear, order: dict[int, int]
 ) -> tuple[Linear | None, Linear | None, Linear | None]:
-    """The gate, up and down matrices behind `output`; None for what is not there, or not read."""
+    """The gate, up and down matrices behind `output`; None for what is not there, or not recognised."""
     tensors = graph.tensors()
     up_node = _below(tensors[output.result], order)
     if up_node is None or (up := read_product(up_node)).d_in != output.d_out:

@@ -14,11 +14,11 @@ NORM = frozenset(["ReduceMean", "Add", "Sqrt", "Reciprocal", "Div"])
 
 
 def exact_nodes(graph: gs.Graph) -> list[gs.Node]:
-    """The nodes whose results float16 would change by more than rounding them once.
+    """The nodes whose results float16 would change by more than rounding them once. They are of two kinds.
 
-    Those are, first, what is computed of positions and masks alone before a cosine, a logarithm or a comparison, since
-    float16 knows whole numbers up to 2048 only and a bucket of relative positions is a logarithm rounded down. Second,
-    the squares of a norm without a mean (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467): 256 squared is
+    What is computed of positions and masks alone, up to a cosine, a logarithm or a comparison. Example: float16 does
+    not hold position 2049, and a bucket of relative positions is a logarithm rounded down.
+    The squares of a norm without a mean (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467): 256 squared is
     infinite in float16.
     """
     learned, found = set[int](), dict[int, gs.Node]()

@@ -80,7 +80,7 @@ def gelu(x: Array, kind: GeluKind) -> Array:
 
 
 def spell_gelus(graph: gs.Graph) -> int:
-    """Write the activations of com.microsoft in elementary operators; the number rewritten."""
+    """Write the GELUs of com.microsoft in elementary operators; returns how many were rewritten."""
     fused = [node for node in graph.nodes if (node.domain or "") == MICROSOFT and node.op in ("Gelu", "FastGelu")]
     is_half = any(isinstance(t, gs.Constant) and t.values.dtype == np.float16 for t in graph.tensors().values())
     dtype = np.float16 if is_half and fused else np.float32
@@ -104,7 +104,11 @@ def spell_gelus(graph: gs.Graph) -> int:
 
 
 def fuse_gelus(model: Model, style: Style) -> int:
-    """One node for each activation; below opset 20 the standard has none, and then `standard` spells them out."""
+    """Write each GELU as one node; returns how many were rewritten.
+
+    ONNX has such a node from opset 20 on. Below, style "contrib" takes ONNX Runtime's own, and style "standard" spells
+    out those that there are, in elementary operators.
+    """
     has_gelu = model.graph.opset >= 20
     if style == "standard":
         spelled = spell_gelus(model.graph)

@@ -11,7 +11,7 @@ TURN = [0, 2, 1]  # [batch, channels, seq] to [batch, seq, channels] and back
 
 
 def spell_pointwise(graph: gs.Graph) -> int:
-    """Write each convolution [batch, channels, seq] with a kernel of one token as products; the number rewritten.
+    """Write each convolution over one token, of [batch, channels, seq], as products; returns how many were rewritten.
 
     With several groups of channels there is a product for each (Iandola et al. 2020, https://arxiv.org/abs/2006.11316).
     """

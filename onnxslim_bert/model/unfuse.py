@@ -14,7 +14,7 @@ from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
 
 
 def unfuse(graph: gs.Graph) -> int:
-    """Rewrite fused nodes as the operators that they stand for; the number rewritten."""
+    """Rewrite fused nodes as the operators that they stand for; returns how many were rewritten."""
     count = 0
     for node in list(graph.nodes):
         rewrite = REWRITES.get(node.op) if (node.domain or "") == MICROSOFT else None

@@ -31,7 +31,7 @@ def emit_attention(
 
 
 def attention_style(context: gs.Tensor) -> Style:
-    """How the attention that gives `context` is written."""
+    """How the attention that gives `context` is written: "contrib" as MultiHeadAttention, else "standard"."""
     above = producer(context)
     return "contrib" if above is not None and above.op == "MultiHeadAttention" else "standard"
 
