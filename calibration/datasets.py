@@ -271,7 +271,7 @@ def _metric(labels: Array | None) -> Task | None:
 
 
 def _keys(dataset: Dataset) -> list[Hashable]:
-    """What makes rows equal: their texts apart from spaces and case, or the bytes of their feeds."""
+    """A key for each row, the same for equal rows: its texts without regard to spaces and case, or its feeds' bytes."""
     feeds = dataset.feeds
     if feeds is None:
         return [tuple(" ".join(text.split()).casefold() for text in row) for row in dataset.texts]

@@ -1,4 +1,4 @@
-"""What each input of a model takes, for the rows that it is to be fed."""
+"""The roles of a model's inputs (token ids, mask, token types), for the rows that it is to be fed."""
 
 from pathlib import Path
 
