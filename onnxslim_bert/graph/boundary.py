@@ -1,9 +1,9 @@
-"""What an ONNX file must be before anything else looks at it: one check, where the file is read.
+"""The check of an ONNX file, made once, where the file is read, before anything else looks at it.
 
-A file may come from anybody. What is checked here once, nothing behind it checks again: names are text and lead
-somewhere, nodes have the inputs, outputs and attributes of their operator (`schemas.py`), tensors have the bytes of
-their shape (`tensors.py`), and no graph nests, turns in a circle or unfolds without bounds (`functions.py`). An
-operator of a domain that is not known here is taken as it is.
+A file may come from anybody, and later code relies on what is checked here: names are text and lead somewhere, nodes
+have the inputs, outputs and attributes of their operator (`schemas.py`), tensors have the bytes of their shape
+(`tensors.py`), no graph nests without bounds or turns in a circle, and neither functions (`functions.py`) nor constants
+(`unfolding.py`) unfold without bounds. An operator of a domain that is not known here is taken as it is.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a session wants to be fed: its inputs' types, and the shapes that it fixes."""
+"""The inputs of a session: their element types, and the batch and length that their shapes fix."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
