@@ -127,7 +127,7 @@ class Region:
         return run_all(self.nodes, {n: v for n, v in given.items() if n in read}, targets, opsets_of(self.graph))
 
     def horizon(self) -> Horizon | str:
-        """What positions meet between the sources and the target."""
+        """The largest numbers that positions meet in the region (`horizon.py`); or, in words, why they are unknown."""
         batch, seq = probe_size(self.graph)
         if has_fixed_length(self.graph):  # every row is as long as the probe
             return Horizon(0, 0)

@@ -33,7 +33,7 @@ Run = Callable[[Mapping[str, Array]], list[Array] | None]  # a model's outputs; 
 
 
 class Input(NamedTuple):
-    """What the graph says of one input; shape: sizes, or names of open axes; None when it says nothing."""
+    """One input, as the graph declares it. shape: sizes, or names of open axes; None when it declares none."""
 
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...] | None
@@ -206,7 +206,7 @@ class _Probe:
         return None if outputs is None else [self._of_real(each) for each in outputs if _is_vector(each)]
 
     def _of_real(self, output: Array) -> Array:
-        """What is answered of real tokens, where an output holds an answer for each token."""
+        """The part of `output` that is about real tokens, where it holds an answer for each token; else all of it."""
         return output[:, self._real] if output.ndim > 1 and output.shape[1] == self._shape[1] else output
 
 

@@ -66,7 +66,10 @@ def _cuts(result: gs.Tensor) -> list[gs.Node]:
 
 
 def _pieces(graph: gs.Graph, linear: Linear, cuts: Sequence[gs.Node]) -> list[Piece]:
-    """What the cuts take of a packed matrix; none where that is not columns, or more than the halves of a head."""
+    """The pieces that `cuts` take of a packed matrix; none where a cut takes no columns, or halves of heads.
+
+    Halves of heads are cut for rotary positions: the matrix is then not packed.
+    """
     tensors = [tensor for cut in cuts for tensor in cut.outputs if tensor.outputs or is_output(graph, tensor)]
     numbers = list(_numbered(graph, linear, tensors))
     if len(numbers) < len(tensors):  # the cuts do not run on what they read
@@ -110,7 +113,10 @@ def _numbered(graph: gs.Graph, linear: Linear, tensors: Sequence[gs.Tensor]) -> 
 
 
 def _piece(tensor: gs.Tensor, numbers: Array, width: int) -> Piece | None:
-    """What `tensor` takes of a packed result, whose numbers it holds; None but for the same columns of every token."""
+    """The piece that `tensor` is, if it holds the same columns of every token, and not all of them; else None.
+
+    numbers: its values where the packed result holds token * width + channel.
+    """
     numbers = numbers.astype(np.int64)
     tokens, channels = numbers // width, numbers % width
     rows = [axis for axis in range(numbers.ndim) if (np.diff(tokens, axis=axis) != 0).any()]

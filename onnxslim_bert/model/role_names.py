@@ -1,4 +1,4 @@
-"""What the inputs of a model take, and what names say of it."""
+"""The roles that inputs of a model have (token ids, mask, token types), and what names of inputs say of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ ORDER: tuple[Role, ...] = ("ids", "mask", "types")
 
 @dataclass(frozen=True)
 class InputRole:
-    """What one input [batch, seq] takes. real, padding: the values of a mask at tokens and at padding."""
+    """The role of one input [batch, seq]. real, padding: the values that a mask has at tokens and at padding."""
 
     role: Role
     real: float = 1
@@ -55,7 +55,7 @@ def described(roles: Roles) -> dict[str, str]:
 
 
 def parse_named(text: str) -> dict[Role, str]:
-    """What `ids=a,mask=b,types=c` says; empty for nothing. Raises DataError for anything else."""
+    """The inputs, by role, that a text like `ids=a,mask=b,types=c` names; none for "". Raises DataError otherwise."""
     named: dict[Role, str] = {}
     for part in text.split(",") if text else ():
         role, _, name = (piece.strip() for piece in part.partition("="))

@@ -25,7 +25,10 @@ def unfuse(graph: gs.Graph) -> int:
 
 
 def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
-    """What `skip-mask` chooses at run time -> attention with the mask, which gives the same where nothing is padded."""
+    """Undo the pass `skip-mask`: put attention with a mask in place of the If that skips it where nothing is padded.
+
+    Returns whether `node` was such an If.
+    """
     plain, masked = (node.attrs[branch].nodes for branch in ("then_branch", "else_branch"))
     if [n.op for n in (*plain, *masked)] != ["MultiHeadAttention"] * 2:
         return False
