@@ -1,4 +1,4 @@
-"""What is printed of two models' answers to the same rows."""
+"""The lines that are printed of a comparison of two models' answers to the same rows."""
 
 from collections.abc import Iterator
 

@@ -65,7 +65,10 @@ def fidelity(
 def _agreement(
     kind: Kind, base: Array, candidate: Array, finite: Array, owner: Array | None, same: Array | None
 ) -> tuple[Interval | None, Interval | None]:
-    """Of answers in percent, and of rows whose answers all agree; rows are what is resampled."""
+    """The percentage of answers that agree, and of rows whose answers all agree; None where that makes no sense.
+
+    Where a row has several answers, whole rows are resampled for the interval.
+    """
     if kind == "classes":
         agree = int(np.sum(base[finite].argmax(axis=1) == candidate[finite].argmax(axis=1)))
         return wilson(agree, len(base)), None

@@ -32,10 +32,12 @@ GATES: dict[Gate, type[GateError]] = {
 
 @dataclass(frozen=True)
 class Budgets:
-    """What the candidate may cost; None is no budget.
+    """The budgets that a candidate is held to; None is no budget.
 
-    max_drop: points of the task metric. min_agreement: percent of rows. min_speedup: latency of the base over that of
-    the candidate. max_size: bytes, external data included.
+    max_drop: points of the task metric.
+    min_agreement: percent of answers that must be the base's (`Fidelity.agreement`).
+    min_speedup: latency of the base over that of the candidate.
+    max_size: bytes, external data included.
     """
 
     max_drop: float | None = None

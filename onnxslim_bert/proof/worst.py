@@ -89,7 +89,7 @@ def _rows(outputs: Outputs, rows: int) -> Array:
 
 
 def _kept(base: Outputs, candidate: Outputs, rows: int) -> Array:
-    """Of each row the share of tags, or of labels, that the candidate keeps; 1 or 0 for an answer; [rows]."""
+    """The share of each row's tags or labels that are the same in both, [rows]; for an answer in a passage 1 or 0."""
     if base.kind == "spans":
         return np.array([plain(a) == plain(b) for a, b in zip(base.found, candidate.found, strict=True)], np.float64)
     same = (base.values > 0) == (candidate.values > 0)
