@@ -14,9 +14,10 @@ UNSAID = "the provider gives no reason"
 def placement_of(
     session: ort.InferenceSession, provider: str, reasons: Mapping[str, str] = NO_OPTIONS, overall: str = ""
 ) -> Placement:
-    """What `provider` took of the graph, as it was after optimization; the session was opened with RECORD.
+    """The placement of an open session: how much of its optimized graph `provider` took.
 
-    reasons: why a node was left, by its name. overall: what holds for the others.
+    The session must have been opened with the entry RECORD. reasons: why a node was left, by its name. overall: the
+    reason for nodes that are not among them.
     """
     pieces = session.get_provider_graph_assignment_info()
     taken = [piece.get_nodes() for piece in pieces if piece.ep_name == provider]

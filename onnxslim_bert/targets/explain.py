@@ -34,7 +34,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a target takes of a model. shape: (batch, tokens) that were asked about; None for the file's own."""
+    """What a target takes of a model, and why no more.
+
+    shape: (batch, tokens) that were asked about; None for the file's own. notes: what else a user should know.
+    """
 
     model: Path
     target: str

@@ -1,4 +1,4 @@
-"""What the CPU provider's int8 products give and cost on this machine: run, not read off the CPU's name."""
+"""Measure how fast and how right the CPU provider's int8 products are here: by running them, not by the CPU's name."""
 
 import time
 from dataclasses import dataclass

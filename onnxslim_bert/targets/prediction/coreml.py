@@ -60,7 +60,7 @@ def coreml_refusal(unit: Unit, external: frozenset[str] = frozenset()) -> Refusa
 
 
 def coreml_notes(graph: gs.Graph) -> list[str]:
-    """What CoreML takes and its Neural Engine does not."""
+    """Notes on what CoreML takes and its Neural Engine does not: large tables."""
     tables = {t.name: t for node in graph.nodes if node.op == "Gather" for t in node.inputs[:1]}
     large = [t for t in tables.values() if constant(t) is not None and t.shape[0] > NEURAL_ENGINE_ROWS]
     return [

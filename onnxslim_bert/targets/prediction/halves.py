@@ -46,6 +46,6 @@ def narrow(graph: gs.Graph) -> None:
 
 
 def _constants(graph: gs.Graph) -> Iterator[Any]:
-    """Those that nodes read and those that nodes have as attributes."""
+    """The constants of a graph: those that nodes read, and those that nodes have as attributes."""
     yield from (tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant))
     yield from (value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant))

@@ -54,7 +54,7 @@ def gives_back(group: list[Unit]) -> bool:
 
 
 def nnapi_notes(graph: gs.Graph) -> list[str]:
-    """What is to be known of NNAPI, whatever the graph."""
+    """Notes on NNAPI that hold for every graph."""
     return [f"NNAPI is deprecated since Android 15 ({MIGRATION})"]
 
 
