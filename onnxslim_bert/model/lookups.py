@@ -17,7 +17,7 @@ LOOKUPS = ("Gather", "GatherBlockQuantized")
 def rows_read(graph: gs.Graph) -> dict[str, int]:
     """Input name -> rows of the largest table [rows, width] that it is the row numbers of; others are left out.
 
-    A table may be read by Gather (also through a map of ids, int8 or packed), as a one-hot product, or by a fused
+    Through a map of ids it is the map's length that counts. A table may be read by Gather (also int8 or packed), as a one-hot product, or by a fused
     embedding.
     """
     found = {tensor.name: max(_tables(tensor), default=0) for tensor in graph.inputs}
@@ -35,10 +35,10 @@ def _tables(tensor: gs.Tensor) -> Iterator[int]:
                 tables = {0: 2, 1: 4}  # ids and types, and the places of their tables
                 yield from (shape[0] for i in places if i in tables and (shape := _shape(node.inputs[tables[i]])))
             elif node.op in LOOKUPS and 1 in places and (shape := _shape(node.inputs[0])):
-                if len(shape) == 2 and node.attrs.get("axis", 0) == 0:
+                if (len(shape) == 2 and node.attrs.get("axis", 0) == 0) or (
+                    len(shape) == 1 and any(_tables(node.outputs[0]))
+                ):
                     yield shape[0]
-                elif len(shape) == 1:  # a map of ids
-                    front.extend(node.outputs)
             elif node.op == "OneHot" and 0 in places:
                 yield from _products(node.outputs[0])
             elif node.op in KEEPING and 0 in places and id(node) not in seen:

@@ -177,8 +177,6 @@ def test_no_tokenizer_beside_the_model(model):
         ("rows.jsonl", "{", "line 1: not JSON"),
         ("rows.npz", "no archive", "not an npz of plain arrays"),
         ("rows.docx", "w1", "unknown file type '.docx'"),
-        ("rows.tsv", "sentence\tlabel\nw1 w2\tgood\n", "label 'good' is not a number"),
-        ("rows.tsv", "sentence\tlabel\nw1 w2\t-3\n", "label -3 is out of range"),
     ],
 )
 def test_rows_that_cannot_be_read(model, option, name, text, message):
@@ -186,6 +184,12 @@ def test_rows_that_cannot_be_read(model, option, name, text, message):
     path.write_text(text)
     other = ("--data", model.parent / "eval.tsv") if option == "--calib" else ("--calib", model.parent / "calib.tsv")
     refused(model, message, arguments=(option, path, *other))
+
+
+def test_a_label_out_of_range_is_refused_where_it_judges(model):
+    path = model.parent / "rows.tsv"
+    path.write_text("sentence\tlabel\nw1 w2\t-3\n")
+    refused(model, "label -3 is out of range", arguments=("--calib", model.parent / "calib.tsv", "--data", path))
 
 
 def test_rows_that_are_not_utf8(model):

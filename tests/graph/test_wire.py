@@ -16,7 +16,7 @@ from onnxslim_bert.model.onnx_model import Model
 def one_table(values: np.ndarray, path: Path) -> onnx.ModelProto:
     """A model that looks rows up in `values`, and small constants beside it."""
     inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows"])]
-    outputs = [helper.make_tensor_value_info("found", TensorProto.FLOAT, None)]
+    outputs = [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["rows", "width"])]
     constants = [numpy_helper.from_array(np.arange(3.0), "small"), numpy_helper.from_array(values, "table")]
     nodes = [helper.make_node("Gather", ["table", "ids"], ["found"])]
     model = helper.make_model(helper.make_graph(nodes, "lookup", inputs, outputs, constants), doc_string="kept")

@@ -74,8 +74,11 @@ def test_a_broken_weight_is_why_there_is_no_encoder(tmp_path):
 def test_integer_attention_is_named_as_what_is_not_read(tmp_path):
     """QAttention packs its weights."""
     proto = onnx.load(fixture("fused-attention"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(1), "scale"))
     for node in proto.graph.node:
-        node.op_type = {"Attention": "QAttention"}.get(node.op_type, node.op_type)
+        if node.op_type == "Attention":  # activations, weights, bias, two scales and the mask
+            node.op_type, (data, weight, bias, *mask) = "QAttention", node.input
+            node.input[:] = [data, weight, bias, "scale", "scale", *mask]
     onnx.save(proto, tmp_path / "m.onnx")
     found = inspect(tmp_path / "m.onnx")
     assert found.encoder is None

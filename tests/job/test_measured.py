@@ -223,12 +223,13 @@ def test_a_record_that_cannot_be_followed_is_refused(model, values):
         read(model)
 
 
-def test_a_record_that_is_no_text_is_none(model):
+def test_a_record_that_is_no_text_is_refused(model):
     """protobuf hands out bytes where a string is no UTF-8."""
     content, key = model.read_bytes()[: content_end(model, MEASURED)], MEASURED.encode()
     entry = b"\x0a" + bytes([len(key)]) + key + b"\x12\x02\xff\xfe"
     model.write_bytes(content + b"\x72" + bytes([len(entry)]) + entry)
-    assert read(model)[1] is None
+    with pytest.raises(ModelError, match="is not UTF-8 text"):
+        read(model)
 
 
 def test_what_a_message_quotes_of_a_record_is_short_and_printable(model):

@@ -43,7 +43,7 @@ def test_each_precision_is_worth_what_its_model_shows(tmp_path):
         plan = Plan((), (), method="mse", float_layers=one.floats)
         assert one.damage == pytest.approx(damage_of(model, plan), rel=1e-4)
         assert one.damage < int8.damage
-        file = write_int8(model, [], 0.0, tmp_path / "mixed.onnx", "/".join(map(str, one.floats)))
+        file = write_int8(model, [], 0.0, tmp_path / "mixed.onnx", tuple(one.floats))
         assert one.ms == pytest.approx(50 * (1 - fake_ms(file) / fake_ms(full)))
         assert one.ms < 0
         assert one.nbytes == full.stat().st_size - file.stat().st_size
