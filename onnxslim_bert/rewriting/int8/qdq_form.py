@@ -1,4 +1,4 @@
-"""The form of a graph around whose operators Q/DQ goes."""
+"""Bring a graph into the form that takes Q/DQ: pairs of QuantizeLinear and DequantizeLinear around every operator."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ from onnxslim_bert.model.shapes import infer_shapes
 
 QUANTIZED = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"])
 LARGEST = 1e6  # a constant beyond it is no weight but stands for infinity
-FEWEST_ROWS = 256  # of a table for which a scale a row is worth an operator
+FEWEST_ROWS = 256  # tables from so many rows up get a scale a row, which takes another lookup and a Mul
 
 
 @dataclass(frozen=True)
 class QdqForm:
     """A graph ready for Q/DQ.
 
-    tensors: the float tensors that nodes write, in execution order. units: tables whose rows were scaled to a largest
-    value of 1, by name.
+    tensors: the float tensors that nodes write, in execution order. units: the names of the tables whose rows were
+    scaled, each to 1 as its largest absolute value (`split_rows`).
     """
 
     tensors: list[gs.Tensor]
@@ -30,11 +30,11 @@ class QdqForm:
 
 
 def to_qdq_form(model: Model) -> QdqForm:
-    """Bring `model` into the form that is quantized; tensors that stay keep their names.
+    """Rewrite `model` for Q/DQ; tensors that stay keep their names.
 
-    Each GELU becomes one node and a lookup in a large table a product (see `split_rows`). Exact but for rounding and
-    for the tanh approximation of GELU below opset 20, which becomes GELU itself: QNN has one.
-    Raises PassError, naming the pass to run first, for what no Q/DQ can go around.
+    Each GELU becomes one node, and each lookup in a large table a product (`split_rows`). Exact but for rounding, with
+    one exception: GELU approximated by tanh becomes GELU itself below opset 20, because that is what QNN has.
+    Raises PassError, naming the pass to run first, for a graph that Q/DQ cannot go into (`check_float`, fixed shapes).
     """
     check_float(model)
     unknown = infer_shapes(model)
@@ -66,7 +66,7 @@ def check_float(model: Model) -> None:
 
 
 def _how_to_bound(model: Model) -> str:
-    """What makes the mask finite, as an advice; `mask-bias` does where attention is proven."""
+    """What the user can do to make the mask finite, in words: run `mask-bias`, where every attention is proven."""
     unproven = next((layer for layer in model.encoder.layers if layer.form is None), None)
     if unproven is None:
         return "run mask-bias first"
@@ -77,10 +77,11 @@ def _how_to_bound(model: Model) -> str:
 
 
 def split_rows(model: Model) -> frozenset[str]:
-    """Write each lookup in a large float table as a product, unit[ids] * peaks[ids]; the names of the unit tables.
+    """Write each lookup in a large float table as a product, unit[ids] * peaks[ids]; return the names of the units.
 
-    table [rows, width] -> unit [rows, width], whose rows have 1 as their largest value, and peaks [rows, 1]: an int8
-    table of one scale then is as exact as one with a scale a row, which no lookup of QNN takes.
+    table [rows, width] becomes unit [rows, width], each row divided by its largest absolute value, and peaks [rows, 1],
+    those values. Example: the row [2, -4] is [0.5, -1] times 4. QNN's lookups take one int8 scale a table only; for
+    unit that is as exact as a scale for each row of the table.
     """
     build = Builder(model.graph, "")
     units = set()

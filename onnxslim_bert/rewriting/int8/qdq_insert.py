@@ -1,4 +1,4 @@
-"""Which quantizer each tensor of a graph gets; all of them inserted."""
+"""Decide which quantizer each tensor of a graph gets, and insert them all."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from onnxslim_bert.rewriting.int8.qdq_writer import (
 )
 
 Unsigned = type[np.unsignedinteger]
-# Beyond what calibration saw, for rows that it did not see: 16 bits have levels to spare, 8 have not.
+# Ranges are so many times what calibration saw, for rows that it did not see: 16 bits have levels to spare, 8 have not.
 HEADROOM: Mapping[Unsigned, float] = {np.uint8: 1.0, np.uint16: 1.25}
 
 
 @dataclass(frozen=True)
 class Inserted:
-    """How many tensors were quantized."""
+    """How many tensors were quantized: activations, and constants as they are stored."""
 
     activations: int
     constants: int
@@ -37,10 +37,11 @@ class Inserted:
 def insert_qdq(
     model: Model, seen: Mapping[str, Range], dtype: Unsigned = np.uint16, narrow: Collection[str] = ()
 ) -> Inserted:
-    """Quantize every float tensor of `model`, in operators that work in `dtype`.
+    """Quantize every float tensor of `model`; activations have the type `dtype`.
 
-    seen: what calibration saw of the wanted tensors. narrow: the nodes, by name, that work in uint8 all the same; what
-    they and others share is converted between them.
+    seen: the ranges of the wanted tensors (`qdq_ranges.wanted`) on calibration rows. narrow: names of nodes that work
+    in uint8 all the same. A tensor that a node of one type writes and one of the other type reads is converted between
+    them. Raises PassError as `to_qdq_form` does.
     """
     form = to_qdq_form(model)
     nodes = list(model.graph.nodes)
@@ -74,14 +75,18 @@ def insert_qdq(
 
 @dataclass(frozen=True)
 class _Plan:
-    """units: tables of rows whose largest value is 1. spans: of activations. types: in which nodes work. By name."""
+    """What decides the quantizers.
+
+    units: names of the tables that `split_rows` scaled. spans: the range of each activation, by name. types: the type
+    in which each node works, by name.
+    """
 
     units: Collection[str]
     spans: Mapping[str, Range]
     types: Mapping[str, Unsigned]
 
     def workers(self, tensor: gs.Tensor, kind: Unsigned) -> list[gs.Node]:
-        """The nodes that compute with `tensor` in `kind`; those that only move it take it as it is."""
+        """The nodes that compute with `tensor` in the type `kind`; nodes that only move values are left out."""
         return [node for node in tensor.outputs if node.op not in MOVES and self.types[node.name] is kind]
 
     def of_activation(self, tensor: gs.Tensor, kind: Unsigned) -> Quantizer:
@@ -105,7 +110,7 @@ class _Plan:
 
 
 def _works_in(node: gs.Node, dtype: Unsigned, narrow: Collection[str]) -> Unsigned:
-    """The type in which `node` works; what only moves values does so in that of the node that wrote them."""
+    """The type in which `node` works. A node that only moves values has the type of the node that computed them."""
     if node.op in MOVES:
         above = producer(source_of(node.inputs[0]))
         return dtype if above is None else _works_in(above, dtype, narrow)

@@ -1,4 +1,4 @@
-"""Which values the tensors of a graph span, when all of them are quantized."""
+"""The range of values that each tensor of a graph is quantized for: from its operator, or seen in calibration."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,33 +11,34 @@ from onnxslim_bert.model.gelu_form import gelu
 
 MOVES = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Expand", "Identity"])
 UNITS = {"Softmax": Range(0, 1), "Sigmoid": Range(0, 1), "Tanh": Range(-1, 1)}
-LEAST_OF_GELU = -0.7518  # where GELU is least
-NEGLIGIBLE = 16.0  # a score so far below the largest has e**-16 of its weight: less than a level of 65,536
+LEAST_OF_GELU = -0.7518  # the x at which GELU(x) is least
+NEGLIGIBLE = 16.0  # a score so far below the largest gets e**-16 of its weight, less than one of 65,536 levels
 
 
 def source_of(tensor: gs.Tensor) -> gs.Tensor:
-    """The tensor whose values `tensor` holds in another shape or order, or in part: they share one quantizer."""
+    """The tensor whose values `tensor` holds moved: in another shape, order or part. Both have one quantizer."""
     while (node := producer(tensor)) is not None and node.op in MOVES:
         tensor = node.inputs[0]
     return tensor
 
 
 def is_unit(tensor: gs.Tensor) -> bool:
-    """Whether `tensor` holds what an operator gives that never leaves its range."""
+    """Whether `tensor` holds results of Softmax, Sigmoid or Tanh, which never leave a known range."""
     node = producer(source_of(tensor))
     return node is not None and node.op in UNITS
 
 
 def wanted(tensors: Iterable[gs.Tensor]) -> list[str]:
-    """The names of the tensors whose smallest and largest value calibration must say, for all to have a range."""
+    """The names of the tensors whose smallest and largest value must be found by calibration; others are computed."""
     sources = {source.name: source for source in map(source_of, tensors)}
     return [name for name, source in sources.items() if not _is_gelu(source) and _ruled(source) is None]
 
 
 def range_of(tensor: gs.Tensor, seen: Mapping[str, Range]) -> Range:
-    """The values that `tensor` spans: what follows from its operator or table, else what was `seen` of the wanted.
+    """The range of `tensor`: computed from its operator or table where that is possible, else the one `seen`.
 
-    Scores are cut where Softmax makes nothing of them: the bias of hidden keys would take all levels.
+    Attention scores, a sum of scores and the bias of padding, are cut NEGLIGIBLE below the lowest score of a real
+    token, since Softmax makes nothing of less. Otherwise the bias, -10000 for instance, would take nearly all levels.
     """
     source = source_of(tensor)
     node = producer(source)
@@ -51,14 +52,14 @@ def range_of(tensor: gs.Tensor, seen: Mapping[str, Range]) -> Range:
 
 
 def gelu_range(span: Range) -> Range:
-    """What GELU makes of the values in `span`."""
+    """The range of GELU(x) for x in `span`. Example: [-3, 2] gives [-0.17, 1.95]."""
     ends = [span.low, span.high] + [LEAST_OF_GELU] * (span.low < LEAST_OF_GELU < span.high)
     values = gelu(np.array(ends), "erf")
     return Range(float(values.min()), float(values.max()))
 
 
 def _ruled(source: gs.Tensor) -> Range | None:
-    """The range of a constant, of what some operators give, and of the product of rows of two tables."""
+    """The range, where it needs no calibration: of a constant, an operator in UNITS, a product of two tables' rows."""
     node, values = producer(source), constant(source)
     if values is not None:
         return Range(float(values.min()), float(values.max()))

@@ -1,4 +1,4 @@
-"""Write QuantizeLinear and DequantizeLinear around operators."""
+"""Write pairs of QuantizeLinear and DequantizeLinear into a graph, with given scales and zero points."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FIRST_WITH_16_BITS = 21  # the opset whose QuantizeLinear takes uint16; ONNX Run
 
 @dataclass(frozen=True)
 class Quantizer:
-    """real = scale * (level - zero_point).
+    """How real numbers are written as integer levels: real = scale * (level - zero_point).
 
     scale: float32, one value, or one for each channel along `axis`. zero_point: shaped like it, of the levels' type.
     """
@@ -42,14 +42,17 @@ class Quantizer:
 
 
 def spanning(low: float, high: float, dtype: type[np.unsignedinteger]) -> Quantizer:
-    """The quantizer to `dtype` for values in [low, high] and for zero, which is exact."""
+    """The quantizer of type `dtype` whose levels span [low, high] and zero; zero itself is exact."""
     low, high, most = min(low, 0.0), max(high, 0.0), int(np.iinfo(dtype).max)
     scale = np.float32((high - low) / most) or np.float32(1)
     return Quantizer(np.array(scale), np.array(np.clip(np.rint(-low / scale), 0, most), dtype))
 
 
 def dividing(low: float, high: float, dtype: type[np.unsignedinteger]) -> Quantizer:
-    """[low, high) in equal steps: what QNN wants of Tanh and Sigmoid, whose ends only infinity reaches."""
+    """The quantizer that divides [low, high) into 2**bits equal steps, so that `high` itself is no level.
+
+    QNN wants this after Tanh and Sigmoid. Example: [0, 1) in uint8 has the scale 1/256, not 1/255.
+    """
     step = (high - low) / (int(np.iinfo(dtype).max) + 1)
     return Quantizer(np.array(step, np.float32), np.array(-low / step, dtype))
 
@@ -66,7 +69,7 @@ def per_output(weight: Array, axis: int) -> Quantizer:
 
 
 def of_bias(source: Quantizer, weight: Quantizer) -> Quantizer:
-    """The int32 quantizer in whose steps products of levels of `source` and `weight` are summed."""
+    """The int32 quantizer of a bias; its scale is source.scale * weight.scale, the step of the sums it is added to."""
     scales = (source.scale * weight.scale).astype(np.float32)
     return Quantizer(scales, np.zeros(len(scales), np.int32), 0)
 
@@ -80,13 +83,13 @@ class QdqWriter:
         self.stored: dict[tuple[str, bytes, np.dtype[Any]], gs.Tensor] = {}
 
     def variable(self, tensor: gs.Tensor, quantizer: Quantizer) -> None:
-        """Let all that read `tensor`, which a node writes, find it rounded; it keeps its name."""
+        """Quantize `tensor`, the output of a node: all its readers get the rounded values, under the same name."""
         node, exact = tensor.inputs[0], gs.Variable(f"{tensor.name}/exact")
         node.outputs[next(i for i, output in enumerate(node.outputs) if output is tensor)] = exact
         self._rounded(tensor.name, exact, quantizer).inputs[0].outputs[0] = tensor
 
     def converted(self, tensor: gs.Tensor, readers: Collection[gs.Node], quantizer: Quantizer) -> None:
-        """Let `readers` find `tensor` rounded once more, to the levels of another quantizer."""
+        """Give `readers` the values of `tensor` rounded once more, to the levels of another quantizer."""
         other = self._rounded(f"{tensor.name}/{quantizer.dtype}", tensor, quantizer)
         for node in readers:
             for position, read in enumerate(node.inputs):
@@ -94,7 +97,7 @@ class QdqWriter:
                     node.inputs[position] = other
 
     def constant(self, node: gs.Node, position: int, quantizer: Quantizer) -> None:
-        """Store as levels the constant that `node` reads at `position`."""
+        """Store the constant that `node` reads at input `position` as levels, with a DequantizeLinear."""
         tensor = node.inputs[position]
         key = (tensor.name, quantizer.scale.tobytes(), quantizer.dtype)
         if key not in self.stored:

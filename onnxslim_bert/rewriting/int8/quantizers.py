@@ -12,7 +12,8 @@ PAIR_LIMIT = 128  # 255 * 128 fits 16 bits, 255 * 129 does not
 def quantize_columns(weight: Array, *, reduce_range: bool = False) -> tuple[Array, Array]:
     """weight [d_in, d_out] -> int8 [d_in, d_out] and scales [d_out], symmetric, each value within scale / 2.
 
-    reduce_range: scales are as much larger as it takes that no product with uint8 saturates 16 bits (`saturation`).
+    reduce_range: make scales larger, and so integers smaller, just enough that no two neighbouring products with uint8
+    leave 16 bits (`saturation`).
     """
     scales = pair_scales(weight) if reduce_range else column_scales(weight)
     return np.clip(np.rint(weight / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
@@ -21,8 +22,9 @@ def quantize_columns(weight: Array, *, reduce_range: bool = False) -> tuple[Arra
 def quantize_columns_affine(weight: Array) -> tuple[Array, Array, Array]:
     """weight [d_in, d_out] -> uint8 [d_in, d_out], scales [d_out] and uint8 zero points [d_out].
 
-    Each column's levels span its own smallest to its largest value, zero included: steps are finer than symmetric ones
-    where the two differ. Each value is within scale / 2, and zero is exact.
+    The levels of a column span its smallest to its largest value and zero, so steps are finer than symmetric ones where
+    one side is longer. Example: values from -0.1 to 0.9 have steps of 1/255, symmetric ones 0.9/127. Each value is
+    within scale / 2, and zero is exact.
     """
     low, high = np.minimum(weight.min(0), 0), np.maximum(weight.max(0), 0)
     scales = np.where(high > low, (high - low) / UNSIGNED_LEVELS, 1).astype(np.float32)
@@ -43,10 +45,14 @@ def column_scales(weight: Array) -> Array:
 
 
 def pair_scales(weight: Array) -> Array:
-    """The least scale [d_out] with which integers of one sign at inputs 2i and 2i+1 sum to PAIR_LIMIT at most."""
+    """The least scale [d_out] of each column of `weight` with which no pair of products leaves 16 bits.
+
+    A pair are the integers at inputs 2i and 2i + 1. The positive ones of a pair, and likewise the negative ones, sum to
+    at most PAIR_LIMIT in size.
+    """
     pairs = np.pad(weight, ((0, len(weight) % 2), (0, 0))).reshape(-1, 2, weight.shape[1])
     largest = np.maximum(np.maximum(pairs, 0).sum(1).max(0), np.maximum(-pairs, 0).sum(1).max(0))
-    # two roundings add up to one
+    # each of the two may round up by a half, and sums are whole: what was 127.5 at most is then 128 at most
     scales: Array = np.maximum(column_scales(weight), largest / (PAIR_LIMIT - 0.5)).astype(np.float32)
     return scales
 
@@ -59,10 +65,10 @@ def activation_quantizer(low: float, high: float) -> tuple[Array, Array]:
 
 
 def mean_rounding(rows: Array, weight: Array, scale: Array, zero_point: Array, *, reduce_range: bool = False) -> Array:
-    """The mean of rows @ weight less the mean of its int8 product, [d_out]: what rounding takes from every output.
+    """What rounding takes off each output on average, [d_out]: the mean of rows @ weight less that of its int8 product.
 
-    rows [n, d_in], weight [d_in, d_out]. Values that the quantizer clips are compared as clipped: what clipping does
-    to a few rows must not move all others.
+    rows [n, d_in], weight [d_in, d_out]. Both means are of the rows as the quantizer clips them, because what clipping
+    does to a few rows must not move all others.
     """
     zero = float(zero_point)
     inside = np.clip(rows, -zero * scale, (UNSIGNED_LEVELS - zero) * scale)

@@ -1,8 +1,9 @@
-"""Where sums of uint8 x int8 products leave 16 bits: what CPUs with AVX2 or AVX-512, but without VNNI, make of them.
+"""Find int8 layers that CPUs with AVX2 or AVX-512, but without VNNI, compute wrongly, because sums leave 16 bits.
 
-VPMADDUBSW adds the products of inputs 2i and 2i+1 in saturating int16, and only then come 32 bits (MLAS,
-onnxruntime/core/mlas/lib/x86_64/QgemmU8X8KernelAvx2.S in https://github.com/microsoft/onnxruntime). Here that is
-computed as those kernels do, bit for bit, on any machine.
+Their instruction VPMADDUBSW adds the products of inputs 2i and 2i+1 in 16 bits and cuts a sum off at -32,768 or 32,767;
+only after that come 32 bits (MLAS, onnxruntime/core/mlas/lib/x86_64/QgemmU8X8KernelAvx2.S in
+https://github.com/microsoft/onnxruntime). Example: 255 * 100 + 255 * 90 = 48,450 becomes 32,767. Here the same is
+computed on any machine, bit for bit.
 
 Two remedies. In the file: `quantize-static{reduce-range=true}`, as fast as before. In the session: the option
 session.x64quantprecision=1, with which ONNX Runtime makes uint8 of the weights and widens both operands first
@@ -33,10 +34,11 @@ PARAMETERS: dict[str, tuple[int | None, ...]] = {
 
 @dataclass(frozen=True)
 class Saturation:
-    """One int8 layer on a CPU that adds pairs of products in 16 bits.
+    """What a CPU that adds pairs of products in 16 bits makes of one int8 layer.
 
-    pairs: of neighbouring weights, over all outputs. possible: how many of them some activations saturate.
-    seen: the share of their sums that did on the rows. loss: |saturated - exact| / |exact| of the product.
+    node: the layer's name. pairs: how many pairs of neighbouring weights it has, over all outputs. possible: how many
+    of them saturate with some activations. seen: the share of all pairs' sums that did so on the rows. loss:
+    |saturated - exact| / |exact| of the layer's product on the rows.
     """
 
     node: str
@@ -49,7 +51,7 @@ class Saturation:
 def find_saturation(model: Model, trials: Trials) -> list[Saturation]:
     """Every dense layer of `model` that multiplies uint8 by int8, on samples of calibration rows.
 
-    With 0 `possible` in all of them nothing saturates, whatever the rows. Empty when no layer is such.
+    Where `possible` is 0 in all of them, nothing saturates whatever the rows. Empty when no layer multiplies so.
     """
     nodes = {node.name: node for node in model.graph.nodes}
     linears = [read_linear(node) for node in model.graph.nodes if is_linear(node)]
@@ -112,7 +114,8 @@ def _measure(model: Model, linear: Linear, parameters: tuple[Array | None, ...],
 def _parameters(node: gs.Node) -> tuple[Array | None, ...] | None:
     """Scale and zero point of the activations and scales of the weights, as far as the graph fixes them.
 
-    None when `node` does not multiply integers: weights alone that are restored, for instance.
+    Each is None where the graph does not fix it. The result is None when `node` does not multiply integers, for
+    instance when only its weights are stored as integers.
     """
     restored = [producer(tensor) for tensor in node.inputs[:2]]
     if node.op in PARAMETERS:

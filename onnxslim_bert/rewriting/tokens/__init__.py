@@ -1,1 +1,1 @@
-"""Which tokens of a row the later layers keep."""
+"""Let later layers see only some tokens of a text: how tokens are ranked, and how the graph drops the others."""

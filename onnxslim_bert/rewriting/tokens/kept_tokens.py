@@ -1,4 +1,4 @@
-"""Write into a graph that its later layers see some of the tokens only."""
+"""Rewrite a graph so that its later layers see only the tokens that were kept."""
 
 import numpy as np
 import onnx
@@ -17,9 +17,10 @@ END = np.array([np.iinfo(np.int64).max])
 
 
 class KeptTokens:
-    """Goes up the layers of a model with the mask [batch, kept] of the tokens that are left.
+    """Rewrites the layers of a model one after the other, and holds the mask [batch, kept] of the tokens left so far.
 
-    first: the first layer to drop any. All layers from there on have a proven form and a residual sum.
+    first: the first layer that drops tokens. All layers from there on must have an attention of proven form and, but
+    for the last, a residual sum behind it.
     """
 
     def __init__(self, model: Model, first: Layer) -> None:
@@ -36,7 +37,7 @@ class KeptTokens:
         self.others = build.node("ReduceSum", "others", [_behind_first(build, self.mask), axis(build, 1)], keepdims=0)
 
     def attend(self, layer: Layer) -> None:
-        """Write the attention of `layer` for the tokens that are left."""
+        """Write the attention of `layer` anew, with the mask of the tokens that are left."""
         old = self.model.graph.tensors()[layer.context]
         build = Builder(self.model.graph, f"layer.{layer.index}/kept")
         mask = self.mask if self.padded else None
@@ -44,7 +45,10 @@ class KeptTokens:
         redirect(self.model.graph, old, new)
 
     def drop(self, layer: Layer, counts: Array) -> None:
-        """Leave counts[n] tokens of a text that has n besides position 0 behind the attention of `layer`."""
+        """Drop tokens behind the attention of `layer`: a text of n tokens besides position 0 keeps counts[n].
+
+        counts: int64, position 0 included. Example: counts [1, 2, 2, 3] leave 3 of a text of 4 tokens.
+        """
         build = Builder(self.model.graph, f"layer.{layer.index}/drop")
         count = build.node("Gather", "count", [build.constant("counts", counts), self.others])
         most = build.node("ReduceMax", "most", [count], keepdims=1)
@@ -64,7 +68,7 @@ class KeptTokens:
         self.mask = build.node("Mul", "mask", [real, build.node("Cast", "used", [used], to=onnx.TensorProto.INT64)])
 
     def _importance(self, build: Builder, layer: Layer) -> gs.Tensor:
-        """[batch, seq]: what each token is worth, position 0 more than any."""
+        """How important each token is, [batch, seq]: the attention that it receives; position 0 more than any."""
         received = emit_received_attention(build, *self._attention(layer), self.mask)
         before = build.constant("before", np.array([0, 1, 0, 0], np.int64))
         highest = build.constant("highest", np.array(np.inf, np.float32))

@@ -1,4 +1,4 @@
-"""How much each token gives to the others, written into a graph without the matrix of all pairs."""
+"""Write into a graph how much attention each token receives, without the matrix of all pairs of tokens."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ from onnxslim_bert.model.write_attention import HIDDEN
 def emit_received_attention(
     build: Builder, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor
 ) -> gs.Tensor:
-    """sum over heads of softmax(scale * mean(query) @ key.T) * |value|: what a text's mean query takes of its tokens.
+    """The attention that each token receives, [batch, seq]; zero where a token is hidden.
 
-    roles: query, key and value [batch, seq, width]. mask: [batch, seq], zero where a token is hidden. The result,
-    [batch, seq], is zero there too.
+    It is the sum over heads of softmax(scale * mean(query) @ key.T) * |value|, with the mean over a text's tokens.
+    roles: query, key and value [batch, seq, width]. mask: [batch, seq], zero where a token is hidden.
 
-    PoWER-BERT ranks tokens by the column sums of softmax(scale * query @ key.T), a product of every query with every
-    key. The mean query stands for all of them here: one row for each text. Attention weighs by the length of the value
-    vector, for a token may be looked at and give nothing (Kobayashi et al. 2020, https://arxiv.org/abs/2004.10102).
+    PoWER-BERT ranks tokens by the column sums of softmax(scale * query @ key.T), for which every query meets every key.
+    Here one mean query stands for all queries of a text. The attention is multiplied by the length of the value vector,
+    because a token may be looked at and still give nothing (Kobayashi et al. 2020, https://arxiv.org/abs/2004.10102).
     """
     query, key, value = roles
     apart = build.constant("apart", np.array([0, 0, heads, width // heads], np.int64))
