@@ -1,1 +1,1 @@
-"""Passes in a row: their text, the runner, provenance, what a target needs."""
+"""Recipes, passes that run one after the other: their text, the runner, provenance, and what each target needs."""

@@ -1,4 +1,4 @@
-"""The int8 recipe, part by part: every recipe that ends in int8 layers is put together from these."""
+"""The parts of the int8 recipe, as text; every recipe that ends in int8 layers is put together from them."""
 
 CANONICAL = "canonicalize?"
 FUSED = f"{CANONICAL},fuse?"
@@ -9,10 +9,12 @@ SMOOTHING = "split-outliers?,smooth?"
 
 
 def int8(quantize: str, *, smooth: bool = True, batch: bool = False, contrib: bool = True) -> str:
-    """The steps around `quantize`, which comes after an exact form of the graph.
+    """The recipe text that goes behind EXACT or STANDARD: the step `quantize`, and what belongs before and after it.
 
-    smooth: make activations easier to quantize first. batch: leave padding out before anything is quantized, so that
-    ranges found at run time are those of real tokens. contrib: operators of ONNX Runtime's own may follow.
+    smooth: make activations easier to quantize, first. batch: leave padding out (`unpad`), before anything is
+    quantized, so that ranges found at run time are those of real tokens. contrib: com.microsoft's operators may be
+    used, so `skip-mask` follows.
+    Example: int8("quantize-static") is "split-outliers?,smooth?,quantize-static,skip-mask?".
     """
     steps = [SMOOTHING * smooth, "unpad?" * batch, quantize, "skip-mask?" * contrib]
     return ",".join(filter(None, steps))

@@ -14,7 +14,10 @@ NAMED = re.compile(r"@([A-Za-z0-9_-]*)")
 
 @dataclass(frozen=True)
 class Known:
-    """summary: what it makes of a model, and the data that it needs, in a line. steps: as text."""
+    """A recipe that ships.
+
+    summary: what it makes of a model, and the data that it needs, in a line. steps: its passes, as recipe text.
+    """
 
     summary: str
     steps: str
@@ -30,7 +33,8 @@ def known_recipes() -> dict[str, Known]:
 def read_recipe(text: str) -> Recipe:
     """The recipe written as `text`, in which `@NAME` stands for the steps of the recipe that ships under that name.
 
-    `@exact,quantize-dynamic` is the recipe `exact` with one more step. Raises PassError for a name that there is not.
+    Example: `@exact,quantize-dynamic` is the recipe `exact` with one more step. Raises PassError for an unknown name,
+    and as `Recipe.parse` does.
     """
     return Recipe.parse(NAMED.sub(lambda found: _steps(found[1]), text))
 

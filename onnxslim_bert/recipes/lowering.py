@@ -1,4 +1,4 @@
-"""What brings an encoder, from whatever exporter, into the form that a target takes whole: recipes.
+"""Lowerings: for each target, the passes that bring an encoder of any exporter into a form that it takes whole.
 
 The default mode of a target is the best one measured (docs/benchmarks.md, Targets).
 """
@@ -22,9 +22,9 @@ FIXED = "fix-shapes{seq=SEQ}?"
 class Lowering:
     """How a model is written for one target.
 
-    form: passes that bring the float graph into its form, FIXED where it takes fixed shapes only.
-    modes: what may follow, the default first; each with its passes.
-    shares_data: several files may keep their weights in one that lies beside them.
+    form: steps that bring the float graph into the target's form; FIXED is among them if it takes fixed shapes only.
+    modes: by mode, the steps that follow, the default mode first. Example: {"fp16": ("float16",), "fp32": ()}.
+    shares_data: whether several model files may keep their weights in one data file beside them.
     """
 
     form: tuple[str, ...]
@@ -33,7 +33,7 @@ class Lowering:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it takes fixed shapes only."""
+        """Whether the target takes fixed shapes only."""
         return FIXED in self.form
 
     @property
@@ -69,10 +69,10 @@ def mode_for(target: str, mode: Mode | None) -> Mode:
 
 
 def lowering(target: str, mode: Mode | None = None, seq: int | None = None) -> tuple[Recipe, Recipe]:
-    """The passes for a target other than the CPU: those that bring the float graph into its form, and those after.
+    """Two recipes for a target other than the CPU: one brings the float graph into its form, the next is `mode`.
 
-    seq: tokens in a row, for targets that take fixed shapes only. Raises PassError when it is missing, or would do
-    nothing.
+    mode: None for the target's default. seq: tokens in a row, for targets that take fixed shapes only. Raises PassError
+    when it is missing there, and for a mode that the target does not have.
     """
     found = LOWERINGS[target]
     if found.is_fixed and seq is None:
@@ -83,9 +83,9 @@ def lowering(target: str, mode: Mode | None = None, seq: int | None = None) -> t
 
 
 def lowered(recipe: Recipe, target: str, seq: int | None) -> Recipe:
-    """`recipe`, and then the passes for `target` in its default mode; for the CPU, `recipe` alone.
+    """`recipe` followed by the passes for `target` in its default mode; for the CPU, `recipe` alone.
 
-    Raises PassError for a length that is missing or does nothing.
+    Raises PassError when `seq` is missing for a target that takes fixed shapes only, or given for another one.
     """
     if seq is not None and (target == "cpu" or not LOWERINGS[target].is_fixed):
         raise PassError(f"--seq does nothing for {target}, whose files take any length; leave it out")

@@ -28,7 +28,10 @@ LONGEST = 2048  # tokens in a row, where positions allow more: attention takes m
 
 @dataclass(frozen=True)
 class Probe:
-    """One batch, which its limits and `what`, the words for its rows, decide. feeds: [batch, seq] each."""
+    """One batch of made-up rows, the same for equal `limits` and `what`.
+
+    what: its rows in words, like "2 x 7 tokens, no padding and padding on the left". feeds: by input, [batch, seq].
+    """
 
     limits: "Limits"
     what: str
@@ -41,16 +44,17 @@ class Probe:
 
     @property
     def long(self) -> bool:
-        """Whether its rows are long ones, which cost the most."""
+        """Whether its rows are longer than all in ROWS; such rows take the most time."""
         return bool(next(iter(self.feeds.values())).shape[1] > max(ROWS))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What decides the probe rows of a model.
+    """What rows a model takes, which decides its probe rows.
 
-    roles: of its inputs. vocabulary: token ids are below; types: token types are below. longest: tokens in a row.
-    batch, seq: where the inputs have fixed shapes.
+    roles: for each input its name and what it takes: ids, mask or types. vocabulary, types: token ids and token types
+    are below these. longest: tokens in the longest row. batch, seq: the fixed shape of the inputs; None where it is
+    not fixed.
     """
 
     roles: tuple[tuple[str, InputRole], ...]
@@ -62,7 +66,7 @@ class Limits:
 
     @classmethod
     def of(cls, model: Model) -> "Limits | None":
-        """The limits of `model`; None where it has nothing to quantize, or an input is not known."""
+        """The limits of `model`; None where its embeddings cannot be read, or what an input takes is not known."""
         try:
             embeddings, longest = embeddings_of(model), most_tokens(model)
             roles = _roles(model)
@@ -106,7 +110,7 @@ class Limits:
 
 
 def _roles(model: Model) -> Roles:
-    """What each input takes: of the file that the model came from, where there is one, or of its graph."""
+    """What each input takes: read from the file that the model came from if it names them all, else from its graph."""
     if model.path is not None and model.path.is_file():
         found = roles_of(model.path)
         if all(tensor.name in found for tensor in model.graph.inputs):

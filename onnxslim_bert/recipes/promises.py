@@ -15,19 +15,22 @@ from onnxslim_bert.model.session import model_session
 from onnxslim_bert.recipes.probes import Limits, Probe
 from onnxslim_bert.rewriting.contract import Pass
 
-HALF = 2e-2  # what rounding may leave of answers in float16, of which a number has 11 bits
-QUANTIZED = 5e-2  # where activations are rounded to integers: a difference in the last bit may become one of a step
+HALF = 2e-2  # how far answers of equal float16 models may differ by rounding; such numbers have 11 bits
+QUANTIZED = 5e-2  # the same where activations are rounded to integers: a difference in the last bit may become a step
 INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 NOISE = 8  # times what weights that are off by their last bit change: where large terms cancel, no more digits are left
 
 
 class Promises:
-    """Compares a model before and after passes. One object serves all passes of a recipe, so that answers are shared.
+    """Compares a model before and after each pass. One object serves all passes of a recipe.
 
-    After every pass the graph is valid, names are unique and the encoder is found, unless these were not so before it,
-    or the pass says that it ends the encoder. After exact passes (`Pass.exact`) the answers on probe rows are those
-    from before. Exact passes in a row are compared at their ends, which takes two sessions however many they are; where
-    the ends differ, each of them is compared alone. What a pass left as it was costs nothing.
+    After every pass three things must hold, if they held before it: the graph is valid, node names are unique, and an
+    encoder is found (unless the pass says that it ends that). After exact passes (`Pass.exact`) the answers on probe
+    rows must be those from before, too.
+
+    Answers take time, so exact passes in a row are compared together: the model before the first with the model after
+    the last. Only where those differ is each pass compared alone, to name the one at fault. Example: canonicalize, fuse
+    and first-token take two sessions when all is well. A pass that changed nothing costs nothing.
     """
 
     def __init__(self, *, threads: int = 1) -> None:
@@ -35,7 +38,10 @@ class Promises:
         self._exact: list[tuple[Pass, _State, _State]] = []  # in a row: the pass, the model before it and after it
 
     def before(self, action: Pass, model: Model) -> "_State":
-        """How the model is, to be given to `check` after `action`. Raises PassError as `settle` does."""
+        """The state of `model` before `action`, to be given to `check` afterwards. Raises as `settle` does.
+
+        It settles earlier exact passes if `action` is not exact, or if `model` was changed since the last of them.
+        """
         state = _State(model, self._threads)
         last = self._exact[-1][2] if self._exact else state
         if action.tolerance is None or last != state:
@@ -68,7 +74,10 @@ class Promises:
 
 
 def _same_answers(actions: Sequence[Pass], before: "_State", after: "_State", *, said: bool = False) -> bool:
-    """Whether exact passes kept the answers on probe rows. said: raise PassError that names the only one instead."""
+    """Whether exact passes kept the answers on probe rows, within the sum of their tolerances.
+
+    said: if they did not, raise PassError that names the first of `actions` and the difference.
+    """
     limits = after.limits
     if limits is None:
         return True
@@ -101,9 +110,10 @@ def _same_answers(actions: Sequence[Pass], before: "_State", after: "_State", *,
 
 
 def farthest(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
-    """The largest difference of two models' float answers, as a share of the largest answer or of 1 where that is more.
+    """The largest difference of two models' float answers, as a share of the largest of `theirs`, or of 1 if more.
 
-    Infinite when shapes differ, or where only one of them is a number.
+    Infinite when shapes differ, or where one answer is a finite number and the other is not. Example: [3.0, -4.2] is
+    0.05 from [3.0, -4.0].
     """
     found = 0.0
     for actual, expected in zip(ours, theirs, strict=True):
@@ -124,7 +134,7 @@ def no_encoder(model: Model) -> str:
 
 
 class _State:
-    """A model as it is at one moment. Equal to another when graph and weights are the same."""
+    """A model as it is at one moment. Two are equal when their graphs are, and their weights are the same arrays."""
 
     def __init__(self, model: Model, threads: int) -> None:
         self._skeleton, self._weights = model.skeleton()
@@ -162,7 +172,7 @@ class _State:
 
     @cached_property
     def rounding(self) -> float:
-        """How far apart the answers of two equal models may be for their precision alone."""
+        """How far apart the answers of two equal models may be because of this one's precision; 0 in float32."""
         half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in self._skeleton.graph.initializer)
         integers = any(node.op_type in INTEGERS for node in self._skeleton.graph.node)
         return max(HALF * half, QUANTIZED * integers)

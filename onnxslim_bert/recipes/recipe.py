@@ -15,7 +15,7 @@ STEP = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\{([^{}]*)\})?\s*(\?)?\s*")
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of a recipe. optional: changing nothing is fine."""
+    """One pass of a recipe. optional: the pass may change nothing; a recipe writes it with a `?`, as in fuse?."""
 
     action: Pass
     optional: bool = False
@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Passes in the order in which they run."""
+    """A sequence of passes, in the order in which they run."""
 
     steps: tuple[Step, ...]
 
@@ -68,12 +68,12 @@ class Recipe:
 
     @property
     def shape(self) -> tuple[int | None, int | None]:
-        """The batch and the length that its passes fix, the last one's; None where none does."""
+        """The batch and the length to which the last pass that fixes shapes fixes them; None where none does."""
         fixed = [step.action.shape for step in self.steps if step.action.shape != (None, None)]
         return fixed[-1] if fixed else (None, None)
 
     def at_length(self, seq: int) -> "Recipe":
-        """The same passes, where one fixes a length with the length `seq`."""
+        """The same recipe, whose passes that fix a length fix it to `seq`."""
         at = [
             dataclasses.replace(step, action=step.action.at_length(seq)) if step.action.shape[1] else step
             for step in self.steps

@@ -1,4 +1,4 @@
-"""Run a recipe over a model: one calibration sweep for each pass that wants statistics."""
+"""Run a recipe on a model: collect the statistics that each pass wants, apply it, hold it to its promises."""
 
 import time
 from collections.abc import Mapping
@@ -17,10 +17,11 @@ from onnxslim_bert.rewriting.trials import Trials
 
 @dataclass(frozen=True)
 class Done:
-    """What one pass did.
+    """What one pass did, for the report.
 
-    seconds: of CPU, calibration included. nodes, nbytes: of the model after it, its constants counted once each.
-    damage: of the model after it, as `StepDamage` has it; None where it was not measured.
+    step: the pass and its options, as recipe text. count, note, details: as in `Change`. seconds: of CPU, calibration
+    included. nodes, nbytes: how many nodes the model has after the pass, and how many bytes its constants take. damage:
+    how far the model's outputs are from the source's after the pass (`StepDamage`); None where it was not measured.
     """
 
     step: str
@@ -42,10 +43,12 @@ def run_recipe(
     step_damage: StepDamage | None = None,
     promises: Promises | None = None,
 ) -> list[Done]:
-    """Apply each step of `recipe` to `model`, in order; a record of each.
+    """Apply each step of `recipe` to `model`, in order; return a record of each.
 
+    allow_noop: accept steps that change nothing, optional or not.
     step_damage: measures the damage after each step, which costs time and changes nothing.
-    promises: an object that serves steps before and after these too; whoever made it calls its `settle`.
+    promises: give one object to several calls to hold their steps to their promises together, and call its `settle`
+    after the last; None makes one for these steps alone.
 
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`, and when a pass broke a
     promise of its class; DataError when a pass wants calibration and there are no `trials`; ModelError when ONNX
@@ -72,11 +75,14 @@ def run_step(
     step_damage: StepDamage | None = None,
     promises: Promises | None = None,
 ) -> Done:
-    """Apply one step of a recipe, and hold it to its promises.
+    """Apply one step of a recipe, hold it to its promises, and return a record of it.
 
-    known: statistics of earlier sweeps that still hold; what this step collects joins them, what it makes untrue goes.
-    promises: the object that serves the steps around it too, so that answers are found once; call its `settle` after
-    the last of them. A step that may be left out is, where no encoder is read and it needs one.
+    known: statistics collected before that still hold. What this step collects is added; if the pass changes
+    activations, all are taken out.
+    promises: one object for several steps, so that their answers are found once; call its `settle` after the last of
+    them. None makes one for this step alone.
+
+    An optional step that needs an encoder does nothing where none is found. Raises what `run_recipe` raises.
     """
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
     started = time.process_time()
@@ -110,7 +116,7 @@ def run_step(
 
 
 def record(step: str, change: Change, started: float, model: Model, step_damage: StepDamage | None = None) -> Done:
-    """What `step` did to `model`, now that it is done. started: the process's CPU seconds before it."""
+    """The record of `step`, which has just changed `model`. started: the process's CPU seconds before it."""
     seconds = time.process_time() - started
     nbytes = sum(constant.values.nbytes for constant in model.constants().values())
     damage = step_damage.of(model) if step_damage is not None else None

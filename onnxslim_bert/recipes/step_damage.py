@@ -1,4 +1,4 @@
-"""How far a model has come from what it was made of, seen from outside while passes rewrite it."""
+"""Measure after each pass how far the model's outputs are from those of the model that it was made from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,10 @@ from onnxslim_bert.rewriting.trials import float_outputs
 
 
 class StepDamage:
-    """Compares models with `source` on a few rows, which nothing is chosen by; it leaves them as they are."""
+    """Compares the outputs of models with those of `source`, on rows that no pass chooses anything by.
+
+    Models are only run, never changed.
+    """
 
     def __init__(self, source: Model, rows: Rows, *, threads: int = 1) -> None:
         self._rows = list(rows)
@@ -23,7 +26,7 @@ class StepDamage:
         self._exact = self._answers(source)
 
     def of(self, model: Model) -> float | None:
-        """|difference| / |original| of the outputs; None where they have another form or the CPU cannot run `model`."""
+        """|difference| / |original| of the float outputs; None when shapes differ or `model` does not run here."""
         try:
             answers = self._answers(model)
         except ModelError:
@@ -36,7 +39,7 @@ class StepDamage:
         return float(np.sqrt(difference / max(size, 1e-30)))
 
     def _answers(self, model: Model) -> list[Array]:
-        """The float outputs for every batch, whose ids have the type that the model takes now."""
+        """The float outputs of `model` for every batch; inputs are cast to the types that it takes by now."""
         session = model_session(model, threads=self._threads)
         types = {tensor.name: tensor.dtype for tensor in model.graph.inputs}
         return [
