@@ -48,7 +48,7 @@ def check_unfolding(
         else:
             open_model.graph.initializer.append(tensor)
     try:
-        # without the propagation of values, which would itself hold each number of a shape that is a bomb
+        # values are not propagated: inference would then hold every number of a constant made to be huge
         inferred = onnx.shape_inference.infer_shapes(open_model).graph
     except Exception:  # what inference refuses, ONNX Runtime will
         return

@@ -12,7 +12,7 @@ from onnxslim_bert.errors import DataError
 Role = Literal["ids", "mask", "types"]
 Named = Mapping[Role, str]  # the inputs that a user names, by role
 
-# Parts of names as exporters write them; "input_mask" and "input_type_ids" hold "input" too, so ids come last.
+# Parts of names as exporters write them; the first role with a part in the name counts.
 MARKS: dict[Role, tuple[str, ...]] = {
     "mask": ("mask",),
     "types": ("type", "segment"),

@@ -24,6 +24,6 @@ def placement_of(
     others = [node for piece in pieces if piece.ep_name != provider for node in piece.get_nodes()]
     left = tuple(Left(n.name, n.op_type, reasons.get(n.name) or overall or UNSAID) for n in others)
     count = sum(map(len, taken))
-    # the CPU provider takes nodes one by one: no transition lies between them
+    # ONNX Runtime records each node of the CPU provider as a piece of its own; they are one partition
     partitions = min(count, 1) if provider == CPU_PROVIDER else len(taken)
     return Placement(provider, count, count + len(left), partitions, left)
