@@ -17,8 +17,8 @@ LOOKUPS = ("Gather", "GatherBlockQuantized")
 def rows_read(graph: gs.Graph) -> dict[str, int]:
     """Input name -> rows of the largest table [rows, width] that it is the row numbers of; others are left out.
 
-    Through a map of ids it is the map's length that counts. A table may be read by Gather (also int8 or packed), as a one-hot product, or by a fused
-    embedding.
+    Through a map of ids it is the map's length that counts. A table may be read by Gather (also int8 or packed), as a
+    one-hot product, or by a fused embedding.
     """
     found = {tensor.name: max(_tables(tensor), default=0) for tensor in graph.inputs}
     return {name: rows for name, rows in found.items() if rows}
