@@ -25,9 +25,10 @@ LARGEST = float(np.finfo(np.float16).max)
 class Float16(Pass):
     """Convert weights and activations to float16; inputs and outputs keep their types.
 
-    Constants beyond float16's range (masks of -3.4e38) are clamped to it. ONNX Runtime's own converter does the graph
-    (onnxruntime/transformers/float16.py); what it cannot convert stays float32 behind casts, and so does arithmetic on
-    positions and of squares (`exact_nodes`). Half the size; on CPUs without float16 arithmetic it is not faster.
+    The file has half the size; on CPUs without float16 arithmetic it is not faster. Constants beyond float16's range
+    (masks of -3.4e38) are clamped to it (to -65504). ONNX Runtime's own converter rewrites the graph
+    (onnxruntime/transformers/float16.py). Two kinds of nodes stay float32, between casts: those that the converter
+    cannot convert, and those that float16 would falsify, on positions and of squares (`exact_nodes`).
     """
 
     name: ClassVar[str] = "float16"

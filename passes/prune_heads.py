@@ -21,10 +21,10 @@ class PruneHeads(PruneUnits):
     Example: 6 layers of 12 heads and keep=0.75 keep 54 of 72, perhaps 12, 10, 9, 9, 8, 6.
 
     keep: share of the heads kept over the whole encoder, in (0, 1].
-    even: the same share in every layer.
-    refit: False only cuts the rows.
-    rounds: steps in which they go, at most. Before each step every layer is measured anew; all layers together have 20
-    such measurements, so with more than ten layers there is one step. Example: 6 layers and rounds=3 take 18.
+    even: keep the same share in every layer, without asking question 2.
+    refit: False leaves out question 3: nothing is fitted again.
+    rounds: in how many steps they go, at most. Every layer is measured again before each step, and all layers together
+        have 20 measurements, so with more than ten layers there is one step. Example: 6 layers and rounds=3 take 18.
 
     Michel et al. 2019, https://arxiv.org/abs/1905.10650; Kwon et al. 2022, https://arxiv.org/abs/2204.09656
     """
