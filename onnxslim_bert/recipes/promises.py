@@ -18,7 +18,7 @@ from onnxslim_bert.rewriting.contract import Pass
 HALF = 2e-2  # how far answers of equal float16 models may differ by rounding; such numbers have 11 bits
 QUANTIZED = 5e-2  # the same where activations are rounded to integers: a difference in the last bit may become a step
 INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear")
-NOISE = 8  # times what weights that are off by their last bit change: where large terms cancel, no more digits are left
+NOISE = 8  # answers may move by so many times what the last bits of the weights do: large terms may cancel in them
 
 
 class Promises:
@@ -74,8 +74,10 @@ class Promises:
 
 
 def _same_answers(actions: Sequence[Pass], before: "_State", after: "_State", *, said: bool = False) -> bool:
-    """Whether exact passes kept the answers on probe rows, within the sum of their tolerances.
+    """Whether exact passes kept the answers on probe rows.
 
+    They did where answers move by no more than the sum of the passes' tolerances, or the models' precision leaves
+    (`_State.rounding`), or NOISE times what weights changed in their last bit do (`_State.noise`).
     said: if they did not, raise PassError that names the first of `actions` and the difference.
     """
     limits = after.limits
