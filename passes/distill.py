@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -92,6 +93,8 @@ class Distill(Pass):
         return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
+        dense_layers(model)  # float32, or a PassError
+        trials = ctx.trials
         if importlib.util.find_spec("torch") is None:
             raise PassError("distill needs PyTorch, which is not installed: pip install 'onnxslim-bert[distill]'")
         from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
@@ -119,5 +122,5 @@ class Distill(Pass):
             self.words,
             self.seed,
         )
-        done = distil(model, ctx.trials, weights, plan)
+        done = distil(model, trials, weights, plan)
         return Change(done.trained.kept, done.note, done.details)

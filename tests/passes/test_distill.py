@@ -48,7 +48,7 @@ REFUSED = (
     *("quantize-static", "quantize-dynamic", "quantize-qdq", "quantize-weights", "quantize-embedding"),
     *("quantize-blockwise", "float16", "skip-mask"),
 )
-REFUSALS = r"operator \w+ cannot be trained through|is float16; start from the float32 model"
+REFUSALS = r"operator \w+ cannot be trained through|is float16; start from the float32 model|quantized already; start from the float model"
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
