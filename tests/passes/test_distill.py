@@ -48,7 +48,7 @@ REFUSED = (
     *("quantize-static", "quantize-dynamic", "quantize-qdq", "quantize-weights", "quantize-embedding"),
     *("quantize-blockwise", "float16", "skip-mask"),
 )
-REFUSALS = r"operator \w+ cannot be trained through|is float16; start from the float32 model|quantized already; start from the float model"
+REFUSALS = r"operator \w+ cannot be trained through|is float16; start from the|quantized already; start from the float"
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
@@ -259,10 +259,17 @@ def test_too_few_texts_are_refused():
 
 
 @needs_torch
-def test_an_int8_model_is_refused_by_the_operator():
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (QuantizeStatic(), "dense layers are quantized already; start from the float model"),
+        (QuantizeStatic(float_layers=(0,)), "operator QuantizeLinear cannot be trained through"),
+    ],
+)
+def test_an_int8_model_is_refused_in_whole_and_in_part(step, message):
     teacher = prepared("bert-ts17-sdpa", CANONICAL)
-    student = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
-    with pytest.raises(PassError, match=r"operator QuantizeLinear cannot be trained through"):
+    student = prepared("bert-ts17-sdpa", CANONICAL, FUSE, step)
+    with pytest.raises(PassError, match=message):
         Distill(steps=3).apply(student, Context({}, trials_of(teacher)))
 
 
