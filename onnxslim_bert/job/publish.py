@@ -15,12 +15,12 @@ from onnxslim_bert.job.prove import Proof
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
 from onnxslim_bert.job.seal import seal
-from onnxslim_bert.job.search.points import Found
+from onnxslim_bert.job.search.frontier import SearchResult
 from onnxslim_bert.proof.documents import report_path, write_report
 from onnxslim_bert.proof.gates import Budgets, Verdict
 
 
-def publish(loaded: Loaded, made: Made, proof: Proof, found: Found | None) -> Report:
+def publish(loaded: Loaded, made: Made, proof: Proof, found: SearchResult | None) -> Report:
     """Give what was made its name, and write the report beside it; neither when a budget is missed.
 
     found: what a search measured on its way to the recipe. Raises ModelError when the source is no longer the file that

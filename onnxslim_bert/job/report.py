@@ -9,7 +9,7 @@ from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.report_text import saturation, searched, timed, where
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.seal import Gate
-from onnxslim_bert.job.search.points import Found
+from onnxslim_bert.job.search.frontier import SearchResult
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import compared
@@ -61,7 +61,7 @@ class Report:
     gate: Gate
     verdicts: tuple[Verdict, ...]
     published: bool
-    found: Found | None = None
+    found: SearchResult | None = None
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

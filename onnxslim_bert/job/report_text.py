@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from onnxslim_bert.job.saturating import Saturating
-from onnxslim_bert.job.search.points import Found, Point
+from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.targets.placement import Placement
 
@@ -44,7 +44,7 @@ def saturation(found: Saturating | None) -> Iterator[str]:
         )
 
 
-def searched(found: Found) -> Iterator[str]:
+def searched(found: SearchResult) -> Iterator[str]:
     """Every model of a search, slowest first, and the recipe that makes each; an arrow at the one that was written."""
     rows = [HEADER, *(_row(number, point, found) for number, point in enumerate(found.frontier, start=1))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -55,7 +55,7 @@ def searched(found: Found) -> Iterator[str]:
         yield f'{number}: -p "{point.recipe}"'
 
 
-def _row(number: int, point: Point, found: Found) -> tuple[str, ...]:
+def _row(number: int, point: MeasuredPoint, found: SearchResult) -> tuple[str, ...]:
     taken = "->" if point.recipe == found.chosen.recipe else "  "
     return (
         f"{taken} {number}",

@@ -7,10 +7,10 @@ from onnxslim_bert.job.make import make
 from onnxslim_bert.job.prove import prove
 from onnxslim_bert.job.publish import publish
 from onnxslim_bert.job.report import Report
-from onnxslim_bert.job.search.points import Found
+from onnxslim_bert.job.search.frontier import SearchResult
 
 
-def run(job: Job, found: Found | None = None) -> Report:
+def run(job: Job, found: SearchResult | None = None) -> Report:
     """Write what the job asks for, and say what was done and what it is worth.
 
     Nothing is written until the model has passed its checks, and then as a whole. A missed budget writes nothing and is

@@ -15,11 +15,11 @@ from onnxslim_bert.errors import (
 )
 from onnxslim_bert.proof.intervals import Interval
 
-Gate = Literal["made", "finite", "max-drop", "min-agreement", "min-speedup", "coverage", "max-size"]
+GateName = Literal["made", "finite", "max-drop", "min-agreement", "min-speedup", "coverage", "max-size"]
 Outcome = Literal["met", "missed", "inconclusive"]
 
 # In the order in which a miss decides the exit code.
-GATES: dict[Gate, type[GateError]] = {
+GATES: dict[GateName, type[GateError]] = {
     "made": GateError,
     "finite": AccuracyGateError,
     "max-drop": AccuracyGateError,
@@ -54,7 +54,7 @@ class Verdict:
     inconclusive: the rows are too few to tell. where: the model and the provider, when there are several.
     """
 
-    gate: Gate
+    gate: GateName
     outcome: Outcome
     note: str
     where: str = ""
@@ -72,13 +72,13 @@ class Verdict:
         return self.outcome == "missed" or (strict and self.outcome == "inconclusive")
 
 
-def at_most(gate: Gate, interval: Interval, budget: float, unit: str) -> Verdict:
+def at_most(gate: GateName, interval: Interval, budget: float, unit: str) -> Verdict:
     """The verdict on a value that may not exceed its budget."""
     note = f"{_spread(interval, unit)}, wanted at most {budget:g}{unit}"
     return _verdict(gate, interval.value <= budget, interval.high <= budget, note)
 
 
-def at_least(gate: Gate, interval: Interval, budget: float, unit: str) -> Verdict:
+def at_least(gate: GateName, interval: Interval, budget: float, unit: str) -> Verdict:
     """The verdict on a value that must reach its budget."""
     note = f"{_spread(interval, unit)}, wanted at least {budget:g}{unit}"
     return _verdict(gate, interval.value >= budget, interval.low >= budget, note)
@@ -100,7 +100,7 @@ def parse_size(text: str) -> int:
     return round(float(match[1]) * float(unit ** " KMG".index(match[2].upper() or " ")))
 
 
-def _verdict(gate: Gate, value_meets: bool, end_meets: bool, note: str) -> Verdict:
+def _verdict(gate: GateName, value_meets: bool, end_meets: bool, note: str) -> Verdict:
     if not value_meets:
         return Verdict(gate, "missed", note)
     if not end_meets:

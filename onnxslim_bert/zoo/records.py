@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from onnxslim_bert.job.search.sensitivity import Sensitivity
+from onnxslim_bert.job.search.sensitivity import LayerSensitivity
 from onnxslim_bert.machine import Host
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
@@ -76,7 +76,7 @@ class Study:
 
     key: str
     parts: dict[str, int]
-    layers: tuple[Sensitivity, ...] = ()
+    layers: tuple[LayerSensitivity, ...] = ()
     reason: str = ""
 
 

@@ -10,7 +10,7 @@ from onnxslim_bert.inspection.costs import measure_costs
 from onnxslim_bert.inspection.sharing import find_shared
 from onnxslim_bert.job.data import Data
 from onnxslim_bert.job.rows import canonical_form, fitted, make_trials
-from onnxslim_bert.job.search.sensitivity import Sensitivity, layer_sensitivities
+from onnxslim_bert.job.search.sensitivity import LayerSensitivity, layer_sensitivities
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
@@ -57,7 +57,9 @@ def parts_of(path: Path) -> dict[str, int]:
     return {cost.part: cost.nbytes for cost in costs}
 
 
-def _layers(source: Path, payload: dict[str, Any], cache: ArrayCache, progress: Progress) -> tuple[Sensitivity, ...]:
+def _layers(
+    source: Path, payload: dict[str, Any], cache: ArrayCache, progress: Progress
+) -> tuple[LayerSensitivity, ...]:
     sources, how = sources_of(payload), Working(**payload["working"], cache=cache, progress=progress)
     calibration, _ = sources.load(how.seed)
     assert calibration is not None

@@ -32,8 +32,8 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.run import run
 from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search import run as search_run
-from onnxslim_bert.job.search.points import Found, Point
-from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
+from onnxslim_bert.job.search.search_folder import SearchFolder
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.gates import Budgets
@@ -235,9 +235,9 @@ AFTER: list[tuple[Callable[[Asked, pytest.MonkeyPatch], None], type[SlimError], 
 @pytest.fixture
 def _found_at_once(asked, monkeypatch):
     """A search that needs no measuring: its recipe is that of the others."""
-    point = Point(INT8, Path("p.onnx"), 40_000, 1.0, 2.0, 0.1, 0.1, 0.0)
-    found = Found(Targets(nbytes=60_000.0), "rows", 2.0, (point,), point, {})
-    state = State(asked.folder.with_name("small.search"), "key")
+    point = MeasuredPoint(INT8, Path("p.onnx"), 40_000, 1.0, 2.0, 0.1, 0.1, 0.0)
+    found = SearchResult(Targets(nbytes=60_000.0), "rows", 2.0, (point,), point, {})
+    state = SearchFolder(asked.folder.with_name("small.search"), "key")
     monkeypatch.setattr(search_run, "find_recipe", lambda *_: (found, state))
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.job.search.combined import Budget, Combination
+from onnxslim_bert.job.search.width_choices import CostBudget, WidthChoices
 
 STEPS = 16  # of the bisection of the price of a budget
 PRICES = (1e-8, 1e6)  # squared damage for all that a budget leaves
 
 
-def least_damage(table: Combination, budget: Budget) -> float:
+def least_damage(table: WidthChoices, budget: CostBudget) -> float:
     """A damage that no widths of `table` within `budget` are below; infinite when even the narrowest are beyond it.
 
     The dual of a knapsack: at any price of the budget, the least of squared damage and cost together, less the price of

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.bound import least_damage
-from onnxslim_bert.job.search.combined import Budget, Combination, combinations
-from onnxslim_bert.job.search.plan import Plan
-from onnxslim_bert.job.search.taken import Taken
+from onnxslim_bert.job.search.combination import Combination
+from onnxslim_bert.job.search.search_plan import SearchPlan
+from onnxslim_bert.job.search.width_choices import CostBudget, WidthChoices, width_choices
 from onnxslim_bert.rewriting.pruning.allocate import allocate
 from onnxslim_bert.rewriting.pruning.sites import Site
 
@@ -20,28 +20,28 @@ BISECTIONS = 7  # of the weight of one bound against the other, and then of the 
 class Prediction:
     """A plan and what the tables say of it."""
 
-    plan: Plan
+    plan: SearchPlan
     damage: float
     ms: float
     nbytes: float
 
 
-def whole(options: Options, precision: Alternative | None = None) -> Prediction:
+def whole(options: MeasuredOptions, precision: Alternative | None = None) -> Prediction:
     """Nothing removed; int8 in every layer, or another of the precisions."""
-    taken = Taken(Alternative(), Alternative(), Alternative(), precision or options.precisions[0])
+    combination = Combination(Alternative(), Alternative(), Alternative(), precision or options.precisions[0])
     sites, costs = [one.site for one in options.sensitivities], options.costs
-    plan = _plan(sites, [site.units for site in sites], taken, options.method)
-    spent = costs.full_ms - taken.precision.ms, costs.full_bytes - taken.precision.nbytes
-    return Prediction(plan, taken.precision.damage, *spent)
+    plan = _plan(sites, [site.units for site in sites], combination, options.method)
+    spent = costs.full_ms - combination.precision.ms, costs.full_bytes - combination.precision.nbytes
+    return Prediction(plan, combination.precision.damage, *spent)
 
 
-def choose(options: Options, budget: Budget) -> Prediction | None:
+def choose(options: MeasuredOptions, budget: CostBudget) -> Prediction | None:
     """The plan within `budget` with the least predicted damage, squares of damages adding up; None when none fits.
 
     Where the whole int8 model fits, another one must do less damage.
     """
     best = whole(options) if budget.holds(options.costs.full_ms, options.costs.full_bytes) else None
-    bounded = [(least_damage(table, budget), table) for table in combinations(options)]
+    bounded = [(least_damage(table, budget), table) for table in width_choices(options)]
     for bound, table in sorted(bounded, key=lambda pair: pair[0]):
         if bound == np.inf or (best is not None and bound >= best.damage):
             break  # and so are all that follow
@@ -50,12 +50,12 @@ def choose(options: Options, budget: Budget) -> Prediction | None:
     return best
 
 
-def reachable(options: Options, budget: Budget) -> bool:
+def reachable(options: MeasuredOptions, budget: CostBudget) -> bool:
     """Whether any plan is within `budget`."""
-    return any(budget.holds(*table.spent([0] * len(table.found))) for table in combinations(options))
+    return any(budget.holds(*table.spent([0] * len(table.found))) for table in width_choices(options))
 
 
-def _narrowed(table: Combination, budget: Budget, method: str) -> Prediction | None:
+def _narrowed(table: WidthChoices, budget: CostBudget, method: str) -> Prediction | None:
     """The best widths with the alternatives of `table`; None when even the narrowest are beyond the budget."""
 
     def square(picked: Sequence[int]) -> float:
@@ -65,11 +65,11 @@ def _narrowed(table: Combination, budget: Budget, method: str) -> Prediction | N
     if picked is None:
         return None
     counts = [steps[i] for steps, i in zip(table.ladders, picked, strict=True)]
-    plan = _plan([one.site for one in table.found], counts, table.taken, method)
+    plan = _plan([one.site for one in table.found], counts, table.combination, method)
     return Prediction(plan, float(np.sqrt(square(picked) + table.damage**2)), *table.spent(picked))
 
 
-def _fitting(table: Combination, budget: Budget) -> Iterator[list[int]]:
+def _fitting(table: WidthChoices, budget: CostBudget) -> Iterator[list[int]]:
     """Widths within the budget, the best ones among them.
 
     One bound is a knapsack. Of two, a mixture is one: its best widths are the best of all if they hold both bounds
@@ -89,7 +89,7 @@ def _fitting(table: Combination, budget: Budget) -> Iterator[list[int]]:
         if budget.holds(ms, nbytes):
             yield picked
             return
-        low, high = (weight, high) if Budget(budget.ms).holds(ms, nbytes) else (low, weight)
+        low, high = (weight, high) if CostBudget(budget.ms).holds(ms, nbytes) else (low, weight)
         weight = (low + high) / 2
     for end in {low, weight, high}:
         none, full = 0.0, 1.0
@@ -101,10 +101,10 @@ def _fitting(table: Combination, budget: Budget) -> Iterator[list[int]]:
                 yield picked
 
 
-def _plan(sites: Sequence[Site], counts: Sequence[int], taken: Taken, method: str) -> Plan:
+def _plan(sites: Sequence[Site], counts: Sequence[int], combination: Combination, method: str) -> SearchPlan:
     heads, neurons = (
         tuple(count for site, count in zip(sites, counts, strict=True) if site.kind == kind)
         for kind in ("heads", "neurons")
     )
-    steps = taken.layers.step, taken.embedding.step, taken.tokens.step
-    return Plan(heads, neurons, *steps, method, taken.float_layers)
+    steps = combination.layers.step, combination.embedding.step, combination.tokens.step
+    return SearchPlan(heads, neurons, *steps, method, combination.float_layers)

@@ -28,7 +28,7 @@ KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
 @dataclass(frozen=True)
-class Workload:
+class TimingConditions:
     """What latency is measured on. batch rows of `length` tokens, on `threads` threads."""
 
     batch: int = 1
@@ -77,20 +77,20 @@ def prunable_sites(model: Model) -> list[Site]:
     return sites
 
 
-def measure_costs(source: Path, model: Model, folder: Path, workload: Workload, progress: Progress) -> Costs:
+def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingConditions, progress: Progress) -> Costs:
     """Time int8 models of `model` (canonicalized and fused) in which some sites are narrowed; files go to `folder`.
 
     Sites whose layers compute the same are narrowed together; what that saves is linear in the units, as dense layers
     and attention are. Units are left out as they come and ranges are made up: neither changes how long a model takes.
     """
     full = write_int8(model, [], 0.0, folder / "full.onnx")
-    full_ms, source_ms = time_models([full, source], workload)
+    full_ms, source_ms = time_models([full, source], conditions)
     full_bytes = model_bytes(full)
     groups = alike(model, prunable_sites(model))
     savings: dict[str, Saving] = {}
     for done, group in enumerate(groups, start=1):
         files = [write_int8(model, group, share, folder / f"narrow-{share}.onnx") for share in SHARES]
-        by_now, *times = time_models([full, *files], workload)
+        by_now, *times = time_models([full, *files], conditions)
         removed = np.array([sum(site.units - _left(site, share) for site in group) for share in SHARES])
         saved_ms = full_ms * (1 - np.array(times) / by_now)
         saved_bytes = full_bytes - np.array([model_bytes(file) for file in files])
@@ -102,13 +102,13 @@ def measure_costs(source: Path, model: Model, folder: Path, workload: Workload, 
     return Costs(source_ms, full_ms, full_bytes, savings)
 
 
-def time_models(paths: Sequence[Path], workload: Workload) -> list[float]:
+def time_models(paths: Sequence[Path], conditions: TimingConditions) -> list[float]:
     """Milliseconds a run of each model, from rounds in which all of them run; the first one's median sets the scale."""
     latencies = bench(
         paths,
-        Working(threads=workload.threads, seed=workload.seed),
-        batch_sizes=[workload.batch],
-        lengths=[workload.length],
+        Working(threads=conditions.threads, seed=conditions.seed),
+        batch_sizes=[conditions.batch],
+        lengths=[conditions.length],
         rounds=Rounds(ROUNDS),
         footprints=False,
     ).latencies

@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, time_models, write_int8
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
@@ -28,7 +28,7 @@ Layers = tuple[int, ...]
 
 
 def measure_precisions(
-    model: Model, method: str, costs: Costs, workload: Workload, folder: Path, trials: Trials
+    model: Model, method: str, costs: Costs, conditions: TimingConditions, folder: Path, trials: Trials
 ) -> list[Alternative]:
     """int8 in every layer with its damage, and with some layers in float32 where that lowers it.
 
@@ -52,7 +52,7 @@ def measure_precisions(
         damage = int8.damage(floats)
         if damage < found[-1].damage:
             found.append(Alternative(damage=damage, floats=floats))
-    return found[:1] + _costing(model, found[1:], costs, workload, folder)
+    return found[:1] + _costing(model, found[1:], costs, conditions, folder)
 
 
 def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
@@ -92,14 +92,14 @@ def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:
 
 
 def _costing(
-    model: Model, found: Sequence[Alternative], costs: Costs, workload: Workload, folder: Path
+    model: Model, found: Sequence[Alternative], costs: Costs, conditions: TimingConditions, folder: Path
 ) -> list[Alternative]:
     """`found` with what they save, which is less than nothing; timed together with int8 in every layer."""
     if not found:
         return []
     full = write_int8(model, [], 0.0, folder / "int8.onnx")
     files = [write_int8(model, [], 0.0, folder / f"float-{i}.onnx", tuple(one.floats)) for i, one in enumerate(found)]
-    by_now, *times = time_models([full, *files], workload)
+    by_now, *times = time_models([full, *files], conditions)
     costing = [
         replace(one, ms=costs.full_ms * (1 - ms / by_now), nbytes=float(model_bytes(full) - model_bytes(file)))
         for one, ms, file in zip(found, times, files, strict=True)

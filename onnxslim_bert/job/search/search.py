@@ -9,13 +9,13 @@ from pathlib import Path
 
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.rows import fixed_shape
-from onnxslim_bert.job.search.aim import budget_at, reach
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
-from onnxslim_bert.job.search.costs import Costs, Workload, measure_costs, time_models
-from onnxslim_bert.job.search.points import Found, Point, frontier, pick
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_costs, time_models
+from onnxslim_bert.job.search.depth import budget_at, reach
+from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, pick
 from onnxslim_bert.job.search.precisions import measure_precisions
-from onnxslim_bert.job.search.state import Candidate, State
+from onnxslim_bert.job.search.search_folder import Candidate, SearchFolder
 from onnxslim_bert.job.search.tables import (
     choose_int8_method,
     embedding_steps,
@@ -41,14 +41,14 @@ MARGIN = 1.02  # by which targets are then aimed beyond
 BISECTIONS = 3  # steps between the deepest model within the drop and the first beyond it
 
 
-Judge = Callable[[Path], float]  # the points of the task metric that a file loses
+DropOf = Callable[[Path], float]  # file -> points of the task metric that it loses against the source
 Steps = Callable[[Model], Sequence[Alternative]]
 
 
 class Search:
     """One search over a model file.
 
-    trials: on calibration rows. judge: says what a candidate loses on rows that are in no calibration. state: what was
+    trials: on calibration rows. drop_of: what a candidate loses on rows that are in no calibration. state: what was
     measured and built before is not done again. judged: what those rows are called.
     """
 
@@ -57,21 +57,21 @@ class Search:
         source: Path,
         model: Model,
         trials: Trials,
-        judge: Judge,
-        workload: Workload,
-        state: State,
+        drop_of: DropOf,
+        conditions: TimingConditions,
+        state: SearchFolder,
         judged: str = "",
     ) -> None:
         self.source = source
         self.model = model
         self.trials = trials
-        self.judge = judge
-        self.workload = workload
+        self.drop_of = drop_of
+        self.conditions = conditions
         self.state = state
         self.judged = judged
-        self.points: dict[str, Point] = {}
+        self.points: dict[str, MeasuredPoint] = {}
 
-    def run(self, targets: Targets) -> Found:
+    def run(self, targets: Targets) -> SearchResult:
         """The frontier towards `targets` and its point that meets them with the least damage.
 
         Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came, when none does.
@@ -81,15 +81,15 @@ class Search:
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
         best = frontier(list(dict.fromkeys(points)))
         source_ms = best[0].ms * best[0].speedup
-        return Found(targets, self.judged, source_ms, tuple(best), pick(best, targets), options.shown())
+        return SearchResult(targets, self.judged, source_ms, tuple(best), pick(best, targets), options.shown())
 
-    def _measured(self) -> Options:
+    def _measured(self) -> MeasuredOptions:
         """Every table, each on disk as soon as it is there."""
         once, trials = self.state.once, self.trials
 
         def alternatives(name: str, steps: Steps, trials: Trials) -> list[Alternative]:
             return measure_alternatives(
-                self._fused, steps(self._fused), costs, self.workload, self.state.folder, trials, f"measuring {name}"
+                self._fused, steps(self._fused), costs, self.conditions, self.state.folder, trials, f"measuring {name}"
             )
 
         sensitivities = once("widths", list[Sensitivity], lambda: measure_sensitivities(self._fused, trials))
@@ -99,13 +99,13 @@ class Search:
         tokens = once("tokens", list[Alternative], lambda: alternatives("tokens", token_steps, self._long))
         method = once("method", str, lambda: choose_int8_method(self._fused, trials))
         precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
-        return Options(sensitivities, costs, layers, tables, tokens, method, precisions)
+        return MeasuredOptions(sensitivities, costs, layers, tables, tokens, method, precisions)
 
     def _costs(self) -> Costs:
-        return measure_costs(self.source, self._fused, self.state.folder, self.workload, self.trials.progress)
+        return measure_costs(self.source, self._fused, self.state.folder, self.conditions, self.trials.progress)
 
     def _precisions(self, method: str, costs: Costs) -> list[Alternative]:
-        return measure_precisions(self._fused, method, costs, self.workload, self.state.folder, self.trials)
+        return measure_precisions(self._fused, method, costs, self.conditions, self.state.folder, self.trials)
 
     @cached_property
     def _fused(self) -> Model:
@@ -115,9 +115,9 @@ class Search:
 
     @cached_property
     def _long(self) -> Trials:
-        return spliced_trials(self.trials, fixed_shape(self.model)[1] or self.workload.length)
+        return spliced_trials(self.trials, fixed_shape(self.model)[1] or self.conditions.length)
 
-    def _towards(self, options: Options, targets: Targets) -> list[Point]:
+    def _towards(self, options: MeasuredOptions, targets: Targets) -> list[MeasuredPoint]:
         """Models on the way to the targets of speed and size, as far as it goes, and the one that reaches them."""
         deepest = reach(options, targets)
         points = [self._made(whole(options))]
@@ -137,7 +137,7 @@ class Search:
             self.trials.progress("correcting the aim", done, CORRECTIONS)
         return points
 
-    def _until(self, options: Options, drop: float) -> list[Point]:
+    def _until(self, options: MeasuredOptions, drop: float) -> list[MeasuredPoint]:
         """Ever deeper models until one loses more than `drop`, and those between the last two.
 
         When int8 alone loses more, the first one with layers in float32 that does not is among them, however slow.
@@ -165,12 +165,12 @@ class Search:
             self.trials.progress("closing in on the drop", done, BISECTIONS)
         return points
 
-    def _at(self, options: Options, targets: Targets, depth: float) -> list[Point]:
+    def _at(self, options: MeasuredOptions, targets: Targets, depth: float) -> list[MeasuredPoint]:
         """The best model at `depth` between the int8 model and the targets; none when no plan goes that far."""
         chosen = choose(options, budget_at(options.costs, targets, depth))
         return [] if chosen is None else [self._made(chosen)]
 
-    def _made(self, prediction: Prediction) -> Point:
+    def _made(self, prediction: Prediction) -> MeasuredPoint:
         return self._measure(self._build(prediction))
 
     def _build(self, prediction: Prediction) -> Candidate:
@@ -192,16 +192,16 @@ class Search:
         self.state.keep_candidate(candidate)
         return candidate
 
-    def _measure(self, candidate: Candidate) -> Point:
+    def _measure(self, candidate: Candidate) -> MeasuredPoint:
         """A candidate timed together with the source, and judged."""
         if candidate.recipe not in self.points:
-            source, ms = time_models([self.source, candidate.file], self.workload)
+            source, ms = time_models([self.source, candidate.file], self.conditions)
             drop = candidate.drop
             if drop is None:
-                drop = self.judge(candidate.file)
+                drop = self.drop_of(candidate.file)
                 self.state.keep_candidate(replace(candidate, drop=drop))
             measured = candidate.damage, candidate.predicted, drop
-            self.points[candidate.recipe] = Point(
+            self.points[candidate.recipe] = MeasuredPoint(
                 candidate.recipe, candidate.file, candidate.nbytes, ms, source / ms, *measured
             )
         return self.points[candidate.recipe]

@@ -14,7 +14,7 @@ STAGE = "measuring layers"
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class LayerSensitivity:
     """One encoder layer, and the damage to the outputs, |difference| / |original| on held-back calibration rows.
 
     alone: when of all layers it alone is int8. spared: when it alone stays float in a model that is int8 otherwise.
@@ -27,7 +27,7 @@ class Sensitivity:
     spared: float
 
 
-def layer_sensitivities(model: Model, trials: Trials) -> tuple[Sensitivity, ...]:
+def layer_sensitivities(model: Model, trials: Trials) -> tuple[LayerSensitivity, ...]:
     """The sensitivity of every layer, in their order, with the range method that is best for the whole.
 
     model: canonicalized and fused. The few dense layers outside of the encoder's, such as a pooler, are int8 in every
@@ -46,6 +46,6 @@ def layer_sensitivities(model: Model, trials: Trials) -> tuple[Sensitivity, ...]
     for done, group in enumerate(groups, start=1):
         alone = int8.damage([layer for layer in every if layer not in group], tables=False)
         spared = int8.damage(group)
-        found += [Sensitivity(layer, alone, spared) for layer in group]
+        found += [LayerSensitivity(layer, alone, spared) for layer in group]
         trials.progress(STAGE, done, len(groups))
     return tuple(sorted(found, key=lambda one: one.layer))

@@ -11,8 +11,8 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.combined import GRID
-from onnxslim_bert.job.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.width_choices import GRID
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.int8 import FIRST_TOKEN, SMOOTHING
@@ -59,7 +59,7 @@ def measure_alternatives(
     model: Model,
     steps: Sequence[Alternative],
     costs: Costs,
-    workload: Workload,
+    conditions: TimingConditions,
     folder: Path,
     trials: Trials,
     stage: str,
@@ -78,7 +78,7 @@ def measure_alternatives(
         if change is not None and change.count:
             damage = trials.damage(made)
             file = write_int8(made, [], 0.0, folder / "alternative.onnx")
-            slow, fast = time_models([full, file], workload)
+            slow, fast = time_models([full, file], conditions)
             ms, nbytes = costs.full_ms * (1 - fast / slow), float(model_bytes(full) - model_bytes(file))
             gone = tuple(change.details.get("removed", ()))
             step = f"drop-layers{{layers={'/'.join(map(str, gone))}}}" if gone else one.step  # not measured again
@@ -119,7 +119,7 @@ def token_steps(model: Model) -> list[Alternative]:
 def spliced_trials(trials: Trials, length: int) -> Trials:
     """`trials` judged on their held-back rows spliced to `length` tokens.
 
-    Texts shorter than the workload on which time is measured lose few tokens or none: on them, drops of tokens would
+    Texts shorter than those on which time is measured lose few tokens or none: on them, drops of tokens would
     look free.
     """
     return Trials(

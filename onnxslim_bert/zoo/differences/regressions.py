@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
-from onnxslim_bert.proof.gates import Gate, Outcome, Verdict
+from onnxslim_bert.proof.gates import GateName, Outcome, Verdict
 from onnxslim_bert.proof.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.records import Row
 
-COVERAGE: Gate = "coverage"  # of a provider: only two runs can be held to it
+COVERAGE: GateName = "coverage"  # of a provider: only two runs can be held to it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ NAMED = 3  # failed verdicts that a message holds
 class Held(NamedTuple):
     """The limit of an aspect: the gate that it belongs to, its value and unit, and the exit code when it is passed."""
 
-    gate: Gate
+    gate: GateName
     limit: float
     unit: str
     exit_code: int

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from onnxslim_bert.job.search.sensitivity import Sensitivity
+from onnxslim_bert.job.search.sensitivity import LayerSensitivity
 from onnxslim_bert.zoo.page.layout import layout
 from onnxslim_bert.zoo.page.panels import Panel, panels
 from onnxslim_bert.zoo.page.points import undrawn
@@ -33,7 +33,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
     return asdict(panel) | {"points": points, "layouts": layouts}
 
 
-def _layers(layers: Sequence[Sensitivity]) -> list[dict[str, Any]]:
+def _layers(layers: Sequence[LayerSensitivity]) -> list[dict[str, Any]]:
     """The bars of each layer, the one that int8 hurts most and the one most worth sparing told from the others."""
     alone, spared = [each.alone for each in layers], [each.spared for each in layers]
     bars = [

@@ -8,17 +8,17 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.bound import least_damage
 from onnxslim_bert.job.search.choose import choose, reachable, whole
-from onnxslim_bert.job.search.combined import Budget, combinations
 from onnxslim_bert.job.search.costs import Costs, Saving
-from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.job.search.search_plan import SearchPlan
+from onnxslim_bert.job.search.width_choices import CostBudget, width_choices
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.sites import Site
 
 
-def every_plan(found: Options) -> tuple[Array, Array, Array]:
+def every_plan(found: MeasuredOptions) -> tuple[Array, Array, Array]:
     """Squared damage, milliseconds and bytes of every combination of widths, an axis for each site.
 
     By the definition: what the whole model takes less what each unit saves.
@@ -33,7 +33,7 @@ def every_plan(found: Options) -> tuple[Array, Array, Array]:
     return sums[0], found.costs.full_ms + sums[1], found.costs.full_bytes + sums[2]
 
 
-def index_of(found: Options, plan: Plan) -> tuple[int, ...]:
+def index_of(found: MeasuredOptions, plan: SearchPlan) -> tuple[int, ...]:
     """Where `every_plan` holds `plan`."""
     counts = plan.heads + plan.neurons
     return tuple(list(one.damage).index(count) for one, count in zip(found.sensitivities, counts, strict=True))
@@ -45,7 +45,7 @@ def test_no_choice_is_much_better(ms, nbytes):
     """Within the budget, and near the best of all 1,728 combinations of widths; None only when there is none."""
     excess = []
     for seed in range(20):
-        found, budget = options(3, seed), Budget(ms, nbytes)
+        found, budget = options(3, seed), CostBudget(ms, nbytes)
         squares, all_ms, all_bytes = every_plan(found)
         within = (all_ms <= (ms or np.inf)) & (all_bytes <= (nbytes or np.inf))
         chosen = choose(found, budget)
@@ -55,7 +55,7 @@ def test_no_choice_is_much_better(ms, nbytes):
             assert within[place]
             assert (chosen.ms, chosen.nbytes) == pytest.approx((all_ms[place], all_bytes[place]))
             assert chosen.damage == pytest.approx(np.sqrt(squares[place]))
-            (table,) = combinations(found)
+            (table,) = width_choices(found)
             assert least_damage(table, budget) <= np.sqrt(squares[within].min()) + 1e-9
             excess.append(chosen.damage - np.sqrt(squares[within].min()))
     assert max(excess) < 0.05  # where the damages themselves are about 1
@@ -66,14 +66,14 @@ def test_nothing_is_removed_when_everything_fits():
     """Not even what the tables take for free, and however the costs round."""
     for seed in range(5):
         found = options(seed=seed, embeddings=[Alternative(), Alternative("free", ms=1.0, nbytes=10.0)])
-        for budget in (Budget(), Budget(10.0), Budget(10.0, 10_000)):
+        for budget in (CostBudget(), CostBudget(10.0), CostBudget(10.0, 10_000)):
             chosen = choose(found, budget)
             assert chosen is not None
-            assert (chosen.plan, chosen.damage) == (Plan((4, 4), (96, 96)), 0.0)
+            assert (chosen.plan, chosen.damage) == (SearchPlan((4, 4), (96, 96)), 0.0)
             assert (chosen.ms, chosen.nbytes) == (10.0, 10_000)
 
 
-@pytest.mark.parametrize("budget", [Budget(ms=1.0), Budget(nbytes=100.0), Budget(9.0, 100.0)], ids=str)
+@pytest.mark.parametrize("budget", [CostBudget(ms=1.0), CostBudget(nbytes=100.0), CostBudget(9.0, 100.0)], ids=str)
 def test_a_budget_out_of_reach_has_no_plan(budget):
     assert not reachable(options(), budget)
     assert choose(options(), budget) is None
@@ -82,12 +82,12 @@ def test_a_budget_out_of_reach_has_no_plan(budget):
 def test_a_step_is_taken_where_it_does_less_than_narrowing():
     """And only then; squares of damages add up."""
     step = Alternative("factorize-embedding{rank=8}", damage=0.3, nbytes=1000.0)
-    found, budget = options(embeddings=[Alternative(), step]), Budget(nbytes=8500.0)
+    found, budget = options(embeddings=[Alternative(), step]), CostBudget(nbytes=8500.0)
     with_step, without = choose(found, budget), choose(options(), budget)
     assert with_step is not None
     assert without is not None
     assert with_step.plan.embedding == step.step
-    rest = choose(options(), Budget(nbytes=9500.0))
+    rest = choose(options(), CostBudget(nbytes=9500.0))
     assert rest is not None
     assert with_step.damage == pytest.approx(np.hypot(rest.damage, 0.3))
     assert with_step.damage < without.damage
@@ -99,17 +99,17 @@ def test_a_step_is_taken_where_it_does_less_than_narrowing():
 FLAT = {4: 0.0, 3: 1.0, 2: 2.0, 1: 3.0}  # a head's worth of damage each
 
 
-def encoder(count: int, shared: bool = False, **alternatives) -> Options:
+def encoder(count: int, shared: bool = False, **alternatives) -> MeasuredOptions:
     """Heads alone: each of the 4 of a layer takes 1 ms and 100 bytes, those of shared layers are stored once."""
     sites = [Site("heads", tuple(range(count)), 4, 8)] if shared else [Site("heads", (i,), 4, 8) for i in range(count)]
     savings = {f"heads {i}": Saving(1.0 * (count if shared else 1), 100.0) for i in range(count)}
     found = [Sensitivity(site, np.arange(4), FLAT) for site in sites]
-    return Options(found, Costs(100.0, 50.0, 5000, savings), **alternatives)
+    return MeasuredOptions(found, Costs(100.0, 50.0, 5000, savings), **alternatives)
 
 
-def only(ms: float, found: Options):
+def only(ms: float, found: MeasuredOptions):
     """The plan for `ms` milliseconds."""
-    chosen = choose(found, Budget(ms=ms))
+    chosen = choose(found, CostBudget(ms=ms))
     assert chosen is not None
     return chosen
 
@@ -140,7 +140,7 @@ def test_narrowing_saves_less_where_tokens_were_dropped():
     assert only(41.0, found).ms == pytest.approx(50 - 9)
     least = only(50 - 9 - 3 - 0.5 * 3 - 0.5 * 3, found)
     assert least.plan.heads == (1, 1, 1)
-    assert not reachable(found, Budget(ms=50 - 9 - 6 - 0.01))
+    assert not reachable(found, CostBudget(ms=50 - 9 - 6 - 0.01))
 
 
 def test_tokens_are_dropped_between_attention_and_feed_forward():
@@ -149,8 +149,8 @@ def test_tokens_are_dropped_between_attention_and_feed_forward():
     neurons = [Site("neurons", (i,), 64, 1) for i in range(2)]
     found = [Sensitivity(site, np.arange(64), {64: 0.0, 32: 1.0}) for site in neurons]
     costs = Costs(100.0, 50.0, 5000, {f"neurons {i}": Saving(0.1, 1.0) for i in range(2)})
-    assert only(50 - 2 * 0.5 * 3.2, Options(found, costs, tokens=[half])).plan.neurons == (32, 32)
-    assert not reachable(Options(found, costs, tokens=[half]), Budget(ms=50 - 2 * 0.5 * 3.2 - 0.01))
+    assert only(50 - 2 * 0.5 * 3.2, MeasuredOptions(found, costs, tokens=[half])).plan.neurons == (32, 32)
+    assert not reachable(MeasuredOptions(found, costs, tokens=[half]), CostBudget(ms=50 - 2 * 0.5 * 3.2 - 0.01))
 
 
 def test_a_layer_behind_a_drop_of_tokens_saves_its_share():
@@ -164,15 +164,15 @@ def test_steps_that_do_not_go_together_are_not_combined(layers, gone):
     """A drop of tokens counts layers from the front, and is refused behind the last layer but one."""
     fewer = Alternative("drop-tokens{keep=0.5,after=1}", ms=9.0, after=1, keep=0.5)
     less = Alternative("drop-layers", ms=6.0, gone=(gone,))
-    assert choose(encoder(layers, layers=[less], tokens=[fewer]), Budget(ms=49.0)) is None
+    assert choose(encoder(layers, layers=[less], tokens=[fewer]), CostBudget(ms=49.0)) is None
 
 
 def test_a_plan_without_sites_takes_steps_alone():
     costs = Costs(100.0, 50.0, 5000, {})
     step = Alternative("trim-vocabulary{tokens=9}", damage=0.1, nbytes=1000.0)
-    chosen = choose(Options([], costs, embeddings=[Alternative(), step]), Budget(nbytes=4500.0))
+    chosen = choose(MeasuredOptions([], costs, embeddings=[Alternative(), step]), CostBudget(nbytes=4500.0))
     assert chosen is not None
-    assert (chosen.plan, chosen.nbytes) == (Plan((), (), embedding=step.step), 4000.0)
+    assert (chosen.plan, chosen.nbytes) == (SearchPlan((), (), embedding=step.step), 4000.0)
 
 
 INT8 = Alternative(damage=0.9)
@@ -182,9 +182,9 @@ FLOAT = Alternative(damage=0.1, ms=-4.0, nbytes=-1200.0, floats=(1,))
 def test_the_whole_model_is_predicted_with_the_damage_of_int8():
     """And so are plans that take nothing else."""
     found = options(precisions=[INT8])
-    assert whole(found) == choose(found, Budget(10.0))
+    assert whole(found) == choose(found, CostBudget(10.0))
     assert whole(found).damage == 0.9
-    less, alone = choose(found, Budget(9.0)), choose(options(), Budget(9.0))
+    less, alone = choose(found, CostBudget(9.0)), choose(options(), CostBudget(9.0))
     assert less is not None
     assert alone is not None
     assert less.plan == alone.plan
@@ -216,7 +216,7 @@ def test_a_narrow_float_layer_costs_its_share():
     """Twice the time of int8 and four times its bytes, for every head that is left."""
     found = encoder(2, precisions=[replace(FLOAT, damage=0.0)])
     assert only(54.0 - 3 * 2 - 3 * 1, found).nbytes == pytest.approx(6200 - 3 * 400 - 3 * 100)
-    assert not reachable(found, Budget(ms=54.0 - 3 * 2 - 3 * 1 - 0.01))
+    assert not reachable(found, CostBudget(ms=54.0 - 3 * 2 - 3 * 1 - 0.01))
 
 
 def test_float_layers_are_numbered_as_they_are_left():
@@ -224,7 +224,7 @@ def test_float_layers_are_numbered_as_they_are_left():
     gone = Alternative("drop-layers{layers=2/0}", ms=8.0, gone=(2, 0))
     late = replace(FLOAT, floats=(1, 4))
     assert only(46.0, encoder(5, layers=[gone], precisions=[late])).plan.float_layers == (0, 2)
-    assert choose(encoder(5, layers=[gone], precisions=[replace(late, floats=(0, 4))]), Budget(ms=49.0)) is None
+    assert choose(encoder(5, layers=[gone], precisions=[replace(late, floats=(0, 4))]), CostBudget(ms=49.0)) is None
 
 
 def test_a_float_layer_behind_a_drop_of_tokens_costs_its_share():

@@ -23,7 +23,7 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search import costs, search, tables
 from onnxslim_bert.job.search.run import run_search
 from onnxslim_bert.job.search.search import Search
-from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.search_folder import SearchFolder
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
@@ -129,7 +129,7 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
 def test_other_targets_out_of_reach(folder, targets, error, said, monkeypatch):
     """Each with the exit code of its gate, and no file."""
     monkeypatch.setattr(
-        "onnxslim_bert.job.search.run.Judge.__call__", lambda judge, path: float(path.stat().st_size < 36_600)
+        "onnxslim_bert.job.search.run.TaskDrop.__call__", lambda drop_of, path: float(path.stat().st_size < 36_600)
     )
     with pytest.raises(error, match=said) as caught:
         searched(folder, targets)
@@ -187,7 +187,7 @@ def test_a_killed_process_leaves_what_it_measured(tmp_path, monkeypatch):
 def test_another_model_data_or_setting_is_another_search(folder, changed, monkeypatch):
     """Nothing that was measured is taken for it."""
     keys = []
-    monkeypatch.setattr(State, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
+    monkeypatch.setattr(SearchFolder, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
 
     def key(working: Working) -> str:
         with pytest.raises(pytest.exit.Exception):

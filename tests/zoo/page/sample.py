@@ -12,7 +12,7 @@ from onnxslim_bert.proof.intervals import Interval, McNemar
 from onnxslim_bert.recipes.provenance import Provenance
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Left, Placement
-from onnxslim_bert.zoo.records import Disagreement, Result, Row, Run, Sensitivity, Source, Study, Timed, Timing
+from onnxslim_bert.zoo.records import Disagreement, LayerSensitivity, Result, Row, Run, Source, Study, Timed, Timing
 
 HOST = Host("Test CPU", 2, 0.1, "Linux x86_64", "1.31.1")
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -99,7 +99,7 @@ def model_rows(model: str, kind: str, seed: int) -> tuple[Source, list[Row]]:
     parts = {name: round(share * nbytes / 90_900_000) for name, share in PARTS.items()}
     rows = [_row(model, kind, recipe, nbytes, slow, parts, rng) for recipe in RECIPES]
     layers = tuple(
-        Sensitivity(layer, rng.uniform(0.002, 0.02) * (1 + layer % 3), 0.03 - 0.002 * layer) for layer in range(6)
+        LayerSensitivity(layer, rng.uniform(0.002, 0.02) * (1 + layer % 3), 0.03 - 0.002 * layer) for layer in range(6)
     )
     study = Study(
         f"{seed:064x}", parts, layers if kind != "score" else (), "" if kind != "score" else "no calibration rows"

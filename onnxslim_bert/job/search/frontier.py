@@ -10,7 +10,7 @@ from onnxslim_bert.job.search.targets import Targets
 
 
 @dataclass(frozen=True)
-class Point:
+class MeasuredPoint:
     """One model of the frontier, measured. speedup: over the source. drop: points of the task metric on judged rows.
 
     damage: of the outputs on held-back rows; predicted: the same by the tables.
@@ -27,7 +27,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search measured on the way to `targets`.
 
     frontier: models that no other beats, slowest first; their files are gone, their recipes make them again.
@@ -38,18 +38,18 @@ class Found:
     targets: Targets
     judged: str
     source_ms: float
-    frontier: tuple[Point, ...]
-    chosen: Point
+    frontier: tuple[MeasuredPoint, ...]
+    chosen: MeasuredPoint
     tables: Mapping[str, Any]
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
     """The points that no other beats, slowest first: none is as good in everything and better in something.
 
     The first one stays: it is the model with nothing removed, which the others are compared with.
     """
 
-    def beats(one: Point, other: Point) -> bool:
+    def beats(one: MeasuredPoint, other: MeasuredPoint) -> bool:
         ours, theirs = ((-p.speedup, p.nbytes, p.damage, p.drop) for p in (one, other))
         return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
 
@@ -57,7 +57,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return sorted([*points[:1], *kept], key=lambda point: point.speedup)
 
 
-def pick(points: Sequence[Point], targets: Targets) -> Point:
+def pick(points: Sequence[MeasuredPoint], targets: Targets) -> MeasuredPoint:
     """The point that meets `targets` with the least damage, the fastest when only a drop is given.
 
     Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far the points come, when none does.
@@ -70,7 +70,7 @@ def pick(points: Sequence[Point], targets: Targets) -> Point:
     return min(meeting, key=lambda point: (point.damage, -point.speedup))
 
 
-def _missed(points: Sequence[Point], targets: Targets) -> GateError:
+def _missed(points: Sequence[MeasuredPoint], targets: Targets) -> GateError:
     fastest, smallest = max(points, key=lambda p: p.speedup), min(points, key=lambda p: p.nbytes)
     if targets.speedup is not None and fastest.speedup < targets.speedup:
         asked = f"--target-speedup {targets.speedup:g}"
@@ -93,5 +93,5 @@ def _missed(points: Sequence[Point], targets: Targets) -> GateError:
     return AccuracyGateError(f"--max-drop {targets.drop:g} does not hold{where}: {far}")
 
 
-def _described(point: Point) -> str:
+def _described(point: MeasuredPoint) -> str:
     return f"{point.speedup:.2f}x at {point.nbytes / 1e6:.3g} MB and a drop of {point.drop:.2f} points"

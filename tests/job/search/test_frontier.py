@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
-from onnxslim_bert.job.search.points import Point, frontier, pick
+from onnxslim_bert.job.search.frontier import MeasuredPoint, frontier, pick
 from onnxslim_bert.job.search.targets import Targets
 
 
-def point(speedup: float, nbytes: float, damage: float, drop: float) -> Point:
+def point(speedup: float, nbytes: float, damage: float, drop: float) -> MeasuredPoint:
     """A model with these measurements."""
-    return Point(f"{speedup}x", Path("file"), int(nbytes), 1 / speedup, speedup, damage, damage, drop)
+    return MeasuredPoint(f"{speedup}x", Path("file"), int(nbytes), 1 / speedup, speedup, damage, damage, drop)
 
 
 PLAIN, MIDDLE, DEEP = point(3, 23e6, 0.01, 0.0), point(5, 16e6, 0.1, 0.4), point(8, 10e6, 0.3, 2.0)

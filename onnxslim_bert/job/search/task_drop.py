@@ -10,7 +10,7 @@ from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.outputs import Outputs
 
 
-class Judge:
+class TaskDrop:
     """The points of the task metric that a file loses against `source` on `rows`.
 
     Without labels, the percentage of rows on which it does not answer as the source does, as accuracy drops by no more;

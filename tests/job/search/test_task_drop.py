@@ -5,7 +5,7 @@ import pytest
 from answering_models import WORDS, classifier, embedder, texts, tokenizer
 
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.job.search.judge import Judge
+from onnxslim_bert.job.search.task_drop import TaskDrop
 
 ROWS = ["w0", "w1", "w2", "w3"]
 TABLE = np.zeros((WORDS + 1, 2))
@@ -26,24 +26,26 @@ def changed(row: int, values) -> np.ndarray:
 )
 def test_points_of_accuracy_or_rows_that_answer_otherwise(labels, drop, tmp_path):
     """One of four rows changes its class."""
-    judge = Judge(classifier(tmp_path / "a.onnx", TABLE), texts(ROWS, labels), Working(tokenizer=tokenizer(tmp_path)))
-    assert judge(tmp_path / "a.onnx") == 0.0
-    assert judge(classifier(tmp_path / "b.onnx", changed(3, [2, 1]))) == pytest.approx(drop)
+    drop_of = TaskDrop(
+        classifier(tmp_path / "a.onnx", TABLE), texts(ROWS, labels), Working(tokenizer=tokenizer(tmp_path))
+    )
+    assert drop_of(tmp_path / "a.onnx") == 0.0
+    assert drop_of(classifier(tmp_path / "b.onnx", changed(3, [2, 1]))) == pytest.approx(drop)
 
 
 def test_an_embedding_loses_what_its_cosine_lacks(tmp_path):
     """One of four rows is turned by a right angle."""
-    judge = Judge(embedder(tmp_path / "a.onnx", TABLE), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
-    assert judge(embedder(tmp_path / "b.onnx", changed(0, [0, 1]))) == pytest.approx(25.0)
+    drop_of = TaskDrop(embedder(tmp_path / "a.onnx", TABLE), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
+    assert drop_of(embedder(tmp_path / "b.onnx", changed(0, [0, 1]))) == pytest.approx(25.0)
 
 
 def test_a_score_loses_what_its_correlation_lacks(tmp_path):
     table = TABLE[:, :1] + np.arange(WORDS + 1)[:, None]
-    judge = Judge(classifier(tmp_path / "a.onnx", table), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
-    assert judge(classifier(tmp_path / "b.onnx", 3 * table)) == pytest.approx(0.0, abs=1e-6)
-    assert judge(classifier(tmp_path / "c.onnx", -table)) == pytest.approx(200.0)
+    drop_of = TaskDrop(classifier(tmp_path / "a.onnx", table), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
+    assert drop_of(classifier(tmp_path / "b.onnx", 3 * table)) == pytest.approx(0.0, abs=1e-6)
+    assert drop_of(classifier(tmp_path / "c.onnx", -table)) == pytest.approx(200.0)
 
 
 def test_what_is_not_finite_loses_everything(tmp_path):
-    judge = Judge(classifier(tmp_path / "a.onnx", TABLE), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
-    assert judge(classifier(tmp_path / "b.onnx", changed(2, [np.nan, 0]))) == 100.0
+    drop_of = TaskDrop(classifier(tmp_path / "a.onnx", TABLE), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
+    assert drop_of(classifier(tmp_path / "b.onnx", changed(2, [np.nan, 0]))) == 100.0
