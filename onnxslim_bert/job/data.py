@@ -10,14 +10,17 @@ from onnxslim_bert.errors import DataError
 
 @dataclass(frozen=True)
 class Sources:
-    """What to calibrate and evaluate on.
+    """The data of a job, as the user names them: a named set (a GLUE name such as `sst2`, or `reviews`) or a file.
 
-    calibration: a GLUE name, `reviews` or a file. evaluation: the same, and by default the calibration set's own
-    validation split. rows: of calibration, sampled. tokenizer: a folder or a tokenizer.json, by default the model's
-    folder. text_columns, label_column: of the files; of the named sets when there is no file. corpus: texts whose
-    tokens count and that `distill` learns from, all rows of a GLUE name's training split or of a file. own_split: where
-    no evaluation is named, a GLUE name's validation split is evaluated on. inputs: of the model by role, those that the
-    user names, like `ids=in0,mask=in1`. task: what the model is judged as, found where it is empty.
+    calibration: what the model is fitted to. evaluation: what it is judged on; where none is named and `own_split` is
+    true, the validation split of a named calibration set. corpus: more texts, all rows of a named set's training split
+    or of a file; their tokens are counted, and `distill` learns from them.
+    rows: number of calibration rows, drawn at random; None takes all. text_columns, label_column: columns of the
+    files; of the named sets when there is no file.
+    tokenizer: a folder or a tokenizer.json; by default the model's folder. inputs: names of model inputs by role, such
+    as `ids=in0,mask=in1`, where the model does not tell. task: what the model is judged as; "" to find it out.
+
+    Example: calibration="sst2", rows=256: 256 rows of SST-2's training split to fit to, its validation split to judge.
     """
 
     calibration: str | None = None
@@ -32,7 +35,7 @@ class Sources:
     task: str = ""
 
     def read(self, model: Path, seed: int) -> "tuple[Data, Tokenizer | None]":
-        """Every row that they name, and the tokenizer that reads texts; None when all rows are ready inputs."""
+        """Load every data set that is named, and the tokenizer for its texts; None when all rows are ready inputs."""
         calibration, evaluation = self.load(seed) if self.own_split else self.load_named(seed)
         data = Data(calibration, evaluation, self.load_corpus(evaluation))
         return data, self.tokenizer_for(model, calibration, evaluation, data.corpus)
@@ -52,9 +55,9 @@ class Sources:
         return sample(calibration, self.rows, seed), evaluation
 
     def spare(self, calibration: Dataset, evaluation: Dataset | None, rows: int, seed: int) -> Dataset:
-        """`rows` of the calibration set's source that are neither in `calibration` nor evaluated on.
+        """At most `rows` other rows of the calibration set: none that is in `calibration` or `evaluation`.
 
-        The calibration rows themselves when there are no others.
+        The calibration rows themselves when the set has no others.
         """
         assert self.calibration is not None
         rest = self._read(self.calibration, "calibration", None).without(calibration)
@@ -67,7 +70,7 @@ class Sources:
         return calibration, evaluation if self.evaluation is not None else None
 
     def load_corpus(self, evaluation: Dataset | None) -> Dataset | None:
-        """The texts of the corpus, every row without those evaluated on; None when none are named."""
+        """All rows of the corpus but those in `evaluation`; None when no corpus is named."""
         if self.corpus is None:
             return None
         corpus = self._read(self.corpus, "calibration", None)
@@ -92,10 +95,10 @@ class Sources:
 
 @dataclass(frozen=True)
 class Data:
-    """Rows for each purpose; None for none.
+    """The rows of a job, loaded; None where there are none.
 
-    calibration: that the model may be fitted to. evaluation: that it is judged on. corpus: texts whose tokens count
-    and that `distill` learns from.
+    calibration: rows that the model is fitted to. evaluation: rows that it is judged on. corpus: texts whose tokens are
+    counted and that `distill` learns from.
     """
 
     calibration: Dataset | None = None

@@ -1,4 +1,4 @@
-"""On what a written model is to run."""
+"""Where a written model is to run: a target, and the lengths of its inputs."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,13 @@ from onnxslim_bert.targets.table import target_named
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a model runs.
+    """Where a written model is to run.
 
-    target: a name in `targets.table.TARGETS`. seq: tokens in a row, for targets that take fixed shapes only; a file for
-    each of several. allow_fallback: accept nodes that the target's provider leaves to the CPU.
+    target: a name in `targets.table.TARGETS`, such as "cpu" or "qnn". seq: tokens in a row, for targets that take fixed
+    shapes only; with several, one file is written for each. allow_fallback: accept nodes that the target's provider
+    leaves to the CPU. Example: target="qnn", seq=(32, 128): a folder with a file for 32 and one for 128 tokens.
 
-    Raises ProviderError for an unknown target, PassError for a choice that would be ignored or is missing.
+    Raises ProviderError for an unknown target, PassError for a length that is missing or a choice without effect.
     """
 
     target: str = "cpu"

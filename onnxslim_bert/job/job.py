@@ -1,4 +1,4 @@
-"""What a job is asked for."""
+"""A job: one model file to make from another, with everything that decides how."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +13,23 @@ from onnxslim_bert.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """Make `output` of `source`, by a recipe, for where it is to run.
+    """One job: make the model `output` from `source` by a recipe, for the place where it is to run.
 
-    source: an ONNX file. output: the file to write; a folder for a deployment of several lengths. recipe: by default
-    that of the main job. data: rows by name, or the rows themselves. working: how it is done; of it, `max_length` and
-    `seed` decide the calibration rows, and by `threads` sums round otherwise; the rest changes no written byte.
-    gate: budgets that the result must meet to be written. report: write what is known of it beside it, as JSON.
-    timing: run source and result against each other; a budget for the speed-up is timed in any case.
-    allow_noop: a pass that changes nothing is accepted. rewrite_tokenizer: take the id map of `trim-vocabulary` out
-    again and write the smaller tokenizer.json beside the output. overwrite: outputs that exist; in_place: the source,
-    when it is the output. worst: so many rows of largest difference are named. damages: the damage after each step is
-    measured.
+    What to make:
+    source: an ONNX file. output: the file to write; a folder for a deployment of several lengths. recipe: the passes,
+    by default those of the main job (int8). data: rows by name, or the rows themselves. deployment: where it runs.
+    gate: budgets that the result must meet to be written. allow_noop: accept a pass that changes nothing.
+    rewrite_tokenizer: after `trim-vocabulary`, write a smaller tokenizer.json beside the output, in place of the id map
+    in the model. overwrite: replace outputs that exist; in_place: replace the source, when it is the output.
+
+    How to work:
+    working: threads, seed, tokens in a row and the like. Of these `max_length` and `seed` decide the calibration rows,
+    and `threads` how sums round; the others change no written byte.
+
+    What to report:
+    report: write the report beside the output, as JSON. timing: time source and result against each other; a budget for
+    the speed-up is timed in any case. worst: number of rows of the largest difference to name. damages: measure the
+    damage after each step.
 
     Example: quantize for the CPU with texts to calibrate on.
 

@@ -31,9 +31,10 @@ PAGE = 4096  # where external data should start, so that it can be mapped (onnx.
 
 @dataclass(frozen=True)
 class Buckets:
-    """What manifest.json holds.
+    """What manifest.json of a folder of length buckets holds.
 
-    lengths: file by number of tokens, ascending. files: sha256 of every other file of the folder, hexadecimal.
+    schema: the version of this form. onnxslim_bert: the version of the program that wrote it. lengths: the name of the
+    model file for each number of tokens, ascending. files: sha256 in hexadecimal of every other file of the folder.
     """
 
     schema: int
@@ -95,14 +96,14 @@ def _read_manifest(path: Path) -> Buckets:
 
 
 class _Shared:
-    """The weights of all models, each content once, in the order in which they come."""
+    """The file model.data, which all lengths share: each weight is written once, however many models hold it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.offsets: dict[bytes, int] = {}
 
     def place(self, tensor: onnx.TensorProto, values: Array) -> None:
-        """Let `tensor` name where its values lie, which are written if they are new."""
+        """Write `values` unless the same bytes are in the file, and let `tensor` refer to where they are."""
         content = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         key = hashlib.sha256(content).digest()
         if key not in self.offsets:

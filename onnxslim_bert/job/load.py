@@ -26,11 +26,12 @@ FEWEST = 2  # rows to calibrate on
 
 @dataclass(frozen=True)
 class Loaded:
-    """A job whose files, rows and options fit each other.
+    """A job that was read and checked: its files, rows and options fit each other.
 
-    sha256: of the source as it was read, external data included. model: as it was read. canonical: in canonical form;
-    None for a job without rows and times, whose recipe may be for graphs of any kind. working: with the tokenizer, and
-    no more tokens a row than the model has positions or the recipe fixes.
+    sha256: of the source file and its external data, as they were read. model: the source. canonical: the source after
+    `canonicalize`; None for a job without rows and times, whose recipe may be for graphs that hold no encoder.
+    data: the rows. working: that of the job, with its tokenizer, and with `max_length` lowered to the positions that
+    the model has or the length that the recipe fixes.
     """
 
     job: Job
@@ -42,10 +43,12 @@ class Loaded:
 
 
 def load(job: Job) -> Loaded:
-    """Read what the job needs, and refuse what cannot end well.
+    """Read the model and the rows of a job, and refuse, before any work, what can be known to fail.
 
-    Raises OutputError, DataError, ModelError or PassError: an output that is there, rows for both purposes, labels out
-    of range, a tokenizer that is larger than the model's vocabulary, a budget that nothing would be held against.
+    Raises OutputError for an output that exists or cannot be written; DataError for rows that are both calibrated and
+    evaluated on, fewer than FEWEST calibration rows, labels out of range, a tokenizer that is larger than the model's
+    vocabulary, or a budget without the rows that it is held against; ModelError or PassError for a source that is no
+    model, or none that such rows can be fed to.
     """
     check_free(job)
     if isinstance(job.data, Sources) and job.data.calibration is not None:
@@ -77,7 +80,7 @@ def load(job: Job) -> Loaded:
 
 
 def source_sha256(source: Path) -> str:
-    """Of the file and its external data."""
+    """sha256 in hexadecimal of the model file and its external data."""
     return file_sha256(*model_files(source))
 
 
@@ -92,7 +95,7 @@ def check_unchanged(loaded: Loaded) -> None:
 
 
 def check_free(job: Job) -> None:
-    """Raise OutputError when what is to be written is there already unasked, or cannot be."""
+    """Raise OutputError when an output of the job exists and may not be replaced, or cannot be written."""
     beside = [report_path(job.output)] if job.report else []
     if len(job.deployment.seq) < 2:
         check_outputs(job.source, [job.output, *beside], overwrite=job.overwrite, in_place=job.in_place)
@@ -105,7 +108,10 @@ def check_free(job: Job) -> None:
 
 
 def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_place: bool) -> None:
-    """Raise OutputError when an output cannot be written, or holds the source's data and was not asked to go."""
+    """Raise OutputError when an output cannot be written, exists without `overwrite`, or is a file of the source.
+
+    in_place: the source's own file may be replaced, but not its external data.
+    """
     files = model_files(source)
     if len(set(outputs)) < len(outputs):
         raise OutputError(f"{outputs[0]} is the name of its own report; give one that ends in .onnx")
@@ -115,7 +121,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_
 
 
 def check_labels(source: Path, evaluation: Dataset, working: Working) -> None:
-    """Raise early, from the answer to one row, what evaluation would raise in the end: labels that do not fit."""
+    """Raise DataError now, from the answer to one row, for labels that evaluation could not use in the end."""
     task_metrics(evaluate_once(source, evaluation.take([0]), working), evaluation)
 
 

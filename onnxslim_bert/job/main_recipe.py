@@ -18,12 +18,14 @@ HERE = Deployment()
 
 @dataclass(frozen=True)
 class Quantization:
-    """What the main job is to make.
+    """What the main job is to make of an encoder.
 
-    mode: None is the target's best measured one. method: how activation ranges follow from calibration; None chooses by
-    measured fidelity. format: ONNX Runtime's own operators, or standard ones only. smooth: split outliers off and
-    smooth activations before they are quantized. batch: for throughput, batches of ragged texts: padding never reaches
-    a dense layer. reduce_range: keep int8 products within 16 bits; None does where this machine's kernels need it.
+    mode: "static" or "dynamic" int8, "weight-only", "fp16" or "fp32"; None takes the mode that measured best on the
+    target. method: how activation ranges follow from calibration; None tries all and takes the one nearest to the
+    source. format: "contrib" writes ONNX Runtime's own operators, "qdq" standard ones only. smooth: split outliers off
+    and smooth activations before they are quantized. batch: for batches of texts of different lengths: padding never
+    reaches a dense layer. reduce_range: make the integers of weights smaller, so that the sum of two products stays
+    within 16 bits; None does so where this machine's int8 kernels add in 16 bits.
     """
 
     mode: Mode | None = None
@@ -38,10 +40,10 @@ INT8 = Quantization()
 
 
 def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
-    """The passes of the main job: exact ones, which may find nothing to do, and then the others.
+    """The recipe of the main job: passes that change no answer, and then those that quantize.
 
-    Of several lengths, the recipe of the first (`Recipe.at_length` makes the others). Raises PassError for a mode that
-    the target does not have, and for a choice that would be ignored.
+    For several lengths, it is the recipe of the first one; `Recipe.at_length` makes those of the others. Raises
+    PassError for a mode that the target does not have, and for a choice that would have no effect.
     """
     mode = mode_for(where.target, what.mode)
     _refuse_ignored(what, mode, where.target)
@@ -65,7 +67,11 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
 
 
 def default_output(source: Path, what: Quantization, where: Deployment) -> Path:
-    """Beside the source: model.int8.onnx, model.fp16.onnx or model.qnn.onnx; a folder model-qnn for several lengths."""
+    """Where the result goes unless an output is named, beside the source.
+
+    Example: for model.onnx it is model.int8.onnx or model.fp16.onnx on the CPU, model.qnn.onnx for the target "qnn",
+    and the folder model-qnn for several lengths.
+    """
     if len(where.seq) > 1:
         return source.with_name(f"{source.stem}-{where.target}")
     if where.target != "cpu":

@@ -1,4 +1,4 @@
-"""The second step of a job: a recipe is walked over the model, and what comes of it lies in a folder, unnamed."""
+"""The second step of a job: run its recipe on the model, and write the result to a temporary folder."""
 
 import gc
 import time
@@ -28,10 +28,12 @@ from onnxslim_bert.rewriting.contract import Change
 
 @dataclass(frozen=True)
 class Made:
-    """What the passes made.
+    """What the recipe of a job made, as it lies in a temporary folder.
 
-    file: of the model, of several lengths the longest. written: the same, or the folder of all `lengths`.
-    tokenizer: of the model, where it is not the source's. max_length: tokens a row, no more than the graph now fixes.
+    file: the model; with several lengths, that of the longest. written: the same file, or the folder of all lengths.
+    provenance: what the file says of how it was made. steps: what each pass did. max_length: tokens in a row, no more
+    than the graph now fixes. saturating: what int8 sums may lose on some CPUs. tokenizer: the model's own, where it is
+    not the source's. lengths: the file name for each number of tokens, when there are several.
     """
 
     file: Path
@@ -45,20 +47,20 @@ class Made:
 
     @property
     def methods(self) -> dict[str, float]:
-        """The error of each range method, where a pass compared them."""
+        """The measured error of each range method, by its name; empty where no pass compared them."""
         return {name: error for step in self.steps for name, error in step.details.get("methods", {}).items()}
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every model file, the one that the rest is said of last."""
+        """Every model file; `file` is the last."""
         others = {self.written / name for name in self.lengths.values()} - {self.file}
         return (*sorted(others), self.file)
 
 
 def make(loaded: Loaded, folder: Path) -> Made:
-    """Write what the job's recipe makes of the model to `folder`, under the output's name.
+    """Run the job's recipe, once for each length, and write the result to `folder` under the output's name.
 
-    Raises PassError for a pass that cannot do what it was asked, or changes nothing unasked.
+    Raises PassError for a pass that cannot do what it was asked, or that changes nothing and is not marked with `?`.
     """
     written, seqs = folder / loaded.job.output.name, loaded.job.deployment.seq
     if len(seqs) < 2:
@@ -85,7 +87,7 @@ def make(loaded: Loaded, folder: Path) -> Made:
 
 
 def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
-    """The model after every pass of `recipe`, and what they did; its files have no names yet."""
+    """The model after every pass of `recipe`, and what they did; nothing is written, so `Made.file` is empty."""
     job, data, canonical = loaded.job, loaded.data, loaded.canonical
     model, shape = loaded.model.clone(), recipe.shape
     trials, step_damage, saturating = None, None, None
@@ -112,12 +114,15 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
 
 
 def _ran(steps: list[Done]) -> str:
-    """The recipe as it ran, with what was measured on the way written out."""
+    """The recipe as it ran: choices that passes made by measuring, such as a range method, stand in it as options."""
     return ",".join(done.step for done in steps)
 
 
 def _rewritten(loaded: Loaded, model: Model, made: Made, folder: Path) -> Made:
-    """With the smaller tokenizer, written to `folder`, and what it does to the length of texts."""
+    """`made` with the smaller tokenizer of a trimmed vocabulary, which is written to `folder`, as one step more.
+
+    The step notes how much longer the calibration texts are in tokens.
+    """
     reader, texts = loaded.working.tokenizer, loaded.data.calibration
     if reader is None or reader.file is None or texts is None:
         raise PassError("--rewrite-tokenizer needs the tokenizer.json that trim-vocabulary was run with")

@@ -1,4 +1,4 @@
-"""What was measured of a written model, as it is kept at the end of its file."""
+"""The record of what was measured of a written model; it stands at the end of the model's file."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Asked:
-    """The data as the user named them (`Sources`); of a file its name alone, wherever it lay. "" is none."""
+    """The data of a job as the user named them in `Sources`, of a file its name without folders; "" is none."""
 
     calibration: str
     evaluation: str
@@ -33,7 +33,10 @@ class Asked:
 
     @classmethod
     def of(cls, sources: Sources, evaluated: bool) -> "Asked":
-        """evaluated: on the calibration set's own validation split, where no other set was named."""
+        """The names in `sources`.
+
+        evaluated: whether evaluation rows were used. Where none were named, they are those of the calibration set.
+        """
         evaluation = sources.evaluation or (sources.calibration if evaluated else None)
         return cls(
             _base_name(sources.calibration),
@@ -47,10 +50,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the evaluation rows said: the main numbers of a `Comparison`, whose intervals follow from them.
+    """The main numbers of a `Comparison` of a model (the candidate) with its source (the base) on evaluation rows.
 
-    metric, base, candidate: the first score, in points; "" and None without labels. agreement: percent of rows, None
-    without classes. mean_difference: |base - candidate|. provider: the target on which the candidate answered.
+    data, split, rows, fingerprint: the rows. output: the output that was compared. metric, base, candidate: the task
+    metric and what both reach, in points; "" and None without labels. agreement: percent of rows that get the same
+    class, None without classes. mean_difference: mean |base - candidate| of the outputs. provider: the target on which
+    the candidate answered.
     """
 
     data: str
@@ -86,12 +91,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Measured:
-    """How one model file was evaluated, and what came of it. No times: those are of a machine.
+    """How one model file was evaluated, and the result. It holds no times, as these are of one machine.
 
-    content_sha256: of the file before this record, then of its external data. tokenizer_sha256: of the tokenizer.json
-    with which the source read texts; own_tokenizer_sha256: the same of the model; "" without such a file.
-    target: on what it is to run. max_length, threads, seed: as in `Working`. asked: None where a program gave the rows
-    themselves. outcomes: by gate, of every verdict without a time. answers: None without evaluation rows.
+    content_sha256: of the file's bytes before this record, followed by its external data. tokenizer_sha256: of the
+    tokenizer.json with which the source read texts, own_tokenizer_sha256: of the one for the model; "" without a file.
+    target, allow_fallback: as in `Deployment`. max_length, threads, seed: as in `Working`. asked: the data by name;
+    None where a program gave the rows themselves. budgets, strict: as in `Gate`. outcomes: the outcome of each verdict
+    by the name of its gate, without that on the speed-up. answers: None without evaluation rows.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -134,7 +140,7 @@ def record(path: Path, measured: Measured) -> None:
 
 
 def read(path: Path) -> tuple[Provenance, Measured | None]:
-    """What the file at `path` says of itself; None where nothing of a measurement.
+    """The provenance and the record in the file at `path`; None in place of a record that is not there.
 
     Raises ModelError for a file without provenance, DataError for a record that cannot be read.
     """

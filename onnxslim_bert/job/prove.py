@@ -1,4 +1,4 @@
-"""The third step of a job: what was made opens, runs where it was asked to, and answers as the source does."""
+"""The third step of a job: run what was made, see where its nodes run, compare it with the source, and time it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,12 +33,12 @@ from onnxslim_bert.targets.prediction.predict import PREDICTED, predict
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
 
-TRIED = 8  # tokens of the row that every written file is run on
+TRIED = 8  # tokens in the row that every file is run on, where the graph fixes no length
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was seen of a made model. The fields are those of `Report`."""
+    """The measured evidence for a made model; the fields are those of the same names in `Report`."""
 
     placement: Placement | None
     unproven: str
@@ -86,9 +86,10 @@ def check_answers(file: Path, loaded: Loaded) -> None:
 
 
 def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
-    """A row of a few tokens as the inputs of `model`, or as many rows as its graph fixes.
+    """Inputs of `model` for one row of TRIED tokens, or for the batch and length that its graph fixes.
 
-    Inputs take what those of the source do. Empty where they cannot be made from text.
+    Each input gets what the source's input of that name takes (ids, mask, types). Empty where inputs cannot be made
+    from text.
     """
     batch, length = fixed_shape(model)
     rows, tokens = batch or 1, length or TRIED
@@ -110,10 +111,11 @@ def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
 
 
 def place(path: Path, deployment: Deployment) -> tuple[Placement | None, str]:
-    """Where the nodes of the file at `path` run on the target, or are predicted to; and what is not proven by it.
+    """Where the nodes of the file at `path` run on the target, and what that does not prove ("" when it is proven).
 
-    None for the CPU provider, which runs everything, and where the target neither executes here nor is predicted.
-    Raises ProviderError when it executes here and leaves nodes to the CPU unasked.
+    The target's provider opens the file where it is installed. CoreML and NNAPI are predicted where they are not. For
+    any other target that is not here the placement is None, with the reason. It is None for the CPU, which runs all.
+    Raises ProviderError when nodes are left to the CPU and the deployment does not allow that.
     """
     target = target_named(deployment.target)
     if target is CPU:
@@ -127,7 +129,7 @@ def place(path: Path, deployment: Deployment) -> tuple[Placement | None, str]:
 
 
 def proven_on(deployment: Deployment) -> Target:
-    """The target on whose answers a model is judged: its own, where that executes here and is no slow emulator."""
+    """The target on whose answers a model is judged: its own, where that runs here without emulation; else the CPU."""
     target = target_named(deployment.target)
     return CPU if target.emulated or target.absent() else target
 
@@ -143,7 +145,7 @@ def check_finite(comparison: Comparison) -> None:
 def _compared(
     loaded: Loaded, made: Made, evaluation: Dataset, working: Working
 ) -> tuple[Comparison, tuple[Disagreement, ...]]:
-    """How far the result's answers are from the source's on the CPU, and the rows of largest difference."""
+    """Compare the result, run on `proven_on`, with the source on the CPU; also the rows of the largest difference."""
     job, target = loaded.job, proven_on(loaded.job.deployment)
     before = evaluate_once(job.source, evaluation, working)
     places = Places((target,), job.deployment.allow_fallback)

@@ -1,4 +1,4 @@
-"""The last step of a job: the result is held to its budgets, sealed, and gets its name; or nothing is written."""
+"""The last step of a job: hold the result to its budgets, write its record into it, and move it to its place."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,10 @@ from onnxslim_bert.proof.gates import Budgets, Verdict
 
 
 def publish(loaded: Loaded, made: Made, proof: Proof, found: SearchResult | None) -> Report:
-    """Give what was made its name, and write the report beside it; neither when a budget is missed.
+    """Move the result to its place and write the report beside it; when a budget is missed, write neither.
 
-    found: what a search measured on its way to the recipe. Raises ModelError when the source is no longer the file that
-    was read.
+    found: what a search measured on its way to the recipe; None without a search. Raises ModelError when the source
+    file changed since it was read.
     """
     job, working = loaded.job, loaded.working
     verdicts = _sealed(loaded, made, proof)
@@ -60,12 +60,15 @@ def publish(loaded: Loaded, made: Made, proof: Proof, found: SearchResult | None
 
 
 def nbytes(written: Path) -> int:
-    """Of a file with its external data, or of a folder."""
+    """Bytes of a model file with its external data, or of all files in a folder."""
     return sum(path.stat().st_size for path in written.iterdir()) if written.is_dir() else model_bytes(written)
 
 
 def _sealed(loaded: Loaded, made: Made, proof: Proof) -> tuple[Verdict, ...]:
-    """The verdicts on the result, every file of which then says what was measured."""
+    """The verdicts on the result's budgets; the record of what was measured is written into every file of it.
+
+    Of several lengths only the longest is judged: the records of the others hold no answers and no budgets.
+    """
     job, working = loaded.job, loaded.working
     answers = None if proof.comparison is None else Answers.of(proof.comparison, proof.proven_on)
     measured = Measured(
@@ -95,7 +98,7 @@ def _sealed(loaded: Loaded, made: Made, proof: Proof) -> tuple[Verdict, ...]:
 
 
 def _name(report: Report, made: Made, *, with_report: bool, overwrite: bool) -> None:
-    """Move everything from the folder in which it was made to its place, as one step."""
+    """Move the model, its report and its tokenizer from the temporary folder to their places, all or none."""
     folder = made.written.parent
     names: list[tuple[Path, Path]] = []
     if with_report:

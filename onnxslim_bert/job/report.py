@@ -1,4 +1,4 @@
-"""What a job did, and what it is worth: the one report of every job."""
+"""The report of a job: what it did to the model, and what the result is worth."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,18 +25,21 @@ from onnxslim_bert.targets.table import target_named
 
 @dataclass(frozen=True)
 class Report:
-    """What was done and what it is worth. `str` of it is what the command line prints.
+    """What a job did and what its result is worth. `str` of it is the text that the command line prints.
 
-    source_bytes, output_bytes: with external data, of a folder all of it. steps: one for each pass.
-    methods: the error of each range method on held-back rows, empty when the recipe names one. saturating: of int8
-    layers for the CPU that calibration rows were run through; None for all else.
-    placement: where the nodes run, None on the CPU. unproven: what could not be shown here, and why.
-    comparison: the task metric and fidelity on evaluation rows, on the target `proven_on`; None without evaluation
-    rows. worst: rows of largest difference. latencies: milliseconds of the source on the CPU and of the result on its
-    target, interleaved, batch 1, 128 tokens where the model takes them; empty where nothing was timed.
-    buckets: the file of each length, when there are several; all else is then said of the longest one.
-    max_length: as it was used. gate, verdicts: what it was held to, and on every budget. published: whether it was
-    written, which a missed budget prevents. found: what a search measured on its way to the recipe.
+    source_bytes, output_bytes: of the files with their external data, or of a whole folder. provenance: what the result
+    says of how it was made. steps: what each pass did. methods: the error of each range method on held-back rows; empty
+    when the recipe names one. saturating: what int8 sums may lose on some CPUs, measured on calibration rows; None
+    where no int8 layer for the CPU was run on such rows.
+    placement: where the nodes run, None on the CPU. unproven: what could not be shown here, and why; "" for nothing.
+    comparison: task metric and fidelity against the source on evaluation rows, None without these; the result answered
+    on the target `proven_on`. worst: the rows of the largest difference.
+    latencies: of the source on the CPU, then of the result on its target, timed in turns: milliseconds for one row of
+    128 tokens where the model takes them; empty where nothing was timed.
+    buckets: the file for each length, when there are several; all other fields are then of the longest one.
+    deployment: where it runs. max_length, threads, seed: as they were used. gate: the budgets; verdicts: one on each,
+    and on what every result is held to. published: whether the result was written, which a missed budget prevents.
+    found: what a search measured on its way to the recipe; None without a search.
     """
 
     source: Path
@@ -67,7 +70,7 @@ class Report:
         return "\n".join(self.lines())
 
     def lines(self) -> Iterator[str]:
-        """What was done, where it runs, how it answers, how fast it is, what it was held to, and its size."""
+        """The lines of the text: passes, placement, answers, latency, verdicts and size, in this order."""
         yield from (f"{done.step}: {done.note}" for done in self.steps)
         if self.found is not None:
             yield from searched(self.found)
@@ -94,6 +97,6 @@ class Report:
         return report_json(self)
 
     def enforce(self) -> None:
-        """Raise the GateError of the first budget that kept the model from being written; none when it was written."""
+        """Raise the GateError of the first budget that failed; nothing when the model was written."""
         if not self.published:
             enforce(self.verdicts, self.gate.strict)

@@ -36,7 +36,7 @@ def timed(latencies: Sequence[Latency]) -> Iterator[str]:
 
 
 def saturation(found: Saturating | None) -> Iterator[str]:
-    """What CPUs without VNNI lose, where they may."""
+    """A warning of int8 sums that can saturate on CPUs without VNNI; no line where none can."""
     if found and found.layers:
         yield (
             f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
@@ -45,7 +45,7 @@ def saturation(found: Saturating | None) -> Iterator[str]:
 
 
 def searched(found: SearchResult) -> Iterator[str]:
-    """Every model of a search, slowest first, and the recipe that makes each; an arrow at the one that was written."""
+    """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one."""
     rows = [HEADER, *(_row(number, point, found) for number, point in enumerate(found.frontier, start=1))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

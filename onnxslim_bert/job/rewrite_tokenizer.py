@@ -1,4 +1,4 @@
-"""Take the id map out of a trimmed model by giving its tokenizer the smaller vocabulary."""
+"""Give a model with a trimmed vocabulary a smaller tokenizer, so that it needs no map from old token ids to rows."""
 
 import json
 
@@ -16,15 +16,19 @@ from onnxslim_bert.model.session import model_session
 from onnxslim_bert.passes.trim_vocabulary import kept_tokens
 
 TOKENIZER = "tokenizer.json"
-PROBE = (4, 16)  # batch and length, where the graph leaves them open
+PROBE = (4, 16)  # batch and length of the ids on which answers are compared, where the graph leaves them open
 
 
 def rewrite_tokenizer(model: Model, tokenizer_json: str) -> str:
-    """The tokenizer.json of the tokens that a trimmed `model` keeps; the model's word table then takes the new ids.
+    """Cut the tokenizer to the tokens that a trimmed `model` keeps, and let the model's word table take the new ids.
 
-    A text whose tokens are all kept is answered as before. In others, words whose pieces are gone are split into
-    smaller pieces, instead of reading the nearest kept row. A piece that must stay without a row of its own (in BPE,
-    what kept pieces are merged from) gets a copy of the row that the map gave it. Works before or after quantization.
+    Returns the text of the smaller tokenizer.json; `model` is changed. A text whose tokens are all kept is answered as
+    before. In other texts a word whose piece is gone is now split into smaller pieces; with the map, it read the row of
+    another token in its place. Some tokens have to stay in the tokenizer although they have no row of their own (in
+    BPE, what kept tokens are merged from): each gets a copy of the row that the map gave it. Works before or after
+    quantization.
+
+    Example: ids 0, 5 and 9 are kept: the new tokenizer numbers their tokens 0, 1 and 2.
 
     tokenizer_json: the content of the file that the model was trimmed with. Raises DataError when it cannot be cut,
     PassError when the model has no map, or reads ids elsewhere too and renumbered ones change its answers; the model is
@@ -49,7 +53,7 @@ def rewrite_tokenizer(model: Model, tokenizer_json: str) -> str:
 
 
 def _drop_map(model: Model, mapping: str, rows: Array) -> None:
-    """Let the word table hold `rows` of what it holds now, one for each new id, read without the map."""
+    """Take the map out of the graph: the word table becomes its own `rows`, one for each new id, and is read by ids."""
     tables: set[str] = set()  # int8 rows and their scales are two
     for step in list(model.constants()[mapping].outputs):
         for lookup in list(step.outputs[0].outputs):
@@ -63,9 +67,10 @@ def _drop_map(model: Model, mapping: str, rows: Array) -> None:
 
 
 def _check_same(before: Model, after: Model, old_ids: Array, special: list[int]) -> None:
-    """Raise PassError when the models differ on texts that mean the same to both.
+    """Raise PassError unless `after` answers new ids exactly as `before` answers the old ids of the same tokens.
 
-    old_ids: what each new id was. special: new ids that must be among those tried, since graphs compare ids with them.
+    old_ids: the old id of each new one. special: new ids that are tried in any case, as far as they fit: those of
+    added tokens such as padding, which graphs may compare ids with.
     """
     batch, length = (given or open_ for given, open_ in zip(_fixed(before), PROBE, strict=True))
     new_ids = np.random.default_rng(0).integers(0, len(old_ids), (batch, length))

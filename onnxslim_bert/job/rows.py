@@ -1,4 +1,4 @@
-"""Rows as a model takes them: batches to calibrate on, trials for passes, the damage of each step."""
+"""The rows of a job as model inputs: calibration batches, trials for passes that measure, the damage of each step."""
 
 from dataclasses import replace
 from functools import partial
@@ -26,15 +26,15 @@ from onnxslim_bert.rewriting.trials import Sampled, Trials
 
 CALIBRATION_BATCH = 16
 FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
-HELD_BACK = 0.125  # of the calibration rows: choices are judged on them
-WATCHED = 32  # rows on which the damage of each step is seen
+HELD_BACK = 0.125  # share of the calibration rows that nothing is fitted to: choices are judged on them
+WATCHED = 32  # rows on which the damage of each step is measured
 
 Shape = tuple[int | None, int | None]  # batch and length; None is any
 ANY_SHAPE: Shape = (None, None)
 
 
 def canonical_form(model: Model) -> Model:
-    """A copy of `model` in which the encoder is found, and which answers alike."""
+    """A copy of `model` after `canonicalize`, in which the encoder can be found; its answers are the same."""
     copy = model.clone()
     run_recipe(copy, Recipe.parse(CANONICAL), promises=Promises())  # compared when the recipe itself runs
     return copy
@@ -70,10 +70,11 @@ def word_rows(model: Model) -> int | None:
 
 
 def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, shape: Shape = ANY_SHAPE) -> Trials:
-    """Trials on the calibration rows of what is made of a model. Raises DataError when there are too few rows.
+    """Trials for the passes of a recipe, on calibration rows. Raises DataError when there are too few rows.
 
-    canonical: the model in its canonical form, which answers rightly. split: choices are judged on rows of their own,
-    where there are enough. shape: the batch and the length that the model is to have later.
+    canonical: the source in its canonical form; damage is the distance from its answers. split: hold HELD_BACK of the
+    rows back, to judge choices on, where there are at least FEWEST_TO_SPLIT; otherwise all rows serve both. shape: the
+    batch and the length that a later pass fixes. Example: split, 256 rows: statistics come from 224, damage from 32.
     """
     assert data.calibration is not None
     fitting = held_back = data.calibration
@@ -100,10 +101,10 @@ def drawn(model: Model, corpus: Dataset, working: Working, shape: Shape, most: i
 def make_step_damage(
     source: Model, canonical: Model, data: Data, working: Working, shape: Shape = ANY_SHAPE
 ) -> StepDamage | None:
-    """The damage of what is made of `source`, on a few of the rows that trials hold back of calibration.
+    """What measures the damage after each step of a recipe against `source`, on WATCHED rows or the fixed batch.
 
-    Without calibration, on evaluation rows. None without rows, or with fewer than the batch that the graph fixes.
-    shape: as for trials.
+    The rows are some of those that trials hold back from calibration; without calibration, evaluation rows. None
+    where there are no rows, or fewer than the batch that the graph or `shape` fixes.
     """
     dataset = data.calibration if data.calibration is not None else data.evaluation
     if dataset is None:
@@ -118,7 +119,10 @@ def make_step_damage(
 
 
 def calibration_batches(model: Model, dataset: Dataset, working: Working, shape: Shape = ANY_SHAPE) -> Batches:
-    """`dataset` as the model's inputs, in the batch size and length that its graph fixes or `shape` will, if any."""
+    """`dataset` as batches of the model's inputs; size and length are those that the graph or `shape` fixes, if any.
+
+    Rows that do not fill a last batch of a fixed size are left out. Raises DataError when no row is left.
+    """
     dataset = dataset.apart() if _are_apart(model, dataset, working) else dataset
     rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
     if rows:  # no batch may be smaller
@@ -137,7 +141,7 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
 
 
 def _are_apart(model: Model, dataset: Dataset, working: Working) -> bool:
-    """Whether the texts of pairs go in one by one, as a model of embeddings takes them."""
+    """Whether the two texts of a pair are fed as two rows, as a model of sentence embeddings takes them."""
     if not dataset.is_pairs or model.path is None or not model.path.is_file() or working.tokenizer is None:
         return False
     return pairs_are_apart(model.path, dataset, working)

@@ -11,10 +11,10 @@ from onnxslim_bert.job.search.frontier import SearchResult
 
 
 def run(job: Job, found: SearchResult | None = None) -> Report:
-    """Write what the job asks for, and say what was done and what it is worth.
+    """Run the job: write its output, and return the report of what was done and what the result is worth.
 
-    Nothing is written until the model has passed its checks, and then as a whole. A missed budget writes nothing and is
-    told by the report (`Report.published`, `Report.enforce`). found: what a search measured on its way to the recipe.
+    The output appears only after all checks, and as a whole. When a budget is missed nothing is written, and the report
+    says so (`Report.published`, `Report.enforce`). found: what a search measured on its way to the recipe.
 
     Raises SlimError (ModelError, DataError, PassError, OutputError, ProviderError) for what the user can mend; nothing
     is written then.

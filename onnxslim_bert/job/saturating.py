@@ -1,4 +1,4 @@
-"""What int8 layers lose on CPUs that add their products in 16 bits."""
+"""How far the answers of int8 layers can be off on CPUs that add products in 16 bits."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from onnxslim_bert.rewriting.trials import Trials
 
 @dataclass(frozen=True)
 class Saturating:
-    """What int8 products lose on CPUs that add them in 16 bits (AVX2 without VNNI).
+    """How far int8 products can be off on CPUs that add them in pairs in 16 bits (AVX2 without VNNI).
 
-    layers: in which some sums of pairs can leave 16 bits. loss: the largest, |saturated - exact| / |exact| of the
-    product of the layer at node `worst`, on calibration rows.
+    layers: number of layers in which the sum of some pair can leave 16 bits. worst: the node of the layer that is off
+    most on calibration rows; loss: |saturated - exact| / |exact| of its product. "" and 0 without such a layer.
     """
 
     layers: int
@@ -21,7 +21,7 @@ class Saturating:
 
 
 def saturation_of(model: Model, trials: Trials) -> Saturating | None:
-    """The layer of `model` that loses most; None where no layer multiplies integers."""
+    """Measure how far int8 sums of `model` can be off; None where no layer multiplies integers."""
     if not multiplies_integers(model):
         return None
     found = [layer for layer in find_saturation(model, trials.unshared()) if layer.possible]

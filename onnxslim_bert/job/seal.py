@@ -1,4 +1,4 @@
-"""The last step before a model gets its name: hold it to its budgets, and write into it what was measured."""
+"""Hold a made model to its budgets, and write the record of what was measured to the end of its file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +18,17 @@ UNTIMED = "nothing on this machine runs it at the speed of its target"
 
 @dataclass(frozen=True)
 class Gate:
-    """What a model is held to. strict: a verdict that the data cannot carry fails, too."""
+    """The budgets that a model must meet to be written.
+
+    strict: a verdict that the evaluation rows cannot decide (inconclusive) fails, too. Example: Budgets(max_drop=1) and
+    a drop of 0.5 points with the 95 % interval -0.5 to 1.5 is inconclusive: written, unless strict.
+    """
 
     budgets: Budgets = field(default_factory=Budgets)
     strict: bool = False
 
     def check(self, evaluation: Dataset | None) -> None:
-        """Raise DataError, before anything is made, when these rows cannot judge what is asked."""
+        """Raise DataError when a budget needs evaluation rows, or labels, that `evaluation` does not have."""
         drop, agreement = self.budgets.max_drop, self.budgets.min_agreement
         if evaluation is None and (drop, agreement) != (None, None):
             raise DataError("a budget for the drop or the agreement needs evaluation texts: name some with --data")
@@ -32,7 +36,7 @@ class Gate:
             raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
 
     def fails(self, verdicts: Sequence[Verdict]) -> bool:
-        """Whether a model with these verdicts is not to be published. Without budgets any is."""
+        """Whether these verdicts keep a model from being written; without any budget, none does."""
         return self.budgets != Budgets() and any(verdict.fails(self.strict) for verdict in verdicts)
 
 
@@ -46,14 +50,16 @@ def seal(
     latencies: Sequence[Latency] = (),
     shared: int = 0,
 ) -> tuple[Verdict, ...]:
-    """Write what was measured of the model file at `path` to its end; the verdicts on it as it then is.
+    """Judge the model file at `path`, write its record to its end, and return the verdicts.
 
-    measured: all but the file's hash and the verdicts, which are filled in here. comparison: with its source.
-    latencies: of the source, then of the model; empty where nothing was timed. shared: bytes that belong to it besides
-    its own files. Raises as `judge` does, and OutputError.
+    The record counts for the file's size, so the verdict on the size is that of the file with its record.
+
+    measured: the record without the file's hash and the verdicts, which are filled in here. comparison: with the
+    source. latencies: of the source, then of the model; empty where nothing was timed. shared: bytes to add to the size
+    of the file and its own data, such as the other files of its folder. Raises as `judge` does, and OutputError.
     """
     verdicts: tuple[Verdict, ...] = ()
-    for _ in range(2):  # the record counts for the size, and holds the verdict on it
+    for _ in range(2):  # the size includes the record, which holds the verdict on the size
         verdicts = verdicts_on(comparison, measured.budgets, latencies, model_bytes(path) + shared)
         record(path, measured.sealing(path, verdicts))
     return verdicts
@@ -62,7 +68,7 @@ def seal(
 def verdicts_on(
     comparison: Comparison | None, budgets: Budgets, latencies: Sequence[Latency], nbytes: int
 ) -> tuple[Verdict, ...]:
-    """A verdict on every budget; a speed-up that nothing here can show is inconclusive. Raises as `judge` does."""
+    """A verdict on every budget; that on the speed-up is inconclusive without latencies. Raises as `judge` does."""
     if budgets.min_speedup is None or latencies:
         return judge(comparison, budgets, speedup=latencies[1].speedup if latencies else None, nbytes=nbytes)
     timeless = judge(comparison, replace(budgets, min_speedup=None), nbytes=nbytes)

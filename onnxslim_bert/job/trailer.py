@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 
 def write_trailer(path: Path, key: str, text: str) -> None:
-    """Let the file end with the entry `key`: `text`, instead of such an entry that it ends with. Raises OutputError."""
+    """End the file with the metadata entry `key`: `text`, in place of one of that key. Raises OutputError."""
     end = content_end(path, key)
     try:
         with path.open("r+b") as file:
@@ -33,7 +33,7 @@ def write_trailer(path: Path, key: str, text: str) -> None:
 
 
 def content_end(path: Path, key: str) -> int:
-    """Bytes of the file before the entry `key` that it ends with; all of them where it ends otherwise."""
+    """The number of bytes before the entry `key` at the file's end; all bytes where it ends with something else."""
     size = path.stat().st_size
     held = [entry.value for entry in read_skeleton(path)[0].metadata_props if entry.key == key]
     if not held:

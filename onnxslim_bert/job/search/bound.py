@@ -1,4 +1,4 @@
-"""What damage a combination cannot be below, so that few of many are looked into."""
+"""A lower bound on the damage of a combination, so that few of many must be solved."""
 
 import numpy as np
 
@@ -6,14 +6,16 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.job.search.width_choices import CostBudget, WidthChoices
 
 STEPS = 16  # of the bisection of the price of a budget
-PRICES = (1e-8, 1e6)  # squared damage for all that a budget leaves
+PRICES = (1e-8, 1e6)  # least and greatest price tried, in squared damage for the whole budget
 
 
 def least_damage(table: WidthChoices, budget: CostBudget) -> float:
-    """A damage that no widths of `table` within `budget` are below; infinite when even the narrowest are beyond it.
+    """A lower bound: no widths of `table` within `budget` do less damage; infinite when even the narrowest do not fit.
 
-    The dual of a knapsack: at any price of the budget, the least of squared damage and cost together, less the price of
-    the whole budget (Everett 1963, https://doi.org/10.1287/opre.11.3.399). Of two bounds, each and their mean.
+    The dual of a knapsack (Everett 1963, https://doi.org/10.1287/opre.11.3.399). Let the budget cost 1 and have a
+    price: the least sum of squared damage and price * cost over all widths, minus the price, is below the squared
+    damage of any widths that cost at most 1. The bound is the greatest such value over prices; with a bound of time and
+    one of bytes, also over three mixed costs: time alone, bytes alone, and half of each.
     """
     if not budget.holds(*table.spent([0] * len(table.found))):
         return np.inf
@@ -25,7 +27,7 @@ def least_damage(table: WidthChoices, budget: CostBudget) -> float:
 
 
 def _dual(squares: Array, costs: Array) -> float:
-    """The greatest bound over prices; squares, costs: [sites, widths]."""
+    """The greatest lower bound on the sum of squared damages, over prices; squares, costs: [sites, widths]."""
     sites = np.arange(len(squares))
     low, high = np.log(PRICES)
     best = 0.0

@@ -1,4 +1,4 @@
-"""Alternatives that are taken together."""
+"""One choice among the steps other than narrowing: an alternative of each kind, taken together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ from onnxslim_bert.rewriting.pruning.sites import Site
 
 @dataclass(frozen=True)
 class Combination:
-    """One alternative of each kind."""
+    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers left in float32.
+
+    An empty `Alternative` means that nothing is done of its kind.
+    """
 
     layers: Alternative
     embedding: Alternative
@@ -26,13 +29,18 @@ class Combination:
 
     @property
     def float_layers(self) -> tuple[int, ...]:
-        """The layers that stay float32, numbered as they are when others are gone."""
+        """Numbers of the layers that stay float32, as they are once the dropped layers are gone.
+
+        Example: layers 1 and 4 stay float32 and layers 0 and 2 are dropped: (0, 2).
+        """
         return tuple(i - sum(gone < i for gone in self.layers.gone) for i in self.precision.floats)
 
     def go_together(self, count: int) -> bool:
         """Whether an encoder of `count` layers can have all of them.
 
-        A drop of tokens counts its layers from the front and needs one behind it; a layer that is gone is not float32.
+        No layer is both dropped and left in float32. Where tokens are dropped behind layer `after`, the layers up to
+        `after` stay, and so does at least one layer behind it. Example: 4 layers and after=1: layer 3 can be dropped,
+        layer 0 cannot, nor can layers 2 and 3 together.
         """
         if {*self.precision.floats} & {*self.layers.gone}:
             return False
@@ -41,10 +49,11 @@ class Combination:
         return min(self.layers.gone) > self.tokens.after and self.tokens.after < count - len(self.layers.gone) - 1
 
     def savings(self, sites: Sequence[Site], costs: Costs) -> list[Saving]:
-        """What a unit of each of `sites` saves.
+        """Milliseconds and bytes that leaving out one unit of each of `sites` saves, in the order of `sites`.
 
-        Those of layers in float32 share what that costs, in proportion to what they save in int8: an approximation, as
-        not all that it costs goes with the units.
+        A unit of a float32 layer saves more than in int8, by the factor by which the units of all float32 layers
+        together cost more. Example: 4 heads of 1 ms each in int8, and float32 costs 4 ms more: each head saves 2 ms.
+        An approximation: it assumes that float32 costs nothing more outside of the units.
         """
         floats = [site for site in sites if {*site.layers} <= {*self.precision.floats}]
         ms = _times(self.precision.ms, sum(costs.of(site).ms * site.units for site in floats))
@@ -57,7 +66,12 @@ class Combination:
         return found
 
     def saved_ms(self) -> float:
-        """What they save, less for layers that see fewer tokens."""
+        """Milliseconds that the alternatives save together.
+
+        Behind a drop of tokens a layer works on a share of them; what dropping it saves, or keeping it in float32
+        costs, counts by that share. Example: half of the tokens go on (saves 9 ms), and a layer behind is dropped that
+        saves 6 ms with all tokens: 9 + 3 = 12 ms.
+        """
         there, floats = (
             float(np.mean([self.tokens.share(layer) for layer in layers] or [1.0]))
             for layers in (self.layers.gone, self.precision.floats)
@@ -65,14 +79,18 @@ class Combination:
         return self.layers.ms * there + self.embedding.ms + self.tokens.ms + self.precision.ms * floats
 
     def _share(self, site: Site) -> float:
-        """Of the time that a unit of `site` takes, what is left when layers are gone and others see fewer tokens.
+        """The share of a unit's time in the whole model that the unit still takes: the mean over the site's layers.
 
-        Tokens are dropped between a layer's attention and its feed-forward.
+        It is 0 for a dropped layer, and the share of the tokens behind a drop of tokens. Tokens are dropped between a
+        layer's attention and its feed-forward, so that in layer `after` the neurons see fewer already, the heads not.
         """
         is_later, gone = site.kind == "neurons", self.layers.gone
         return float(np.mean([0.0 if i in gone else self.tokens.share(i + is_later) for i in site.layers]))
 
 
 def _times(saved: float, int8: float) -> float:
-    """How many times as much float32 costs, from what it saves (less than nothing) and what int8 costs."""
+    """How many times as much as int8 float32 costs, at least 1.
+
+    saved: what float32 saves, below 0 as it costs more. int8: what int8 costs. Example: -4 and 4 ms: 2.
+    """
     return max(1.0, 1 - saved / int8) if int8 else 1.0

@@ -1,4 +1,4 @@
-"""What each width costs in milliseconds and bytes, measured on this machine with the graph that will run."""
+"""What the int8 model and each unit of it cost, in milliseconds and bytes, measured on this machine."""
 
 import contextlib
 import gc
@@ -22,14 +22,14 @@ from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
 
-SHARES = (0.25, 0.5, 0.75)  # of the units of every site of a group, left out of the models that are timed
+SHARES = (0.25, 0.5, 0.75)  # of the units of each site, left out of the models that are timed
 ROUNDS = 30
 KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
 @dataclass(frozen=True)
 class TimingConditions:
-    """What latency is measured on. batch rows of `length` tokens, on `threads` threads."""
+    """How models are timed: on `batch` rows of `length` tokens, with `threads` threads; `seed` draws the tokens."""
 
     batch: int = 1
     length: int = 128
@@ -39,7 +39,7 @@ class TimingConditions:
 
 @dataclass(frozen=True)
 class Saving:
-    """What leaving out one unit of a site saves."""
+    """What leaving out one unit (a head, or a neuron of the feed-forward) of a site saves, a run and in the file."""
 
     ms: float
     nbytes: float
@@ -47,10 +47,10 @@ class Saving:
 
 @dataclass(frozen=True)
 class Costs:
-    """Latency and size of the int8 model with nothing removed, and what each site can save.
+    """Latency and size of the int8 model with nothing removed, and what one unit of each site saves.
 
-    source_ms: of the source as given; full_ms: of its int8 form; both from one interleaved run.
-    savings: by kind and index of the site's first layer, as "heads 3".
+    source_ms: milliseconds a run of the source as given; full_ms: of its int8 form, in the same interleaved run.
+    full_bytes: of the int8 form. savings: by `site_key`, the kind and the first layer of a site, such as "heads 3".
     """
 
     source_ms: float
@@ -59,7 +59,7 @@ class Costs:
     savings: dict[str, Saving]
 
     def of(self, site: Site) -> Saving:
-        """What `site` can save."""
+        """What one unit of `site` saves."""
         return self.savings[site_key(site)]
 
 
@@ -78,10 +78,14 @@ def prunable_sites(model: Model) -> list[Site]:
 
 
 def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingConditions, progress: Progress) -> Costs:
-    """Time int8 models of `model` (canonicalized and fused) in which some sites are narrowed; files go to `folder`.
+    """Measure what the int8 form of `model` costs, and what a unit of each site saves, by timing narrowed models.
 
-    Sites whose layers compute the same are narrowed together; what that saves is linear in the units, as dense layers
-    and attention are. Units are left out as they come and ranges are made up: neither changes how long a model takes.
+    Sites that compute the same (`alike`) are narrowed together, by each of SHARES. What a unit saves is the slope of a
+    line through these (least squares), since the work of dense layers and of attention is linear in their units.
+    Example: 4 of 16 heads save 1 ms, 8 save 2 ms, 12 save 3 ms: 0.25 ms a head. Which units are left out does not
+    change how long a model takes, nor do the activation ranges, which are made up here.
+
+    source: as given. model: canonicalized and fused. folder: keeps full.onnx, the int8 form; others are deleted.
     """
     full = write_int8(model, [], 0.0, folder / "full.onnx")
     full_ms, source_ms = time_models([full, source], conditions)
@@ -103,7 +107,10 @@ def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingCo
 
 
 def time_models(paths: Sequence[Path], conditions: TimingConditions) -> list[float]:
-    """Milliseconds a run of each model, from rounds in which all of them run; the first one's median sets the scale."""
+    """Milliseconds a run of each model, timed in ROUNDS rounds in each of which all of them run.
+
+    The first one's is its median; of the others, that times the ratio of their time to the first one's (`_share`).
+    """
     latencies = bench(
         paths,
         Working(threads=conditions.threads, seed=conditions.seed),
@@ -116,13 +123,17 @@ def time_models(paths: Sequence[Path], conditions: TimingConditions) -> list[flo
 
 
 def _share(latency: Latency) -> float:
-    """Of the first one's time; a difference that the rounds cannot tell from none is none."""
+    """A model's time as a share of the first one's; 1 where the interval of the speed-up holds 1."""
     speedup = latency.speedup
     return 1.0 if speedup.low <= 1 <= speedup.high else 1 / speedup.value
 
 
 def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
-    """Sites in groups that compute the same: of one kind and width, for all tokens or for the first alone."""
+    """The sites in groups that do equal work.
+
+    Those of a group have one kind, one number of units and of layers, and work on all tokens or, as the last layer may
+    after `first-token`, on the first alone.
+    """
     probe = model.clone()
     FirstToken().apply(probe, Context())
     single = {layer.index for layer in probe.encoder.layers if layer.first_token}
@@ -136,9 +147,9 @@ def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
 def write_int8(
     model: Model, sites: Sequence[Site], share: float, path: Path, float_layers: tuple[int, ...] = ()
 ) -> Path:
-    """The int8 form of `model` with `share` of the units of `sites` left out, fit to be timed and nothing else.
+    """Write the int8 form of `model` with `share` of the units of `sites` left out, to be timed: its answers are wrong.
 
-    float_layers: numbers of those that stay float32.
+    float_layers: numbers of the layers that stay float32. Returns `path`.
     """
     made = model.clone()
     for site in sites:

@@ -1,4 +1,4 @@
-"""How much time and space the way to a target leaves."""
+"""Depth: how far a model lies on the way from the int8 model with nothing removed (0) to the targets (1)."""
 
 from onnxslim_bert.job.search.alternatives import MeasuredOptions
 from onnxslim_bert.job.search.choose import reachable
@@ -10,7 +10,11 @@ DEEPEST = 0.2  # share of the int8 model's time that is left at depth 1 when onl
 
 
 def budget_at(costs: Costs, targets: Targets, depth: float) -> CostBudget:
-    """The budget at `depth` between the int8 model and the targets, which may leave more than that takes."""
+    """The budget at `depth`: on a straight line from what the int8 model costs to what the targets allow.
+
+    Example: the int8 model takes 10 ms and a target allows 6 ms: depth 0.5 allows 8 ms. Targets that allow more than
+    the int8 model costs give a budget above it. Without a target of speed or size, depth 1 is DEEPEST of its time.
+    """
 
     def between(full: float, goal: float) -> float:
         return full + depth * (goal - full)
@@ -22,7 +26,10 @@ def budget_at(costs: Costs, targets: Targets, depth: float) -> CostBudget:
 
 
 def reach(options: MeasuredOptions, targets: Targets) -> float:
-    """The greatest depth at which there is a plan; 1 when the targets can be reached, by the tables."""
+    """The greatest depth at which some plan holds the budget, by the tables; 1 when the targets can be reached.
+
+    Found by ten bisections, to within 1/1024, and never above the true one.
+    """
     if reachable(options, budget_at(options.costs, targets, 1.0)):
         return 1.0
     within, beyond = 0.0, 1.0

@@ -1,4 +1,4 @@
-"""The models of a search, measured: which are worth showing, and which one is taken."""
+"""The models that a search built and measured: which are worth showing (the frontier), and which is chosen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ from onnxslim_bert.job.search.targets import Targets
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """One model of the frontier, measured. speedup: over the source. drop: points of the task metric on judged rows.
+    """One model that a search built, with what was measured of it.
 
-    damage: of the outputs on held-back rows; predicted: the same by the tables.
+    ms: milliseconds a run. speedup: times the source's speed. damage: |difference| / |original| of the outputs
+    on held-back calibration rows; predicted: the damage that was expected before it was built. drop: points of the
+    task metric that it loses against the source, on `SearchResult.judged`.
     """
 
     recipe: str
@@ -30,9 +32,10 @@ class MeasuredPoint:
 class SearchResult:
     """What a search measured on the way to `targets`.
 
-    frontier: models that no other beats, slowest first; their files are gone, their recipes make them again.
-    chosen: the one that meets the targets. judged: the rows on which drops were measured. tables: what decided
-    (`alternatives.Options.shown`). source_ms: milliseconds of the source.
+    judged: name and number of the rows on which drops were measured. source_ms: milliseconds a run of the source.
+    frontier: the model with nothing removed, and those that no other beats, slowest first; their files are gone, their
+    recipes make them again. chosen: the one that meets the targets. tables: everything that was measured before models
+    were built (`MeasuredOptions.shown`).
     """
 
     targets: Targets
@@ -44,9 +47,10 @@ class SearchResult:
 
 
 def frontier(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
-    """The points that no other beats, slowest first: none is as good in everything and better in something.
+    """The points that no other beats, slowest first.
 
-    The first one stays: it is the model with nothing removed, which the others are compared with.
+    A point beats another when it is better in one of speed-up, size, damage and drop, and no worse in the others.
+    The first of `points`, the model with nothing removed, stays in any case, for the others to be compared with.
     """
 
     def beats(one: MeasuredPoint, other: MeasuredPoint) -> bool:

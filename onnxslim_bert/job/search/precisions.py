@@ -1,4 +1,4 @@
-"""Which layers are worth keeping in float32, and what that costs."""
+"""Which layers to leave in float32: what that lowers the damage by, and what it costs."""
 
 import gc
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Trials
 
-FLOATS = (1, 2)  # layers in float32; those that share their matrices count as one
+FLOATS = (1, 2)  # layers left in float32; layers that share their matrices count as one
 SHORTEST = 0.1  # share of the mean time that a layer is taken to need at least, since short times are uncertain
 STAGE = "measuring precisions"
 
@@ -30,10 +30,13 @@ Layers = tuple[int, ...]
 def measure_precisions(
     model: Model, method: str, costs: Costs, conditions: TimingConditions, folder: Path, trials: Trials
 ) -> list[Alternative]:
-    """int8 in every layer with its damage, and with some layers in float32 where that lowers it.
+    """Measure int8 in every layer, and with one or two layers in float32 where that does less damage.
 
-    Those are the layers whose own int8 does the most (squared) damage for the time that they take in int8: in float32
-    they take more of it by about the same factor. model: canonicalized and fused. method: of the ranges.
+    Returns int8 in every layer first, and then those with float32 layers, each of less damage than the one before it.
+    Which layers: those that do the most squared damage, when they alone are int8, for each millisecond that they take
+    in int8 (`rank`). Time in int8 stands for the time that float32 adds, which is about the same multiple everywhere.
+
+    model: canonicalized and fused. method: of the int8 ranges.
     """
     action = next(QuantizeStatic(method=name) for name in METHODS if name == method)
     int8 = Int8Trials.of(before_int8(model, trials), action, trials)
@@ -56,7 +59,10 @@ def measure_precisions(
 
 
 def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
-    """Places in the order of squared damage for a millisecond, the most first."""
+    """Indices in the order of squared damage for each millisecond, the most first.
+
+    A time below SHORTEST of the mean counts as that. Example: damages 0.1, 0.2 and 0.2 in 1, 1 and 2 ms: [1, 2, 0].
+    """
     least = SHORTEST * float(np.mean(ms)) or 1.0
     gains = [damage**2 / max(time, least) for damage, time in zip(damages, ms, strict=True)]
     return sorted(range(len(gains)), key=lambda i: -gains[i])
@@ -64,7 +70,10 @@ def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class Int8Trials:
-    """int8 forms of one model, and the damage of each; statistics are taken once for all."""
+    """Makes int8 forms of one model and measures the damage of each, from statistics that are collected once.
+
+    model: as it is before it is quantized. action: the int8 pass. stats: what the pass wants to know of `model`.
+    """
 
     model: Model
     action: QuantizeStatic
@@ -76,7 +85,7 @@ class Int8Trials:
         return cls(model, action, showing(trials).collect(model, action.wants(model)), trials)
 
     def damage(self, floats: Sequence[int] = (), *, tables: bool = True) -> float:
-        """With the layers `floats` in float32, and embedding `tables` in int8."""
+        """The damage of the int8 form with the layers `floats` in float32; tables: whether embeddings are int8, too."""
         made = self.model.clone()
         replace(self.action, float_layers=tuple(floats), embeddings=tables).apply(made, Context(self.stats))
         damage = self.trials.damage(made)
@@ -86,7 +95,7 @@ class Int8Trials:
 
 
 def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:
-    """What the units of `layers` take together."""
+    """Milliseconds that the heads and neurons of `layers` take together, in int8."""
     sites = [site for site in prunable_sites(model) if {*site.layers} <= {*layers}]
     return sum(costs.of(site).ms * site.units for site in sites)
 
@@ -94,7 +103,7 @@ def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:
 def _costing(
     model: Model, found: Sequence[Alternative], costs: Costs, conditions: TimingConditions, folder: Path
 ) -> list[Alternative]:
-    """`found` with what they save, which is less than nothing; timed together with int8 in every layer."""
+    """`found` with the milliseconds and bytes saved against int8 in every layer: below 0, as they cost more."""
     if not found:
         return []
     full = write_int8(model, [], 0.0, folder / "int8.onnx")

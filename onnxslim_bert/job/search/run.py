@@ -1,4 +1,4 @@
-"""From a source and a target to a recipe: the files and the rows around a search."""
+"""A search as a job: prepare its rows and its folder, search, and run the job with the recipe that was found."""
 
 import hashlib
 import json
@@ -27,15 +27,17 @@ from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.recipes.recipe import Recipe
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
-LENGTH = 128  # tokens on which models are timed, where they take so many
+LENGTH = 128  # tokens in the rows on which models are timed, at most
 
 
 def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
-    """Run `job` with the recipe that reaches `targets` with the least damage; its own recipe is not read.
+    """Search for the recipe that reaches `targets` at the least damage, and run `job` with it.
 
-    batch: rows a run on which models are timed. What was measured lies in a folder beside the output until the model is
-    written, so that a search that was stopped, or asked for too much, goes on where it was. Raises SlimError for what
-    the user can mend, a GateError when the targets are out of reach.
+    `job.recipe` is not read. batch: rows in a run when models are timed. What the search measures is kept in a folder
+    beside the output, OUTPUT.search without the output's suffix, until the model is written: run again after it was
+    stopped, or with other targets, the search measures none of it again.
+
+    Raises a GateError when the targets are out of reach, another SlimError for what the user can mend.
     """
     if job.data.calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
@@ -46,7 +48,7 @@ def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
 
 
 def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[SearchResult, SearchFolder]:
-    """What a search for `targets` measured, with the recipe that it chose; and the folder that holds it.
+    """Search for `targets`: what was measured, with the chosen recipe, and the folder in which it is kept.
 
     Raises PassError for a model that is not float32, a GateError when the targets are out of reach.
     """
@@ -73,7 +75,7 @@ def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[SearchRes
 
 
 def _key(loaded: Loaded, judged: Dataset, conditions: TimingConditions) -> str:
-    """Of everything that decides what a search measures."""
+    """A hash of everything that decides what a search measures: versions, files, rows, and how models are timed."""
     reader, working = loaded.working.tokenizer, loaded.working
     files = [reader.file] if reader is not None and reader.file is not None else []
     rows = [one.fingerprint() for one in (loaded.data.calibration, loaded.data.corpus, judged) if one is not None]

@@ -1,4 +1,4 @@
-"""What a search has measured and built so far, kept on disk so that it can be taken up again."""
+"""The folder of a search: what it has measured and built so far, so that it goes on there when it is run again."""
 
 import contextlib
 import json
@@ -22,9 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that was built by `recipe`. predicted, damage: on held-back rows, by the tables and measured.
+    """A model that a search built by `recipe`, and wrote to `file`.
 
-    drop: points of the task metric that it loses; None before it is judged.
+    predicted, damage: |difference| / |original| of its outputs on held-back rows, as predicted and as measured.
+    drop: points of the task metric that it loses against the source; None before that is measured.
     """
 
     recipe: str
@@ -36,10 +37,10 @@ class Candidate:
 
 
 class SearchFolder:
-    """A folder with the tables and the models of one search.
+    """A folder with the measured tables and the built models of one search.
 
-    key: everything that decides them; the state of another key is thrown away. Every change is on disk when it returns.
-    Raises OutputError when the folder holds something else, or cannot be made.
+    key: a hash of everything that decides them. What lies there under another key is deleted. Every change is on disk
+    when its method returns. Raises OutputError when the folder holds something else, or cannot be made.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -58,7 +59,7 @@ class SearchFolder:
         self._write()
 
     def once(self, table: str, kind: type[T], measure: Callable[[], T]) -> T:
-        """The table called `table`, a `kind`: measured, unless it was before and can be read."""
+        """The table called `table`, of type `kind`: as it was kept, or, where it was not, from `measure`, and kept."""
         tables = self._held["tables"]
         with contextlib.suppress(DataError):
             if table in tables:
@@ -88,7 +89,7 @@ class SearchFolder:
             self.folder.rmdir()
 
     def _is_mine(self) -> bool:
-        """Whether a state lies here, or nothing but an interrupted first writing of one."""
+        """Whether the folder is that of a search: it has a state file, or what an interrupted first writing leaves."""
         if not self.folder.is_dir() or self.folder.is_symlink():
             return False
         held, names = self._read(), [path.name for path in self.folder.iterdir()]

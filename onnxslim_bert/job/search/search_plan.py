@@ -1,4 +1,4 @@
-"""One point of the search, as the recipe that makes it."""
+"""A plan of the search: what one model keeps and which steps make it, and the recipe of that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ from onnxslim_bert.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is done to the encoder before it is quantized.
+    """How one model is made from the source: what is removed, and how the rest is quantized.
 
-    heads, neurons: how many each site keeps (`pruning.sites`). layers, embedding, tokens: steps that drop layers, make
-    the word table smaller, and drop tokens; empty when they are not taken. method: of the int8 ranges. float_layers:
-    those that stay float32, numbered as they are when others are gone.
+    heads, neurons: how many each site keeps, in the order of the layers that are left (`pruning.sites`). layers,
+    embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none.
+    method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
+
+    Example: heads (4, 3), neurons (96, 64), method "mse" has `prune{heads=4/3,neurons=96/64}?` and
+    `quantize-static{method=mse}` in its recipe.
     """
 
     heads: tuple[int, ...]

@@ -9,17 +9,16 @@ from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.trials import Trials
 
-MOST = 24  # layers that are tried one by one: each takes two models, written and run
+MOST = 24  # layers that are tried one by one: each takes two models, made and run
 STAGE = "measuring layers"
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One encoder layer, and the damage to the outputs, |difference| / |original| on held-back calibration rows.
+    """How much int8 in one encoder layer damages the outputs, |difference| / |original| on held-back calibration rows.
 
-    alone: when of all layers it alone is int8. spared: when it alone stays float in a model that is int8 otherwise.
-
-    Layers that share a matrix are int8 or float together, and have the same values.
+    alone: the damage when this layer is int8 and all others float. spared: the damage when this layer is float and all
+    others int8. Layers that share a matrix are int8 or float together, and have the same values.
     """
 
     layer: int

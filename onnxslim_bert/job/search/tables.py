@@ -1,4 +1,4 @@
-"""Measure what the search chooses from: sensitivities, costs, and the steps besides narrowing."""
+"""Measure what a search chooses from: the damage of widths, and the damage and savings of other steps."""
 
 import gc
 from collections.abc import Sequence
@@ -23,33 +23,33 @@ from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.rewriting.pruning.widths import ladder, measured_widths
 from onnxslim_bert.rewriting.trials import Trials
 
-LAYERS = (1, 2)  # that go
-RANKS = (2, 3, 4, 6)  # of these parts of the width, for the factors of the word table
-VOCABULARIES = (2, 3, 4)  # parts of the vocabulary that stay
-TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on
+LAYERS = (1, 2)  # numbers of layers to drop
+RANKS = (2, 3, 4, 6)  # the rank of a factorized word table is its width divided by each of these
+VOCABULARIES = (2, 3, 4)  # the tokens of a trimmed vocabulary are all tokens divided by each of these
+TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on after a drop
 
 
 def measure_sensitivities(model: Model, trials: Trials) -> list[Sensitivity]:
-    """What each width of each site does to the answers."""
+    """The damage to the outputs of several widths of each site, and in which order its units should go."""
     sites = prunable_sites(model)
     widths = [measured_widths(ladder(site.units, GRID[site.kind])) for site in sites]
     return measure(model, sites, widths, showing(trials, "measuring sensitivity")) if sites else []
 
 
 def choose_int8_method(model: Model, trials: Trials) -> str:
-    """The range method with which the int8 form of the whole model is nearest to it."""
+    """The name of the range method with which int8 in every layer damages the outputs least."""
     probe = before_int8(model, trials)
     return best_static(probe, showing(trials, "choosing the range method")).method
 
 
 def best_static(model: Model, trials: Trials) -> QuantizeStatic:
-    """The static int8 pass with the range method that damages the outputs of `model` least; `model` stays as it is."""
+    """The static int8 pass, with the range method that damages the outputs least; `model` is not changed."""
     action = QuantizeStatic(method="best")
     return action.best(model, Context(trials.collect(model, action.wants(model)), trials))[0]
 
 
 def before_int8(model: Model, trials: Trials) -> Model:
-    """`model`, canonicalized and fused, as it is before it is quantized; a copy."""
+    """A copy of `model` (canonicalized and fused) after the passes that come right before quantization."""
     made = model.clone()
     run_recipe(made, Recipe.parse(f"{FIRST_TOKEN},{SMOOTHING}"), showing(trials))
     return made
@@ -64,9 +64,12 @@ def measure_alternatives(
     trials: Trials,
     stage: str,
 ) -> list[Alternative]:
-    """Those of `steps` that the model can have, with their damage and what they save, as int8; the empty one first.
+    """Try each of `steps` alone: its damage, and the milliseconds and bytes that it saves in the int8 model.
 
-    trials: judge the damage. stage: what the progress is called.
+    Returns the empty alternative, which does nothing, and those of `steps` that change the model; steps that a model
+    cannot have are left out. Damage is that of the float model, on the held-back rows of `trials`.
+
+    model: canonicalized and fused. folder: for models that are timed. stage: what progress is reported as.
     """
     found = [Alternative()]
     full = folder / "full.onnx"
@@ -91,12 +94,12 @@ def measure_alternatives(
 
 
 def layer_steps(model: Model) -> list[Alternative]:
-    """Fewer layers; the pass finds which ones."""
+    """Steps that drop one or two layers; the pass finds out which ones."""
     return [Alternative(f"drop-layers{{drop={drop}}}") for drop in LAYERS if drop < len(model.encoder.layers)]
 
 
 def embedding_steps(model: Model) -> list[Alternative]:
-    """Smaller word tables: fewer rows, or fewer columns times a matrix."""
+    """Steps that make the word table smaller: as a product of two factors, or with fewer tokens."""
     embeddings = model.encoder.embeddings
     if embeddings.word is None:
         return []
@@ -107,7 +110,7 @@ def embedding_steps(model: Model) -> list[Alternative]:
 
 
 def token_steps(model: Model) -> list[Alternative]:
-    """Fewer tokens in the later layers."""
+    """Steps that drop tokens in layer number L // 3 of L layers, so that the later ones work on fewer."""
     after = len(model.encoder.layers) // 3
     return [
         Alternative(f"drop-tokens{{keep={keep},after={after}}}", after=after, keep=keep)
@@ -117,10 +120,10 @@ def token_steps(model: Model) -> list[Alternative]:
 
 
 def spliced_trials(trials: Trials, length: int) -> Trials:
-    """`trials` judged on their held-back rows spliced to `length` tokens.
+    """`trials` with held-back rows of `length` tokens, spliced together from several texts.
 
-    Texts shorter than those on which time is measured lose few tokens or none: on them, drops of tokens would
-    look free.
+    To judge drops of tokens: short texts lose few tokens or none, so that a drop would look free on them, while time is
+    measured on rows of `length` tokens.
     """
     return Trials(
         trials.original,
@@ -134,14 +137,14 @@ def spliced_trials(trials: Trials, length: int) -> Trials:
 
 
 def showing(trials: Trials, stage: str = "") -> Trials:
-    """`trials` whose progress is that of `stage` alone: what runs within it would start its bars again and again."""
+    """A copy of `trials` that reports the progress of `stage` alone, and not that of the work within it."""
     shown = copy(trials)
     shown.progress = lambda task, done, total: trials.progress(task, done, total) if task == stage else None
     return shown
 
 
 def _take(model: Model, one: Alternative, trials: Trials) -> Done | None:
-    """What the step did to `model`; None when such a model cannot have it."""
+    """Do the step to `model`: what it did, or None when a pass refuses such a model."""
     before = f"{FIRST_TOKEN}," if one.after is not None else ""
     try:
         return run_recipe(model, Recipe.parse(before + one.step), showing(trials), allow_noop=True)[-1]

@@ -1,4 +1,4 @@
-"""What a search has to reach."""
+"""The targets of a search: how fast, how small and how accurate the model has to be."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from onnxslim_bert.errors import PassError
 
 @dataclass(frozen=True)
 class Targets:
-    """speedup: times the source's speed. nbytes: size of the file. drop: points of the task metric, at most.
+    """What the model that a search finds has to reach; None asks for nothing, and at least one is given.
 
-    At least one is given. Raises PassError for one that asks for nothing.
+    speedup: at least so many times the source's speed, above 1. nbytes: bytes of the file at most, above 0. drop: most
+    points of the task metric that may be lost, 0 or more. Raises PassError for anything else.
     """
 
     speedup: float | None = None

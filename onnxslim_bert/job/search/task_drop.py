@@ -1,4 +1,4 @@
-"""What a candidate loses on rows that are in no calibration."""
+"""How much of the task metric a model loses against its source, in points."""
 
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,12 @@ from onnxslim_bert.proof.outputs import Outputs
 
 
 class TaskDrop:
-    """The points of the task metric that a file loses against `source` on `rows`.
+    """A function of a model file: the points of the task metric that it loses against `source` on `rows`.
 
-    Without labels, the percentage of rows on which it does not answer as the source does, as accuracy drops by no more;
-    of scores and embeddings, what their correlation or their mean cosine lacks to 1, in points. 100 for NaN.
+    With labels: the drop of the metric, below 0 for a gain. Without labels: the percent of rows to which it gives
+    another class than the source, which is the most that accuracy can drop; of scores, what the correlation with the
+    source's lacks to 1, and of embeddings what the mean cosine does, times 100. Example: a correlation of 0.98: 2.
+    100 when any answer is NaN or infinite.
     """
 
     def __init__(self, source: Path, rows: Dataset, working: Working) -> None:
