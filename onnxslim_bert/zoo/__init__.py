@@ -1,1 +1,1 @@
-"""A zoo of models, re-optimized in one resumable run: models x recipes x targets."""
+"""A zoo: many models made small by many recipes for many targets in one run, which can be stopped and resumed."""

@@ -18,16 +18,16 @@ class RunListener(Protocol):
     """Told of what happens in a run, from any thread: a progress bar, or lines on stderr."""
 
     def waiting(self, tasks: Sequence[Task], cached: int) -> None:
-        """These are to be run; `cached` more were found done."""
+        """The tasks that are to be run; of `cached` more the result is there."""
 
     def started(self, task: Task, worker: str) -> None:
-        """A process begins."""
+        """The process of `task` begins, on `worker`."""
 
     def doing(self, task: Task, stage: str, done: int, total: int) -> None:
-        """A task says how far it is."""
+        """`task` has done `done` of `total` steps of `stage`."""
 
     def ended(self, task: Task, ended: Ended) -> None:
-        """A task came to its end."""
+        """`task` ended, well or not."""
 
 
 class Conductor:
@@ -46,7 +46,7 @@ class Conductor:
         distinct = {task.key: task for task in tasks}
         self.state.expect(distinct.values())
         missing = {key: task for key, task in distinct.items() if not self.is_over(task)}
-        self.state.forget(missing)  # how they ended before is no longer true
+        self.state.forget(missing)  # they run again: how they ended before no longer holds
         for key in missing:
             self._read.pop(key, None)
             self.storage.delete(f"objects/{key}")  # or a damaged artefact would be taken for the new result's

@@ -23,11 +23,12 @@ def check_replaceable(out: Path) -> None:
 
 
 def publish(run: Run, out: Path, storage: Storage) -> Run:
-    """Lay out the folder `models` anew, as a whole, and say in each row where its artefact is.
+    """Replace the folder `models` of `out` by one with the results of `run`; returns the run with the path of each.
 
-    What waits, in a run that was interrupted, keeps the file that had its name. Raises OutputError.
-    The files are those of objects/, linked where the file system can, so that they take no room twice; they are
-    read-only for that. Artefacts in a storage elsewhere stay there, and their path is where.
+    The files are hard links to those in objects/ where the file system has links, so that they take no room twice, and
+    therefore read-only; else copies. Where results are stored elsewhere, they stay there and the paths point there. A
+    job that still waits, in a run that was interrupted, keeps the file that was there under its name.
+    Raises OutputError.
     """
     fresh, old = (out / f".{MODELS}-{age}" for age in ("new", "old"))
     if old.exists() and not (out / MODELS).exists():  # a run was killed between two renames
@@ -54,7 +55,7 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
 
 
 def _keep(row: Row, before: Path, models: Path) -> None:
-    """What was called as the artefact of `row` will be."""
+    """Take over the file that an earlier run published under the name of `row`, whose job has not run yet."""
     name = name_of(row)
     files = [before / f"{name}.onnx", *(before / name).rglob("*")]
     for file in files:

@@ -15,11 +15,11 @@ from onnxslim_bert.targets.placement import Placement
 
 @dataclass(frozen=True)
 class Result:
-    """What a "make" task wrote: the artefact and its proof, without times.
+    """What a "make" task wrote: the model (the artefact) and the evidence for it, without times.
 
-    files: of the artefact in objects/KEY/, with their sha256. model: the one of them to open, the longest of several
-    lengths. parts: bytes of its constants by part (`inspection.parts.PARTS`), empty where it is no longer read as an
-    encoder.
+    key: of the task. files: sha256 of each file in objects/KEY/, by name. model: the name of the file to open; with
+    several lengths, that of the longest. parts: bytes of the model's constants by part (`inspection.parts.PARTS`);
+    empty where it can no longer be read as an encoder. The other fields are those of `job.report.Report`.
     """
 
     key: str
@@ -40,10 +40,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Timed:
-    """Of one model file in a "time" task: its latency in the interleaved run, and where its milliseconds go.
+    """The times of one model file: its latency, and how its milliseconds divide among kinds of operators.
 
-    profile: milliseconds of one run by kind of operator (`proof.profile.KINDS`), seen in runs of their own and scaled
-    to the latency's median.
+    profile: milliseconds of one run by kind of operator (`proof.profile.KINDS`). Profiled runs are slower, so they are
+    scaled to add up to the median latency. Example: 2 ms and 4 ms when profiled, median 3 ms: 1 ms and 2 ms.
     """
 
     latency: Latency
@@ -52,9 +52,10 @@ class Timed:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a "time" task measured: a source and everything made of it for one target, in one interleaved run.
+    """What a "time" task measured: a source and everything made of it for one target, timed in turns.
 
-    outputs: by the key of the "make" task. reason: why nothing was timed.
+    source: times of the source on the CPU, None where nothing was timed. outputs: times of what was made, by the key of
+    its "make" task. rounds: in each of which every model runs. reason: why nothing was timed; "" when it was.
     """
 
     key: str
@@ -69,8 +70,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Study:
-    """What a "study" task found of one source: bytes by part (as in `Result`), and how sensitive its layers are.
+    """What a "study" task found out about one source.
 
+    parts: bytes of its constants by part, as in `Result`. layers: how much int8 in each layer damages the outputs.
     reason: why the layers were not measured; "" when they were.
     """
 
@@ -82,12 +84,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Row:
-    """One job of the run: a model, a recipe, a target.
+    """One job of a run: a model, made by a recipe, for a target; how it ended and what came of it.
 
-    status: how its "make" task ended, or "waiting". text: the recipe as it was asked for. attempts: how often its
-    process began. cached: nothing of it ran this time. path: the artefact under a readable name, from the run's folder.
-    timed: None where nothing could be timed. verdicts: on every budget that is set.
-    exit_code: 0, or why this row fails the run: 1 crashed or stopped, 2 to 6 as for every command.
+    key: of its "make" task. text: the recipe as it stands in the zoo file. status: how the task ended (`Ended.status`),
+    or "waiting"; message: why it failed. exit_code: 0, or why the job fails the run: 1 for a crash or a limit, 2 to 6
+    as for every command. attempts: how often its process began. cached: nothing of it ran this time.
+    seconds, cpu_seconds, peak_bytes, worker: as in `Ended`. path: the model under its readable name, relative to the
+    run's folder. verdicts: on every budget that is set and could be judged. result: None where no model was made.
+    timed: None where nothing could be timed.
     """
 
     key: str

@@ -28,9 +28,9 @@ def results_so_far(
 ) -> tuple[tuple[Source, ...], tuple[Row, ...]]:
     """The sources and the rows of run.json, from what the tasks wrote.
 
-    A source is a model as it was given, with its study and its times, or the reason why there are none.
-    jobs: each with the task that makes its model. contents, studies: by the model's name. timings: the tasks that time
-    what was made, by model and target; empty until the models are made.
+    A source is a model as it was given, with its study and its times; where these are missing, with the reason.
+    jobs: each with the task that makes its model. contents: the file of each model, studies: the task that studies it,
+    by its name. timings: the tasks that time what was made, by model and target; empty until models are made.
     """
     timed = {at: found for at, task in timings.items() if (found := _found(conductor, task, Timing))}
     rows = tuple(
@@ -56,14 +56,14 @@ def results_so_far(
 
 
 def at_of(job: PlannedJob) -> At:
-    """By what the timing of `job` is found."""
+    """The model and the target of `job`: jobs with equal ones are timed in one task."""
     return job.model, job.target
 
 
 def _row(
     job: PlannedJob, task: Task, timing: Timing | None, times: Task | None, conductor: Conductor, strict: bool
 ) -> Row:
-    """times: the task of `timing`."""
+    """The row of `job`, whose model `task` makes; `timing` is what the task `times` measured."""
     state, timed = (conductor.state.known(of.key) if of else None for of in (task, times))
     return row_of(
         job,
@@ -82,6 +82,6 @@ def _study(task: Task, conductor: Conductor) -> Study:
 
 
 def _found(conductor: Conductor, task: Task, kind: type[Document]) -> Document | None:
-    """What the task wrote about itself; None when it did not come so far."""
+    """The result that the task wrote, as a `kind`; None when there is none."""
     document = conductor.result(task.key)
     return None if document is None else structured(kind, document)

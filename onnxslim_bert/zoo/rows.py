@@ -24,11 +24,11 @@ def row_of(
     cached: bool,
     strict: bool,
 ) -> Row:
-    """The row of `job`.
+    """The row of `job` in run.json, with its verdicts and the exit code that follows.
 
-    task, state, result: the task that makes its model, how that ended, and what it wrote. timed: its times. untimed:
-    the verdict on a budget of speed where there are no times. cached: nothing ran this time. strict: an inconclusive
-    verdict fails the row.
+    task: makes the job's model; state: how it ended, None when it never ran; result: what it wrote. timed: the times of
+    the model; untimed: the verdict on a budget for the speed-up where there are none. cached: nothing of the
+    job ran this time. strict: an inconclusive verdict fails the row.
     """
     status = state.status if state and state.status not in UNENDED else "done" if result else "waiting"
     message, code = (state.message, state.exit_code) if state else ("", 0)
@@ -85,7 +85,7 @@ def why_untimed(timing: Timing | None, state: TaskState | None) -> Verdict:
 
 
 def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:
-    """The verdicts of all rows, each with the name of its job. The first of each job is whether its model was made."""
+    """The verdicts of all rows, each with the name of its job; the first of a job is on whether its model was made."""
     found = []
     for row in rows:
         where = f"{row.model} {row.recipe} {row.target}"

@@ -1,4 +1,4 @@
-"""Run a zoo: what is missing is made, studied and timed; what is there stays."""
+"""Run a zoo: make, study and time what has no result yet, keep the results that are there, and write run.json."""
 
 import json
 import os
@@ -27,11 +27,13 @@ from onnxslim_bert.zoo.tasks import Tasks
 def run_zoo(
     plan: ZooPlan, out: Path, engine: Engine, *, storage: str | None = None, strict: bool = False, watch: RunListener
 ) -> Run:
-    """Bring the folder `out` up to `plan` and say what is in it.
+    """Run the jobs of `plan` that have no result in `out` yet; returns the whole run, which run.json holds, too.
 
-    storage: where artefacts and what is cached go, by default `out`. strict: an inconclusive verdict fails its row.
-    One job's end is a row, never the end of the run. Interrupted, or killed, it goes on where it was when it is called
-    again. Raises SlimError before anything runs for what the user can mend, OutputError while another run has `out`.
+    A job that fails becomes a failed row; the others go on. When the run is interrupted or killed, calling this again
+    goes on where it was. engine: where tasks run. storage: path or URL where results and cached arrays are kept, by
+    default `out`. strict: an inconclusive verdict fails its row. watch: told of what happens.
+
+    Raises SlimError before anything runs for what the user can mend, OutputError while another run uses `out`.
     """
     began = time.monotonic()
     storage = absolute(os.path.expanduser(storage)) if storage else ""  # noqa: PTH111 (a Path would spoil a URL)
@@ -76,7 +78,11 @@ def by_model(jobs: Sequence[PlannedJob]) -> dict[str, list[PlannedJob]]:
 
 
 def in_turn(jobs: Sequence[JobTask]) -> list[Task]:
-    """The tasks of the jobs, one of each model in turn: two of one model at once would collect the same statistics."""
+    """The tasks of the jobs, ordered so that neighbours are of different models where they can be.
+
+    Two tasks of one model at once would both collect the same statistics; later ones find them cached.
+    Example: tasks a1, a2, a3 of model a and b1 of model b: a1, b1, a2, a3.
+    """
     of_models: dict[str, list[Task]] = {}
     for job, task in jobs:
         of_models.setdefault(job.model, []).append(task)

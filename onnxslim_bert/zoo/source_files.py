@@ -57,8 +57,8 @@ def source_files(model: Path, tokenizer: Path | None, sha256_of: Hash = file_sha
 def unchanged(payload: Mapping[str, Any]) -> Iterator[Path]:
     """The model file that a task with this payload starts from.
 
-    Raises ModelError when the model, DataError when the tokenizer is not the one that the task was planned with:
-    results are found by the content of what they were made of, so this one would be taken for another's.
+    Raises ModelError when the model, and DataError when the tokenizer, is no longer the one that the task was planned
+    with. Results are found by the hashes in the plan, so a result of other files would be taken for theirs.
     """
     with opened(payload["source"]) as path:
         tokenizer = payload.get("tokenizer")

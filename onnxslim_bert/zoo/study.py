@@ -28,9 +28,10 @@ from onnxslim_bert.zoo.store.storage import Storage
 
 
 def study(task: Task, storage: Storage, folder: Path) -> Study:
-    """What there is to know of a source besides what its recipes tell. It leaves no files in `folder`.
+    """Measure where the bytes of a source are, and how much int8 in each layer damages its outputs.
 
-    Layers that cannot be measured are a reason in the study. Raises DataError where calibration rows cannot be read.
+    Where layers cannot be measured, the study has the reason. `folder` is not used. Raises DataError where calibration
+    rows cannot be read.
     """
     with unchanged(task.payload) as source:
         parts = parts_of(source)
@@ -68,5 +69,5 @@ def _layers(
     model = Model.load(source)
     canonical = canonical_form(model)
     working = fitted(replace(how, tokenizer=sources.tokenizer_for(source, calibration)), canonical)
-    run_recipe(model, Recipe.parse(EXACT))  # as the main job begins: its statistics serve here, and these there
+    run_recipe(model, Recipe.parse(EXACT))  # as the main job begins: each finds the statistics that the other cached
     return layer_sensitivities(model, make_trials(canonical, Data(calibration), working, split=True))

@@ -19,11 +19,14 @@ from onnxslim_bert.zoo.source_files import Hash, SourceFiles, source_files
 from onnxslim_bert.zoo.store.opened import opened
 from onnxslim_bert.zoo.store.storage import absolute
 
-PLACES = ("source", "tokenizer", "sources")  # where things are: they decide nothing, their content does
+PLACES = ("source", "tokenizer", "sources")  # parts of a payload that say where files are; keys leave these out
 
 
 class Tasks:
-    """Makes tasks; what several of them share is read once. executes: as `Engine.executes`."""
+    """Makes the tasks of a plan. Files and data sets that several tasks read are hashed once.
+
+    sha256_of: hashes a file. executes: whether models can be run on a target, as `Engine.executes`.
+    """
 
     def __init__(self, sha256_of: Hash, executes: Callable[[str], bool] = lambda target: True) -> None:
         self.sha256_of, self.executes = sha256_of, cache(executes)
@@ -110,24 +113,27 @@ class Tasks:
 def _addressed(
     kind: str, name: str, payload: dict[str, Any], target: str, memory: int | None, timeout: float | None
 ) -> Task:
-    """A task with its key. Paths and names are not in it: a folder that moved, or a renamed job, keeps its results."""
+    """A task with its key, the hash of its kind, target and payload.
+
+    Paths and names are not part of the key: after a folder is moved or a job renamed, its results are still found.
+    """
     content = {key: value for key, value in payload.items() if key not in PLACES}
     key = hashlib.sha256(json.dumps([kind, target, content], sort_keys=True).encode()).hexdigest()
     return Task(key, kind, name, payload, target, memory, timeout)
 
 
 def _working(working: Working) -> dict[str, int]:
-    """What of it decides a result."""
+    """The fields of `working` that a result depends on."""
     return {"max_length": working.max_length, "threads": working.threads, "seed": working.seed}
 
 
 def _versions(target: str, source: SourceFiles) -> dict[str, str]:
-    """Of the software that makes something of `source`."""
+    """Versions of the software that a task for `target` and `source` uses."""
     return versions(TARGETS[target].extra) | ({"transformers": version_of("transformers")} if source.legacy else {})
 
 
 def _places(job: PlannedJob) -> dict[str, Any]:
-    """Where a job's model, tokenizer and data are. Links stay links: the files that belong to one lie beside it."""
+    """Where a job's model, tokenizer and data are. Links are not followed: a model's data lies beside the link."""
     tokenizer = job.sources.tokenizer
     return {
         "source": absolute(job.source),
@@ -137,7 +143,7 @@ def _places(job: PlannedJob) -> dict[str, Any]:
 
 
 def _longest(jobs: Iterable[PlannedJob]) -> float | None:
-    """The most generous time limit of several jobs; None when one has none."""
+    """The longest of the jobs' time limits in seconds; None when a job has none."""
     limits = [job.timeout for job in jobs]
     given = [limit for limit in limits if limit is not None]
     return max(given) if len(given) == len(limits) else None

@@ -1,4 +1,4 @@
-"""A "time" task: a source against everything that was made of it for one target, interleaved."""
+"""A "time" task: time a source and everything that was made of it for one target, in turns."""
 
 import contextlib
 import posixpath
@@ -26,15 +26,16 @@ from onnxslim_bert.zoo.records import Timed, Timing
 from onnxslim_bert.zoo.source_files import unchanged
 from onnxslim_bert.zoo.store.storage import Storage
 
-PROFILED = 10  # runs that are profiled
+PROFILED = 10  # runs of each model that are profiled
 
 
 def time_models(task: Task, storage: Storage, folder: Path) -> Timing:
-    """The source on the CPU and its outputs on the target of `task`. It leaves no files in `folder`.
+    """Time the source on the CPU and everything made of it on the target of `task`; `folder` is not used.
 
-    Rows are of random ids, as many as `batch` and `length` say, or as a model's fixed shape does; models of one shape
-    are timed together, each time with the source. Nothing is timed on a target that does not execute here, or of which
-    only an emulator does: then there is a reason. Raises ModelError for an output that cannot be run as its source can.
+    Models run on `batch` rows of `length` random ids, from the task's payload, or on the shape that a model fixes.
+    Models that run on one shape are timed together, and the source with each such group. A target that does not
+    execute here, or only in an emulator, is not timed: the result then has a reason. Raises ModelError for a model that
+    does not run on the rows of its source.
     """
     asked, target = task.payload, target_named(task.payload["target"])
     shown = Timing(task.key, target.name, None, {}, host(), asked["rounds"], asked["threads"])
@@ -63,12 +64,13 @@ def why_not_timed(target: Target) -> str:
 
 
 def by_workload(source: Shape, outputs: Mapping[str, Shape], usual: Workload) -> dict[Workload, list[str]]:
-    """Which outputs are timed on which workload: {workload: keys of outputs}, the `usual` workload first.
+    """Group the outputs by the workload that they are timed on: {workload: keys of outputs}, `usual` first.
 
     source, outputs: the batch and the length that each model fixes, None where it leaves them open. An output is timed
-    on the shape that it fixes, or the source does; of two fixed lengths the shorter one is taken. Example: usual 1 x
-    128, one output open, one fixed to 64 tokens: the first is timed on 1 x 128, the second on 1 x 64. Without outputs
-    the source is timed alone.
+    on `usual`, but with the batch and the length that it or the source fixes; where both fix a length, on the shorter.
+    Without outputs there is one group, without keys, to time the source alone.
+
+    Example: usual 1 x 128, one output open, one fixed to 64 tokens: the first is timed on 1 x 128, the other on 1 x 64.
     """
     found: dict[Workload, list[str]] = {} if outputs else {_fitting(usual, source): []}
     for key, shape in outputs.items():
@@ -77,14 +79,14 @@ def by_workload(source: Shape, outputs: Mapping[str, Shape], usual: Workload) ->
 
 
 def _fitting(usual: Workload, *shapes: Shape) -> Workload:
-    """`usual`, or what models of these shapes fix instead."""
+    """`usual`, with the first fixed batch and the shortest fixed length of `shapes` in place of its own."""
     batches = [batch for batch, _ in shapes if batch]
     lengths = [length for _, length in shapes if length]
     return Workload(batches[0] if batches else usual.batch, min(lengths, default=usual.length))
 
 
 def scaled(profile_ms: dict[str, float], total_ms: float) -> dict[str, float]:
-    """`profile_ms` with the same proportions and the sum `total_ms`: a run that is profiled is a little slower."""
+    """Scale `profile_ms` to the sum `total_ms`, because profiled runs are slower. {a: 2, b: 4} and 3: {a: 1, b: 2}."""
     whole = sum(profile_ms.values())
     return {kind: ms * total_ms / whole if whole else 0.0 for kind, ms in profile_ms.items()}
 
@@ -106,7 +108,7 @@ def longest(source: Path, length: int) -> int:
 
 
 def _timed(entries: Sequence[Entry], workload: Workload, asked: Mapping[str, Any]) -> list[Timed]:
-    """Every entry against the first, and where its milliseconds go."""
+    """The latency of every entry, its speed-up being against the first one, and its profile."""
     assert workload.length is not None
     latencies = bench(
         entries,
@@ -132,7 +134,7 @@ def _profile(path: Path, target: Target, workload: Workload, asked: Mapping[str,
 
 @contextlib.contextmanager
 def _fetched(storage: Storage, outputs: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Path]]:
-    """The file of each output by its key, with what lies beside it; copies of them where the storage is no folder."""
+    """The path of each output by its key; where the storage is no folder, of a copy with the files beside it."""
     with tempfile.TemporaryDirectory(prefix="onnxslim-") as temporary:
         found: dict[str, Path] = {}
         for key, output in outputs.items():

@@ -1,4 +1,4 @@
-"""The study or timing of a source that could not be had: without values, with the reason."""
+"""What stands in run.json for a study or timing that is missing: a record without values, with the reason."""
 
 from onnxslim_bert.machine import host
 from onnxslim_bert.zoo.conductor import UNENDED
@@ -8,12 +8,12 @@ from onnxslim_bert.zoo.store.state import TaskState
 
 
 def unstudied(task: Task, state: TaskState | None) -> Study:
-    """In the place of what the "study" task did not find."""
+    """The study of a source whose "study" task has no result, with the reason."""
     return Study(task.key, {}, reason=_why(state))
 
 
 def untimed(task: Task, state: TaskState | None) -> Timing:
-    """In the place of what the "time" task did not measure."""
+    """The timing of a source whose "time" task has no result, with the reason."""
     asked = task.payload
     return Timing(task.key, task.target, None, {}, host(), asked["rounds"], asked["threads"], _why(state))
 

@@ -20,11 +20,13 @@ SAME_SIZE = 0.01  # percent: notes in the file, such as our version, are no chan
 class Difference:
     """One aspect of a job in the old and in the new run.
 
-    old, new: of "metric" the points that the model loses against its source; of "agreement" the percent of rows that it
-    answers as its source does, for embeddings and scores the cosine or the correlation in percent; of "speed-up" that
-    over the source; of "nodes" the percent that the provider runs, of "pieces" in how many partitions; of "size" bytes.
-    loss: how much worse the new run is, below 0 when it is better: in points, percent of rows, percent of time, percent
-    of nodes, pieces, and percent of size. Example: "size" 20 MB, then 22 MB: loss 10.
+    aspect, with the unit of `old` and `new`, and in brackets that of `loss`:
+    "metric": points of the task metric that the model loses against its source (points). "agreement": percent of rows
+    that get the class that the source gives; without classes the mean cosine or the correlation, in percent (percent).
+    "speed-up": times the source's speed (percent of time). "nodes": percent of the nodes that the provider runs
+    (percent). "pieces": number of partitions that it runs them in (pieces). "size": bytes (percent of size).
+
+    loss: how much worse the new run is, below 0 when it is better. Example: "size" 20 MB, then 22 MB: loss 10.
     way: "worse" or "better" when the whole 95 % interval of the loss is above or below 0, else "same". open: why the
     two cannot be compared, such as other rows or another CPU; "" when they can.
     """
@@ -55,8 +57,8 @@ def changes(old: Row, new: Row, *, other_times: str = "") -> list[Difference]:
 def difference(old: Interval, new: Interval) -> Interval:
     """The interval of new - old, from the intervals of two independent measurements.
 
-    Both were measured on the same rows, so that the true interval is narrower: what this calls a difference is one.
-    Zou and Donner 2008, https://doi.org/10.1002/sim.3095
+    In truth both are measured on the same rows, so that the true interval is narrower: this one rather calls a real
+    difference chance than chance a difference. Zou and Donner 2008, https://doi.org/10.1002/sim.3095
     """
     value = new.value - old.value
     down = math.hypot(new.value - new.low, old.high - old.value)
@@ -79,7 +81,7 @@ def _accuracy(old: Comparison, new: Comparison) -> list[Difference]:
 
 
 def closeness(seen: Fidelity) -> Interval | None:
-    """Agreement in percent; where there are no classes the mean cosine or the correlation, exact for its rows."""
+    """Agreement in percent; without classes the mean cosine or the correlation in percent, without an interval."""
     if seen.agreement is not None:
         return seen.agreement
     value = seen.correlation if seen.cosine is None else 100 * seen.cosine

@@ -18,9 +18,9 @@ Standing = Literal["newly failing", "missing", "worse", "failing still", "mended
 class JobDiff:
     """One job in two runs.
 
-    state: what happened to it; "worse" when any aspect of it is, "better" when one is and none is worse. notes:
-    remarks, such as that the recipe of this name has changed. changes: each aspect that both runs measured. findings:
-    verdicts on these, and on whether the job is still there.
+    state: what happened to it, such as "new" or "missing"; "worse" when any aspect is worse, "better" when one is
+    better and none worse. notes: remarks, such as that the recipe of this name has changed. changes: the difference in
+    each aspect that both runs measured. findings: verdicts on these, and on whether the job is still there.
     """
 
     model: str
@@ -39,7 +39,10 @@ class JobDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two runs compared. old, new: their names. jobs: the most serious first. counts: number of jobs by state."""
+    """Two runs of a zoo, compared job by job.
+
+    old, new: the names of the runs. jobs: the most serious first. counts: number of jobs in each state.
+    """
 
     old: str
     new: str

@@ -10,16 +10,19 @@ from onnxslim_bert.proof.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.records import Row
 
-COVERAGE: GateName = "coverage"  # of a provider: only two runs can be held to it
+COVERAGE: GateName = "coverage"  # what a provider runs of a model; the one gate that is for two runs only
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much worse a job may be than it was.
+    """How much worse a job may be in a new run than in an old one.
 
-    max_drop: points of the task metric. max_agreement_loss: percent of rows; of cosine or correlation where there are
-    no classes. max_slowdown: percent of time, against the source. max_growth: percent of size. Nodes that a provider no
-    longer takes, and pieces that it takes more, have no limit: any fails.
+    max_drop: points of the task metric. max_agreement_loss: points of the percentage of rows that are answered as the
+    source does; without classes, of the cosine or correlation in percent. max_slowdown: percent of the time that the
+    model takes, relative to its source's. max_growth: percent of the file's size. allow_missing: jobs may be missing.
+    Any node that a provider no longer runs, and any partition more, fails: for these there is no limit to set.
+
+    Example: max_slowdown=10: from 2.0 to 1.9 times the source's speed is a loss of 5 %, within it; to 1.7 it is 18 %.
     """
 
     max_drop: float = 0.5
@@ -72,9 +75,10 @@ def held(limits: Limits) -> dict[Aspect, Held]:
 
 
 def on_job(where: str, old: Row | None, new: Row | None, limits: Limits, waits: bool = False) -> Iterator[Finding]:
-    """Findings on the job as a whole: it is missing, it fails now, or its answers are NaN on more rows than before.
+    """Findings on the job as a whole: it is missing, it fails now, or more rows than before are answered with NaN.
 
-    old, new: None where a run does not have it. waits: the new run plans the job, and was interrupted before it.
+    old, new: the job in either run; None where a run does not have it. waits: the new run has the job in its plan, but
+    was interrupted before it ran.
     """
     if old is None:
         return
@@ -131,7 +135,11 @@ def why(row: Row) -> str:
 
 
 def _outcome(change: Difference, limit: float) -> Outcome:
-    """Missed only by what chance cannot explain."""
+    """The verdict on a loss with an interval.
+
+    Met when the whole interval is within the limit. Missed when the loss is above the limit and its interval above 0,
+    so that chance does not explain it. Else inconclusive, as when the two cannot be compared.
+    """
     if change.open:
         return "inconclusive"
     if change.loss.high <= limit:

@@ -1,4 +1,4 @@
-"""Tasks on the workers of a Dask cluster: who runs what, and again after a loss, is for Dask to decide."""
+"""An engine that runs tasks on a Dask cluster; Dask decides which worker runs which, and again after a loss."""
 
 import asyncio
 import logging

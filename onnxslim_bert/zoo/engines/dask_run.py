@@ -1,4 +1,4 @@
-"""One run of tasks on a Dask cluster: who begins, what came of it, what is tried again."""
+"""One run of tasks on a Dask cluster: it submits them, counts the processes that begin, and tries lost ones again."""
 
 import math
 import queue
@@ -19,22 +19,24 @@ from onnxslim_bert.zoo.engines.task import Doing, Ended, Started, Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 LOOK_S = 5.0  # between two looks at which workers there are
-GIVEN_UP = 3  # times that Dask may give up a task before we do
+GIVEN_UP = 3  # times that Dask gives up a task until it is over here, too
 
 
 def is_over(begun: int, given_up: int, allowed: int) -> bool:
-    """Whether a task whose workers died is given up.
+    """Whether a task whose workers died is given up: after more than `allowed` processes of it, or GIVEN_UP losses.
 
-    begun: processes of it that began. given_up: times that Dask gave it up, which it does when more than `allowed`
-    workers died that held the task, even if they had not begun it. So a task goes on until more than `allowed` of its
-    own processes began, or until Dask has given it up GIVEN_UP times.
+    Dask gives up a task when more than `allowed` workers died that held it, even if none had begun it. So that alone
+    does not end a task here. Example: allowed=3: a task whose fourth process began and died is over; one that Dask gave
+    up while it waited on dying workers is submitted again, twice.
+
+    begun: processes of the task that began. given_up: times that Dask gave it up.
     """
     return begun > allowed or given_up >= GIVEN_UP
 
 
 @dataclass
 class _Waiting:
-    """begun: its processes so far. given_up: how often Dask gave it up."""
+    """A task that has not ended. begun: processes of it so far. given_up: how often Dask gave it up."""
 
     task: Task
     future: Future
@@ -61,7 +63,7 @@ class _Says:
 
 @dataclass(frozen=True)
 class _Over:
-    """What came of a future."""
+    """A future of the cluster has ended, with a result, an error or a cancellation."""
 
     key: str
     outcome: Ended | Exception
@@ -70,9 +72,9 @@ class _Over:
 class DaskRun:
     """The tasks of one call of `DaskEngine.run`.
 
-    Their keys on the cluster hold a name of this run. Under the bare content address Dask would hand out another
-    coordinator's future: a failure that was to be tried again, or a process that nobody counts here. Two runs that
-    make the same thing at once write the same bytes, each atomically.
+    On the cluster a task's key has a name of this run in front. Under the bare content address, Dask would take it for
+    the same task of another run, and return what came of that: a failure that this run tries again, or a process that
+    this run does not count. Two runs that make the same thing at once write the same bytes, each atomically.
     """
 
     def __init__(self, client: Client, storage: str, alone: bool) -> None:

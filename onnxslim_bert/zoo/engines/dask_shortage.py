@@ -9,7 +9,10 @@ PATIENCE_S = 600.0
 
 @dataclass
 class Shortage:
-    """patience: seconds that a target may be lacking. say: told of each target once. scheduler: its address."""
+    """Keeps track of targets that tasks wait for and no worker has.
+
+    patience: seconds for which a target may be lacking. say: told of each such target once. scheduler: its address.
+    """
 
     patience: float
     say: Callable[[str], None]
@@ -18,7 +21,7 @@ class Shortage:
     said: set[str] = field(default_factory=set)
 
     def given_up(self, targets: Iterable[str], workers: Iterable[Mapping[str, Any]], now: float) -> dict[str, str]:
-        """Of the targets that tasks wait for, those lacking for too long, each with what is needed.
+        """The targets that tasks wait for and that have been lacking for longer than `patience`, with what is needed.
 
         workers: as the scheduler describes them, with their `resources`. now: seconds of a clock.
         """
@@ -30,7 +33,7 @@ class Shortage:
         return {target: self.needed(target) for target, began in self.since.items() if now - began >= self.patience}
 
     def needed(self, target: str) -> str:
-        """What is not there and how to have it."""
+        """A message: which worker is missing for `target`, and how to start one."""
         resource = "" if target == "cpu" else f' with the resource "{target}"'
         option = "" if target == "cpu" else f' --resources "{target}=1"'
         return f"dask://{self.scheduler} has no worker{resource}: needed `dask worker {self.scheduler}{option}`"

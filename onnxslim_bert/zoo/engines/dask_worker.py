@@ -24,7 +24,8 @@ LOOK_S = 0.5  # between two looks at whether a task is still wanted
 def by_value() -> Callable[..., dict[str, Any]]:
     """`run_on_worker` as a function that is sent as code, not by its name.
 
-    The scheduler reads what it hands on; so it needs no package of ours. A worker without it raises ImportError.
+    Dask's scheduler unpickles functions that it hands on. Sent as code, this one needs no onnxslim-bert on the
+    scheduler's machine; a worker without the package raises ImportError.
     """
 
     def run(*arguments: Any) -> dict[str, Any]:
@@ -36,10 +37,10 @@ def by_value() -> Callable[..., dict[str, Any]]:
 
 
 def run_on_worker(fields: dict[str, Any], storage: str, run: str, alone: bool) -> dict[str, Any]:
-    """Run one task on the worker that calls this; its `Ended`, as a dictionary.
+    """Run one task on this worker; returns its `Ended` as a dictionary.
 
-    fields: of the `Task`. run: the name of the run that it is part of. alone: not while another task that is to be
-    alone runs on this machine, of whichever run.
+    fields: those of the `Task`. storage: the URL where results go. run: the name of the run that the task is part of.
+    alone: wait until no other task that is to be alone, of any run, runs on this machine.
     """
     task, worker = Task(**fields), get_worker()
     needed = task.payload.get("versions")
@@ -58,7 +59,7 @@ def _say(worker: Worker, task: dict[str, str], *doing: str | int) -> None:
 
 
 def differences(needed: Mapping[str, str], found: Mapping[str, str]) -> str:
-    """Where `found` is not what is needed: "onnx 1.22.0, the run has 1.23.2"; "" where it is."""
+    """How the versions `found` here differ from those needed: "onnx 1.22.0, the run has 1.23.2"; "" if not at all."""
     unlike = [name for name in needed if found.get(name, "absent") != needed[name]]
     return ", ".join(f"{name} {found.get(name, 'absent')}, the run has {needed[name]}" for name in unlike)
 
@@ -67,8 +68,8 @@ def differences(needed: Mapping[str, str], found: Mapping[str, str]) -> str:
 def stop_when_unwanted(worker: Worker) -> Iterator[threading.Event]:
     """An event that is set once nobody waits for the task that calls this.
 
-    Dask cannot stop a thread: of a task that was cancelled, or whose client is lost, it changes the state on the
-    worker and lets it run on. A worker that loses its scheduler closes.
+    Dask cannot stop a thread. When a task was cancelled, or its client is lost, Dask only changes the task's state on
+    the worker, and the thread runs on; so the state is looked at every LOOK_S. A worker without its scheduler closes.
     """
     key = worker.get_current_task()
     stop, over = threading.Event(), threading.Event()
@@ -90,7 +91,10 @@ def stop_when_unwanted(worker: Worker) -> Iterator[threading.Event]:
 
 @contextmanager
 def turn(stop: threading.Event) -> Iterator[None]:
-    """Wait until no other task that is to be alone runs on this machine. It is a lease: one of a killed worker ends."""
+    """Wait until no other task that is to be alone runs on this machine, and hold the others off in the block.
+
+    It is a lease, which ends by itself when the worker that holds it is killed.
+    """
     lease = Semaphore(name=f"{TOPIC}-alone-{platform.node()}")
     while not (held := lease.acquire(timeout=LOOK_S)) and not stop.is_set():
         pass
@@ -102,9 +106,9 @@ def turn(stop: threading.Event) -> Iterator[None]:
 
 
 def may_begin(worker: Worker, request: dict[str, str], stop: threading.Event) -> bool:
-    """Whether the coordinator has written down that a process begins; False when `stop` was set before.
+    """Tell the coordinator that a process is about to begin, and wait for its answer; False when `stop` is set first.
 
-    The answer is waited for: a message alone may be lost with either side, and the process would not be counted.
+    Without the answer, the message could be lost with either side, and a process would run that nobody counted.
     """
     answer = Event(f"{TOPIC}-{uuid.uuid4().hex}")
     worker.log_event(TOPIC, {**request, "answer": answer.name})

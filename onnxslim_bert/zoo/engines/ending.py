@@ -18,10 +18,10 @@ class Ending(NamedTuple):
 
 
 def ending(stopped: Ending | None, told: Mapping[str, Any], returncode: int, committed: bool, output: str) -> Ending:
-    """How it ended.
+    """Judge how a task's process ended.
 
-    stopped: why it was stopped, None when it ended by itself. told: what it said of its end, {} when it said nothing.
-    committed: its result is there. output: the last that it wrote.
+    stopped: why it was stopped, None when it ended by itself. told: what the process said of its end, {} for nothing.
+    returncode: of the process. committed: whether its result is in the storage. output: what it wrote last.
     """
     if committed:
         return Ending("done")

@@ -54,7 +54,7 @@ class LocalEngine:
 
 
 def default_jobs() -> int:
-    """As many as this process may use CPUs, and as the memory that is free now holds at 2 GiB each; at least one."""
+    """The number of CPUs that this process may use, or of 2 GiB parts of free memory if that is less; at least 1."""
     from onnxslim_bert.machine import host
 
     return max(1, min(host().cpus, int(psutil.virtual_memory().available) // JOB_BYTES))

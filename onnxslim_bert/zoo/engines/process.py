@@ -125,7 +125,7 @@ def _guard(
     stop: threading.Event,
     hear: Callable[[], None],
 ) -> Ending | None:
-    """Wait for the process; why it has to be stopped, None when it has ended."""
+    """Wait until the process ends or has to be stopped; returns why it has to be, None when it has ended."""
     pause = PAUSES[0]
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -144,7 +144,7 @@ def _guard(
 
 
 def _hearing(folder: Path, say: Progress | None) -> Callable[[], None]:
-    """A function that tells `say` how far the task is, when that has changed since its last call."""
+    """A function to be called now and then: it tells `say` how far the task is, if that has changed."""
     last = None
 
     def hear() -> None:
@@ -157,7 +157,7 @@ def _hearing(folder: Path, say: Progress | None) -> Callable[[], None]:
 
 
 def _json(line: bytes) -> dict[str, Any]:
-    """What the process said of its end; {} when it did not come so far."""
+    """What the process said of its end, read from JSON; {} when it said nothing that can be read."""
     try:
         told: dict[str, Any] = json.loads(line)
     except ValueError:

@@ -36,5 +36,5 @@ def said_in(folder: Path) -> tuple[str, int, int] | None:
 
 
 def place_of(folder: Path) -> Path:
-    """Beside the files of the task, where it is none of them."""
+    """The file in which the task says how far it is: beside the folder of its own files, not in it."""
     return folder.with_name("progress")

@@ -1,4 +1,4 @@
-"""What an engine runs, and how it ended: an engine knows nothing else of a zoo."""
+"""Tasks, how they end, and what an engine is: all that an engine knows of a zoo."""
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Status = Literal["done", "failed", "crashed", "timeout", "memory", "blocked"]
 
 @dataclass(frozen=True)
 class Task:
-    """One process.
+    """One piece of work, done by a process of its own.
 
     key: the content address of everything that decides its result, 64 hexadecimal digits. kind: what it does, a name in
     `engines.worker.KINDS` ("make", "study", "time") or module:function. name: for people, "minilm int8 cpu". payload:
@@ -53,7 +53,7 @@ Ends = Generator[Ended, None, None]  # closed, it stops what runs
 
 
 def ignore(task: Task, stage: str, done: int, total: int) -> None:
-    """Nobody wants to know what the task is doing."""
+    """Do nothing: for callers that do not want to know what a task is doing."""
 
 
 class Engine(Protocol):

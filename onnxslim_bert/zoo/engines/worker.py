@@ -37,7 +37,7 @@ Function = Callable[[Task, Storage, Path], object]
 
 
 def main() -> None:
-    """Do the one task, and end without the destructors of native libraries, which may still crash."""
+    """Do one task, and exit without running destructors of native libraries, which might still crash the process."""
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)
         given = json.loads(sys.stdin.buffer.readline())
@@ -75,7 +75,7 @@ def is_of_the_place(error: BaseException | None) -> bool:
 
 
 def do(task: Task, storage: Storage, folder: Path) -> None:
-    """Leave the task's files and result in the storage; nothing is left to do where its result is there already."""
+    """Do the task and put its files and its result into the storage, unless its result is there already."""
     if storage.exists(result_name(task.key)):
         return
     result = function_of(task.kind)(task, storage, folder)
@@ -93,7 +93,7 @@ def function_of(kind: str) -> Function:
 
 
 def result_json(result: object) -> bytes:
-    """The report of a task: the same bytes from every machine, so without a host unless the result has one itself."""
+    """The content of result.json: the same bytes on every machine, so without the host, unless `result` holds one."""
     from onnxslim_bert.proof.documents import report_json
 
     document = report_json(result)

@@ -1,4 +1,4 @@
-"""The charts as Vega-Lite, each once for all models: the page puts a model's numbers in.
+"""The charts of the report as Vega-Lite: each is in the page once, and is drawn with the numbers of any model.
 
 Vega-Lite, through Altair, of the three libraries that were weighed: its JavaScript is 0.9 MB (Bokeh 1.3 MB, Plotly
 4.8 MB), it draws SVG that takes its colours from the page's CSS, dark or light, and says every mark to screen readers.
@@ -24,7 +24,7 @@ def check_installed() -> None:
 
 
 def specs() -> dict[str, Any]:
-    """The charts by name; their data sets are empty, and their parameters of no meaning."""
+    """The charts by name, as Vega-Lite; data sets are empty and parameters placeholders, which the page fills in."""
     return {"frontier": _frontier(), "layers": _layers()}
 
 
@@ -37,7 +37,7 @@ def library() -> str:
 
 
 def _frontier() -> dict[str, Any]:
-    """Points at their places with whiskers, the best of each target joined, every point with its name."""
+    """Points with their intervals and names; lines join the best points of each target."""
     import altair as alt
 
     points, labels, joined = (alt.Data(name=name) for name in ("points", "labels", "joined"))

@@ -1,4 +1,4 @@
-"""One job in full: the numbers of its tables, with bars where two are compared."""
+"""The details of one job in the report: the numbers of its tables, with bars where two are compared."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ def bars(before: Mapping[str, float], after: Mapping[str, float], unit: float) -
 
 
 def closeness(seen: Comparison) -> Iterator[tuple[str, str]]:
-    """What needs no label, and McNemar's test."""
+    """Names and values of the measures that need no labels, and McNemar's test."""
     close = seen.fidelity
     yield "judged on", f"{seen.data} {seen.split}, {seen.rows:,} rows"
     if close.agreement:

@@ -1,4 +1,4 @@
-"""What a report is made of: a run, and what its document says of the program and the host."""
+"""Read the document that a report is made from: a run, the version of the program that wrote it, and the host."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

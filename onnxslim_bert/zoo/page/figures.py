@@ -1,4 +1,4 @@
-"""What figures.js draws of one model: numbers alone, its charts are in charts.py."""
+"""The numbers that figures.js draws for one model; the charts that they go into are in charts.py."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,7 +34,10 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 def _layers(layers: Sequence[LayerSensitivity]) -> list[dict[str, Any]]:
-    """The bars of each layer, the one that int8 hurts most and the one most worth sparing told from the others."""
+    """Two bars for each layer: its damage when it alone is int8, and the damage when it alone is spared.
+
+    "worst" marks the greatest of the first, and the smallest of the second: the layer most worth sparing.
+    """
     alone, spared = [each.alone for each in layers], [each.spared for each in layers]
     bars = [
         [{"damage": value, "shown": text, "worst": value == worst} for value, text in zip(values, texts, strict=True)]

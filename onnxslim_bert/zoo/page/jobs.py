@@ -1,4 +1,4 @@
-"""The table of all jobs: what each cell says, and by what it is sorted."""
+"""The table of all jobs in the report: the text of each cell, and the value that its column is sorted by."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ Key = str | float | None
 class Line:
     """One job, as a line of the table.
 
-    number: its place in the run. numbers: the texts below the headings NUMBERS, none where there is no model. keys: for
-    each column, the value by which it is sorted. reason: why there is no model. tone: the colour of its outcome, one of
-    good, open and bad. best: whether no other job of the model and target is preferable to it.
+    number: its place in the run. numbers: the texts below the headings NUMBERS; () where no model was made, and then
+    `reason` says why. keys: for each column the value that it is sorted by. tone: the colour of the outcome: "good",
+    "open" or "bad". best: whether it is optimal (`trades.optimal`) among the jobs of its model and target.
     """
 
     number: int

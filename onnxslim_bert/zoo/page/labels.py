@@ -1,4 +1,4 @@
-"""Where the names of points go so that none hides another: each in the nearest place that is free."""
+"""Place the names of a picture's points so that none hides another, each near its point."""
 
 import math
 import unicodedata
@@ -9,7 +9,7 @@ from typing import NamedTuple
 LINE = 14.0  # pixels from one line of text to the next
 NEAR = 10.0  # pixels from a point to its name; beyond twice that, a line leads from one to the other
 RING, TURNS = 8.0, 16
-TRIED = 3 * TURNS  # free places among which one that no line crosses is looked for
+TRIED = 3 * TURNS  # free places, the nearest first, among which the best is taken
 MARK = 12.0  # pixels across a point
 WIDE, CAPITAL, NARROW = 12.0, 8.6, 6.6  # of a character at 11.5 pixels, more than common sans-serif fonts take
 
@@ -66,10 +66,11 @@ def _character(character: str) -> float:
 def place(
     points: Sequence[tuple[float, float]], widths: Sequence[float], frame: Box, avoid: Iterable[Box] = ()
 ) -> list[Box] | None:
-    """A rectangle for the name of each point, in its turn; None when there is no room in `frame`.
+    """A rectangle for the name of each point, one point after the other; None when one finds no room in `frame`.
 
-    points [n] (x, y) and widths [n] of their names, in pixels. No rectangle meets another or a point. Of the nearest
-    that are free, one is taken that no other point is nearer to, and that meets neither `avoid` nor a line to a name.
+    points [n]: (x, y), and widths [n] of their names, both in pixels. No rectangle overlaps another or a point. Of the
+    TRIED nearest free places, the first is taken that suits best: before all, no other point should be nearer to the
+    name than its own; then, the name should cross no line, neither in `avoid` nor from an earlier name to its point.
     """
     taken = [Box.around(x, y, MARK, MARK) for x, y in points]
     lines, placed = list(avoid), list[Box]()

@@ -1,4 +1,4 @@
-"""Where the names of a picture's points go at one width."""
+"""The layout of a picture at one width: its height, and the place of each point's name."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +36,7 @@ class Layout:
 
 
 def layout(panel: Panel, width: int) -> Layout:
-    """Where names go in a picture so wide: as high as they need, and no less than HEIGHT."""
+    """Place the names in a picture of this width: HEIGHT pixels high, and TALLER more until all names have room."""
     names = [fitted(point.name, NAME) + " ✗" * point.missed for point in panel.points]
     height, boxes = HEIGHT - TALLER, None
     while boxes is None:

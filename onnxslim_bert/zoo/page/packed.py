@@ -1,4 +1,4 @@
-"""Numbers and fragments packed into a page, small."""
+"""Compress JSON for the page."""
 
 import base64
 import gzip

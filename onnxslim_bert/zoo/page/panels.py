@@ -15,9 +15,10 @@ ROOM = 0.06  # of an axis, beyond the outermost point
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture.
+    """One picture: its axes, points and lines, as numbers.
 
-    x, y: the ends of the axes; ticks: of the first. joined: for each target, its points that are best here, by x.
+    x, y: the ends of either axis; x is logarithmic, and `ticks` are its. joined: the places that lines go through, for
+    each target those of its Pareto-optimal points in this picture, by x.
     """
 
     x_title: str
@@ -36,9 +37,9 @@ class Panel:
 
 
 def panels(trade: Trade, targets: Sequence[str]) -> list[Panel]:
-    """Size against quality, and latency against quality; a picture without any job is left out.
+    """The pictures of a model: size against quality, and latency against quality; one without any job is left out.
 
-    targets: all of the run, which get their colours and shapes in this order.
+    targets: all targets of the run; their places in it decide colours and shapes.
     """
     scale = trade.scale
     if scale is None:
@@ -85,7 +86,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def _joined(points: Sequence[ChartPoint]) -> tuple[dict[str, Any], ...]:
-    """The points of each target, and the source, to which none is preferable in this picture."""
+    """The places of each target's Pareto-optimal points in this picture, the source among them, by x."""
     found = []
     for target in sorted({point.target for point in points if point.shape != SOURCE}):
         group = [point for point in points if point.target in (target, "")]

@@ -1,12 +1,12 @@
-"""Which points are worth having."""
+"""The Pareto front: the points that no other point beats."""
 
 from collections.abc import Sequence
 
 
 def pareto(costs: Sequence[tuple[float, ...]]) -> list[int]:
-    """The indices of the points to which no other is preferable: nowhere dearer and somewhere cheaper.
+    """The indices of the points that no other beats, by costing less on one axis and no more on the others.
 
-    costs [points, axes], less is better on every axis. Equal points are all kept.
+    costs [points, axes]: less is better. Equal points are all kept. Example: [(1, 3), (2, 2), (2, 3)] gives [0, 1].
     """
     return [
         index

@@ -14,10 +14,11 @@ SOURCE = "M0,-1L.24,-.31L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """A job, or the source, in one picture.
+    """A job, or the source, as a point of one picture.
 
-    x: megabytes or milliseconds; y: on the model's scale, low and high its interval. colour, shape: by target.
-    best: whether it is filled. All else is text for the tooltip.
+    x: megabytes or milliseconds. y: quality, on the model's `Scale`; low, high: its interval. target: "" for the source
+    in the picture of sizes. colour, shape: those of the target; the source is a star. best: whether the point is
+    filled. missed: whether a budget was missed. The other fields are text for the tooltip.
     """
 
     name: str
@@ -38,12 +39,15 @@ class ChartPoint:
 
     @property
     def said(self) -> str:
-        """For screen readers."""
+        """What a screen reader says."""
         return f"{self.name}: {self.size}, {self.latency}, {self.quality}, {self.outcome}"
 
 
 def source_point(trade: Trade, scale: Scale, target: str | None, targets: Sequence[str]) -> ChartPoint | None:
-    """The source itself, on one target where `target` names it."""
+    """The source as a point: with its latency as timed for `target`, or, when that is None, with its size.
+
+    None where the source was not timed for the target.
+    """
     source, timing = trade.source, trade.source.timings.get(target or "")
     timed = timing.source if timing else None
     if target is not None and timed is None:
@@ -94,7 +98,7 @@ def job_point(row: Row, scale: Scale, best: bool, targets: Sequence[str]) -> Cha
 
 
 def colour(index: int) -> str:
-    """Of the target with this number, from style.css."""
+    """The colour, a variable of style.css, of the target with this number."""
     return f"var(--target-{index % 5})"
 
 

@@ -1,4 +1,4 @@
-"""How close a made model is to its source, on the one scale that all jobs of a model can be put on."""
+"""The scale of quality of a model's jobs: one measure of closeness to the source that all of them have."""
 
 import math
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ KINDS = ("metric", "agreement", "correlation", "cosine")  # the first that appli
 
 @dataclass(frozen=True)
 class Scale:
-    """A measure of quality of which more is better.
+    """A measure of quality; more is better.
 
-    source: what the source itself has on it. digits: decimals that are worth writing.
+    kind: one of KINDS. title, unit: for people. source: the value of the source itself. digits: decimals to write.
     """
 
     kind: str
@@ -26,7 +26,7 @@ class Scale:
     digits: int
 
     def written(self, value: float) -> str:
-        """A change has its sign: +0.11; all else has none: 99.66."""
+        """The value as text: a change of the metric with its sign, "+0.11", others without, "99.66"."""
         return signed(value, self.digits) if self.kind == "metric" else fixed(value, self.digits)
 
     def spread(self, found: Interval) -> str:
@@ -36,7 +36,7 @@ class Scale:
 
 
 def scale_of(comparisons: Iterable[Comparison]) -> Scale | None:
-    """The first scale on which every one of `comparisons` lies; None without any."""
+    """The scale of the first of KINDS that every one of `comparisons` has a value for; None when none is."""
     seen = list(comparisons)
     for kind in KINDS:
         if seen and all(on_scale(each, kind) for each in seen):
@@ -45,7 +45,7 @@ def scale_of(comparisons: Iterable[Comparison]) -> Scale | None:
 
 
 def on_scale(comparison: Comparison, kind: str) -> Interval | None:
-    """Where a candidate lies on a scale, with its interval where there is one; None where it has no value there."""
+    """The value of a candidate on the scale `kind`, with its interval if it has one; None without a value."""
     close = comparison.fidelity
     if kind == "metric":
         drop = comparison.scores[0].drop if comparison.scores else None

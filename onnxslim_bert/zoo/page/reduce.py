@@ -22,7 +22,7 @@ def only(run: Run, patterns: Sequence[str]) -> Run:
 
 
 def reductions(run: Run) -> Iterator[tuple[str, Run]]:
-    """The run whole, then with less and less of it; with each, what is left out, in one sentence."""
+    """The run as it is, then with less and less of it, each with a sentence that says what is left out."""
     yield "", run
     rows = tuple(_shorn(row, sentences=1) for row in run.rows)
     yield "To stay small, this report has one sentence of each job, and no list of nodes.", replace(run, rows=rows)
@@ -31,7 +31,7 @@ def reductions(run: Run) -> Iterator[tuple[str, Run]]:
 
 
 def _shorn(row: Row, sentences: int) -> Row:
-    """The job with so many of its sentences; without any, without its passes, too."""
+    """The job with at most `sentences` of its rows of largest difference; for 0, without its passes, too."""
     if row.result is None:
         return row
     placement = row.result.placement and replace(row.result.placement, left=row.result.placement.left[:NAMED])

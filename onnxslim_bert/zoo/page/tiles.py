@@ -1,4 +1,4 @@
-"""The numbers to see first."""
+"""The tiles at the top of the report: the numbers to see first."""
 
 import statistics
 from collections.abc import Sequence

@@ -22,14 +22,14 @@ WORDS = {
     "waiting": "waiting",
 }
 MISSED = "budget missed"
-ALWAYS = ("made", "finite")  # gates that no budget sets
+ALWAYS = ("made", "finite")  # what every job is held to, without a budget
 
 
 @dataclass(frozen=True)
 class Trade:
-    """The jobs to take of one model; None where no job is done, timed or judged.
+    """One model with its jobs, and the two to take of them; None where no job is done, timed or judged.
 
-    fastest: of those whose loss is not measurable. smallest: of all that miss no budget.
+    fastest: the fastest of the jobs without a measurable loss. smallest: the smallest of the jobs that miss no budget.
     """
 
     source: Source
@@ -77,7 +77,10 @@ def speedup(row: Row) -> float | None:
 
 
 def missed(row: Row) -> list[str]:
-    """Why a job that is done fails the run, in words: budgets missed, undecided where that fails it, or not judged."""
+    """The reasons, in words, why a job that is done fails the run.
+
+    A budget that is missed, one that is inconclusive where that fails the run, or one that could not be judged.
+    """
     if row.status != "done":
         return []
     found = [str(verdict) for verdict in row.verdicts if verdict.outcome == "missed"]
@@ -140,9 +143,9 @@ def untimed(run: Run) -> list[str]:
 
 
 def optimal(trade: Trade) -> set[str]:
-    """The keys of the jobs to which no other of the model on the same target is preferable.
+    """The keys of the Pareto-optimal jobs: no other of the model on the same target beats them (`pareto`).
 
-    In size, latency and quality at once; without times, in size and quality.
+    Compared are size, latency and quality; jobs without times are compared with each other in size and quality.
     """
     found: set[str] = set()
     for target in {row.target for row in trade.rows}:

@@ -33,9 +33,9 @@ class Matches(NamedTuple):
 def find_models(path: str, folder: Path) -> Matches:
     """The models that `path` names, sorted: a file, a glob (`**` too), every .onnx of a folder, or a URL.
 
-    folder: that relative paths begin at. A glob and a folder pass over what onnxslim has written; by its own name such
-    a file is a model like others. A URL is looked at where it holds a `*` only. Raises DataError when nothing is there.
-    What is in the files is seen when their jobs run: one that cannot be read is a row of the run that failed.
+    folder: relative paths are relative to it. A glob or a folder passes over files that onnxslim has written; such a
+    file is taken when the path names it itself. A URL is asked what is there only when it has a `*`. A file that cannot
+    be read is no mistake here: its jobs become failed rows of the run. Raises DataError when nothing is there.
     """
     if is_url(path):
         return Matches(_listed(path) if "*" in path else [path], [])
@@ -72,9 +72,9 @@ def identity(source: str) -> str:
 
 
 def names_for(sources: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """A name for each of `sources` that tells it from the others, whatever their case, where its folders can.
+    """A name for each of `sources`, unique as far as names of folders allow; case does not count.
 
-    It is the one that is `given`, else the file's name without ".onnx", with folders in front where two are alike.
+    The name is `given`, or the file's name without ".onnx", with as many folders in front as tell it from the others.
     Example: a/model.onnx and b/model.onnx are "a-model" and "b-model"; either alone is "model".
     """
     parts = {source: _parts(source) for source in sources}

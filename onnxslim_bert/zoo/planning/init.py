@@ -60,10 +60,10 @@ class Proposal:
 
 
 def propose(folder: Path, at: Path, calib: str | None = None, progress: Progress | None = None) -> Proposal:
-    """A zoo file to lie at `at`, for the encoders below `folder`: `read_zoo` accepts it as it is.
+    """Make the text of a zoo file, to be saved at `at`, for the encoders below `folder`; `read_zoo` accepts it.
 
-    calib: a named data set, or a file relative to the current folder; `reviews` by default. Raises DataError when it is
-    not there, or when there is no encoder.
+    calib: the calibration data, a named set or a file relative to the current folder; `reviews` by default. Raises
+    DataError when it is not there, or when there is no encoder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: needed one with ONNX models")
@@ -88,7 +88,7 @@ def propose(folder: Path, at: Path, calib: str | None = None, progress: Progress
 
 
 def _entries(found: Sequence[FoundEncoder], at: Path) -> Iterator[str]:
-    """One [[models]] for the whole of a folder, or one for each model where others lie beside them."""
+    """The [[models]] entries: one glob for a folder of several encoders and no other .onnx file, else one a model."""
     for (folder, tokenizer), group in groupby(found, lambda model: (model.path.parent, model.tokenizer)):
         paths = [model.path for model in group]
         whole = len(paths) > 1 and paths == sorted(folder.glob("*.onnx"))

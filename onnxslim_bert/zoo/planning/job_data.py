@@ -20,16 +20,21 @@ ROWS = 256  # as on the command line
 
 
 class JobData:
-    """Finds the data of jobs and notes what is wrong with them. folder: that relative paths begin at."""
+    """Finds the data sets of jobs and notes what is wrong with them; relative paths are relative to `folder`."""
 
     def __init__(self, folder: Path, mistakes: Mistakes) -> None:
         self._folder, self._mistakes = folder, mistakes
         self._tried = cache(_tried)  # jobs share their data
 
     def sources(self, settings: Settings, own: Layer, calibrates: bool, counts_tokens: bool) -> Sources:
-        """The data of a job: of a calibration set that it does not read, only the evaluation rows are left.
+        """The data sets of a job, from the keys calib, data and corpus of its settings.
 
-        own: what its recipe says itself. calibrates: it reads calibration texts; counts_tokens: and may read a corpus.
+        A job whose recipe needs no calibration reads no calibration rows. Where no evaluation set is named, it is
+        judged on the validation split of a named calibration set all the same. Example: calib = "sst2" and a recipe of
+        dynamic int8: no calibration rows, and SST-2's validation split to judge.
+
+        own: the settings of the recipe itself. calibrates: whether the recipe reads calibration texts; counts_tokens:
+        whether it may read a corpus, too.
         """
         calib = settings.look("calib")
         calibration = self._named(settings, "calib", "calibration") if calibrates else None
@@ -54,7 +59,7 @@ class JobData:
         )
 
     def check_tokenizer(self, settings: Settings, sources: Sources, source: str, where: Place) -> None:
-        """Note where texts have no tokenizer; that of a URL is looked for beside it only when it runs."""
+        """Note texts without a tokenizer as a mistake; beside a model at a URL, it is looked for when the job runs."""
         texts = any(map(is_text, (sources.calibration, sources.evaluation, sources.corpus)))
         if texts and (sources.tokenizer or not is_url(source)):
             _, trouble = self._tried(check_tokenizer, sources.tokenizer or Path(source).parent)
@@ -62,7 +67,7 @@ class JobData:
                 self._mistakes.add(settings.place("tokenizer", where), trouble)
 
     def check_evaluation(self, settings: Settings, sources: Sources) -> bool:
-        """Note what is wrong in a file of evaluation rows; False where they have no labels."""
+        """Note what is wrong in a file of evaluation rows; returns False where it can be read and has no labels."""
         spec = sources.evaluation
         if spec is None or self._tried(check_there, spec, "evaluation")[1]:
             return True
@@ -84,7 +89,7 @@ class JobData:
 
 
 def _tried(check: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """What a check returns, and what it finds wrong, "" for nothing."""
+    """What a check returns, and "", or None and the mistake that it raised."""
     try:
         return check(*arguments), ""
     except DataError as error:

@@ -24,7 +24,10 @@ TIMEOUT = 7200.0  # seconds of a job that names no limit
 
 
 class Jobs:
-    """Makes jobs, and notes what is wrong with them. folder: that relative paths begin at. timed: the run times."""
+    """Plans the jobs of a zoo file, and notes what is wrong with them.
+
+    folder: relative paths are relative to it. timed: whether the run measures times.
+    """
 
     def __init__(self, folder: Path, timed: bool, mistakes: Mistakes) -> None:
         self.used: set[Place] = set()
@@ -35,7 +38,7 @@ class Jobs:
     def plan(
         self, model: str, source: str, where: Place, asked: RecipeEntry, target: str, layers: tuple[Layer, ...]
     ) -> PlannedJob | None:
-        """The job; None when it cannot be. where: the place of the model's path."""
+        """The planned job; None when a mistake in the file prevents it. where: the place of the model's path in it."""
         settings = Settings(layers, self.used)
         threads, seed = settings.take("threads", 1), settings.take("seed", 0)
         max_length = settings.take("max-length", MAX_LENGTH)
@@ -72,7 +75,7 @@ class Jobs:
         )
 
     def _budgets(self, settings: Settings, sources: Sources, name: str) -> Budgets:
-        """What the job is held to; a mistake for a budget that nothing would be held against."""
+        """The budgets of the job. One that nothing is measured for, such as a drop without labels, is a mistake."""
         known = [settings.place(key) for key in ("calib", "data") if settings.look(key) is not None]
         for key in ("max-drop", "min-agreement"):
             if settings.look(key) is not None and sources.evaluation is None and not any(map(self._mistakes.at, known)):

@@ -71,7 +71,10 @@ RUN: dict[str, Reader] = {"time": flag, "study": flag, "rounds": whole(1), "batc
 
 
 def read_table(values: Any, keys: Mapping[str, Reader], place: Place, mistakes: Mistakes) -> dict[str, Setting]:
-    """What of the table at `place` can be read; budgets, where `keys` are of jobs, beside all else."""
+    """Read the table at `place`: a `Setting` for every key in `keys` with a valid value; the others are mistakes.
+
+    Where `keys` are those of jobs, the keys of the table's `budgets` are among the result.
+    """
     if not isinstance(values, dict):
         mistakes.add(place, f"{place[-1]} = {shown(values)}: needed a table")
         return {}

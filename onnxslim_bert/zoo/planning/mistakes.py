@@ -20,7 +20,7 @@ class ZooError(SlimError):
 
 
 class Mistakes:
-    """Gathers what is wrong with the valid TOML `text` of the file called `name`."""
+    """Collects the mistakes in a zoo file, to tell all at once. text: its content, valid TOML. name: of the file."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name, self._text = name, text

@@ -17,9 +17,10 @@ NOTHING = Matches([], [])
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One [[models]] of a zoo file.
+    """One [[models]] entry of a zoo file.
 
-    sources: its files, without those that a later entry names again. written: as in `Matches`.
+    sources: the model files that belong to it: those that its path matches, without those that a later entry matches
+    too. written: files that it passes over, as in `Matches`.
     """
 
     place: Place
@@ -64,7 +65,7 @@ def _matches(settings: Layer, place: Place, folder: Path, mistakes: Mistakes) ->
 
 
 def names_of(entries: Sequence[ModelEntry], mistakes: Mistakes) -> dict[str, str]:
-    """What each model is called; a mistake for two of one name, and for one that no file can have."""
+    """The name of each model. Two models of one name, and names that no file can have, are mistakes."""
     place = {source: entry.place for entry in entries for source in entry.sources}
     given = {
         entry.sources[0]: entry.settings["name"].value

@@ -12,11 +12,12 @@ from onnxslim_bert.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job: a model, a recipe, a target.
+    """One job of a zoo: a model, made by a recipe, for a target.
 
-    model, recipe, target: their names. source: the model, a path or a URL. text: the recipe as it was asked for.
-    passes: the recipe, those of the target included; of several lengths, for the first. deployment, working: where it
-    runs, and how it is made. sources: its data; the tokenizer is a path or None. memory: bytes; timeout: seconds.
+    model, recipe, target: their names. source: path or URL of the model. text: the recipe as it stands in the zoo file.
+    passes: the recipe with the passes that the target needs; with several lengths, that of the first one. deployment,
+    working: where the result runs, and how it is made. sources: the data; the tokenizer is a path or None.
+    memory: most bytes, timeout: most seconds that the job may take.
     """
 
     model: str

@@ -16,7 +16,7 @@ from onnxslim_bert.zoo.planning.toml_lines import Place
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """A recipe as it was asked for. passes: None for the main job, of which `options` were given."""
+    """One [recipes.NAME] of a zoo file: passes in a row, or the main job (passes is None) with these options of it."""
 
     name: str
     place: Place
@@ -63,7 +63,7 @@ def _recipe(name: str, place: Place, given: Layer, mistakes: Mistakes) -> Recipe
 
 
 def without_dashes(error: Exception) -> str:
-    """What a choice on the command line is called in a zoo file: "--mode static" is "mode static"."""
+    """The message of `error` as for a zoo file: options without dashes, so "--mode static" is "mode static"."""
     return re.sub(r"--(?=[a-z])", "", str(error).replace("--no-smooth", "smooth = false"))
 
 

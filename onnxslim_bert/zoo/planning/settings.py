@@ -7,7 +7,10 @@ from onnxslim_bert.zoo.planning.toml_lines import Place
 
 
 class Settings:
-    """The settings of one job, later layers over earlier ones; what is taken is noted in `used`."""
+    """The settings of one job. Where several layers set a key, the last one holds; `used` notes what was read.
+
+    Example: layers defaults, model and recipe: a recipe's `seed` hides the seed of the defaults.
+    """
 
     def __init__(self, layers: tuple[Layer, ...], used: set[Place]) -> None:
         self._all = {key: setting for layer in layers for key, setting in layer.items()}

@@ -14,8 +14,10 @@ LONG = 100  # lines of an array on which its items are looked for
 def lines_of(text: str, places: Iterable[Place]) -> dict[Place, int]:
     """The line, counted from 1, on which each of `places` is first mentioned in the valid TOML `text`.
 
-    What is not there has the line of the nearest thing around it that is, and what lies in an inline table that of the
-    table. Example: in "[a]\\nb = 1" the places ("a", "b") and ("a", "b", "c") are on line 2, and ("z",) is on line 1.
+    A place that the text does not have gets the line of the innermost place around it that is there, and one in an
+    inline table the line of that table.
+
+    Example: in "[a]\\nb = 1" the places ("a", "b") and ("a", "b", "c") are on line 2, and ("z",) is on line 1.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     starts = _starts(lines)
@@ -23,7 +25,11 @@ def lines_of(text: str, places: Iterable[Place]) -> dict[Place, int]:
 
 
 def _line(lines: list[str], starts: list[int], place: Place) -> int:
-    """A key stands where the first statement begins without which the document does not have it."""
+    """The line of a place: where that statement begins with which the text, read up to its end, has the place first.
+
+    Found by bisection over `starts`, the indices of the lines at which statements begin. For an item of an array that
+    takes several lines, it is the item's own line.
+    """
 
     def held(count: int, closer: str = "") -> bool:
         return _holds("\n".join(lines[:count]) + closer, place)

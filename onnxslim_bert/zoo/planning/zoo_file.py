@@ -25,10 +25,10 @@ DEEPEST = 20  # tables and lists within each other; a zoo file has four
 
 
 def read_zoo(path: Path) -> ZooPlan:
-    """The plan that the zoo file at `path` asks for; what is relative in it is relative to its folder.
+    """Read and check the zoo file at `path`; returns the plan. Relative paths in it are relative to its folder.
 
-    Settings of a recipe go before those of a model, and these before the defaults. Models are opened for a look at
-    their structure, evaluation files are read for labels, nothing runs. Raises ZooError with every mistake.
+    A setting of a recipe goes before one of a model, and this before the defaults. Models are opened for a look at
+    their structure and evaluation files are read for labels, but nothing runs. Raises ZooError with every mistake.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -67,7 +67,7 @@ def parse_zoo(text: str, path: Path) -> ZooPlan:
 
 
 def _document(text: str, path: Path) -> dict[str, Any]:
-    """What TOML holds. Raises ZooError for what is none, and for tables in tables without end."""
+    """Parse TOML. Raises ZooError when the text is not valid, or nests tables and lists more than DEEPEST times."""
     try:
         document = tomllib.loads(text)
         level: list[Any] = [document]
@@ -120,7 +120,7 @@ def _jobs(
 
 
 def _known(setting: Setting | None, known: Mapping[str, Any], default: list[str], mistakes: Mistakes) -> list[str]:
-    """Those of a list of names that there are; without a list, the `default`."""
+    """The names in a list that are known, others being mistakes; `default` where there is no list."""
     if setting is None:
         return default
     for index, name in enumerate(setting.value):

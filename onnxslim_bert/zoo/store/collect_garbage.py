@@ -23,10 +23,10 @@ class Garbage:
 
 
 def unreferenced(storage: Storage, keep: Set[str], *, cache_age: float = 30 * DAY) -> list[Garbage]:
-    """What nothing needs any more: results and logs of tasks, cached arrays, folders of killed processes.
+    """What no run needs any more: results and logs of tasks, cached arrays, folders of killed processes.
 
-    keep: keys of tasks and of cache entries that stay. cache_age: seconds for which other cache entries stay. Hold the
-    run's lock while you ask: what a run is writing now looks like garbage.
+    keep: keys of tasks and of cache entries that stay. cache_age: seconds for which other cache entries stay. To be
+    called while the run's lock is held: what a run is writing looks like garbage.
     """
     results: dict[str, int] = {}
     for name, nbytes in storage.sizes("objects").items():
@@ -46,7 +46,7 @@ def unreferenced(storage: Storage, keep: Set[str], *, cache_age: float = 30 * DA
 
 
 def leftovers(storage: Storage) -> list[Garbage]:
-    """What killed processes have left. A process that lives keeps its own, also while a run goes on."""
+    """The temporary folders of killed processes; those of processes that live are not among them."""
     if storage.folder is None:
         return []
     return [

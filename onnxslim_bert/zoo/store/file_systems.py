@@ -25,7 +25,7 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def shows_puts_whole(files: AbstractFileSystem) -> bool:
-    """Whether a file that is put is seen whole or not at all; elsewhere it grows under its name."""
+    """Whether others see a file that is being put whole or not at all, and not one that grows under its name."""
     protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
     return not OBJECT_STORES.isdisjoint(protocols)
 

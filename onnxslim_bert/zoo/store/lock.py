@@ -4,11 +4,14 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-MOMENT = 1.0  # seconds for which somebody who looks may have it
+MOMENT = 1.0  # seconds to wait for it, as a process that only looks whether it is held has it for a moment
 
 
 def hold(path: Path) -> sqlite3.Connection:
-    """The lock, until the connection is closed; the system closes it with the process. Raises sqlite3.Error."""
+    """Take the lock; it is held until the returned connection is closed, at the latest when the process ends.
+
+    Raises sqlite3.Error when another process has it.
+    """
     lock = sqlite3.connect(path, timeout=MOMENT)
     try:
         lock.execute("BEGIN EXCLUSIVE")

@@ -1,4 +1,4 @@
-"""What is known of every task of a zoo: one writer, any number of readers, any of them killed at any moment."""
+"""The state of a zoo, in a file: what is known of every task. One process writes, others read, any may be killed."""
 
 import contextlib
 import sqlite3
@@ -97,7 +97,7 @@ class RunState:
             self._end_runs("done")
 
     def expect(self, tasks: Iterable[Task]) -> None:
-        """These are tasks of the run that has the lock; those that were never seen wait."""
+        """Note that these tasks belong to the run that has the lock; tasks seen for the first time wait."""
         with self._file.change() as db:
             db.executemany(EXPECT, [(task.key, task.kind, task.name, self._run) for task in tasks])
 
@@ -112,7 +112,7 @@ class RunState:
             )
 
     def finish(self, ended: Ended) -> None:
-        """Note how a task ended. One whose result was found, and that no run saw begin, has no attempts."""
+        """Note how a task ended. A task that no run saw begin, as its result was found, has 0 attempts."""
         how = (ended.status, ended.message, ended.exit_code)
         with self._file.change() as db:
             db.execute("INSERT OR IGNORE INTO tasks (key, run) VALUES (?, ?)", (ended.key, self._run))
