@@ -14,13 +14,13 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 INT8 = ("quantize-static", "quantize-dynamic")
 FOR_TARGETS = {*(kind.name for kind in FORMS), "quantize-qdq"}  # `explain` says what those are good for
-TAKEN_BACK = ("canonicalize", "skip-mask")  # by reading a file, so that only its own notes tell that they ran
+TAKEN_BACK = ("canonicalize", "skip-mask")  # what they do is undone when a file is read: only its notes tell of them
 SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Whether a pass would change a model, and how, or why not."""
+    """What a pass would do with a model. applies: whether it would change it; note: how, or why not."""
 
     name: str
     applies: bool
@@ -58,12 +58,12 @@ def _try(step: Pass, fused: Model, nbytes: int) -> Change:
         return Change(len(wanted), f"calibration data decides, on {' and '.join(_told(step, fused))}")
     try:
         return step.apply(fused.clone(), Context())
-    except DataError:  # it can be had, and measures
+    except DataError:  # the pass can be used, but measures on calibration data
         return Change(1, "calibration data decides")
 
 
 def _told(step: Pass, fused: Model) -> list[str]:
-    """What a pass asks of calibration data, in words."""
+    """What a pass wants of calibration data: "the tokens that occur", "12 inputs of dense layers"."""
     counts = [want.kind == "counts" for want in step.wants(fused)]
     dense = len({want.tensor for want in step.wants(fused) if want.kind != "counts"})
     return ["the tokens that occur"] * any(counts) + [f"{dense} inputs of dense layers"] * bool(dense)

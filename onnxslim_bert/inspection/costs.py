@@ -70,6 +70,6 @@ def _learned(graph: gs.Graph) -> Iterator[str]:
 
 
 def _stored(tensor: gs.Tensor) -> gs.Tensor:
-    """The constant from which a DequantizeLinear makes `tensor`, or `tensor` itself."""
+    """The stored constant behind `tensor`: what a DequantizeLinear makes it from, or `tensor` itself."""
     above = producer(tensor)
     return above.inputs[0] if above is not None and above.op == "DequantizeLinear" else tensor

@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Sizes of an encoder, layer by layer where layers may differ.
+    """Sizes and properties of an encoder; tuples have a value for each layer where layers may differ.
 
     heads, head_width, feed_forward: of each layer; feed_forward is 0 where a layer has none.
     norm, activation: None when not recognised. mask: the input that says which tokens are real.

@@ -19,7 +19,7 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.rewriting.contract import Context
 
-# What other tools write in place of an encoder's parts, and this one does not take apart.
+# Operators into which other tools fuse parts of an encoder, and that are not taken apart here.
 UNREAD = frozenset(
     ("QAttention", "QEmbedLayerNormalization", "QLinearMatMul", "QLinearSoftmax", "MatMulNBits", "PackedAttention")
 )
@@ -27,7 +27,7 @@ UNREAD = frozenset(
 
 @dataclass(frozen=True)
 class Anatomy:
-    """An encoder taken apart. problems: what stands in the way of its use or of a pass, one sentence each."""
+    """What was found in an encoder. problems: what stands in the way of its use or of a pass, a sentence each."""
 
     facts: EncoderFacts
     costs: tuple[Cost, ...]

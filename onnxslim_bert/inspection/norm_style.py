@@ -19,7 +19,10 @@ def norm_style(model: Model) -> NormStyle | None:
 
 
 def pre_norms(model: Model) -> dict[int, str]:
-    """By the id of each norm that only matrices of a layer read, and no residual sum: the node of the first of them."""
+    """The norms in front of matrices (pre-norm): {id of the norm: name of the first dense layer that reads it}.
+
+    Such a norm is read by matrices of an encoder layer and by no residual sum.
+    """
     readers: dict[str, str] = {}
     for layer in model.encoder.layers:
         for linear in layer.linears.values():
@@ -32,7 +35,7 @@ def pre_norms(model: Model) -> dict[int, str]:
 
 
 def _feeds_residual(tensor: gs.Tensor) -> bool:
-    """Whether a sum reads `tensor`, or a part or a copy of it."""
+    """Whether a sum reads `tensor`, itself or through nodes that copy, reshape or quantize it."""
     return any(
         node.op in ("Add", "Sum") or (node.op in COPIES and _feeds_residual(node.outputs[0])) for node in tensor.outputs
     )

@@ -11,14 +11,16 @@ from onnxslim_bert.model.onnx_model import Model
 PartName = Literal["embeddings", "attention", "feed-forward", "head", "other"]
 PARTS: tuple[PartName, ...] = ("embeddings", "attention", "feed-forward", "head", "other")
 
-NOWHERE, EMBEDDINGS = -1, 0  # stages; layer i attends at 2 * i + 1 and feeds forward at 2 * i + 2, the head comes last
+# Stages of the computation: 2 * i + 1 is the attention of layer i, 2 * i + 2 its feed-forward; the head comes last.
+NOWHERE, EMBEDDINGS = -1, 0
 
 
 def part_of_nodes(model: Model) -> dict[int, PartName]:
-    """The part by the id of each node of a fused model, where norms are single nodes.
+    """The part of a fused model that each node belongs to: {id of the node: part}.
 
-    A node belongs to the latest stage whose results it reads. A norm that only a layer's matrices read (pre-norm)
-    belongs to them, and so does what quantizes their inputs and restores their weights.
+    A dense layer belongs to the part of its role. Any other node belongs to the latest part whose results it reads: the
+    Add behind the attention's output matrix is attention. Two kinds belong to the dense layer that they serve instead:
+    a norm in front of it (pre-norm), and what quantizes its inputs or restores its weights.
     """
     encoder, tensors = model.encoder, model.graph.tensors()
     stages = _stages(encoder)

@@ -8,13 +8,16 @@ from onnxslim_bert.inspection.sharing import Shared
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.wording import numbered_layers, si
 
-WORTH_SAYING = 0.01  # share of the weights that is stored twice
+WORTH_SAYING = 0.01  # share of the weights stored more than once, above which that is a problem
 
 
 def find_problems(
     file: FileFacts, model: Model, shared: Sequence[Shared], stored: Mapping[str, Array]
 ) -> Iterator[str]:
-    """One sentence for each; `model` is canonicalized, and `stored` are the arrays in its file."""
+    """The problems, one sentence each.
+
+    file: facts of the file. model: canonicalized. shared: weights with several roles. stored: the arrays in the file.
+    """
     encoder = model.encoder
     unproven = [layer for layer in encoder.layers if layer.form is None]
     if unproven:

@@ -58,7 +58,7 @@ def find_shared(model: Model, stored: Mapping[str, Array]) -> tuple[Shared, ...]
 
 
 def _uses(encoder: Encoder) -> Iterator[tuple[str, Use]]:
-    """Each role's weight, by name."""
+    """The name of each weight, with each of its roles."""
     for role, table in encoder.embeddings.tables.items():
         yield table, Use(role)
     if encoder.embeddings.projection:
@@ -71,7 +71,7 @@ def _uses(encoder: Encoder) -> Iterator[tuple[str, Use]]:
 
 
 def _are_equal(values: Array, others: Array) -> bool:
-    """Whether two matrices hold the same values, one of them transposed perhaps."""
+    """Whether two matrices hold the same values, or one those of the other transposed."""
     if values.dtype != others.dtype or values.size != others.size:
         return False
     return np.array_equal(values, others) or np.array_equal(values.T, others)

@@ -1,1 +1,1 @@
-"""What a written model says of itself, and whether that holds; documents for pipelines."""
+"""Verify that a written model is what its own record says; documents of commands for pipelines."""

@@ -27,9 +27,9 @@ PRINTED = 1e-6  # points, percent
 def contradictions(
     claimed: Answers, seen: Comparison, base: Outputs, candidate: Outputs, labels: Array | None
 ) -> Iterator[str]:
-    """One sentence for everything recorded that the answers to the same rows contradict.
+    """What was recorded of a model and is not so now, a sentence each: both models answered the same rows again.
 
-    seen: of base and candidate. labels: [rows].
+    claimed: the record. seen: the comparison of `base` and `candidate`, the outputs of both now. labels: [rows].
     """
     now = Answers.of(seen, claimed.provider)
     for name in ("rows", "output", "metric"):
@@ -63,7 +63,7 @@ def _around(value: float, room: float) -> tuple[float, float]:
 
 
 def _unsure(outputs: Outputs, noise: float) -> Array:
-    """Rows whose class could be another if every logit moved by `noise`, bool [rows]."""
+    """Rows whose class could change if each logit moved by at most `noise`; bool [rows]."""
     if outputs.kind != "classes":
         return np.zeros(len(outputs.values), np.bool_)
     ordered = np.sort(outputs.values, axis=1)

@@ -51,7 +51,7 @@ def append(path: Path, text: str) -> None:
 
 
 def validation_summary(document: Document) -> str:
-    """Of `onnxslim validate`: each candidate on each provider, and the verdicts."""
+    """The summary of `onnxslim validate`: each candidate on each provider, and the verdicts."""
     found = document.get("validations", [document])
     seen = found[0]["comparison"]
     metric = seen["scores"][0]["metric"] if seen["scores"] else "score"
@@ -62,7 +62,7 @@ def validation_summary(document: Document) -> str:
 
 
 def verification_summary(document: Document) -> str:
-    """Of `onnxslim verify`: what is as recorded, and the verdicts of the gate run again."""
+    """The summary of `onnxslim verify`: what is as recorded, and the verdicts of the gate run again."""
     made = document["provenance"]
     said = f"Made of {made['source']} by onnxslim-bert {made['onnxslim_bert']}: {made['recipe']}"
     cases = _cases([*document["checks"], *document["verdicts"]])
@@ -70,7 +70,7 @@ def verification_summary(document: Document) -> str:
 
 
 def run_summary(document: Document) -> str:
-    """Of a zoo run: a row for each job, and the reasons of those that fail it."""
+    """The summary of a zoo run: a row for each job, and the reasons of those that fail it."""
     rows = document["rows"]
     failed = [row for row in rows if row["exit_code"]]
     headers = ["model", "recipe", "target", "status", "metric", "drop, points", "agreement", "size", "speed-up", "exit"]

@@ -1,4 +1,4 @@
-"""The rows that a model was calibrated and evaluated on, found again by what was recorded of them."""
+"""Read again the rows that a model was calibrated and evaluated on, by the names that were recorded of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,10 +16,11 @@ Found = Dataset | DataError  # the rows, or why they are not here
 def rows_again(
     asked: Asked | None, seed: int, folder: Path, given: Mapping[str, str], task: str = ""
 ) -> dict[str, Found]:
-    """The calibration, evaluation and corpus rows that were asked for, as far as they can be read.
+    """Read the rows that a model was made with: {"calibration", "evaluation", "corpus": the rows, or why not}.
 
-    given: where they are now, by those names; else a file is looked for here and in `folder`, the model's. task: what
-    the model is judged as, where that is not found.
+    asked: the recorded names of the data. seed: that they were sampled with. given: where data sets are now, by these
+    three names; any other file is looked for in the current folder and in `folder`, where the model is. task: what the
+    model is judged as; "" to find it out.
     """
     asked = asked or NOTHING
     specs = {
@@ -39,10 +40,10 @@ def rows_again(
         corpus=specs["corpus"] or None,
         task=task,
     )
-    # read apart, so that one that is missing does not hide the other
+    # each is read on its own, so that a missing one does not keep the others from being read
     evaluation = _read("evaluation", specs, lambda: evaluation_alone(sources).load(seed)[1])
     rows = evaluation if isinstance(evaluation, Dataset) else None
-    missing = bool(specs["evaluation"]) and rows is None  # and its rows are to be left out of the corpus
+    missing = bool(specs["evaluation"]) and rows is None  # then the corpus, which leaves them out, is unknown, too
     return {
         "calibration": _read("calibration", specs, lambda: calibration_alone(sources).load(seed)[0]),
         "evaluation": evaluation,
@@ -51,7 +52,10 @@ def rows_again(
 
 
 def place(name: str, folder: Path) -> str:
-    """A file of that name, here or in `folder`, no other; the name itself for a set, or where neither holds one."""
+    """Where the data set `name` is: a named set is itself; a file is in the current folder, or else in `folder`.
+
+    Only the file's own name counts, not the folder it has in front. "" for "".
+    """
     if is_named(name):
         return name
     here, beside = Path(Path(name).name), folder / Path(name).name
@@ -59,7 +63,10 @@ def place(name: str, folder: Path) -> str:
 
 
 def evaluation_alone(sources: Sources) -> Sources:
-    """The same evaluation rows, asked for without calibration rows; columns are those of files where there are any."""
+    """`sources` without calibration rows and corpus, such that the evaluation rows stay the same.
+
+    `text_columns` are those of the files among the data. So they go when the calibration rows were the only file.
+    """
     columns = sources.text_columns
     if is_named(sources.evaluation) and sources.calibration and not is_named(sources.calibration):
         columns = ()
@@ -67,7 +74,10 @@ def evaluation_alone(sources: Sources) -> Sources:
 
 
 def calibration_alone(sources: Sources) -> Sources:
-    """The same calibration rows: of a file, without the evaluation rows, which are left out of named sets only."""
+    """`sources` for reading the same calibration rows alone.
+
+    From a named set the evaluation rows were left out, so they are needed again; with a file they play no part.
+    """
     return sources if is_named(sources.calibration) else replace(sources, evaluation=None, label_column=None)
 
 

@@ -1,4 +1,4 @@
-"""What a verification found, and which exit code that means."""
+"""The result of a verification: its checks, the gate that was run again, and the exit code that follows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ ANSWERS = "answers"
 
 @dataclass(frozen=True)
 class Check:
-    """Whether something is what was recorded: "content", "source", "evaluation rows", ..., "answers".
+    """Whether one thing is as it was recorded. name: "content", "source", "evaluation rows", ..., "answers".
 
-    `inconclusive`: it is not here to be looked at.
+    outcome: "met" when it is, "missed" when it is not, "inconclusive" when it could not be looked at.
     """
 
     name: str
@@ -35,11 +35,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """The checks of one model file, and the gate run again.
+    """A model file held against its own record: checks, and the gate that it passed, run again.
 
-    comparison, latencies, verdicts: of the gate run again. Without rows, comparison is None and only budgets that need
-    none are held; all are empty where the file or its data are not what was recorded. strict: what could not be decided
-    fails, too.
+    model: the file; base: its source. provenance, measured: its record. checks: on bytes, data and answers. comparison,
+    latencies, verdicts: of the gate run again. When a check before it failed, the gate is not run, and these are empty.
+    Without evaluation rows comparison is None, and budgets for the drop and the agreement are not judged.
+    strict: an inconclusive check or verdict fails, too.
     """
 
     model: Path
@@ -62,8 +63,10 @@ class Verification:
         return case.fails(self.strict or (isinstance(case, Verdict) and self.measured.strict))
 
     def enforce(self) -> None:
-        """Raise GateError (exit code 2) for what is not as recorded, AccuracyGateError (3) where the answers alone are
-        not, and as `gates.enforce` for budgets.
+        """Raise the error of the first thing that fails; nothing when all holds.
+
+        GateError (exit code 2) for something that is not as recorded, AccuracyGateError (3) when that is the answers
+        alone; then the errors of budgets, as `gates.enforce`.
         """
         failed = [check for check in self.checks if self.fails(check)]
         if failed:

@@ -1,4 +1,4 @@
-"""A written model against what it says of itself: its bytes, its source, its data, and the gate that it passed."""
+"""Hold a written model against its own record: its bytes, its source, its data, and the gate that it passed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,12 +27,13 @@ from onnxslim_bert.targets.table import target_named
 
 @dataclass(frozen=True)
 class Now:
-    """Where things are now.
+    """Where the things are now that a model was made from.
 
-    base: the source; by default the file of its name beside the model. tokenizer: of the source, by default in its
-    folder. data: of "calibration", "evaluation" and "corpus", a set or a file, where it is not found by its name.
-    missing_data: rows that are not here leave a check inconclusive, instead of missed. inputs: of the models by role,
-    those that the user names. task: what they are judged as, where that is not found, as when the model was made.
+    base: the source; by default the file of the recorded name beside the model. tokenizer: the source's; by default in
+    its folder. data: a named set or a file for "calibration", "evaluation" or "corpus", where it is not found by its
+    recorded name. missing_data: rows that are not here make a check inconclusive instead of missed.
+    inputs: names of model inputs by role, and task: what the models are judged as, both as they were given when the
+    model was made.
     """
 
     base: Path | None = None
@@ -93,7 +94,7 @@ def _asked_again(
     inputs: str,
     progress: Progress | None,
 ) -> Verification:
-    """With both models' answers, given as they were when the model was made."""
+    """`result` with a check on the answers and the verdicts: both models answer `rows` as when the model was made."""
     measured, model, on = result.measured, result.model, target_named(claimed.provider)
     how = Working(measured.max_length, measured.threads, measured.seed, readers.base, progress=progress)
     before = evaluate(result.base, rows, how)
@@ -108,7 +109,10 @@ def _asked_again(
 def _held(
     result: Verification, unasked: str, seen: Comparison | None, inputs: str, progress: Progress | None
 ) -> Verification:
-    """With the verdicts on the recorded budgets. unasked: why there are no answers."""
+    """`result` with the verdicts on the recorded budgets.
+
+    seen: the comparison of the answers; None when they were not asked for again, and then `unasked` says why.
+    """
     measured, budgets = result.measured, result.measured.budgets
     if seen is None:
         result = _with(result, Check(ANSWERS, "inconclusive", unasked))
