@@ -108,7 +108,7 @@ def _call(command: list[str], timeout: float) -> str:
 
 
 def _said(error: subprocess.CalledProcessError) -> str:
-    """The last complaint of a failed command, else the last thing it said."""
+    """The last line with "error" or "fail" in it that a failed command printed, or its last line; and the exit code."""
     lines = [line for line in f"{error.stdout}\n{error.stderr}".splitlines() if line.strip()] or ["it said nothing"]
     complaints = [line for line in lines if "error" in line.lower() or "fail" in line.lower()]
     return f"{' '.join((complaints or lines)[-1].split())[:300]} (exit code {error.returncode})"

@@ -1,4 +1,4 @@
-"""What results from a device say: checked against the bundle, then outputs compared and latencies summed up here."""
+"""Judge the results of a device: check that they fit the bundle, compare the outputs, sum up the latencies."""
 
 import base64
 import binascii
@@ -25,10 +25,11 @@ from onnxslim_bert.proof.reading import Kind, read_model
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """One device's latencies, named as in `bench`, and how far its outputs are from what the bundle expects.
+    """What one run of a bundle on a device showed: latencies, and how far its outputs are from the expected ones.
 
-    output, kind, fidelity: None when the runner wrote no outputs. broken: rows that are NaN or infinite on the device.
-    unproven: what these results do not show.
+    median_ms, p90_ms, p99_ms: milliseconds of a run, as in `bench`. peak_bytes: most resident memory, None if unknown.
+    output: name of the output that was compared, kind: what it is, fidelity: how close it is; None when the runner
+    wrote no outputs. broken: rows that are NaN or infinite on the device. unproven: what these results do not show.
     """
 
     model: str
@@ -80,7 +81,10 @@ def read_results(path: Path, bundle: Bundle) -> Results:
 
 
 def compare(results: Results, bundle: Bundle, source: Path) -> DeviceRun:
-    """What `results`, read from `source`, say. Raises DataError when an output does not fit the expected one."""
+    """Compare `results` with what the bundle expects. source: the file that they are from, for messages.
+
+    Raises DataError when an output has another shape or type than the expected one.
+    """
     manifest, plan = bundle.manifest, bundle.manifest.plan
     median, p90, p99 = np.percentile(results.latencies_ms, [50, 90, 99])
     unproven = [] if results.outputs else ["the outputs, since the runner wrote none"]
@@ -121,7 +125,7 @@ def compare(results: Results, bundle: Bundle, source: Path) -> DeviceRun:
 
 
 def decode(output: Output, place: str) -> Array:
-    """The values of an output; only the text of the results is read. Raises DataError."""
+    """The values of an output, from its base64; no file is read. place: its name in messages. Raises DataError."""
     try:
         data = base64.b64decode(output.data, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -132,16 +136,17 @@ def decode(output: Output, place: str) -> Array:
 
 
 def check_alike(values: Array, expected: Array, place: str) -> None:
-    """Raise DataError unless both have one shape and one sort of numbers."""
+    """Raise DataError unless both have the same shape and the same kind of numbers (float, integer, bool)."""
     if (values.shape, values.dtype.kind) != (expected.shape, expected.dtype.kind):
         found, needed = (f"{array.dtype}{list(array.shape)}" for array in (values, expected))
         raise DataError(f"{place} is {found}: needed {needed}")
 
 
 def pooled(bundle: Bundle, tensor: Callable[[str], Array]) -> tuple[str, Kind, Array]:
-    """(name, kind, values [units, width]) of the output that is compared; `tensor` gives a test vector by its path.
+    """The output that is compared, of all test vectors: (name, kind, values [units, width]).
 
-    A unit is a row; of answers to every token, a real token.
+    A unit is a row; where the model answers every token, it is a token that is not padding. tensor: a function that
+    gives an output by its path in the bundle, either the expected one or that of the device.
     """
     manifest, folder = bundle.manifest, bundle.folder
     first = {name: tensor(vector_file(0, "output", i)) for i, name in enumerate(manifest.outputs)}
@@ -158,7 +163,7 @@ def pooled(bundle: Bundle, tensor: Callable[[str], Array]) -> tuple[str, Kind, A
 
 
 def real_tokens(bundle: Bundle, test_set: int) -> Array:
-    """bool [batch, length]: the mask that a test set feeds, else every token."""
+    """Which tokens of a test set are no padding, bool [batch, length]: by its mask, or all where it feeds none."""
     inputs = bundle.manifest.inputs
     roles = _roles(bundle.folder / MODEL, inputs)
     index = next((i for i, name in enumerate(inputs) if name in roles and roles[name].role == "mask"), None)
@@ -167,7 +172,7 @@ def real_tokens(bundle: Bundle, test_set: int) -> Array:
 
 
 def _roles(model: Path, names: Sequence[str]) -> Roles:
-    """What the model's inputs take; what they are called where its graph does not say."""
+    """What each input takes (ids, mask, ...), from the graph or, where that does not tell, from the input's name."""
     try:
         return roles_of(model)
     except (DataError, ModelError):

@@ -1,4 +1,4 @@
-"""A bundle opened: every file of it there and unchanged."""
+"""Open a bundle: a folder to be run on a device, whose files are all there and unchanged."""
 
 import hashlib
 from dataclasses import dataclass
@@ -60,6 +60,6 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """In hexadecimal."""
+    """The sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,10 @@ CONTEXT = ".ctx.onnx"
 
 @dataclass(frozen=True)
 class Compiled:
-    """A context binary for one chip, inside an ONNX file of one EPContext node; `placement` is that of the model."""
+    """A written context binary: what a provider compiled for one chip, in an ONNX file of one EPContext node.
+
+    soc: the chip's number, arch: its architecture. nbytes: of the file. placement: where the model's nodes run.
+    """
 
     path: Path
     soc: str
@@ -38,10 +41,11 @@ class Compiled:
 def compile_contexts(
     source: Path, outputs: Mapping[str, Path], target: Target, *, overwrite: bool = False
 ) -> list[Compiled]:
-    """Compile the model at `source` for each chip of `outputs`, which gives the file to write by `soc_model`.
+    """Compile the model at `source` for each chip in `outputs`: {the chip's `soc_model`: the file to write}.
 
-    A compiled file that does not answer a probe with the model's own bits there is not written.
-    Raises ProviderError when the target does not compile, does not know a chip, or does not take every node.
+    Each compiled file is loaded and must answer a probe exactly as the model does on the same target, or it is not
+    written. Raises ProviderError when it does not, and when the target does not compile, does not know a chip, or does
+    not take every node; OutputError when a file cannot be written.
 
     https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html
     """
@@ -55,7 +59,10 @@ def compile_contexts(
 
 
 def default_outputs(source: Path, socs: Sequence[str], output: Path | None = None) -> dict[str, Path]:
-    """The file for each chip: `output` or SOURCE.ctx.onnx beside the model; with the chip in its name if several."""
+    """The file for each chip: `output`, or NAME.ctx.onnx beside the model; for several, with the chip in its name.
+
+    Example: model.onnx for chips 43 and 57: model.soc43.ctx.onnx and model.soc57.ctx.onnx.
+    """
     output = output or source.with_name(source.name.removesuffix(".onnx") + CONTEXT)
     suffix = CONTEXT if output.name.endswith(CONTEXT) else output.suffix
     stem = output.name.removesuffix(suffix)
@@ -84,14 +91,14 @@ def _compile(source: Path, output: Path, target: Target, soc: str) -> Compiled:
 
 
 def _forget_measured(path: Path) -> None:
-    """Drop what was measured of the source: ONNX Runtime copies its metadata."""
+    """Delete the record of what was measured of the source, which ONNX Runtime copied with the other metadata."""
     compiled = onnx.load(path)
     forget(compiled, MEASURED)
     path.write_bytes(compiled.SerializeToString(deterministic=True))
 
 
 def _writing(target: Target, path: Path) -> Target:
-    """`target`, whose sessions write what they compile to `path`, in one file."""
+    """A copy of `target` whose sessions write what they compile to the one file `path`."""
     entries = {"ep.context_enable": "1", "ep.context_file_path": str(path), "ep.context_embed_mode": "1"}
 
     def setup(options: Mapping[str, str], threads: int) -> Setup:
@@ -102,7 +109,10 @@ def _writing(target: Target, path: Path) -> Target:
 
 
 def probe(session: ort.InferenceSession) -> dict[str, Array]:
-    """Zeros and ones, which every vocabulary, mask and segment table has, in the fixed shapes of the inputs."""
+    """Feeds to try a model with: random zeros and ones in the fixed shapes of its inputs.
+
+    These values are valid as token ids, mask and segments of any model.
+    """
     rng = np.random.default_rng(0)
     dtypes = input_dtypes(session)
     return {

@@ -44,10 +44,11 @@ def make_bundle(
     batch: int | None = None,
     length: int | None = None,
 ) -> Manifest:
-    """Write the folder `output`, whole or not at all; expected is what `base`, else `model`, answers on the CPU.
+    """Write the bundle `output`, a folder, whole or not at all.
 
-    plan: its options are added to the target's own. batch, length: of every test vector; when None, what the model
-    fixes, else one row at its own length. Raises DataError, ModelError or OutputError.
+    The expected outputs are what `base` answers on the CPU, or `model` where no base is given. dataset: the rows that
+    are fed. plan: how to run; its options are added to the target's own. batch, length: of every test vector; for None,
+    what the model fixes, else one row at its own length. Raises DataError, ModelError or OutputError.
     """
     if output.exists():
         raise OutputError(f"{output} exists; give another folder")
@@ -96,7 +97,7 @@ def make_bundle(
 def settle_shape(
     model: Path, session: ort.InferenceSession, target: str, batch: int | None, length: int | None
 ) -> tuple[int, int | None]:
-    """(batch, length) of the test vectors: what is asked for where the graph leaves it open.
+    """(batch, length) of the test vectors: what the graph fixes, else what is asked for.
 
     Raises ModelError when the graph fixes something else, DataError when the target needs a length and none is given.
     """
@@ -137,9 +138,9 @@ def make_vectors(
 def answers(
     path: Path, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str]
 ) -> dict[str, Array]:
-    """The outputs called `names`, in this order, of the model that says what is expected.
+    """The expected outputs: what the model at `path` answers to `feeds`, for the outputs `names` in this order.
 
-    Raises ModelError when it has other inputs or outputs, or answers NaN or infinity.
+    Raises ModelError when it has other inputs or outputs than `session`, or answers NaN or infinity.
     """
     dtypes = input_dtypes(session)
     outputs = {value.name for value in session.get_outputs()}
@@ -155,7 +156,10 @@ def answers(
 
 
 def copy_model(model: Path, folder: Path) -> None:
-    """The model as model.onnx with its external data; all in one folder, where runners take others for test sets."""
+    """Copy the model to model.onnx in `folder`, with its external data directly beside it.
+
+    Not in folders of its own: runners take every folder beside the model for a test set.
+    """
     file, *data = model_files(model)
     shutil.copyfile(file, folder / MODEL)
     for weights in data:
@@ -165,7 +169,7 @@ def copy_model(model: Path, folder: Path) -> None:
 
 
 def open_axes(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, int]:
-    """Sizes of the axes of the inputs that have a name instead of a size."""
+    """The sizes that `feeds` give to input axes that have a name and no size in the graph: {name of the axis: size}."""
     axes = [pair for value in session.get_inputs() for pair in zip(value.shape, feeds[value.name].shape, strict=True)]
     return {name: size for name, size in axes if isinstance(name, str)}
 

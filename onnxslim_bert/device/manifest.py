@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle holds and how it is to be run; results.json: what came of it."""
+"""The documents of a bundle: manifest.json, what it holds and how to run it; results.json, what a device answered."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Files for a small build of ONNX Runtime on a phone, by its own tools."""
+"""Convert a model to ORT format, for a small build of ONNX Runtime on a phone, with ONNX Runtime's own tools."""
 
 import shutil
 import subprocess
@@ -27,9 +27,11 @@ SAVED = "session.enable_saved_runtime_optimizations"
 
 @dataclass(frozen=True)
 class Mobile:
-    """What was written. model: in ORT format. operators: what a reduced build must have.
+    """What `write_mobile` wrote.
 
-    nbytes: of the model. difference: the largest from the source's answers on random ids, over the largest answer.
+    model: the file in ORT format; nbytes: its size. operators: the configuration of a reduced build that has the
+    operators of this model. difference: the largest difference from the source's answers to random ids, divided by the
+    largest answer.
     """
 
     model: Path
@@ -78,7 +80,7 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
 
 
 def largest_difference(path: Path, converted: Path) -> float:
-    """Of any output on random ids, over its largest absolute value; inf when one is not finite."""
+    """The largest |difference| of an output on random ids over its largest |value|; inf when one is not finite."""
     before, after = open_session(path), _open_ort(converted)
     batch, length = fixed_shape(before)
     workload = Workload(batch or BATCH, length or LENGTH)
@@ -103,7 +105,7 @@ def _open_ort(path: Path) -> ort.InferenceSession:
 
 
 def _convert(source: Path, made: Path, style: Style) -> None:
-    """Let ONNX Runtime's converter write into `made`, without what is for x86 only."""
+    """Let ONNX Runtime's converter write into `made`, without optimizations that only x86 CPUs can run."""
     tool = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort", str(source)]
     options = ["--output_dir", str(made), "--optimization_style", style.capitalize(), "--target_platform", "arm"]
     done = subprocess.run([*same_addresses(), *tool, *options], capture_output=True, text=True, check=False)
@@ -113,9 +115,10 @@ def _convert(source: Path, made: Path, style: Style) -> None:
 
 
 def same_addresses() -> list[str]:
-    """What runs a command at the same addresses each time; empty where that is not possible.
+    """What to put in front of a command to run it at the same addresses each time (setarch -R); [] where none can.
 
-    ONNX Runtime's hash maps are ordered by addresses, and it writes what they hold in their order.
+    ONNX Runtime writes the contents of hash maps in their order, which depends on addresses. At other addresses the
+    same model would give other bytes.
     """
     tool = shutil.which("setarch")
     allowed = tool and subprocess.run([tool, "-R", "true"], capture_output=True, check=False).returncode == 0

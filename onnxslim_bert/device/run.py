@@ -33,7 +33,7 @@ def run_on_device(
             adb.push(*libraries, to=folder)
         command = shlex.join(["./runner", *arguments(bundle.manifest)])
         paths = "LD_LIBRARY_PATH=. ADSP_LIBRARY_PATH=."
-        # the runner's id lets it be ended when this side gives up; `wait` hands on its exit code
+        # the file `pid` is there to end the runner when this side gives up; `wait` returns the runner's exit code
         started = f"cd {folder} && chmod 755 runner || exit; {paths} {command} & echo $! >pid"
         adb.shell(f"{started}; wait $!; code=$?; rm -f pid; exit $code", timeout)
         adb.pull(f"{folder}/{LATENCIES}", Path(home, LATENCIES))

@@ -26,7 +26,7 @@ LATENCIES, OUTPUTS = "latencies.csv", "outputs"
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
 
-# of providers whose own defaults do not do: CoreML's, NeuralNetwork, is for older systems
+# options that are always set: the default of CoreML, NeuralNetwork, is for older systems
 OPTIONS: Mapping[str, Mapping[str, str]] = {"coreml": {"ModelFormat": "MLProgram"}}
 
 
