@@ -1,4 +1,4 @@
-"""The budgets that a command holds what it writes to."""
+"""The options that set budgets for what a command writes."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ BUDGETS = ["max_drop", "min_agreement", "min_speedup", "max_size"]
 
 
 def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `min_agreement`, `min_speedup`, `max_size` and `strict`; `max_drop` is its own."""
+    """Give a command `min_agreement`, `min_speedup`, `max_size` and `strict`; it defines `max_drop` itself."""
     options = (
         click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must keep MODEL's class."),
         click.option("--min-speedup", type=Finite(min=0), help="Latency of MODEL over that of what is written."),
@@ -29,7 +29,7 @@ def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
 def gate_of(
     max_drop: float | None, min_agreement: float | None, min_speedup: float | None, max_size: str | None, strict: bool
 ) -> "Gate":
-    """What the options say together. Raises UsageError for --strict with nothing to be strict about."""
+    """The gate that the options set together. Raises UsageError for --strict without a budget."""
     from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.proof.gates import Budgets, parse_size
 

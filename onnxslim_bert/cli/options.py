@@ -1,4 +1,4 @@
-"""What the options of several commands share."""
+"""Types and checks that the options of several commands share."""
 
 import math
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ TARGETS = ["cpu", "openvino", "qnn", "coreml", "nnapi"]  # those of `targets.tab
 
 
 class Finite(click.FloatRange):
-    """A number in a range; NaN, which is in every range, is refused."""
+    """A number in a range, for click. NaN and infinity are refused: click's own range lets NaN pass."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -26,7 +26,10 @@ class Finite(click.FloatRange):
 
 
 def refuse_ignored(names: Iterable[str], reason: str) -> None:
-    """Raise UsageError when a parameter in `names` was given, which would do nothing for this `reason`."""
+    """Raise UsageError when the user gave one of the parameters `names`, which does nothing, for this `reason`.
+
+    Example: reason "without --junit" and a given --force: "--force does nothing without --junit".
+    """
     ctx = click.get_current_context()
     options = {param.name: param.opts[-1] for param in ctx.command.params}
     for name in names:
@@ -35,7 +38,7 @@ def refuse_ignored(names: Iterable[str], reason: str) -> None:
 
 
 def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
-    """Positive integers with commas between them."""
+    """Positive integers from a text with commas between them: "1,8" is [1, 8]. Raises BadParameter for any other."""
     parts = value.split(",") if value is not None else None
     if parts and not all(part.strip().isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"'{value}' is no list of positive integers like 1,8", ctx, param)

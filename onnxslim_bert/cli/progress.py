@@ -19,7 +19,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
         tasks = {}
 
         def show(stage: str, done: int, total: int) -> None:
-            name = stage.partition(":")[0]  # what follows changes as the work goes on
+            name = stage.partition(":")[0]  # what follows the colon changes during the stage
             if name not in tasks:
                 tasks[name] = bar.add_task(stage, total=total)
             bar.update(tasks[name], description=stage, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""How a model reads texts, where that is not to be found by itself."""
+"""The options that say how a model reads texts and is judged, where the program cannot find that out."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ TASKS = ["classification", "multi-label", "regression", "embedding", "tags", "an
 
 
 def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `inputs`: what `role_names.parse_named` reads, the inputs that the user names by role."""
+    """Give a command `inputs`: inputs of the model by role, as text for `role_names.parse_named`; "" to find out."""
     option = click.option(
         "--inputs",
         default="",
@@ -25,7 +25,7 @@ def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def judges(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `task`: what a model is judged as, a name in `proof.reading.TASKS`; empty to find it."""
+    """Give a command `task`: what a model is judged as, a name in `proof.reading.TASKS`; "" to find it out."""
     option = click.option(
         "--task",
         type=click.Choice(TASKS),
@@ -36,7 +36,10 @@ def judges(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `inputs`, `task` and how else it reads rows and works on them, as `quantize` and `slim` do."""
+    """Give a command all options on reading rows and working on them that `quantize` and `slim` share.
+
+    They are tokenizer, inputs, task, text_columns, label_column, seed and threads.
+    """
     options = (
         click.option(
             "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
@@ -56,7 +59,7 @@ def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def clamped(asked: int, used: int) -> Iterator[str]:
-    """One line where `--max-length` was given, and is more than the model serves."""
+    """A line to print when the user gave a `--max-length` that is more than the model serves; else none."""
     given = click.get_current_context().get_parameter_source("max_length") is ParameterSource.COMMANDLINE
     if given and used < asked:
         yield f"--max-length {asked}: the model serves {used} tokens a row, so rows were cut to {used}"

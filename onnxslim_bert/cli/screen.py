@@ -1,4 +1,4 @@
-"""What commands print. Names come from files of other people: none is read as markup or obeyed by a terminal."""
+"""Printing, for all commands. Texts may come from files of other people, so no markup or escape code in them acts."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PADDING = (0, 2, 0, 0)
-WIDE = 200  # columns of what goes to a file or a pipe
+WIDE = 200  # columns of tables in a file or a pipe
 
 
 def echo(text: object, *, err: bool = False) -> None:
@@ -20,7 +20,7 @@ def echo(text: object, *, err: bool = False) -> None:
 
 
 def console(*, least: int = 0, stderr: bool = False) -> "Console":
-    """Where tables are printed: as wide as the terminal, no less than `least`, and WIDE where there is none."""
+    """The console that tables are printed on: as wide as the terminal but at least `least`; WIDE in files and pipes."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM end a command wherever they fall.
+"""Let Ctrl-C and SIGTERM end a command whatever it is doing at that moment.
 
-Python drops what is raised in a destructor or in the callback of a weak reference (sys.unraisablehook), and importing a
-module runs such callbacks. A signal whose exception was dropped there is sent again. Native code that is
-interrupted, while it is imported for instance, raises an exception of its own: the signal is what ended the command.
+A signal arrives as an exception, and there are two places where that would be lost. Python drops exceptions in
+destructors and in callbacks of weak references, such as run while a module is imported (sys.unraisablehook): there the
+signal is sent again, a moment later. Native code that is interrupted may raise an exception of its own in its place:
+then the signal's exception is raised instead of that.
 """
 
 import contextlib
@@ -11,13 +12,13 @@ import sys
 import threading
 from collections.abc import Iterator
 
-AGAIN_S = 0.05  # after which the callback is over
+AGAIN_S = 0.05  # seconds until a dropped signal is sent again; the callback that dropped it is over by then
 TERMINATED = 143
 DEFAULT = signal.default_int_handler
 
 
 class Terminated(SystemExit):
-    """SIGTERM came."""
+    """The exception that SIGTERM raises."""
 
 
 DROPPED = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
@@ -25,7 +26,7 @@ DROPPED = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """In the block, SIGTERM unwinds the stack as Ctrl-C does, so that temporary files go, and neither is lost."""
+    """In the block, SIGTERM raises an exception as Ctrl-C does, so that temporary files are removed; none is lost."""
     came: list[BaseException] = []
 
     def end(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What a pipeline wants of a command besides its exit code: verdicts as JUnit XML, a summary as Markdown."""
+"""Files that a command writes for pipelines, if asked: its verdicts as JUnit XML, a summary as Markdown."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -15,14 +15,14 @@ WRITTEN = click.Path(dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class SummaryFiles:
-    """The files that were asked for; None is not. force: replace a JUnit file that exists."""
+    """The files for pipelines that the user asked for, None for those not. force: replace a JUnit file that exists."""
 
     junit: Path | None
     markdown: Path | None
     force: bool
 
     def check(self, inputs: Iterable[Path] = ()) -> None:
-        """Before the work: raise OutputError for a file that cannot be written, or is one of `inputs`."""
+        """Raise OutputError, before the work, for a file that cannot be written or that is one of `inputs`."""
         from onnxslim_bert.graph.files import check_output
 
         given = list(inputs)
@@ -34,9 +34,9 @@ class SummaryFiles:
             check_output(self.markdown, overwrite=True, inputs=given)
 
     def write(self, suite: str, cases: Sequence[Any], fails: Callable[[Any], bool], summary: Callable[[], str]) -> None:
-        """Write `cases` under the name `suite`, and add the summary to the end of its file.
+        """Write `cases` as JUnit's suite `suite`, and add the summary to the end of the Markdown file, if asked for.
 
-        cases, fails: as `proof.junit.junit` takes them.
+        cases, fails: as `proof.junit.junit` takes them. summary: makes the text, when it is needed.
         """
         from onnxslim_bert.graph.files import write_atomically
         from onnxslim_bert.inspection.verify.markdown import append

@@ -41,7 +41,7 @@ def places(
     options: dict[str, dict[str, str]],
     shape: tuple[int, int] | None = None,
 ) -> "Places":
-    """What the options say together. Raises UsageError for an option of a provider that is not run on."""
+    """Where models run, by the options together. Raises UsageError for an option of a provider that is not chosen."""
     from onnxslim_bert.targets.places import Places
 
     unused = sorted(options.keys() - {target.name for target in targets})

@@ -1,4 +1,4 @@
-"""Who looks on while a zoo runs: bars on a terminal, a line for each end elsewhere."""
+"""Show the progress of a zoo run on stderr: bars on a terminal, elsewhere a line for each task that ends."""
 
 import sys
 import threading
@@ -20,7 +20,7 @@ DOING = {"make": "making", "study": "studying", "time": "timing"}
 
 @contextmanager
 def watching() -> Iterator["RunListener"]:
-    """What tells of the run on this stderr."""
+    """The listener that shows a run on this stderr: bars on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield Lines()
         return
