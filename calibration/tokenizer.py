@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.model.role_names import Named, parse_named
 
@@ -228,15 +229,7 @@ def _config(folder: Path, name: str = DESCRIPTIONS[0]) -> dict[str, Any]:
     file = folder / name
     if not file.exists():
         return {}
-    if not file.is_file():
-        raise DataError(f"{file} is no regular file: needed JSON")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read: {one_line(error)}: needed JSON") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: {type(config).__name__}: needed a JSON object")
-    return config
+    return read_object(file)
 
 
 def _length(limit: Any) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, one_line
 
 MOST_FAULTS = 3  # of one document that its error names
 LARGEST = 10**18  # in bytes, seconds or points: more than any run can have measured
@@ -53,6 +53,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. Raises DataError for no regular file, and for one that holds anything else."""
+    if not file.is_file():
+        raise DataError(f"{file} is no regular file: needed JSON")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read: {one_line(error)}: needed JSON") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: {type(found).__name__}: needed a JSON object")
+    return found
 
 
 def write_document(document: Document) -> bytes:

@@ -1,7 +1,7 @@
 """Train a model that earlier passes have cut, so that it answers as the whole model does."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from onnxslim_bert.errors import PassError
@@ -100,27 +100,8 @@ class Distill(Pass):
         from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
         from onnxslim_bert.rewriting.distillation.objective import Weights
 
-        weights = Weights(
-            self.answers,
-            self.chances,
-            self.temperature,
-            self.hidden,
-            self.relations,
-            self.likenesses,
-            self.labels,
-        )
-        epochs = self.epochs or 1.0
-        plan = DistillationPlan(
-            self.texts,
-            self.batch,
-            self.replace,
-            self.join,
-            epochs,
-            self.steps,
-            self.minutes,
-            self.rate,
-            self.words,
-            self.seed,
-        )
+        options = {option.name: getattr(self, option.name) for option in fields(self)} | {"epochs": self.epochs or 1.0}
+        weights = Weights(**{part.name: options[part.name] for part in fields(Weights)})
+        plan = DistillationPlan(**{part.name: options[part.name] for part in fields(DistillationPlan)})
         done = distil(model, trials, weights, plan)
         return Change(done.trained.kept, done.note, done.details)

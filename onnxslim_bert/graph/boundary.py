@@ -6,6 +6,7 @@ have the inputs, outputs and attributes of their operator (`schemas.py`), tensor
 (`unfolding.py`) unfold without bounds. An operator of a domain that is not known here is taken as it is.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import onnx
 
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.functions import check_functions
+from onnxslim_bert.graph.loops import check_rounds, scalars
 from onnxslim_bert.graph.schemas import check_operator, operator_sets
 from onnxslim_bert.graph.tensors import TYPES, check_tensor
 from onnxslim_bert.graph.unfolding import check_unfolding
@@ -63,6 +65,7 @@ class _Graphs:
         self.path, self.versions, self.local = path, versions, local
         self.nodes = 0
         self.foldable: list[onnx.NodeProto] = []
+        self.around: list[onnx.GraphProto] = []  # the graph that is checked, behind those that it lies in
 
     def check(self, graph: onnx.GraphProto, in_file: Mapping[int, int], depth: int = 0) -> set[str]:
         """Check one graph; return the names that it reads from the graphs around it, none for the outermost."""
@@ -82,7 +85,9 @@ class _Graphs:
                         f"{self.path}: tensor {shown(name)} is written twice, the second time by {called(node)}"
                     )
                 written.add(name)
+        self.around.append(graph)
         reads = [self._reads(node, depth) for node in graph.node]
+        self.around.pop()
         free = set().union(*reads) - written if reads else set()
         if free and not depth:
             name = next(name for read in reads for name in read if name in free)
@@ -111,6 +116,9 @@ class _Graphs:
         """What a node reads, the graphs inside it included."""
         if (node.domain, node.op_type) not in self.local:
             check_operator(self.path, node, self.versions)
+        if node.op_type == "Loop" and not node.domain:
+            known = [scalars(graph) for graph in reversed(self.around)]
+            check_rounds(self.path, node, ChainMap(*known))
         reads = {name for name in node.input if name}
         for attribute in node.attribute:
             if attribute.HasField("t"):

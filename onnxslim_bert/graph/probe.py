@@ -27,6 +27,14 @@ def constant(tensor: gs.Tensor) -> Array | None:
     return tensor.values if isinstance(tensor, gs.Constant) else None
 
 
+def attribute_text(value: Any) -> str:
+    """The value of a node's attribute as text, the same for equal values; a tensor's content is written out."""
+    if isinstance(value, gs.Constant):
+        array = np.asarray(value.values)
+        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
+    return repr(value)
+
+
 def read_by(node: gs.Node) -> list[gs.Tensor]:
     """The tensors that `node` reads, those that its subgraphs read from the graph around it included."""
     inner = subgraph_nodes(node)

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run, run_all
+from onnxslim_bert.graph.probe import attribute_text, constant, inputs_of, nodes_between, opsets_of, run, run_all
 from onnxslim_bert.model.horizon import Horizon, horizon
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.token_masks import TokenMask, has_fixed_length, probe_size, token_inputs
@@ -156,7 +155,7 @@ class Region:
                     if isinstance(value, gs.Graph):
                         write(value.nodes)
                     else:
-                        digest.update(_text(value).encode())
+                        digest.update(attribute_text(value).encode())
                 for tensor in [*node.inputs, *node.outputs]:
                     if isinstance(tensor, gs.Constant):
                         values = np.ascontiguousarray(tensor.values)
@@ -171,13 +170,6 @@ class Region:
         write(self.nodes)
         digest.update(str(numbers.get(id(self.target))).encode())
         return digest.hexdigest()
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, gs.Constant):
-        array = np.asarray(value.values)
-        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
-    return repr(value)
 
 
 _KNOWN: dict[str, AttentionForm | str] = {}

@@ -1,12 +1,12 @@
 """What the configuration beside a model says of its task: Hugging Face's config.json, and how tokens are pooled."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError
 
 UNNAMED = re.compile(r"label[_ ]?\d+", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
@@ -49,7 +49,7 @@ def read_config(model: Path) -> ModelConfig:
     folder = next((each for each in folders if (each / "config.json").is_file()), None)
     if folder is None:
         return ModelConfig()
-    found = _object(folder / "config.json")
+    found = read_object(folder / "config.json")
     architectures = found.get("architectures")
     names = _names(found.get("id2label"), folder / "config.json")
     ids = {str(name): number for name, number in _mapping(found.get("label2id")).items() if isinstance(number, int)}
@@ -81,19 +81,9 @@ def _pooling(folder: Path) -> str:
     file = folder / "1_Pooling" / "config.json"
     if not (folder / "modules.json").is_file() or not file.is_file():
         return ""
-    found = _object(file)
+    found = read_object(file)
     return next((name for key, name in POOLING.items() if found.get(key) is True), "")
 
 
 def _mapping(given: Any) -> Mapping[str, Any]:
     return given if isinstance(given, dict) else {}
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read: {type(error).__name__}: needed JSON") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file}: {type(found).__name__}: needed a JSON object")
-    return found

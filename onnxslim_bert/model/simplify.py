@@ -1,13 +1,12 @@
 """Canonical simplification: the same outputs with fewer constants and nodes."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
-from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.graph.probe import attribute_text, constant, producer
 from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape
@@ -96,7 +95,7 @@ def merge_equal_nodes(graph: gs.Graph) -> int:
             or _has_subgraph(node)
         ):
             continue
-        attributes = tuple(sorted((str(name), _text(value)) for name, value in node.attrs.items()))
+        attributes = tuple(sorted((str(name), attribute_text(value)) for name, value in node.attrs.items()))
         inputs = tuple("" if t.is_empty() else t.name for t in node.inputs)
         kept = first.setdefault((node.op, node.domain, attributes, inputs, len(node.outputs)), node)
         if kept is not node:
@@ -108,13 +107,6 @@ def merge_equal_nodes(graph: gs.Graph) -> int:
 
 def _has_subgraph(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Graph) for value in node.attrs.values())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, gs.Constant):
-        array = np.asarray(value.values)
-        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
-    return repr(value)
 
 
 def bypass_same_shape(graph: gs.Graph) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
@@ -182,13 +183,17 @@ class _State:
     def noise(self, probe: Probe) -> float:
         """How far the answers move when every float weight is off by its last bit, up or down at random: `farthest`."""
         (exact,) = self.answers([probe])
+        return np.inf if exact is None else farthest(run(self._nearby, self._feeds(probe)), exact)
+
+    @cached_property
+    def _nearby(self) -> ort.InferenceSession:
+        """A session on the model with every float weight off by its last bit."""
         near, rng = self.model.clone(), np.random.default_rng(0)
         for name, values in self._weights.items():
             if values.dtype.kind == "f":
                 step = rng.choice(np.array([-1, 1], values.dtype), values.shape) * np.finfo(values.dtype).eps
                 near.replace(name, values * (1 + step))
-        session = model_session(near, threads=self._threads, optimize=False)
-        return np.inf if exact is None else farthest(run(session, self._feeds(probe)), exact)
+        return model_session(near, threads=self._threads, optimize=False)
 
     def answers(self, probes: Sequence[Probe]) -> list[list[Array] | None]:
         """All outputs for each probe; None for a probe on which the model does not run. Raises ModelError."""

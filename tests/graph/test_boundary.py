@@ -91,6 +91,53 @@ def circle(model: onnx.ModelProto) -> None:
     node.input[0] = model.graph.node[-1].output[0]
 
 
+def loop(model: onnx.ModelProto, rounds: int | None, going: str = "given", inside: bool = False) -> None:
+    """A loop for so many rounds, None for no limit, at the end of the graph or in a branch of an If.
+
+    going: what the body says of going on: "given" hands its condition on, "constant" says true, "computed" looks.
+    """
+    made = {
+        "given": helper.make_node("Identity", ["c"], ["on"]),
+        "constant": helper.make_node("Constant", [], ["on"], value=numpy_helper.from_array(np.array(True))),
+        "computed": helper.make_node("Less", ["i", "limit"], ["on"]),
+    }
+    body = helper.make_graph(
+        [made[going], helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [helper.make_tensor_value_info(n, t, s) for n, t, s in (("i", 7, []), ("c", 9, []), ("v", 1, [1]))],
+        [helper.make_tensor_value_info("on", 9, []), helper.make_tensor_value_info("w", 1, [1])],
+    )
+    given = {"start": np.zeros(1, np.float32), "limit": np.array(3), "true": np.array(True)}
+    given |= {} if rounds is None else {"rounds": np.array(rounds)}
+    model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in given.items())
+    node = helper.make_node("Loop", ["" if rounds is None else "rounds", "true", "start"], ["end"], body=body)
+    if inside:
+        other = helper.make_node("Identity", ["start"], ["end"])
+        branches = [
+            helper.make_graph([n], "branch", [], [helper.make_tensor_value_info("end", 1, [1])]) for n in (node, other)
+        ]
+        node = helper.make_node("If", ["true"], ["ended"], then_branch=branches[0], else_branch=branches[1])
+    model.graph.node.append(node)
+
+
+@pytest.mark.parametrize(("rounds", "said"), [(10_001, "10,001 rounds"), (1 << 62, "rounds"), (None, "without end")])
+@pytest.mark.parametrize("going", ["given", "constant"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_loop_that_is_certain_to_run_long_is_refused(tmp_path, rounds, said, going, inside):
+    path = written(tmp_path, "", lambda model: loop(model, rounds, going, inside))
+    with pytest.raises(ModelError, match=rf"\(Loop\) runs .*{said}.*; at most 10,000 rounds are read"):
+        read_skeleton(path)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "going"), [(10_000, "given"), (0, "constant"), ((1 << 63) - 1, "computed"), (None, "computed")]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_loop_that_ends_soon_or_may_end_is_read(tmp_path, rounds, going, inside):
+    """Exporters write `while` as a loop with the largest limit that there is."""
+    read_skeleton(written(tmp_path, "", lambda model: loop(model, rounds, going, inside)))
+
+
 REFUSED: dict[str, tuple[Change, str]] = {
     # names
     "a name that is not UTF-8": (lambda m: None, "is not UTF-8 text"),  # see `written`
