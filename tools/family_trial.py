@@ -80,7 +80,7 @@ class Row:
         return f"{self.model:<32}{self.verb:<17}{self.state:<10}{numbers:<28}{self.note}"
 
 
-class Judge:
+class SourceAnswers:
     """The source's answers on rows of many lengths; a candidate is held against them."""
 
     def __init__(self, source: Path, vocabulary: int) -> None:
@@ -176,7 +176,7 @@ def tried(folder: Path, verbs: list[str], scratch: Path) -> Iterator[Row]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     texts = scratch / "texts.txt"
     texts.write_text(texts_of(tokenizer, 48))
-    judge: Judge | None = None
+    judge: SourceAnswers | None = None
     for verb in verbs:
         written = scratch / f"{folder.name}.{verb}.onnx"
         try:
@@ -193,7 +193,7 @@ def tried(folder: Path, verbs: list[str], scratch: Path) -> Iterator[Row]:
         if verb == "inspect":
             yield Row(folder.name, verb, "written", note=note)
             continue
-        judge = judge or Judge(source, tokenizer.get_vocab_size())
+        judge = judge or SourceAnswers(source, tokenizer.get_vocab_size())
         try:
             yield Row(folder.name, verb, "written", *judge.compare(written), note)
         except Exception as error:

@@ -33,7 +33,7 @@ from onnxslim_bert.job.run import run
 from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search import run as search_run
 from onnxslim_bert.job.search.points import Found, Point
-from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.state import SearchState
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.gates import Budgets
@@ -237,7 +237,7 @@ def _found_at_once(asked, monkeypatch):
     """A search that needs no measuring: its recipe is that of the others."""
     point = Point(INT8, Path("p.onnx"), 40_000, 1.0, 2.0, 0.1, 0.1, 0.0)
     found = Found(Targets(nbytes=60_000.0), "rows", 2.0, (point,), point, {})
-    state = State(asked.folder.with_name("small.search"), "key")
+    state = SearchState(asked.folder.with_name("small.search"), "key")
     monkeypatch.setattr(search_run, "find_recipe", lambda *_: (found, state))
 
 

@@ -1,6 +1,6 @@
 """How much time and space the way to a target leaves."""
 
-from onnxslim_bert.job.search.alternatives import Options
+from onnxslim_bert.job.search.alternatives import Measurements
 from onnxslim_bert.job.search.choose import reachable
 from onnxslim_bert.job.search.combined import Budget
 from onnxslim_bert.job.search.costs import Costs
@@ -21,7 +21,7 @@ def budget_at(costs: Costs, targets: Targets, depth: float) -> Budget:
     return Budget(between(costs.full_ms, costs.full_ms * DEEPEST) if nbytes is None else None, nbytes)
 
 
-def reach(options: Options, targets: Targets) -> float:
+def reach(options: Measurements, targets: Targets) -> float:
     """The greatest depth at which there is a plan; 1 when the targets can be reached, by the tables."""
     if reachable(options, budget_at(options.costs, targets, 1.0)):
         return 1.0

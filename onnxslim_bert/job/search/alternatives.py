@@ -31,7 +31,7 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Options:
+class Measurements:
     """Everything that was measured.
 
     Each list of alternatives begins with the empty one. That of `precisions` is int8 in every layer, which has a damage

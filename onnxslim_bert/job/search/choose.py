@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, Measurements
 from onnxslim_bert.job.search.bound import least_damage
+from onnxslim_bert.job.search.chosen_steps import ChosenSteps
 from onnxslim_bert.job.search.combined import Budget, Combination, combinations
-from onnxslim_bert.job.search.plan import Plan
-from onnxslim_bert.job.search.taken import Taken
+from onnxslim_bert.job.search.plan import SearchPlan
 from onnxslim_bert.rewriting.pruning.allocate import allocate
 from onnxslim_bert.rewriting.pruning.sites import Site
 
@@ -20,22 +20,22 @@ BISECTIONS = 7  # of the weight of one bound against the other, and then of the 
 class Prediction:
     """A plan and what the tables say of it."""
 
-    plan: Plan
+    plan: SearchPlan
     damage: float
     ms: float
     nbytes: float
 
 
-def whole(options: Options, precision: Alternative | None = None) -> Prediction:
+def whole(options: Measurements, precision: Alternative | None = None) -> Prediction:
     """Nothing removed; int8 in every layer, or another of the precisions."""
-    taken = Taken(Alternative(), Alternative(), Alternative(), precision or options.precisions[0])
+    taken = ChosenSteps(Alternative(), Alternative(), Alternative(), precision or options.precisions[0])
     sites, costs = [one.site for one in options.sensitivities], options.costs
     plan = _plan(sites, [site.units for site in sites], taken, options.method)
     spent = costs.full_ms - taken.precision.ms, costs.full_bytes - taken.precision.nbytes
     return Prediction(plan, taken.precision.damage, *spent)
 
 
-def choose(options: Options, budget: Budget) -> Prediction | None:
+def choose(options: Measurements, budget: Budget) -> Prediction | None:
     """The plan within `budget` with the least predicted damage, squares of damages adding up; None when none fits.
 
     Where the whole int8 model fits, another one must do less damage.
@@ -50,7 +50,7 @@ def choose(options: Options, budget: Budget) -> Prediction | None:
     return best
 
 
-def reachable(options: Options, budget: Budget) -> bool:
+def reachable(options: Measurements, budget: Budget) -> bool:
     """Whether any plan is within `budget`."""
     return any(budget.holds(*table.spent([0] * len(table.found))) for table in combinations(options))
 
@@ -101,10 +101,10 @@ def _fitting(table: Combination, budget: Budget) -> Iterator[list[int]]:
                 yield picked
 
 
-def _plan(sites: Sequence[Site], counts: Sequence[int], taken: Taken, method: str) -> Plan:
+def _plan(sites: Sequence[Site], counts: Sequence[int], taken: ChosenSteps, method: str) -> SearchPlan:
     heads, neurons = (
         tuple(count for site, count in zip(sites, counts, strict=True) if site.kind == kind)
         for kind in ("heads", "neurons")
     )
     steps = taken.layers.step, taken.embedding.step, taken.tokens.step
-    return Plan(heads, neurons, *steps, method, taken.float_layers)
+    return SearchPlan(heads, neurons, *steps, method, taken.float_layers)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.job.search.alternatives import Options
-from onnxslim_bert.job.search.taken import Taken
+from onnxslim_bert.job.search.alternatives import Measurements
+from onnxslim_bert.job.search.chosen_steps import ChosenSteps
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.widths import ladder
 
@@ -35,7 +35,7 @@ class Combination:
     what it costs beyond the narrowest, and `least_*` what the whole model costs at its narrowest.
     """
 
-    taken: Taken
+    taken: ChosenSteps
     found: list[Sensitivity]
     ladders: list[list[int]]
     squares: list[Array]
@@ -62,7 +62,7 @@ class Combination:
         return [(1 - weight) * ms / free_ms + weight * nbytes / free_bytes for ms, nbytes in parts]
 
 
-def combinations(options: Options) -> Iterator[Combination]:
+def combinations(options: Measurements) -> Iterator[Combination]:
     """One for each choice of alternatives that go together."""
     costs = options.costs
     count = 1 + max((layer for one in options.sensitivities for layer in one.site.layers), default=0)
@@ -72,7 +72,7 @@ def combinations(options: Options) -> Iterator[Combination]:
         for one, steps in zip(options.sensitivities, ladders, strict=True)
     ]
     kinds = options.layers, options.embeddings, options.tokens, options.precisions
-    for taken in itertools.starmap(Taken, itertools.product(*kinds)):
+    for taken in itertools.starmap(ChosenSteps, itertools.product(*kinds)):
         if not taken.go_together(count):
             continue
         left = [row for row in every if not {*row[0].site.layers} <= {*taken.layers.gone}]

@@ -28,7 +28,7 @@ KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
 @dataclass(frozen=True)
-class Workload:
+class TimedRows:
     """What latency is measured on. batch rows of `length` tokens, on `threads` threads."""
 
     batch: int = 1
@@ -77,7 +77,7 @@ def prunable_sites(model: Model) -> list[Site]:
     return sites
 
 
-def measure_costs(source: Path, model: Model, folder: Path, workload: Workload, progress: Progress) -> Costs:
+def measure_costs(source: Path, model: Model, folder: Path, workload: TimedRows, progress: Progress) -> Costs:
     """Time int8 models of `model` (canonicalized and fused) in which some sites are narrowed; files go to `folder`.
 
     Sites whose layers compute the same are narrowed together; what that saves is linear in the units, as dense layers
@@ -102,7 +102,7 @@ def measure_costs(source: Path, model: Model, folder: Path, workload: Workload, 
     return Costs(source_ms, full_ms, full_bytes, savings)
 
 
-def time_models(paths: Sequence[Path], workload: Workload) -> list[float]:
+def time_models(paths: Sequence[Path], workload: TimedRows) -> list[float]:
     """Milliseconds a run of each model, from rounds in which all of them run; the first one's median sets the scale."""
     latencies = bench(
         paths,

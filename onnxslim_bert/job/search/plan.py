@@ -8,7 +8,7 @@ from onnxslim_bert.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What is done to the encoder before it is quantized.
 
     heads, neurons: how many each site keeps (`pruning.sites`). layers, embedding, tokens: steps that drop layers, make

@@ -32,7 +32,7 @@ class Found:
 
     frontier: models that no other beats, slowest first; their files are gone, their recipes make them again.
     chosen: the one that meets the targets. judged: the rows on which drops were measured. tables: what decided
-    (`alternatives.Options.shown`). source_ms: milliseconds of the source.
+    (`alternatives.Measurements.shown`). source_ms: milliseconds of the source.
     """
 
     targets: Targets

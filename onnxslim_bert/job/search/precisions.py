@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimedRows, prunable_sites, time_models, write_int8
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
@@ -28,7 +28,7 @@ Layers = tuple[int, ...]
 
 
 def measure_precisions(
-    model: Model, method: str, costs: Costs, workload: Workload, folder: Path, trials: Trials
+    model: Model, method: str, costs: Costs, workload: TimedRows, folder: Path, trials: Trials
 ) -> list[Alternative]:
     """int8 in every layer with its damage, and with some layers in float32 where that lowers it.
 
@@ -92,7 +92,7 @@ def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:
 
 
 def _costing(
-    model: Model, found: Sequence[Alternative], costs: Costs, workload: Workload, folder: Path
+    model: Model, found: Sequence[Alternative], costs: Costs, workload: TimedRows, folder: Path
 ) -> list[Alternative]:
     """`found` with what they save, which is less than nothing; timed together with int8 in every layer."""
     if not found:

@@ -17,11 +17,11 @@ from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.rows import fixed_shape, make_trials
 from onnxslim_bert.job.run import run
-from onnxslim_bert.job.search.costs import Workload
+from onnxslim_bert.job.search.costs import TimedRows
 from onnxslim_bert.job.search.judge import Judge
 from onnxslim_bert.job.search.points import Found
 from onnxslim_bert.job.search.search import Search
-from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.state import SearchState
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.recipes.recipe import Recipe
@@ -45,7 +45,7 @@ def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
     return report
 
 
-def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[Found, State]:
+def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[Found, SearchState]:
     """What a search for `targets` measured, with the recipe that it chose; and the folder that holds it.
 
     Raises PassError for a model that is not float32, a GateError when the targets are out of reach.
@@ -56,14 +56,14 @@ def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[Found, St
     assert calibration is not None
     dense_layers(canonical)  # float32, or a PassError
     trials = make_trials(canonical, loaded.data, working, split=True)
-    workload = Workload(
+    workload = TimedRows(
         fixed_shape(canonical)[0] or batch, min(LENGTH, working.max_length), working.threads, working.seed
     )
     rows = calibration
     if isinstance(job.data, Sources):
         rows = job.data.spare(calibration, evaluation, JUDGED, working.seed)
     judged = f"{rows.name} {rows.split}, {len(rows)} rows" + ", those of calibration" * (rows is calibration)
-    state = State(job.output.with_suffix(".search"), _key(loaded, rows, workload))
+    state = SearchState(job.output.with_suffix(".search"), _key(loaded, rows, workload))
     search = Search(job.source, loaded.model, trials, Judge(job.source, rows, working), workload, state, judged)
     try:
         return search.run(targets), state
@@ -72,7 +72,7 @@ def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[Found, St
         raise type(error)(f"{error}; {kept}") from error
 
 
-def _key(loaded: Loaded, judged: Dataset, workload: Workload) -> str:
+def _key(loaded: Loaded, judged: Dataset, workload: TimedRows) -> str:
     """Of everything that decides what a search measures."""
     reader, working = loaded.working.tokenizer, loaded.working
     files = [reader.file] if reader is not None and reader.file is not None else []

@@ -10,12 +10,12 @@ from pathlib import Path
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.rows import fixed_shape
 from onnxslim_bert.job.search.aim import budget_at, reach
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, Measurements
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
-from onnxslim_bert.job.search.costs import Costs, Workload, measure_costs, time_models
+from onnxslim_bert.job.search.costs import Costs, TimedRows, measure_costs, time_models
 from onnxslim_bert.job.search.points import Found, Point, frontier, pick
 from onnxslim_bert.job.search.precisions import measure_precisions
-from onnxslim_bert.job.search.state import Candidate, State
+from onnxslim_bert.job.search.state import Candidate, SearchState
 from onnxslim_bert.job.search.tables import (
     choose_int8_method,
     embedding_steps,
@@ -58,8 +58,8 @@ class Search:
         model: Model,
         trials: Trials,
         judge: Judge,
-        workload: Workload,
-        state: State,
+        workload: TimedRows,
+        state: SearchState,
         judged: str = "",
     ) -> None:
         self.source = source
@@ -83,7 +83,7 @@ class Search:
         source_ms = best[0].ms * best[0].speedup
         return Found(targets, self.judged, source_ms, tuple(best), pick(best, targets), options.shown())
 
-    def _measured(self) -> Options:
+    def _measured(self) -> Measurements:
         """Every table, each on disk as soon as it is there."""
         once, trials = self.state.once, self.trials
 
@@ -99,7 +99,7 @@ class Search:
         tokens = once("tokens", list[Alternative], lambda: alternatives("tokens", token_steps, self._long))
         method = once("method", str, lambda: choose_int8_method(self._fused, trials))
         precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
-        return Options(sensitivities, costs, layers, tables, tokens, method, precisions)
+        return Measurements(sensitivities, costs, layers, tables, tokens, method, precisions)
 
     def _costs(self) -> Costs:
         return measure_costs(self.source, self._fused, self.state.folder, self.workload, self.trials.progress)
@@ -117,7 +117,7 @@ class Search:
     def _long(self) -> Trials:
         return spliced_trials(self.trials, fixed_shape(self.model)[1] or self.workload.length)
 
-    def _towards(self, options: Options, targets: Targets) -> list[Point]:
+    def _towards(self, options: Measurements, targets: Targets) -> list[Point]:
         """Models on the way to the targets of speed and size, as far as it goes, and the one that reaches them."""
         deepest = reach(options, targets)
         points = [self._made(whole(options))]
@@ -137,7 +137,7 @@ class Search:
             self.trials.progress("correcting the aim", done, CORRECTIONS)
         return points
 
-    def _until(self, options: Options, drop: float) -> list[Point]:
+    def _until(self, options: Measurements, drop: float) -> list[Point]:
         """Ever deeper models until one loses more than `drop`, and those between the last two.
 
         When int8 alone loses more, the first one with layers in float32 that does not is among them, however slow.
@@ -165,7 +165,7 @@ class Search:
             self.trials.progress("closing in on the drop", done, BISECTIONS)
         return points
 
-    def _at(self, options: Options, targets: Targets, depth: float) -> list[Point]:
+    def _at(self, options: Measurements, targets: Targets, depth: float) -> list[Point]:
         """The best model at `depth` between the int8 model and the targets; none when no plan goes that far."""
         chosen = choose(options, budget_at(options.costs, targets, depth))
         return [] if chosen is None else [self._made(chosen)]

@@ -35,7 +35,7 @@ class Candidate:
     drop: float | None = None
 
 
-class State:
+class SearchState:
     """A folder with the tables and the models of one search.
 
     key: everything that decides them; the state of another key is thrown away. Every change is on disk when it returns.

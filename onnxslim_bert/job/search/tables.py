@@ -12,7 +12,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.combined import GRID
-from onnxslim_bert.job.search.costs import Costs, Workload, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimedRows, prunable_sites, time_models, write_int8
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.int8 import FIRST_TOKEN, SMOOTHING
@@ -59,7 +59,7 @@ def measure_alternatives(
     model: Model,
     steps: Sequence[Alternative],
     costs: Costs,
-    workload: Workload,
+    workload: TimedRows,
     folder: Path,
     trials: Trials,
     stage: str,

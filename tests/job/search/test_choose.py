@@ -8,17 +8,17 @@ import pytest
 from made_up import options
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.job.search.alternatives import Alternative, Options
+from onnxslim_bert.job.search.alternatives import Alternative, Measurements
 from onnxslim_bert.job.search.bound import least_damage
 from onnxslim_bert.job.search.choose import choose, reachable, whole
 from onnxslim_bert.job.search.combined import Budget, combinations
 from onnxslim_bert.job.search.costs import Costs, Saving
-from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.job.search.plan import SearchPlan
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.sites import Site
 
 
-def every_plan(found: Options) -> tuple[Array, Array, Array]:
+def every_plan(found: Measurements) -> tuple[Array, Array, Array]:
     """Squared damage, milliseconds and bytes of every combination of widths, an axis for each site.
 
     By the definition: what the whole model takes less what each unit saves.
@@ -33,7 +33,7 @@ def every_plan(found: Options) -> tuple[Array, Array, Array]:
     return sums[0], found.costs.full_ms + sums[1], found.costs.full_bytes + sums[2]
 
 
-def index_of(found: Options, plan: Plan) -> tuple[int, ...]:
+def index_of(found: Measurements, plan: SearchPlan) -> tuple[int, ...]:
     """Where `every_plan` holds `plan`."""
     counts = plan.heads + plan.neurons
     return tuple(list(one.damage).index(count) for one, count in zip(found.sensitivities, counts, strict=True))
@@ -69,7 +69,7 @@ def test_nothing_is_removed_when_everything_fits():
         for budget in (Budget(), Budget(10.0), Budget(10.0, 10_000)):
             chosen = choose(found, budget)
             assert chosen is not None
-            assert (chosen.plan, chosen.damage) == (Plan((4, 4), (96, 96)), 0.0)
+            assert (chosen.plan, chosen.damage) == (SearchPlan((4, 4), (96, 96)), 0.0)
             assert (chosen.ms, chosen.nbytes) == (10.0, 10_000)
 
 
@@ -99,15 +99,15 @@ def test_a_step_is_taken_where_it_does_less_than_narrowing():
 FLAT = {4: 0.0, 3: 1.0, 2: 2.0, 1: 3.0}  # a head's worth of damage each
 
 
-def encoder(count: int, shared: bool = False, **alternatives) -> Options:
+def encoder(count: int, shared: bool = False, **alternatives) -> Measurements:
     """Heads alone: each of the 4 of a layer takes 1 ms and 100 bytes, those of shared layers are stored once."""
     sites = [Site("heads", tuple(range(count)), 4, 8)] if shared else [Site("heads", (i,), 4, 8) for i in range(count)]
     savings = {f"heads {i}": Saving(1.0 * (count if shared else 1), 100.0) for i in range(count)}
     found = [Sensitivity(site, np.arange(4), FLAT) for site in sites]
-    return Options(found, Costs(100.0, 50.0, 5000, savings), **alternatives)
+    return Measurements(found, Costs(100.0, 50.0, 5000, savings), **alternatives)
 
 
-def only(ms: float, found: Options):
+def only(ms: float, found: Measurements):
     """The plan for `ms` milliseconds."""
     chosen = choose(found, Budget(ms=ms))
     assert chosen is not None
@@ -149,8 +149,8 @@ def test_tokens_are_dropped_between_attention_and_feed_forward():
     neurons = [Site("neurons", (i,), 64, 1) for i in range(2)]
     found = [Sensitivity(site, np.arange(64), {64: 0.0, 32: 1.0}) for site in neurons]
     costs = Costs(100.0, 50.0, 5000, {f"neurons {i}": Saving(0.1, 1.0) for i in range(2)})
-    assert only(50 - 2 * 0.5 * 3.2, Options(found, costs, tokens=[half])).plan.neurons == (32, 32)
-    assert not reachable(Options(found, costs, tokens=[half]), Budget(ms=50 - 2 * 0.5 * 3.2 - 0.01))
+    assert only(50 - 2 * 0.5 * 3.2, Measurements(found, costs, tokens=[half])).plan.neurons == (32, 32)
+    assert not reachable(Measurements(found, costs, tokens=[half]), Budget(ms=50 - 2 * 0.5 * 3.2 - 0.01))
 
 
 def test_a_layer_behind_a_drop_of_tokens_saves_its_share():
@@ -170,9 +170,9 @@ def test_steps_that_do_not_go_together_are_not_combined(layers, gone):
 def test_a_plan_without_sites_takes_steps_alone():
     costs = Costs(100.0, 50.0, 5000, {})
     step = Alternative("trim-vocabulary{tokens=9}", damage=0.1, nbytes=1000.0)
-    chosen = choose(Options([], costs, embeddings=[Alternative(), step]), Budget(nbytes=4500.0))
+    chosen = choose(Measurements([], costs, embeddings=[Alternative(), step]), Budget(nbytes=4500.0))
     assert chosen is not None
-    assert (chosen.plan, chosen.nbytes) == (Plan((), (), embedding=step.step), 4000.0)
+    assert (chosen.plan, chosen.nbytes) == (SearchPlan((), (), embedding=step.step), 4000.0)
 
 
 INT8 = Alternative(damage=0.9)

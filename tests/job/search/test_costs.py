@@ -7,7 +7,7 @@ from weighing_clock import fake_ms
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.search import costs
-from onnxslim_bert.job.search.costs import Workload, alike, measure_costs, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import TimedRows, alike, measure_costs, prunable_sites, time_models, write_int8
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
@@ -26,7 +26,7 @@ def quiet(*_):
 def test_a_unit_saves_what_its_weights_take(name, tmp_path):
     """A neuron a column of up and a row of down, a head `head_dim` of four matrices; shared ones once."""
     model = prepared(name, *EXACT)
-    costs = measure_costs(fixture(name), model, tmp_path, Workload(), quiet)
+    costs = measure_costs(fixture(name), model, tmp_path, TimedRows(), quiet)
     assert costs.source_ms == pytest.approx(fake_ms(fixture(name)))
     assert costs.full_ms == pytest.approx(fake_ms(tmp_path / "full.onnx"))
     assert costs.full_bytes == (tmp_path / "full.onnx").stat().st_size
@@ -77,4 +77,4 @@ def test_a_difference_that_the_rounds_cannot_tell_is_none(monkeypatch):
     speedups = [Interval(1.0, 1.0, 1.0), Interval(1.02, 0.99, 1.04), Interval(2.0, 1.9, 2.1), Interval(0.5, 0.4, 0.6)]
     latencies = [type("Latency", (), {"median_ms": 8.0, "speedup": speedup}) for speedup in speedups]
     monkeypatch.setattr(costs, "bench", lambda *_, **__: type("Bench", (), {"latencies": latencies}))
-    np.testing.assert_allclose(time_models([], Workload()), [8, 8, 4, 16])
+    np.testing.assert_allclose(time_models([], TimedRows()), [8, 8, 4, 16])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.job.search.plan import SearchPlan
 from onnxslim_bert.recipes.recipe import Recipe
 
 INT8 = "split-outliers?,smooth?,quantize-static,skip-mask?"
@@ -10,7 +10,7 @@ INT8 = "split-outliers?,smooth?,quantize-static,skip-mask?"
 
 def test_every_step_has_its_place():
     """What is smaller comes before what is refitted, tokens go when the last layer computes one alone, int8 is last."""
-    plan = Plan(
+    plan = SearchPlan(
         (4, 3), (96, 64), "prune-heads{even=true}", "factorize-embedding{rank=8}", "drop-tokens{after=0}", "mse"
     )
     assert str(plan.recipe) == (
@@ -22,9 +22,9 @@ def test_every_step_has_its_place():
 @pytest.mark.parametrize(
     ("plan", "pruned"),
     [
-        (Plan((4, 3), (96, 64)), "prune{heads=4/3,neurons=96/64}?"),
-        (Plan((4, 3), ()), "prune{heads=4/3}?"),
-        (Plan((), ()), "prune?"),
+        (SearchPlan((4, 3), (96, 64)), "prune{heads=4/3,neurons=96/64}?"),
+        (SearchPlan((4, 3), ()), "prune{heads=4/3}?"),
+        (SearchPlan((), ()), "prune?"),
     ],
 )
 def test_a_plan_without_other_steps_leaves_them_out(plan, pruned):
@@ -35,6 +35,6 @@ def test_a_plan_without_other_steps_leaves_them_out(plan, pruned):
 
 def test_layers_in_float32_are_named():
     """As `quantize-static` reads them."""
-    plan = Plan((4,), (96,), method="mse", float_layers=(0, 5))
+    plan = SearchPlan((4,), (96,), method="mse", float_layers=(0, 5))
     assert "quantize-static{method=mse,float-layers=0/5}," in str(plan.recipe)
     assert Recipe.parse(str(plan.recipe)) == plan.recipe

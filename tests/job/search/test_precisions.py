@@ -6,8 +6,8 @@ from graphs import prepared, trials
 from weighing_clock import fake_ms
 
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Saving, Workload, prunable_sites, site_key, write_int8
-from onnxslim_bert.job.search.plan import Plan
+from onnxslim_bert.job.search.costs import Costs, Saving, TimedRows, prunable_sites, site_key, write_int8
+from onnxslim_bert.job.search.plan import SearchPlan
 from onnxslim_bert.job.search.precisions import Int8Trials, measure_precisions, rank
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -21,10 +21,10 @@ def measured(model: Model, folder, other=None) -> list[Alternative]:
     """Where a unit of a site saves a tenth of a millisecond, or what `other` says."""
     savings = {site_key(site): Saving(0.1, 1.0) for site in prunable_sites(model)} | (other or {})
     costs = Costs(source_ms=100.0, full_ms=50.0, full_bytes=5000, savings=savings)
-    return measure_precisions(model, "mse", costs, Workload(), folder, trials(model))
+    return measure_precisions(model, "mse", costs, TimedRows(), folder, trials(model))
 
 
-def damage_of(model: Model, plan: Plan) -> float:
+def damage_of(model: Model, plan: SearchPlan) -> float:
     """Of the model that the recipe of `plan` makes."""
     made = model.clone()
     run_recipe(made, plan.recipe, trials(model))
@@ -35,12 +35,12 @@ def test_each_precision_is_worth_what_its_model_shows(tmp_path):
     """The damage is that of the model which a plan with it makes; time and size are those of its file."""
     model = prepared("bert-ts17-sdpa", *EXACT)
     int8, *mixed = measured(model, tmp_path)
-    assert int8.damage == pytest.approx(damage_of(model, Plan((), (), method="mse")), rel=1e-4)
+    assert int8.damage == pytest.approx(damage_of(model, SearchPlan((), (), method="mse")), rel=1e-4)
     assert (int8.step, int8.ms, int8.nbytes, int8.floats) == ("", 0.0, 0.0, ())
     assert mixed
     full = write_int8(model, [], 0.0, tmp_path / "full.onnx")
     for one in mixed:
-        plan = Plan((), (), method="mse", float_layers=one.floats)
+        plan = SearchPlan((), (), method="mse", float_layers=one.floats)
         assert one.damage == pytest.approx(damage_of(model, plan), rel=1e-4)
         assert one.damage < int8.damage
         file = write_int8(model, [], 0.0, tmp_path / "mixed.onnx", tuple(one.floats))

@@ -23,7 +23,7 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search import costs, search, tables
 from onnxslim_bert.job.search.run import run_search
 from onnxslim_bert.job.search.search import Search
-from onnxslim_bert.job.search.state import State
+from onnxslim_bert.job.search.state import SearchState
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
@@ -187,7 +187,7 @@ def test_a_killed_process_leaves_what_it_measured(tmp_path, monkeypatch):
 def test_another_model_data_or_setting_is_another_search(folder, changed, monkeypatch):
     """Nothing that was measured is taken for it."""
     keys = []
-    monkeypatch.setattr(State, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
+    monkeypatch.setattr(SearchState, "__init__", lambda state, folder, key: keys.append(key) or pytest.exit("kept"))
 
     def key(working: Working) -> str:
         with pytest.raises(pytest.exit.Exception):

@@ -11,10 +11,10 @@ from made_up import options
 
 from onnxslim_bert.errors import AccuracyGateError, LatencyGateError, SizeGateError
 from onnxslim_bert.job.search import search
-from onnxslim_bert.job.search.alternatives import Alternative, Options
-from onnxslim_bert.job.search.costs import Saving, Workload
-from onnxslim_bert.job.search.state import State
-from onnxslim_bert.job.search.taken import Taken
+from onnxslim_bert.job.search.alternatives import Alternative, Measurements
+from onnxslim_bert.job.search.chosen_steps import ChosenSteps
+from onnxslim_bert.job.search.costs import Saving, TimedRows
+from onnxslim_bert.job.search.state import SearchState
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -58,7 +58,7 @@ class World:
     def saved(self, recipe: str) -> Saving:
         """Narrowing a float layer saves in proportion to what it costs, as the tables have it."""
         gone, precision = self.removed(recipe), self.precision(recipe)
-        taken = Taken(Alternative(), Alternative(), Alternative(), precision)
+        taken = ChosenSteps(Alternative(), Alternative(), Alternative(), precision)
         savings = taken.savings([one.site for one, _ in gone], self.options.costs)
         ms, nbytes = (
             sum(getattr(one, of) * n for one, (_, n) in zip(savings, gone, strict=True)) for of in ("ms", "nbytes")
@@ -103,7 +103,7 @@ def enter(world: World, monkeypatch) -> World:
     def time_models(paths, _):
         return [world.options.costs.source_ms if path == SOURCE else world.ms(path.read_text()) for path in paths]
 
-    found: Options = world.options
+    found: Measurements = world.options
     fakes = {
         "measure_sensitivities": lambda *_: world.note("widths", found.sensitivities),
         "measure_costs": lambda *_: world.note("costs", found.costs),
@@ -137,7 +137,7 @@ def searcher(world: World, folder: Path) -> search.Search:
     def judge(path: Path) -> float:
         return world.note(f"judged {path.read_text()}", 10 * world.damage(path.read_text()))
 
-    return search.Search(SOURCE, FakeModel(), Trials(), judge, Workload(), State(folder, "key"))
+    return search.Search(SOURCE, FakeModel(), Trials(), judge, TimedRows(), SearchState(folder, "key"))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_search_that_is_killed_again_and_again_goes_on(monkeypatch, targets, b
     """At every writing of its state in turn. What was written is not done again, and the end is the same."""
     expected = searcher(calm := enter(World(precisions=HUGE), monkeypatch), tmp_path / "calm.search").run(targets)
     world, folder, lives = enter(World(precisions=HUGE), monkeypatch), tmp_path / "small.search", 0
-    write = State._write
+    write = SearchState._write
     found = None
     while found is None:
         lives += 1
@@ -265,7 +265,7 @@ def test_a_search_that_is_killed_again_and_again_goes_on(monkeypatch, targets, b
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(State, "_write", dying)
+            patch.setattr(SearchState, "_write", dying)
             try:
                 found = searcher(world, folder).run(targets)
             except Killed:

@@ -11,7 +11,7 @@ from made_up import options
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import Costs
-from onnxslim_bert.job.search.state import Candidate, State
+from onnxslim_bert.job.search.state import Candidate, SearchState
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 
 STEPS = [
@@ -40,12 +40,12 @@ def kept(folder, name="model.onnx"):
 def test_tables_come_back_exactly(folder):
     """From another state on the same folder, without being measured again."""
     found = options()
-    first = State(folder, "key")
+    first = SearchState(folder, "key")
     first.once("widths", list[Sensitivity], lambda: found.sensitivities)
     first.once("costs", Costs, lambda: found.costs)
     first.once("layers", list[Alternative], lambda: STEPS)
     first.once("method", str, lambda: "mse")
-    again = State(folder, "key")
+    again = SearchState(folder, "key")
     assert again.once("costs", Costs, never) == found.costs
     assert again.once("layers", list[Alternative], never) == STEPS
     assert again.once("method", str, never) == "mse"
@@ -58,23 +58,23 @@ def test_tables_come_back_exactly(folder):
 
 def test_a_table_is_on_disk_as_soon_as_it_is_measured(folder):
     """A process that is killed right after loses nothing, and one that is killed within it loses that table alone."""
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     state.once("method", str, lambda: "mse")
     with pytest.raises(KeyboardInterrupt):
         state.once("costs", Costs, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    again = State(folder, "key")
+    again = SearchState(folder, "key")
     assert again.once("method", str, never) == "mse"
     assert again.once("costs", Costs, lambda: options().costs) == options().costs
 
 
 def test_candidates_come_back_while_their_file_is_there(folder):
     """With what they were judged."""
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     candidate = kept(folder)
     state.keep_candidate(candidate)
-    assert State(folder, "key").candidate(candidate.recipe) == candidate
+    assert SearchState(folder, "key").candidate(candidate.recipe) == candidate
     state.keep_candidate(replace(candidate, drop=0.5))
-    again = State(folder, "key")
+    again = SearchState(folder, "key")
     assert again.candidate(candidate.recipe) == replace(candidate, drop=0.5)
     assert again.candidate("fuse?") is None
     candidate.file.unlink()
@@ -86,19 +86,19 @@ def test_candidates_come_back_while_their_file_is_there(folder):
 )
 def test_a_broken_state_starts_anew(folder, held):
     """Nothing of it is believed, and its models go."""
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     state.once("method", str, lambda: "mse")
     file = kept(folder).file
     (folder / "state.json").write_text(held)
-    assert State(folder, "key").once("method", str, lambda: "entropy") == "entropy"
+    assert SearchState(folder, "key").once("method", str, lambda: "entropy") == "entropy"
     assert not file.exists()
 
 
 def test_another_key_starts_anew(folder):
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     state.once("method", str, lambda: "mse")
     state.keep_candidate(kept(folder))
-    again = State(folder, "another")
+    again = SearchState(folder, "another")
     assert again.candidate("canonicalize?,fuse?") is None
     assert again.once("method", str, lambda: "entropy") == "entropy"
     assert [path.name for path in folder.iterdir()] == ["state.json"]
@@ -108,7 +108,7 @@ def test_another_key_starts_anew(folder):
 def test_an_interrupted_first_writing_is_no_obstacle(folder):
     folder.mkdir()
     (folder / ".state.json.k3j4h5").write_text('{"ke')
-    State(folder, "key")
+    SearchState(folder, "key")
     assert [path.name for path in folder.iterdir() if path.suffix == ".json"] == ["state.json"]
 
 
@@ -121,17 +121,17 @@ def test_what_is_no_state_is_left_alone(folder, is_file):
         folder.mkdir()
         (folder / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"small\.search is in the way: a search keeps its state there; move it or"):
-        State(folder, "key")
+        SearchState(folder, "key")
     assert (folder if is_file else folder / "thesis.txt").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     with pytest.raises(OutputError, match=r"cannot be made \(No such file or directory\); give another output"):
-        State(tmp_path / "missing" / "small.search", "key")
+        SearchState(tmp_path / "missing" / "small.search", "key")
 
 
 def test_nothing_is_left_in_the_end(folder):
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     state.keep_candidate(kept(folder))
     state.remove()
     assert not folder.exists()
@@ -146,15 +146,15 @@ def test_somebodys_folder_stays(folder, names):
     for name in names:
         (folder / name).mkdir() if name == "deep" else (folder / name).write_text('{"theirs": 1}')
     with pytest.raises(OutputError, match="is in the way"):
-        State(folder, "key")
+        SearchState(folder, "key")
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
 def test_what_somebody_put_into_a_searchs_folder_stays(folder):
-    state = State(folder, "key")
+    state = SearchState(folder, "key")
     state.keep_candidate(kept(folder))
     (folder / "notes.txt").write_text("mine")
-    State(folder, "another").remove()
+    SearchState(folder, "another").remove()
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
@@ -162,9 +162,9 @@ def test_what_somebody_put_into_a_searchs_folder_stays(folder):
     "held", [None, 3, [], {}, {"source_ms": "fast"}, {"source_ms": 1, "full_ms": 2, "savings": []}]
 )
 def test_a_table_that_cannot_be_read_is_measured_again(folder, held):
-    State(folder, "key").once("method", str, lambda: "mse")
+    SearchState(folder, "key").once("method", str, lambda: "mse")
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(state | {"tables": {"costs": held}}))
     for _ in "first", "again":
-        assert State(folder, "key").once("costs", Costs, lambda: options().costs) == options().costs
-    assert State(folder, "key").once("costs", Costs, never) == options().costs
+        assert SearchState(folder, "key").once("costs", Costs, lambda: options().costs) == options().costs
+    assert SearchState(folder, "key").once("costs", Costs, never) == options().costs

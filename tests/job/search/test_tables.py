@@ -5,7 +5,7 @@ from graphs import batches, prepared, trials
 from weighing_clock import fake_ms
 
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Workload
+from onnxslim_bert.job.search.costs import Costs, TimedRows
 from onnxslim_bert.job.search.tables import (
     choose_int8_method,
     embedding_steps,
@@ -35,7 +35,7 @@ def _registered(monkeypatch):
 
 
 def measured(model, steps, folder, on_rows=None):
-    return measure_alternatives(model, steps, COSTS, Workload(), folder, on_rows or trials(model), "measuring")
+    return measure_alternatives(model, steps, COSTS, TimedRows(), folder, on_rows or trials(model), "measuring")
 
 
 def test_a_step_is_worth_what_its_model_shows(tmp_path):

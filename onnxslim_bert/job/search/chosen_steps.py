@@ -11,7 +11,7 @@ from onnxslim_bert.rewriting.pruning.sites import Site
 
 
 @dataclass(frozen=True)
-class Taken:
+class ChosenSteps:
     """One alternative of each kind."""
 
     layers: Alternative
