@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.graph.model_folders import folder_with
 from onnxslim_bert.model.role_names import Named, parse_named
 
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
@@ -103,6 +104,14 @@ class Tokenizer:
                 f"tokenizer has {self.vocab_size} tokens, embedding has {rows} rows: "
                 "needed the tokenizer that this model was trained with"
             )
+
+
+def tokenizer_of(model: Path, given: Path | None = None, inputs: str = "") -> Tokenizer:
+    """The tokenizer that is `given` (`load_tokenizer`), or that of the file `model`, in its folder.
+
+    Where that folder is called onnx, as in a Hugging Face folder, the one above counts too. Raises DataError.
+    """
+    return load_tokenizer(given or folder_with(model, "tokenizer.json", *DESCRIPTIONS), inputs)
 
 
 def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:

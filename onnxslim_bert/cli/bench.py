@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, counts, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import console, echo, plain_table
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from onnxslim_bert.targets.target import Target
 
 PATH = click.Path(exists=True, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=FILE)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=ModelFile())
 @click.option(
     "--batch", "batch_sizes", callback=counts, metavar="N,...", default="1", show_default=True, help="Rows a run."
 )
@@ -67,7 +66,7 @@ def bench(
     onnxslim bench model.onnx model.int8.onnx --ep cpu,openvino
     """
     from onnxslim_bert.calibration.datasets import load_dataset
-    from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.proof.bench import Rounds
     from onnxslim_bert.proof.bench import bench as run_bench
@@ -79,7 +78,7 @@ def bench(
     dataset = load_dataset(data, "evaluation", text_columns=text_columns or None) if data else None
     if dataset and dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or models[0].parent, inputs) if dataset and dataset.feeds is None else None
+    reader = tokenizer_of(models[0], tokenizer, inputs) if dataset and dataset.feeds is None else None
     with progress_bar() as progress:
         result = run_bench(
             models,

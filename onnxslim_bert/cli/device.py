@@ -77,7 +77,7 @@ def bundle(
     Runs are strict: a node that the provider leaves to the CPU fails the run, unless --allow-fallback.
     """
     from onnxslim_bert.calibration.datasets import load_dataset
-    from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.device.make import make_bundle
     from onnxslim_bert.device.manifest import RunSettings
@@ -85,7 +85,7 @@ def bundle(
     dataset = load_dataset(data, "evaluation", rows=rows, seed=seed, text_columns=text_columns or None)
     if dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "inputs"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or (base or model).parent, inputs) if dataset.feeds is None else None
+    reader = tokenizer_of(base or model, tokenizer, inputs) if dataset.feeds is None else None
     plan = RunSettings(target, options, allow_fallback, threads, warmup, runs)
     with progress_bar() as progress:
         made = make_bundle(

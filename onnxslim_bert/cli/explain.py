@@ -5,15 +5,14 @@ from pathlib import Path
 
 import click
 
-from onnxslim_bert.cli.options import COUNT
+from onnxslim_bert.cli.options import COUNT, ModelFile
 from onnxslim_bert.cli.screen import echo
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 NAMES = ("cpu", "openvino", "qnn", "coreml", "nnapi")
 
 
 @click.command(epilog="Exit code 5 when the target is not installed.")
-@click.argument("model", type=FILE)
+@click.argument("model", type=ModelFile())
 @click.option("--target", required=True, type=click.Choice(NAMES), help="Which provider is asked.")
 @click.option("--seq", type=COUNT, help="Ask about this many tokens where the inputs' dimensions are open.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="With --seq: rows.")

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.options import COUNT, ModelFile
 from onnxslim_bert.cli.screen import echo
-
-COUNT = click.IntRange(min=1)
 
 
 @click.command(
     epilog="Exit code 2 when the file holds no encoder that can be read; what it is gets printed all the same."
 )
-@click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("model", type=ModelFile(exists=False))
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Sentences for which FLOPs are counted.")
 @click.option("--seq", type=COUNT, default=128, show_default=True, help="Tokens of each.")
 @click.option("--sha256", is_flag=True, help="Hash the file.")

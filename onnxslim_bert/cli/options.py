@@ -1,7 +1,9 @@
 """Types and checks that the options of several commands share."""
 
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +15,19 @@ THREADS = click.IntRange(min=1, max=1024)
 
 
 TARGETS = ["cpu", "openvino", "qnn", "coreml", "nnapi"]  # those of `targets.table`, which is slow to import
+
+
+class ModelFile(click.Path):
+    """An ONNX file, for click; a folder stands for the ONNX file in it (`graph.model_folders.find_model`)."""
+
+    def __init__(self, *, exists: bool = True) -> None:
+        super().__init__(exists=exists, path_type=Path)
+        self.name = "file"  # as messages call it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from onnxslim_bert.graph.model_folders import find_model
+
+        return find_model(Path(os.fspath(super().convert(value, param, ctx))))  # type: ignore[arg-type]
 
 
 class Finite(click.FloatRange):

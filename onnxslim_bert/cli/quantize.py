@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from onnxslim_bert.cli.folder_options import in_folder, told, writes_folder, written_as_folder
 from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
@@ -31,8 +32,10 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The file to write, or the folder for several lengths  [default: MODEL.int8.onnx, MODEL.qnn.onnx, ...]",
+    help="The file to write; a folder for several lengths, or when MODEL is one  [default: MODEL.int8.onnx, "
+    "MODEL.qnn.onnx, ...; the folder MODEL-int8, ...]",
 )
+@written_as_folder
 @click.option(
     "--target", type=click.Choice(TARGETS), default="cpu", show_default=True, help="On what the model is to run."
 )
@@ -82,6 +85,9 @@ def quantize(
     calib: str | None,
     data: str | None,
     output: Path | None,
+    layout: str | None,
+    name: str | None,
+    keep_weights: bool,
     target: str,
     lengths: list[int] | None,
     mode: "Mode | None",
@@ -119,8 +125,14 @@ def quantize(
     onnxslim quantize model.onnx --calib stsb --format qdq --method mse --json
     onnxslim quantize model.onnx --target qnn --seq 32,64,128 --calib sst2
     onnxslim quantize model.onnx --target openvino --data sst2
+    onnxslim quantize all-MiniLM-L6-v2/ --calib stsb -o all-MiniLM-L6-v2-int8/
+
+    MODEL may be a folder of Hugging Face or sentence-transformers: its ONNX file is taken, or made of its PyTorch
+    weights (extra [export]). OUTPUT is then a folder with the new model, the source's other files as they are, without
+    its weights, and a model card with what was measured. -o MODEL adds the new model to MODEL itself.
     """
     from onnxslim_bert.calibration.working import Working
+    from onnxslim_bert.graph.model_folders import find_model
     from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.deployment import Deployment
     from onnxslim_bert.job.job import Job
@@ -136,6 +148,8 @@ def quantize(
         refuse_ignored(["label_column"], "without --data")
     if in_place:
         refuse_ignored(["output"], "with --in-place")
+    of_folders = writes_folder(model, output, in_place)
+    model = model if of_folders else find_model(model)
     what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
     where = Deployment(target, tuple(lengths or ()), allow_fallback)
     with progress_bar() as progress:
@@ -150,9 +164,10 @@ def quantize(
             overwrite=force,
             in_place=in_place,
         )
-        check_free(job)
+        folder = in_folder(job, layout, name, keep_weights) if of_folders else None
+        check_free(job) if folder is None else folder.check()
         check_calibration(what, where, given=calib is not None)
-        report = run(job)
+        report = run(job) if folder is None else folder.run()
     if as_json:
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
@@ -160,6 +175,8 @@ def quantize(
             echo(line)
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
+        for line in told(folder) if folder is not None and report.published else ():
+            echo(line)
     report.enforce()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from onnxslim_bert.cli.folder_options import in_folder, told, writes_folder, written_as_folder
 from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
@@ -20,7 +21,8 @@ from onnxslim_bert.cli.screen import echo
 @click.option(
     "-p", "--recipe", help="Passes with options: fuse,quantize-static{method=mse}; @NAME for a recipe that ships."
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; a folder when MODEL is one.")
+@written_as_folder
 @click.option(
     "--target",
     "place",
@@ -65,6 +67,9 @@ def slim(
     seq: int | None,
     allow_fallback: bool,
     output: Path | None,
+    layout: str | None,
+    name: str | None,
+    keep_weights: bool,
     target_speedup: float | None,
     target_size: str | None,
     max_drop: float | None,
@@ -97,6 +102,7 @@ def slim(
     onnxslim slim model.onnx -p "canonicalize?,fuse,first-token" -o fast.onnx
     onnxslim slim model.onnx -p "canonicalize?,fuse,prune-ffn{keep=0.6},quantize-static" --calib sst2 -o small.onnx
     onnxslim slim model.onnx -p "canonicalize?,fuse,prune-ffn" --target qnn --seq 64 --calib sst2 -o small.qnn.onnx
+    onnxslim slim all-MiniLM-L6-v2/ -p "canonicalize?,fuse" -o all-MiniLM-L6-v2-fused/
     onnxslim slim model.onnx --target-speedup 4 --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-size 12MB --target-speedup 6 --max-drop 1 --calib sst2 --corpus sst2 -o small.onnx
 
@@ -104,6 +110,7 @@ def slim(
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
     from onnxslim_bert.calibration.working import Working
+    from onnxslim_bert.graph.model_folders import find_model
     from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.deployment import Deployment
     from onnxslim_bert.job.job import Job
@@ -131,6 +138,10 @@ def slim(
         refuse_ignored([*of_runs, "tokenizer", "text_columns"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
+    of_folders = writes_folder(model, output, in_place)
+    if of_folders and searches:
+        raise click.UsageError("a search writes one file: give -o FILE.onnx")
+    model = model if of_folders else find_model(model)
     where = Deployment(place, () if seq is None else (seq,), allow_fallback)
     with progress_bar() as progress:
         job = Job(
@@ -148,12 +159,16 @@ def slim(
             overwrite=force,
             in_place=in_place,
         )
+        folder = None
         if searches:
             nbytes = None if target_size is None else parse_size(target_size)
             report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch)
         else:
-            report = run(job)
+            folder = in_folder(job, layout, name, keep_weights) if of_folders else None
+            report = run(job) if folder is None else folder.run()
     lines = (*report.lines(), *clamped(max_length, report.max_length))
     for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else lines:
+        echo(line)
+    for line in told(folder) if folder is not None and report.published and not as_json else ():
         echo(line)
     report.enforce()

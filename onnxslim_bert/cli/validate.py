@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from onnxslim_bert.targets.target import Target
 
 PATH = click.Path(exists=True, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
     epilog="Exit code: 0 every budget met; 3 accuracy, agreement or NaN; 4 latency; 5 provider missing or fell back; "
     "6 size; 2 bad usage, model or data."
 )
-@click.argument("base", type=FILE)
-@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=FILE)
+@click.argument("base", type=ModelFile())
+@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=ModelFile())
 @click.option("--data", required=True, help="A GLUE name (its validation split), `reviews`, or a file.")
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
@@ -87,7 +86,7 @@ def validate(
     onnxslim validate model.onnx model.qnn.onnx --data sst2 --rows 200 --ep cpu,qnn --min-agreement 99
     """
     from onnxslim_bert.calibration.datasets import load_dataset
-    from onnxslim_bert.calibration.tokenizer import load_tokenizer
+    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.cli.validation_tables import show, show_all
     from onnxslim_bert.inspection.verify.markdown import validation_summary
@@ -112,7 +111,7 @@ def validate(
     )
     if dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")
-    reader = load_tokenizer(tokenizer or base.parent, inputs) if dataset.feeds is None else None
+    reader = tokenizer_of(base, tokenizer, inputs) if dataset.feeds is None else None
     with progress_bar() as progress:
         results = validate_all(
             base,

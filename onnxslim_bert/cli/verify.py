@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxslim_bert.cli.options import ModelFile
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo
@@ -14,15 +15,13 @@ from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 if TYPE_CHECKING:
     from onnxslim_bert.inspection.verify.verification import Verification
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command(
     epilog="Exit code: 0 as recorded, and every budget met; 2 bytes, source or data are not what was recorded, or "
     "nothing was; 3 other answers than recorded, or a budget for them missed; 4 latency; 5 provider; 6 size."
 )
-@click.argument("model", type=FILE)
-@click.option("--base", type=FILE, help="What MODEL was made of  [default: the file of that name beside MODEL]")
+@click.argument("model", type=ModelFile())
+@click.option("--base", type=ModelFile(), help="What MODEL was made of  [default: the file of that name beside MODEL]")
 @click.option("--data", help="Where the evaluation rows are now: a GLUE name, `reviews`, or a file.")
 @click.option("--calib", help="Where the calibration rows are now.")
 @click.option("--corpus", help="Where the texts of the corpus are now.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, Purpose, is_named, load_dataset, sample
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.errors import DataError
 
 
@@ -81,7 +81,7 @@ class Sources:
         texts = any(data is not None and data.feeds is None for data in datasets)
         if not texts and (self.tokenizer or self.text_columns):
             raise DataError("a tokenizer and text columns do nothing with ready inputs; leave them out")
-        return load_tokenizer(self.tokenizer or model.parent, self.inputs) if texts else None
+        return tokenizer_of(model, self.tokenizer, self.inputs) if texts else None
 
     def _all_named(self) -> bool:
         return all(is_named(source) for source in (self.calibration, self.evaluation) if source)

@@ -70,8 +70,11 @@ def default_output(source: Path, what: Quantization, where: Deployment) -> Path:
     """Where the result goes unless an output is named, beside the source.
 
     Example: for model.onnx it is model.int8.onnx or model.fp16.onnx on the CPU, model.qnn.onnx for the target "qnn",
-    and the folder model-qnn for several lengths.
+    and the folder model-qnn for several lengths; for the folder minilm it is the folder minilm-int8, minilm-qnn, ...
     """
+    if source.is_dir():
+        form = default_output(Path("model.onnx"), what, where).stem.removeprefix("model").lstrip(".-")
+        return source.resolve().with_name(f"{source.resolve().name}-{form}")
     if len(where.seq) > 1:
         return source.with_name(f"{source.stem}-{where.target}")
     if where.target != "cpu":

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.model_folders import folder_with
 
 UNNAMED = re.compile(r"label[_ ]?\d+", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
 POOLING = {
@@ -45,9 +46,8 @@ def read_config(model: Path) -> ModelConfig:
 
     Raises DataError for a file that cannot be read.
     """
-    folders = [model.parent, *([model.parent.parent] if model.parent.name == "onnx" else [])]
-    folder = next((each for each in folders if (each / "config.json").is_file()), None)
-    if folder is None:
+    folder = folder_with(model, "config.json")
+    if not (folder / "config.json").is_file():
         return ModelConfig()
     found = read_object(folder / "config.json")
     architectures = found.get("architectures")
@@ -61,7 +61,7 @@ def read_config(model: Path) -> ModelConfig:
         classes=len(names),
         ids={**ids, **{name: number for number, name in enumerate(named)}} if named else {},
         hidden=next((found[key] for key in ("hidden_size", "dim", "d_model") if isinstance(found.get(key), int)), 0),
-        pooling=_pooling(folder),
+        pooling=_pooling(folder_with(model, "modules.json")),
     )
 
 

@@ -7,6 +7,7 @@ import click.testing
 import numpy as np
 import onnx
 import pytest
+from command_line import contents, run, write_tokenizer
 
 from onnxslim_bert.errors import ModelError, OutputError
 
@@ -259,3 +260,24 @@ def test_the_attention_that_the_configuration_asks_for_is_taken_and_said(folder,
     assert (f"attention: {asked}, as config.json asks" in result.output) is (asked is not None)
     explicit = export_encoder(folder, tmp_path / "n.onnx", attention=asked or "sdpa")
     assert (tmp_path / "m.onnx").read_bytes() == explicit.read_bytes()
+
+
+def test_a_folder_without_onnx_is_exported_on_its_way(tmp_path):
+    """`slim FOLDER` writes the folder that it writes of the exported file; the weights of PyTorch stay behind."""
+    folder = sentence_folder(tmp_path / "st", "mean_tokens")
+    write_tokenizer(folder)
+    (folder / "vocab.txt").unlink()
+    before = contents(folder)
+    done = run("slim", folder, "-p", "canonicalize?,fuse", "-o", tmp_path / "out")
+    assert done.code == 0, done
+    assert contents(folder) == before
+    written = {name for name, what in contents(tmp_path / "out").items() if what != "folder"}
+    names = {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json", "README.md"}
+    assert written == names | {"onnx/model_quantized.onnx"}
+    assert "model.safetensors (--keep-weights" in done.out
+    path = export_encoder(folder, tmp_path / "m.onnx")
+    assert run("slim", path, "-p", "canonicalize?,fuse", "-o", tmp_path / "m.fused.onnx").code == 0
+    feeds = {name: np.ones((2, 5), np.int64) for name in inputs_of(path)}
+    ours, theirs = (open_session(each).run(None, feeds) for each in (tmp_path / "out/onnx/model_quantized.onnx", path))
+    for found, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)

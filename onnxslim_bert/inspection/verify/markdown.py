@@ -1,36 +1,15 @@
-"""Documents of commands in GitHub-flavoured Markdown, for the summary page of a job.
+"""Documents of commands in GitHub-flavoured Markdown, for the summary page of a job."""
 
-Tables: https://github.github.com/gfm/#tables-extension-
-"""
-
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.proof.markdown import escaped, table
 from onnxslim_bert.proof.wording import si
 
 Document = Mapping[str, Any]  # what `--json` prints
 NONE = "-"
-MARKS = re.compile(r"([\\`*_\[\]<>|~&$#])")
-
-
-def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table, one line a row, that ends in a newline. Cells are shown as they are: what would be markup is escaped.
-
-    Raises ValueError for a row that has not as many cells as there are headers.
-    """
-    body = [[escaped(cell) for cell in line] for line in (headers, *rows)]
-    if any(len(line) != len(headers) for line in body):
-        raise ValueError(f"needed rows of {len(headers)} cells, as the header has")
-    lines = [body[0], ["---"] * len(headers), *body[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def escaped(text: object) -> str:
-    """`text` on one line, without any character that Markdown would take for markup."""
-    return MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def heading(text: object) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
@@ -152,9 +152,9 @@ def _rows(found: Mapping[str, Found], provenance: Provenance, measured: Measured
 
 
 def _readers(model: Path, base: Path, measured: Measured, now: Now) -> _Readers:
-    reader = load_tokenizer(now.tokenizer or base.parent, now.inputs)
+    reader = tokenizer_of(base, now.tokenizer, now.inputs)
     shared = measured.own_tokenizer_sha256 == measured.tokenizer_sha256
-    return _Readers(reader, reader if shared else load_tokenizer(model.parent, now.inputs))
+    return _Readers(reader, reader if shared else tokenizer_of(model, inputs=now.inputs))
 
 
 def _tokenizers(readers: _Readers, measured: Measured) -> Iterator[Check]:
