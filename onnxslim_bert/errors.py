@@ -18,6 +18,10 @@ class ModelError(SlimError):
     """Not valid ONNX, or not an encoder that is recognised: says at which node and why."""
 
 
+class BoundsError(SlimError):
+    """A model takes more memory or time to run than its size explains; whoever runs it gives up."""
+
+
 class NoEncoderError(ModelError):
     """No transformer encoder whose roles are known; what needs none still works."""
 

@@ -9,6 +9,7 @@ that broke a promise.
 """
 
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -43,16 +44,24 @@ VERBS = (  # command, and how far from the source's answers its output may be (N
     (f"slim model.onnx -p canonicalize?,prune-heads?,prune-ffn? --calib calib.tsv --data eval.tsv -o {MADE}", None),
     (f"slim model.onnx -p canonicalize?,low-rank?,sparsify? --calib calib.tsv --data eval.tsv -o {MADE}", None),
     (f"slim model.onnx -p canonicalize?,fuse?,float16 -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,split-sums?,dense-2d?,int32-inputs? -o {MADE}", EXACT),
+    (f"slim model.onnx -p canonicalize?,mask-bias?,gelu-tanh?,fuse? -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,factorize-embedding?,quantize-weights? --data eval.tsv -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,drop-layers?,smooth?,quantize-static? --calib calib.tsv -o {MADE}", None),
+    (f"slim model.onnx -p canonicalize?,fuse?,quantize-blockwise?,quantize-embedding? -o {MADE}", None),
     (f"quantize model.onnx --calib calib.tsv --data eval.tsv --method minmax -o {MADE}", None),
     (f"quantize model.onnx --calib calib.tsv --format qdq --method minmax -o {MADE}", None),
     (f"quantize model.onnx --mode dynamic --data eval.tsv -o {MADE}", None),
     (f"quantize model.onnx --mode weight-only --data eval.tsv -o {MADE}", None),
+    (f"quantize model.onnx --mode fp16 --data eval.tsv -o {MADE}", None),
+    (f"quantize model.onnx --mode fp32 --target nnapi --seq 8 -o {MADE}", None),
     ("validate model.onnx model.onnx --data eval.tsv", None),
     ("bench model.onnx --seq 4 --rounds 2", None),
     ("explain model.onnx --target coreml", None),
     ("explain model.onnx --target nnapi", None),
     ("verify model.onnx", None),
     ("mobile model.onnx -o phone", None),
+    ("zoo init . -o listed.toml", None),
 )
 LIMITS = Limits(cpu_s=30, wall_s=300, resident=GB + GB // 2)
 
@@ -78,7 +87,9 @@ def mutant(seed: int, number: int) -> tuple[str, str, bytes, tuple[str, float | 
 
 
 def small_data(folder: Path) -> None:
-    """A tokenizer, rows to calibrate on and rows to evaluate on, which the fixtures take."""
+    """A tokenizer, rows to calibrate and to evaluate on, which the fixtures take; a link out of the folder, a pipe."""
+    (folder / "link.bin").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "pipe.bin")
     write_tokenizer(folder)
     write_rows(folder / "calib.tsv", 40, seed=1)
     write_rows(folder / "eval.tsv", 24, seed=2)
@@ -98,6 +109,8 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
         if not done.code and MADE in done.new:
             wrong += same_answers(work / "model.onnx", work / MADE, tolerance, LIMITS)
         if wrong and keep:
+            for made in ("link.bin", "pipe.bin"):
+                (work / made).unlink(missing_ok=True)
             shutil.copytree(work, keep / f"{seed}-{number}", dirs_exist_ok=True)
     return Tried(number, damage, fixture, done, tuple(wrong))
 
@@ -121,7 +134,7 @@ def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: P
         sys.exit(1 if tried.wrong else 0)
     outcomes: Counter[str] = Counter()
     broken = 0
-    most = {"s of CPU": 0.0, "MB": 0.0}
+    most, spent = {"s of CPU": 0.0, "MB": 0.0}, 0.0
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=200) as pool:
         given = [(seed, number, keep) for number in range(first, first + count)]
         for tried in pool.imap_unordered(attempt, given, chunksize=4):
@@ -131,6 +144,7 @@ def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: P
                 "s of CPU": max(most["s of CPU"], tried.done.cpu_s),
                 "MB": max(most["MB"], tried.done.resident / 1e6),
             }
+            spent += tried.done.cpu_s
             if tried.wrong:
                 broken += 1
                 command = " ".join(tried.done.arguments)
@@ -138,7 +152,8 @@ def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: P
     for outcome, number in sorted(outcomes.items()):
         echo(f"{number:6} {outcome}")
     used = ", ".join(f"{value:.0f} {unit}" for unit, value in most.items())
-    echo(f"{count} mutants of seed {seed} from {first} on, {broken} broke a promise; at most {used}")
+    each = spent / max(count, 1)
+    echo(f"{count} mutants of seed {seed} from {first} on, {broken} broke a promise; at most {used}; {each:.2f} s each")
     sys.exit(1 if broken else 0)
 
 

@@ -2,10 +2,14 @@
 
     python tools/hostile_trial.py FOLDER...
 
-A FOLDER with an INDEX.md whose last column is a command and whose first is a folder beside it runs those; any other
-folder runs every verb on each model in it. Each run works in a copy.
+A FOLDER with an INDEX.md whose last column is a command and whose first is a folder beside it runs those. In any other
+folder every verb runs on each model, and every model is put into a zoo with the next one and a sound one, whose job
+must end well: the others are rows. Each run works in a copy.
 """
 
+import itertools
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +23,11 @@ VERBS = (
     "inspect {model}",
     "inspect {model} --json",
     "quantize {model} --calib calib.tsv --data eval.tsv --rows 24 -o made.onnx",
+    "quantize {model} --calib calib.tsv --data eval.tsv --rows 24 --format qdq -o made.onnx",
     "quantize {model} --mode dynamic --data eval.tsv -o made.onnx",
     "quantize {model} --mode weight-only -o made.onnx",
+    "quantize {model} --mode fp16 --data eval.tsv -o made.onnx",
+    "quantize {model} --mode fp32 --target coreml --seq 8 -o made.onnx",
     "slim {model} -p canonicalize?,fuse? -o made.onnx",
     "slim {model} -p canonicalize?,prune-heads --calib calib.tsv --data eval.tsv -o made.onnx",
     "validate {model} {model} --data eval.tsv",
@@ -29,6 +36,20 @@ VERBS = (
     "verify {model}",
     "mobile {model} -o phone",
 )
+SOUND = Path(__file__).parents[1] / "tests" / "fixtures" / "bert-ts17-sdpa.onnx"
+ZOO = ("zoo init . -o listed.toml", "zoo run zoo.toml -o out")
+ZOO_FILE = """
+[defaults]
+calib = "calib.tsv"
+[recipes.int8]
+mode = "static"
+[run]
+time = false
+study = false
+[[models]]
+path = "*.onnx"
+"""
+ZOO_LIMITS = Limits(cpu_s=120, wall_s=180)  # of the jobs on the sound model
 
 
 def cases(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -42,6 +63,35 @@ def cases(folder: Path) -> Iterator[tuple[Path, str]]:
         return
     for model in sorted(folder.glob("*.onnx")):
         yield from ((folder, verb.format(model=model.name)) for verb in VERBS)
+
+
+def zoos(folder: Path) -> list[tuple[str, ...]]:
+    """Names of models that share a zoo: each with the next."""
+    names = [] if (folder / "INDEX.md").is_file() else sorted(path.name for path in folder.glob("*.onnx"))
+    return list(dict.fromkeys(tuple(sorted({name, after})) for name, after in itertools.pairwise([*names, *names[:1]])))
+
+
+def in_zoo(folder: Path, bad: tuple[str, ...]) -> Iterator[tuple[Run, list[str]]]:
+    """Run the zoo's commands on the models `bad` of `folder` and a sound one, and see that its job is done."""
+    with copy_of(folder) as work:
+        for model in work.glob("*.onnx"):
+            if model.name not in bad:
+                model.unlink()
+        shutil.copy(SOUND, work / "sound.onnx")
+        (work / "zoo.toml").write_text(ZOO_FILE)
+        for command in ZOO:
+            done = run(command.split(), work, ZOO_LIMITS)
+            wrong = wrongs(done, ZOO_LIMITS, several=True)
+            if "run" in command and not done_jobs(work / "out", "sound"):
+                wrong.append("the sound model's job was not done")
+            yield done, wrong
+
+
+def done_jobs(out: Path, model: str) -> list[str]:
+    """The files that a run made of `model`."""
+    account = out / "run.json"
+    rows = json.loads(account.read_text())["rows"] if account.is_file() else []
+    return [row["path"] for row in rows if row["model"] == model and (out / row["path"]).is_file()]
 
 
 @click.command()
@@ -62,6 +112,13 @@ def main(folders: tuple[Path, ...], only: str, every: bool) -> None:
             failed += bool(wrong)
             if wrong or every:
                 echo(row(place, command, done, wrong))
+        for bad in zoos(folder):
+            if only not in f"{folder.name} zoo {' '.join(bad)}":
+                continue
+            for done, wrong in in_zoo(folder, bad):
+                count, failed = count + 1, failed + bool(wrong)
+                if wrong or every:
+                    echo(row(folder, f"{' '.join(done.arguments)}  with {' and '.join(bad)}", done, wrong))
     echo(f"{count} runs, {failed} wrong")
     sys.exit(1 if failed else 0)
 

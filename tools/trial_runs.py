@@ -84,8 +84,11 @@ def run(arguments: Sequence[str], folder: Path, limits: Limits) -> Run:
     return replace(ended, new=(*changed, *leftover))
 
 
-def wrongs(done: Run, limits: Limits) -> list[str]:
-    """What of a run breaks a promise, in a word or two each; empty when nothing does."""
+def wrongs(done: Run, limits: Limits, *, several: bool = False) -> list[str]:
+    """What of a run breaks a promise, in a word or two each; empty when nothing does.
+
+    several: of jobs; one that fails may say so beside files and lines of the others.
+    """
     found = []
     if "Traceback (most recent call last)" in done.err:
         frames = [line for line in done.err.splitlines() if not line.startswith(" ") and ":" in line]
@@ -94,11 +97,11 @@ def wrongs(done: Run, limits: Limits) -> list[str]:
         found.append(f"signal {signal.Signals(-done.code).name}")
     elif done.code not in PERMITTED:
         found.append(f"exit code {done.code}")
-    elif done.code == 2 and len(done.err.strip().splitlines()) != 1:
+    elif done.code == 2 and len(done.err.strip().splitlines()) != 1 and not several:
         found.append(f"{len(done.err.strip().splitlines())} lines of error")
     elif done.code and not done.err.strip():
         found.append("no word of error")
-    if done.code == 2 and done.new:
+    if done.code == 2 and done.new and not several:
         found.append(f"refused, and left {done.new[0]}")
     if any(_is_temporary(name) for name in done.new):
         found.append(f"a temporary file stayed: {next(name for name in done.new if _is_temporary(name))}")
@@ -199,15 +202,18 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
     import numpy as np
 
     from onnxslim_bert.graph.sessions import open_session
+    from onnxslim_bert.graph.signature import input_dtypes
 
     after = open_session(made)
+    fed = _feeds(after)
     try:
         before = open_session(source, optimize=False)
-        feeds = _feeds(before)
-        wanted = [np.asarray(output) for output in before.run(None, feeds)]
+        types = input_dtypes(before)
+        given = {n: fed[n].astype(types[n]) if n in fed else values for n, values in _feeds(before).items()}
+        wanted = [np.asarray(output) for output in before.run(None, given)]
     except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
         return []
-    found = [np.asarray(output) for output in after.run(None, feeds)]
+    found = [np.asarray(output) for output in after.run(None, fed)]
     if tolerance is None:
         return []
     wrong = []

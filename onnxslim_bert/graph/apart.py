@@ -10,29 +10,39 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import ModelError, SlimError
 from onnxslim_bert.graph.sessions import open_session, run
 
 REFUSED, FINITE, BROKEN = 3, "finite", "broken"
+SECONDS = 60.0  # that opening and running a file may take, where a second is usual
+PACE = 1e6  # bytes of the file that may take a second more
 
 
 def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     """Run the model at `path` on the CPU, in a process of its own, and say whether its answers are finite.
 
     feeds: the model's inputs by name; when empty, the model is opened and not run. Raises ModelError when ONNX Runtime
-    refuses the file, or when the process crashes on it.
+    refuses the file, when the process crashes on it, and when it takes more time than SECONDS and a second for every
+    PACE bytes of the file, or more memory than its size explains (`bounds.py`).
     """
     with tempfile.TemporaryDirectory() as folder:
         row = Path(folder) / "row.npz"
         np.savez(row, **feeds)  # type: ignore[arg-type]
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            check=False,
-        )
+        seconds = SECONDS + path.stat().st_size / PACE
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ModelError(
+                f"{path}: opening and running it takes longer than {seconds:.0f} s; nothing was written"
+            ) from error
     if done.returncode == REFUSED:
         raise ModelError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
@@ -46,7 +56,7 @@ def main(path: Path, row: Path) -> int:
         session = open_session(path)
         feeds = dict(np.load(row))
         answers = run(session, feeds) if feeds else []
-    except ModelError as error:
+    except SlimError as error:
         print(error, file=sys.stderr)
         return REFUSED
     finite = all(np.isfinite(values).all() for values in answers if values.dtype.kind == "f")

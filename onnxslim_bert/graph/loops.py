@@ -1,4 +1,4 @@
-"""A limit on loops whose number of rounds stands in the file: ONNX Runtime can neither be asked nor made to stop."""
+"""A limit on loops whose number of rounds stands in the file, so that none is begun; `bounds.py` ends the others."""
 
 from collections.abc import Mapping
 from pathlib import Path

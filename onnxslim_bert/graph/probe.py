@@ -13,6 +13,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import BoundsError
+from onnxslim_bert.graph.bounds import LOADED, TIMES, memory_within, run_within
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -144,7 +146,10 @@ def run_all(
     targets: Sequence[gs.Tensor],
     opsets: Sequence[onnx.OperatorSetIdProto],
 ) -> list[Array]:
-    """The value of each of `targets`; otherwise as `run`."""
+    """The value of each of `targets`; otherwise as `run`.
+
+    Raises BoundsError when the nodes take more memory or time than a region of a transformer does.
+    """
     import onnxruntime as ort
 
     inputs = [
@@ -166,9 +171,13 @@ def run_all(
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    data = proto.SerializeToString()
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run([target.name for target in targets], dict(feeds))
+        with memory_within(LOADED + TIMES * len(data)):
+            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        values = run_within(session, [target.name for target in targets], feeds, len(data))
+    except BoundsError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ValueError(str(error)) from error
     return [np.asarray(value) for value in values]

@@ -1,17 +1,22 @@
 """ONNX Runtime sessions with the settings that every measurement states."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import BoundsError, ModelError, one_line
+from onnxslim_bert.graph.bounds import LOADED, TIMES, lacks_memory, memory_within, run_within
+from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.signature import DTYPES
 
 CPU = ["CPUExecutionProvider"]
+_SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # bytes of the models of CPU sessions
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
 
 
@@ -26,16 +31,42 @@ def open_session(
 
 
 def load(
-    model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str] | None = CPU
+    model: Path | bytes,
+    options: ort.SessionOptions,
+    providers: Sequence[str] | None = CPU,
+    *,
+    bounded: bool | None = None,
+    external: int = 0,
 ) -> ort.InferenceSession:
-    """A session on a file, or on the bytes of a model. providers: None where `options` name them.
+    """A session on a file, or on the bytes of a model.
 
-    Raises ModelError when ONNX Runtime refuses the model.
+    providers: None where `options` name them. bounded: whether its load, and later its runs (`answers`), are held to
+    the memory and time that its size explains; the CPU's are, other providers compile. external: bytes of weights that
+    lie in neither. Raises ModelError when ONNX Runtime refuses the model, BoundsError when it takes too much.
     """
+    given = model if isinstance(model, bytes) else str(model)
+    bounded = providers is CPU if bounded is None else bounded
+    nbytes = external + (len(model) if isinstance(model, bytes) else checked_bytes(model))
+    limit = LOADED + TIMES * nbytes
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
+        with memory_within(limit) if bounded else contextlib.nullcontext():
+            session = ort.InferenceSession(given, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
+        if bounded and lacks_memory(error):
+            where = "the model" if isinstance(model, bytes) else model
+            raise BoundsError(f"{where}: ONNX Runtime takes more than {limit / 1e9:.1f} GB to load it") from error
         raise cannot_load(model, error) from error
+    if bounded:
+        _SIZES[session] = nbytes
+    return session
+
+
+def checked_bytes(path: Path) -> int:
+    """Bytes of a model's file with its external data; one in ORT format is taken as it is.
+
+    Raises ModelError for a file that fails the check of `boundary.py`: ONNX Runtime is given nothing unchecked.
+    """
+    return path.stat().st_size if path.suffix == ".ort" else model_bytes(path)
 
 
 def cannot_load(model: Path | bytes, error: Exception) -> ModelError:
@@ -53,11 +84,23 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array
     widths = {taken.name: DTYPES.get(taken.type) for taken in session.get_inputs()}
     given = {name: _as_wide(values, widths.get(name)) for name, values in feeds.items()}
     try:
-        outputs = [np.asarray(output) for output in session.run(None, given)]
+        outputs = answers(session, given)
+    except BoundsError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
         raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
     return outputs
+
+
+def answers(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
+    """Every output for one batch, as ONNX Runtime gives it; what it raises stays as it is.
+
+    Raises BoundsError when a CPU session that `load` opened takes more memory or time than its model explains.
+    """
+    nbytes = _SIZES.get(session)
+    outputs = session.run(None, dict(feeds)) if nbytes is None else run_within(session, None, feeds, nbytes)
+    return [np.asarray(output) for output in outputs]
 
 
 def _as_wide(values: Array, taken: np.dtype[Any] | None) -> Array:

@@ -16,8 +16,8 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import DataError, ModelError, one_line
-from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.errors import BoundsError, DataError, ModelError, one_line
+from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.lookups import rows_read
@@ -69,7 +69,9 @@ def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], nam
     def run(feeds: Mapping[str, Array]) -> list[Array] | None:
         try:
             held[:] = held or [opened()]
-            return [np.asarray(output) for output in held[0].run(None, dict(feeds))]
+            return answers(held[0], feeds)
+        except BoundsError:
+            raise
         except Exception:  # onnxruntime's exceptions share no base class; what does not run proves nothing
             return None
 

@@ -42,7 +42,7 @@ def model_session(
     values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
     if weights:
         options.add_external_initializers(list(weights), values)
-    session = load(skeleton.SerializeToString(), options)
+    session = load(skeleton.SerializeToString(), options, external=sum(array.nbytes for array in weights.values()))
     release(weights.values())  # the session has copied them
     return session
 

@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.graph.bounds import LOADED, TIMES, memory_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
-from onnxslim_bert.graph.probe import attribute_text, constant, producer
+from onnxslim_bert.graph.probe import attribute_text, constant, producer, subgraph_nodes
 from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape
@@ -15,14 +16,20 @@ RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they le
 
 NO_EFFECT = ("Identity", "Dropout")
 OF_MANY = ("Concat", "Sum", "Max", "Min", "Mean")  # the identity of one tensor
+UNBOUNDED = ("Loop", "Scan")  # may run for ever, and nothing ends what graphsurgeon runs
 NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 def fold(model: Model) -> None:
     """Compute everything that does not depend on an input's values."""
     fold_shapes(model.graph)
-    model.graph.fold_constants(fold_shapes=False, size_threshold=None)
+    with memory_within(LOADED + TIMES * sum(constant.values.nbytes for constant in model.constants().values())):
+        model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
     model.changed()
+
+
+def _may_not_end(node: gs.Node) -> bool:
+    return node.op in UNBOUNDED or any(_may_not_end(inner) for inner in subgraph_nodes(node))
 
 
 def fold_shapes(graph: gs.Graph) -> None:

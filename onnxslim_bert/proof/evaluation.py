@@ -13,8 +13,8 @@ from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.errors import BoundsError, ModelError
+from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
@@ -153,15 +153,20 @@ def feed_batches(
 
 
 def run(session: ort.InferenceSession, path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every output by name; a model with a fixed batch is filled up with copies of the last row."""
+    """Every output by name; a model with a fixed batch is filled up with copies of the last row, which are cut off.
+
+    An output without dimensions stays as it is: it is for the batch, not for a row.
+    """
     batch, _ = fixed_shape(session)
     rows = len(next(iter(feeds.values())))
     if batch is not None and rows < batch:
         feeds = {name: np.concatenate([feed, feed[-1:].repeat(batch - rows, axis=0)]) for name, feed in feeds.items()}
     try:
-        outputs = session.run(None, feeds)
+        outputs = answers(session, feeds)
+    except BoundsError as error:
+        raise BoundsError(f"{path}: {error}") from error
     except Exception as error:  # onnxruntime's exceptions share no base class
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
         raise ModelError(f"{path} does not run on {shapes}: {str(error).splitlines()[0]}") from error
     names = [output.name for output in session.get_outputs()]
-    return {name: np.asarray(output)[:rows] for name, output in zip(names, outputs, strict=True)}
+    return {name: output[:rows] if output.ndim else output for name, output in zip(names, outputs, strict=True)}

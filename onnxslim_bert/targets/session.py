@@ -8,7 +8,7 @@ from typing import NamedTuple
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ProviderError, one_line
-from onnxslim_bert.graph.sessions import cannot_load, session_options
+from onnxslim_bert.graph.sessions import cannot_load, checked_bytes, load, session_options
 from onnxslim_bert.targets.assignment import RECORD, placement_of
 from onnxslim_bert.targets.input_shapes import free_dimensions, open_input
 from onnxslim_bert.targets.native_output import native_output
@@ -108,12 +108,15 @@ def _open(asked: _Asked) -> ort.InferenceSession:
     if target.provider != CPU_PROVIDER:
         options.add_session_config_entry(STRICT, str(int(asked.strict)))
     attach(options, asked.setup)
+    if target.provider == CPU_PROVIDER:
+        return load(path, options, providers=None, bounded=True)
+    checked_bytes(path)
     try:
         session = ort.InferenceSession(str(path), options, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         if LEFT_SOME in str(error):
             raise _LeftSomeError(one_line(error)) from error
-        if type(error).__name__ in NO_MODEL or target.provider == CPU_PROVIDER:
+        if type(error).__name__ in NO_MODEL:
             raise cannot_load(path, error) from error
         raise ProviderError(f"{path}: {target.name} cannot open it ({_said(error)})") from error
     session.disable_fallback()

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from answering_models import WORDS, classifier
 
@@ -24,8 +25,13 @@ def test_finite_answers_are_told_from_others(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_open_or_run_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match=r"no\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(ModelError, match=r"no\.onnx: not a complete ONNX file"):
         answers_apart(tmp_path / "no.onnx", ROW)
+    nobody = onnx.load(classifier(tmp_path / "nobody.onnx", TABLE))
+    nobody.graph.node[0].op_type = "NobodyKnows"
+    onnx.save(nobody, tmp_path / "nobody.onnx")
+    with pytest.raises(ModelError, match=r"nobody\.onnx: ONNX Runtime cannot load it"):
+        answers_apart(tmp_path / "nobody.onnx", ROW)
     beyond = {**ROW, "input_ids": np.full((1, 3), 99, np.int64)}
     with pytest.raises(ModelError, match="does not run on input_ids"):
         answers_apart(classifier(tmp_path / "m.onnx", TABLE), beyond)

@@ -1,0 +1,87 @@
+"""Bounds on the memory and the time of one run of a model: a few nodes can ask for gigabytes, or never end.
+
+What a run may take grows with the file and with what is fed, so that a large encoder on large batches is far inside.
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import BoundsError
+
+with contextlib.suppress(ImportError):  # Windows has no such limits
+    import resource
+
+LOADED = 1 << 30  # bytes that any load may take
+MEMORY = 1 << 29  # bytes that any run may take; a session keeps them, and a command has two or three of those
+TIMES = 8  # and both times the bytes of the model's file: weights unfold, and are packed for products
+A_PAIR = 512  # and bytes for two tokens of one row: scores of 16 heads, in eight copies
+A_TOKEN = 1024 * A_PAIR  # and bytes for one token: states of width 4096, in 32 copies
+SECONDS = 10.0  # that a run on FEW values may take, where milliseconds are usual
+FEW = 64
+A_VALUE = 0.25  # seconds for each further value that is fed
+PAGES = Path("/proc/self/statm")
+_one_at_a_time = threading.Lock()
+
+
+def run_within(
+    session: ort.InferenceSession, outputs: Sequence[str] | None, feeds: Mapping[str, Array], nbytes: int
+) -> list[Any]:
+    """`session.run(outputs, feeds)`; raises BoundsError when it takes more memory or time than its size explains.
+
+    nbytes: of the model's file. Example: 40 MB and 8 rows of 128 tokens may take 1.5 GB more than the process has,
+    and 250 s. A single node is not interrupted.
+    """
+    largest = max(feeds.values(), key=np.size, default=np.zeros(0))
+    length = largest.shape[-1] if largest.ndim else 1
+    memory = MEMORY + TIMES * nbytes + largest.size * (A_PAIR * length + A_TOKEN)
+    seconds = SECONDS + A_VALUE * max(0, largest.size - FEW)
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    watch = threading.Timer(seconds, setattr, (options, "terminate", True))
+    watch.daemon = True
+    watch.start()
+    try:
+        with memory_within(memory):
+            return [*session.run(outputs, dict(feeds), options)]
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
+        if options.terminate:
+            raise BoundsError(f"the model runs longer than {seconds:.0f} s on {shapes}; it may never end") from error
+        if lacks_memory(error):
+            raise BoundsError(f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}") from error
+        raise
+    finally:
+        watch.cancel()
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether ONNX Runtime raised `error` because it was given no more memory."""
+    return any(sign in str(error) for sign in ("Failed to allocate memory", "bad_alloc", "bad allocation"))
+
+
+@contextlib.contextmanager
+def memory_within(nbytes: float) -> Iterator[None]:
+    """While open, this process may take `nbytes` of memory more, where the system can hold it to that (Linux).
+
+    One at a time: where another thread holds such a limit, that one counts.
+    """
+    if not PAGES.is_file() or not _one_at_a_time.acquire(blocking=False):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(PAGES.read_text().split()[0]) * resource.getpagesize()
+    limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (min(math.ceil(taken + nbytes), *limits, 1 << 62), before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        _one_at_a_time.release()
