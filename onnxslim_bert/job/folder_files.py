@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.graph.model_folders import ONNX
 
-# Where each program, or what is written for it, has the quantized model of a folder.
+# Where each program looks for a model unless it is told otherwise; transformers.js, for its dtype "q8".
 LAYOUTS = {
     "transformers.js": f"{ONNX}/model_quantized.onnx",
-    "sentence-transformers": f"{ONNX}/model_quantized.onnx",
+    "sentence-transformers": f"{ONNX}/model.onnx",
     "optimum": "model_quantized.onnx",
     "fastembed": "model_optimized.onnx",
     "vespa": "model.onnx",
