@@ -11,7 +11,8 @@ from onnxslim_bert.rewriting.pruning.sites import UnitKind
 class PruneHeads(PruneUnits):
     """Remove the attention heads that the encoder misses least, and refit what reads the others.
 
-    A head is `head_dim` columns of query, key and value and the matching rows of `output`. Three questions, in turn:
+    A head is `head_dim` columns of query, key and value and the matching rows of `output`, whatever positions do to its
+    scores; heads that share a key go together, and count as one. Three questions, in turn:
     1. Which heads of a layer matter least? Those without which `output` can still be fitted best to what it gave on
        calibration rows (optimal brain surgeon on blocks).
     2. How many go from each layer? As many as change the model's answers on held-back rows least, all layers together.

@@ -11,7 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model.onnx_model import Model
 
-VOCABULARY, POSITIONS, HIDDEN, HEADS, SIZE, NEURONS, LAYERS = 31, 80, 12, 3, 4, 20, 2
+VOCABULARY, POSITIONS, HIDDEN, HEADS, SIZE, NEURONS, LAYERS = 31, 80, 12, 4, 4, 20, 2
 WIDTH = HEADS * SIZE
 LOW = -1e9
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "window": (0, 0, 3, 8, 20),
     "bias": ("none", "none", "none", "alibi", "table"),
     "rotary": (False, False, True),
-    "groups": (HEADS, HEADS, 1),
+    "groups": (HEADS, HEADS, 2, 1),
     "norm": ("layer", "rms"),
     "before": (False, True),
     "gate": ("none", "apart", "sliced", "split"),
@@ -151,7 +151,10 @@ class _Maker:
         return total
 
     def attention(self, x: gs.Tensor) -> gs.Tensor:
-        query, key, value = (self.turned(piece) for piece in self.packed(x))
+        shared = HEADS // self.kind.groups
+        query, key, value = (
+            self.turned(piece, n) for piece, n in zip(self.packed(x), (1, shared, shared), strict=True)
+        )
         if self.kind.rotary:
             query, key = self.rotated(query), self.rotated(key)
         scaled = self.node("Mul", query, np.float32(SIZE**-0.5))
@@ -179,12 +182,14 @@ class _Maker:
         sizes = self.build.constant("sizes", np.full(3, SIZE, np.int64))
         return self.build.nodes("Split", "split", [product, sizes], 3, axis=3)
 
-    def turned(self, x: gs.Tensor) -> gs.Tensor:
-        """[batch, seq, n, size] -> [batch, heads, seq, size]"""
+    def turned(self, x: gs.Tensor, shared: int) -> gs.Tensor:
+        """[batch, seq, n, size] -> [batch, n * shared, seq, size], each of the n for `shared` heads."""
         x = self.node("Transpose", x, perm=[0, 2, 1, 3])
-        if self.kind.groups == HEADS or x is None:
+        if shared == 1:
             return x
-        return self.node("Add", x, np.zeros((1, HEADS, 1, 1), np.float32))  # heads that share keys, by broadcasting
+        x = self.node("Unsqueeze", x, np.array([2]))
+        x = self.node("Expand", x, np.array([1, 1, shared, 1, 1]))
+        return self.node("Reshape", x, np.array([0, HEADS, -1, SIZE]))
 
     def rotated(self, x: gs.Tensor) -> gs.Tensor:
         """Su et al. 2021, https://arxiv.org/abs/2104.09864"""

@@ -20,6 +20,7 @@ HALF_TOLERANCE = 5e-3
 LONGEST = 1100  # tokens of a probe
 MEMORY = 300  # tokens from which a probe has one row
 MANY = 9  # token ids of a probe lie below
+FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 ALONE = "it does not run by itself"
 DECODER = "not an encoder: each token sees only earlier ones (a causal mask), so this is a decoder"
 
@@ -108,20 +109,21 @@ class Region:
 
         holes: [batch, seq], 0 where a key is hidden; other masks, and all without `holes`, are 1 everywhere.
         """
-        return self._run(feeds, [self.target], hiding, holes)[0]
+        return self.run_targets(self.given(feeds, hiding, holes), [self.target])[0]
 
-    def _run(
-        self,
-        feeds: Mapping[str, Array],
-        targets: Sequence[gs.Tensor],
-        hiding: TokenMask | None = None,
-        holes: Array | None = None,
-    ) -> list[Array]:
+    def given(
+        self, feeds: Mapping[str, Array], hiding: TokenMask | None = None, holes: Array | None = None
+    ) -> dict[str, Array]:
+        """`feeds`, and the masks as `run` sets them."""
         opened = np.ones(feeds[self.hidden.name].shape[:2], np.int64)
-        given = dict(feeds)
+        found = dict(feeds)
         for mask in self.candidates:
             hides = holes is not None and hiding in (None, mask)
-            given[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
+            found[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
+        return found
+
+    def run_targets(self, given: Mapping[str, Array], targets: Sequence[gs.Tensor]) -> list[Array]:
+        """The value of each of `targets`; `given` may hold more than the nodes read."""
         read = {tensor.name for tensor in self.read}
         return run_all(self.nodes, {n: v for n, v in given.items() if n in read}, targets, opsets_of(self.graph))
 
@@ -132,7 +134,9 @@ class Region:
             return Horizon(0, 0)
         written = [tensor for node in self.nodes for tensor in node.outputs if not tensor.is_empty()]
         try:
-            shorter, longer = (self._run(self.feeds(batch, length), written) for length in (seq, seq + 2))
+            shorter, longer = (
+                self.run_targets(self.given(self.feeds(batch, length)), written) for length in (seq, seq + 2)
+            )
         except ValueError as error:
             return f"{ALONE} in longer rows ({one_line(error)[:160]})"
         same = {id(t) for t, one, other in zip(written, shorter, longer, strict=True) if np.array_equal(one, other)}
@@ -242,14 +246,14 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
             return f"{ALONE} ({one_line(error)[:160]})"
         seen = (everything if mask is None else holes)[:, None, :]
         for factor in (scale, 1.0):
-            if _close(actual, attention(q, k, v, heads, factor, seen)):
+            if is_close(actual, attention(q, k, v, heads, factor, seen)):
                 shut = region.run(feeds, None, holes) if mask is None and region.candidates else actual
-                if not _close(shut, actual):
+                if not is_close(shut, actual):
                     names = " and ".join(repr(other.tensor.name) for other in region.candidates)
                     return f"it reads {names} otherwise than to hide the keys at zeros"
                 return AttentionForm(float(factor), mask.tensor.name if mask is not None else None)
             causal = seen & np.tri(q.shape[1], seq, dtype=bool)
-            if q.shape[1] > 1 and _close(actual, attention(q, k, v, heads, factor, causal)):
+            if q.shape[1] > 1 and is_close(actual, attention(q, k, v, heads, factor, causal)):
                 raise ModelError(DECODER)
     return "it is not scaled dot-product attention with a mask over keys"
 
@@ -298,7 +302,7 @@ def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
         before, after = (run(nodes, feeds, context, opsets_of(graph)) for feeds in (given, changed))
     except ValueError:
         return False
-    return _close(before[..., :-1, :], after[..., :-1, :]) and not _close(before, after)
+    return is_close(before[..., :-1, :], after[..., :-1, :]) and not is_close(before, after)
 
 
 def _tables(node: gs.Node, indices: gs.Tensor) -> list[Array]:
@@ -333,6 +337,7 @@ def attention(query: Array, key: Array, value: Array, heads: int, scale: float, 
     return mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
 
 
-def _close(actual: Array, expected: Array) -> bool:
+def is_close(actual: Array, expected: Array) -> bool:
+    """Whether two results of an attention agree, to what their precision allows."""
     tolerance = HALF_TOLERANCE if actual.dtype == np.float16 else TOLERANCE
     return actual.shape == expected.shape and bool(np.max(np.abs(actual - expected)) < tolerance)

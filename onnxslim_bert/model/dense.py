@@ -10,9 +10,10 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError, NoEncoderError, PassError
 from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.decoder_cache import cache_of
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings, table_of
-from onnxslim_bert.model.encoder import FUSED_ATTENTION, Encoder
+from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 

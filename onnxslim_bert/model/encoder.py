@@ -14,7 +14,15 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
-from onnxslim_bert.model.attention_form import DECODER, AttentionForm, Region, attention_form, is_causal, probe_shape
+from onnxslim_bert.model.attention_form import (
+    DECODER,
+    FUSED_ATTENTION,
+    AttentionForm,
+    Region,
+    attention_form,
+    is_causal,
+    probe_shape,
+)
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear, read_product
 from onnxslim_bert.model.token_masks import TokenMask, masks
@@ -59,7 +67,6 @@ PROBABILITIES = frozenset(
     ["Where", "Cast", "Reshape", "Identity", "Dropout", "IsNaN", "Mul", "QuantizeLinear", "DequantizeLinear"]
 )
 FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
-FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -90,6 +97,11 @@ class Layer:
     reason: str = ""
     first_token: bool = False
     gate: Linear | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many units the heads consist of that do not depend on each other: heads that share a key are one."""
+        return self.heads if self.key.d_out == self.query.d_out else max(1, self.key.d_out // self.head_dim)
 
     @property
     def linears(self) -> dict[str, Linear]:
@@ -357,8 +369,20 @@ def _form(
     first_token: bool,
 ) -> tuple[AttentionForm | None, str]:
     """What the nodes between `roles` (query, key, value) and `output` compute; None and why when that is not proven."""
+    form = attention_form(_region(graph, roles, output, hiding, first_token), heads)
+    return (None, form) if isinstance(form, str) else (form, "")
+
+
+def attention_region(graph: gs.Graph, layer: Layer) -> Region:
+    """The nodes of the attention of `layer`, from query, key and value to what its output reads."""
+    return _region(graph, (layer.query, layer.key, layer.value), layer.output, masks(graph), layer.first_token)
+
+
+def _region(
+    graph: gs.Graph, roles: Sequence[Linear], output: Linear, hiding: Sequence[TokenMask], first_token: bool
+) -> Region:
     tensors, (query, key, value) = graph.tensors(), roles
-    region = Region(
+    return Region(
         graph,
         [tensors[linear.result] for linear in roles],
         tensors[key.source],
@@ -368,8 +392,6 @@ def _form(
         first_token,
         half=tensors[query.weight].values.dtype == np.float16,
     )
-    form = attention_form(region, heads)
-    return (None, form) if isinstance(form, str) else (form, "")
 
 
 def _why_no_attention(graph: gs.Graph) -> str:

@@ -19,7 +19,8 @@ from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.unpad import Unpad
 from onnxslim_bert.rewriting.contract import Context, Pass
-from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.least_squares import channels
+from onnxslim_bert.rewriting.pruning.sites import UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units, matrix, set_dense
 
 SEEDS = range(40)
@@ -33,7 +34,7 @@ FIXED = {
 ODD = [  # kinds that are not plain, each alone
     *({"window": size} for size in (3, 8, 20, 64)),
     *({"bias": bias} for bias in ("alibi", "table")),
-    *({"rotary": True}, {"groups": 1}),
+    *({"rotary": True}, {"groups": 1}, {"groups": 2}),
 ]
 
 
@@ -101,13 +102,28 @@ def test_attention_of_another_kind_is_never_claimed(change):
 def test_neurons_that_go_are_neurons_that_give_nothing(gate):
     """A column of up and of its gate, and a row of down: removing them equals zeroing that row."""
     kind = Kind(**(FIXED | {"gate": gate}))
+    pruned = kept_alone(kind, "neurons", np.array([0, 3, 4, 11, 19]))
+    assert {layer.linears["up"].d_out for layer in pruned.encoder.layers} == {5}
+
+
+@pytest.mark.parametrize("change", [*ODD, {"rotary": True, "groups": 2}, {"bias": "table", "window": 3}], ids=str)
+def test_heads_that_go_are_heads_that_give_nothing(change):
+    """Also where positions turn them or are added to their scores; those that share a key go together."""
+    kind = Kind(**(FIXED | change))
+    kept = np.array([0, 2, 3]) if kind.groups == HEADS else np.array([kind.groups - 1])
+    pruned = kept_alone(kind, "heads", kept)
+    assert {layer.groups for layer in pruned.encoder.layers} == {len(kept)}
+
+
+def kept_alone(kind: Kind, units: UnitKind, kept: Array) -> Model:
+    """An encoder with the units `kept` alone, which answers as with zeros where the others were read."""
     pruned, zeroed = after(kind, (Canonicalize(),)), after(kind, (Canonicalize(),))
-    kept = np.array([0, 3, 4, 11, 19])
-    for index in range(2):
-        down = zeroed.encoder.layers[index].linears["down"]
-        values = np.zeros_like(matrix(zeroed, down))
-        values[kept] = matrix(zeroed, down)[kept]
-        set_dense(zeroed, Builder(zeroed.graph, ""), down, values, None)
-        keep_units(pruned, find_sites(pruned, "neurons")[index], kept)
+    for index, site in enumerate(find_sites(zeroed, units)):
+        for reader in site.readers(zeroed):
+            rows = channels(kept, site.unit)
+            values = np.zeros_like(matrix(zeroed, reader))
+            values[rows] = matrix(zeroed, reader)[rows]
+            set_dense(zeroed, Builder(zeroed.graph, ""), reader, values, None)
+        keep_units(pruned, find_sites(pruned, units)[index], kept)
     assert_alike(pruned, zeroed, kind)
-    assert {layer.linears["up"].d_out for layer in pruned.encoder.layers} == {len(kept)}
+    return pruned

@@ -9,7 +9,9 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant, nodes_between
-from onnxslim_bert.model.encoder import FUSED_ATTENTION, Layer
+from onnxslim_bert.model.attention_form import FUSED_ATTENTION
+from onnxslim_bert.model.encoder import Layer, attention_region
+from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
@@ -25,8 +27,9 @@ FOR_EACH_HEAD = 5  # MultiHeadAttention's inputs from here on have an axis of he
 class Site:
     """The heads or the neurons of one layer, or of several layers that share their matrices; units that can go.
 
-    layers: their numbers, from 0. units: how many heads or neurons there are. unit: channels of one, which are rows of
-    the matrix that reads them. Example: 12 heads of 64 channels have units=12, unit=64; neurons have unit=1.
+    layers: their numbers, from 0. units: how many heads or neurons there are; heads that share a key are one unit.
+    unit: channels of one, which are rows of the matrix that reads them. Examples: 12 heads of 64 channels have
+    units=12, unit=64; with four keys for them, units=4, unit=192; neurons have unit=1.
     """
 
     kind: UnitKind
@@ -79,7 +82,10 @@ def find_sites(model: Model, kind: UnitKind) -> list[Site]:
 
 
 def _site(layers: Sequence[Layer], kind: UnitKind) -> Site:
-    sizes = {(layer.heads, layer.head_dim) if kind == "heads" else (_neurons(layer), 1) for layer in layers}
+    sizes = {
+        (layer.groups, layer.output.d_in // layer.groups) if kind == "heads" else (_neurons(layer), 1)
+        for layer in layers
+    }
     indices = tuple(layer.index for layer in layers)
     if len(sizes) > 1:
         raise PassError(f"layers {', '.join(map(str, indices))} share matrices but not their number of {kind}")
@@ -107,30 +113,36 @@ def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
 
 
 def _check_heads(model: Model, layer: Layer) -> None:
-    """Raise PassError unless a head is the same channels of query, key, value and of what `output` reads."""
+    """Raise PassError unless a unit is the same share of query, key, value and of what `output` reads."""
     if UNPADDED.is_in(model.graph):
         raise PassError(
             f"layer {layer.index}: the model is unpadded, and tokens are packed at the width of all heads; "
             "prune heads before `unpad`"
         )
-    widths = [layer.linears[role].d_out for role in WRITERS["heads"]]
-    if len({*widths}) > 1:
-        found = ", ".join(map(str, widths))
-        raise PassError(f"layer {layer.index}: query, key and value are {found} wide: heads differ, or share keys")
-    if layer.output.d_in != widths[0]:
-        beside = f"{layer.output.d_in} channels, and its heads have {widths[0]}"
+    query, key, value = (layer.linears[role].d_out for role in WRITERS["heads"])
+    if any(width % layer.groups for width in (query, key, value)) or layer.heads % layer.groups:
+        raise PassError(f"layer {layer.index}: query, key and value are {query}, {key}, {value} wide: heads differ")
+    if layer.output.d_in % layer.groups or (key == value and layer.output.d_in != query):
+        beside = f"{layer.output.d_in} channels, and its heads have {query}"
         raise PassError(f"layer {layer.index}: output reads {beside}: a branch beside attention, so no head can go")
-    if layer.form is None and not _counts_heads(model, layer):
-        raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}), so its heads cannot go")
+    if layer.form is None and not counts_heads(model, layer):
+        slices = head_slices(attention_region(model.graph, layer), layer.groups)
+        if isinstance(slices, str):
+            reason = f"{layer.reason}; {slices}"
+            raise PassError(f"layer {layer.index}: its attention is not proven ({reason}), so its heads cannot go")
 
 
-def _counts_heads(model: Model, layer: Layer) -> bool:
+def counts_heads(model: Model, layer: Layer) -> bool:
     """Whether the attention is a fused node, where the number of heads can be set, without an input by head."""
     tensors = model.graph.tensors()
     sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
     nodes = with_inner(nodes_between(sources, tensors[layer.context]))
     fused = [node for node in nodes if node.op in FUSED_ATTENTION]
-    return bool(fused) and all(tensor.is_empty() for node in fused for tensor in node.inputs[FOR_EACH_HEAD:])
+    return (
+        bool(fused)
+        and layer.groups == layer.heads
+        and all(tensor.is_empty() for node in fused for tensor in node.inputs[FOR_EACH_HEAD:])
+    )
 
 
 def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:

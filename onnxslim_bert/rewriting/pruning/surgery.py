@@ -1,6 +1,6 @@
 """Cut chosen heads and neurons out of the graph, and give dense layers new matrices; nothing is decided here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -8,33 +8,33 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import nodes_between, producer
-from onnxslim_bert.model.encoder import FUSED_ATTENTION, Layer
+from onnxslim_bert.model.attention_form import FUSED_ATTENTION
+from onnxslim_bert.model.encoder import Layer, attention_region
+from onnxslim_bert.model.head_slices import HEAD_COUNTS, head_slices
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.pruning.least_squares import channels
-from onnxslim_bert.rewriting.pruning.sites import Site, with_inner
-
-HEAD_COUNTS = ("num_heads", "q_num_heads", "kv_num_heads")
+from onnxslim_bert.rewriting.pruning.sites import Site, counts_heads, with_inner
 
 
 def keep_units(model: Model, site: Site, units: Array) -> None:
     """Keep the units `units` of a site: their columns of what writes them, and their rows of what reads them.
 
     units [kept]: numbers of heads or neurons, ascending. Afterwards the model answers as it would with the other rows
-    zeroed. Raises PassError for heads in an attention that is not proven and names their number nowhere.
+    zeroed. Raises PassError for heads that cannot be told apart.
     """
-    kept = channels(units, site.unit)
+    layers = [model.encoder.layers[index] for index in site.layers] if site.kind == "heads" else []
+    attentions = [_narrower(model, layer) for layer in layers]
     build = Builder(model.graph, "")
-    layers = [model.encoder.layers[index] for index in site.layers]
     for linear in site.writers(model):
+        kept = channels(units, linear.d_out // site.units)
         bias = None if linear.bias is None else model.array(linear.bias)[kept]
         set_dense(model, build, linear, matrix(model, linear)[:, kept], bias)
     for linear in site.readers(model):
-        set_dense(model, build, linear, matrix(model, linear)[kept], None)
-    if site.kind == "heads":
-        for layer in layers:
-            _narrow_attention(model, layer, len(units))
+        set_dense(model, build, linear, matrix(model, linear)[channels(units, site.unit)], None)
+    for narrow in attentions:
+        narrow(units)
     model.changed()
 
 
@@ -71,22 +71,38 @@ def _exchange(node: gs.Node, name: str, new: gs.Constant) -> None:
             node.inputs[position] = new
 
 
-def _narrow_attention(model: Model, layer: Layer, heads: int) -> None:
-    """Let the layer's attention have `heads` heads: set the attribute that holds the number, else write it anew."""
+def _narrower(model: Model, layer: Layer) -> Callable[[Array], None]:
+    """What lets the layer's attention have only the heads that it is given.
+
+    It sets the attribute that holds their number, or writes the attention anew; where its form is not proven, it cuts
+    the slices of the other heads. Raises PassError where heads cannot be told apart.
+    """
     tensors = model.graph.tensors()
     sources = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
     context = tensors[layer.context]
-    counts = _head_counts(nodes_between(sources, context))
-    for node, name in counts:
-        node.attrs[name] = heads
-    if counts:
-        return
-    if layer.form is None:
-        raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}), so its heads cannot go")
-    mask = tensors[layer.form.mask] if layer.form.mask else None
     build = Builder(model.graph, f"layer.{layer.index}/attention")
-    width = heads * layer.head_dim
-    redirect(model.graph, context, emit_attention(build, "standard", sources, width, heads, layer.form.scale, mask))
+    form = layer.form
+    if counts_heads(model, layer):
+        counts = _head_counts(nodes_between(sources, context))
+
+        def count(units: Array) -> None:
+            for node, name in counts:
+                node.attrs[name] = len(units)
+
+        return count
+    if form is not None:
+        mask = tensors[form.mask] if form.mask else None
+
+        def write(units: Array) -> None:
+            width, heads = len(units) * layer.head_dim, len(units)
+            redirect(model.graph, context, emit_attention(build, "standard", sources, width, heads, form.scale, mask))
+
+        return write
+    region = attention_region(model.graph, layer)
+    slices, nodes = head_slices(region, layer.groups), list(region.nodes)
+    if isinstance(slices, str):
+        raise PassError(f"layer {layer.index}: its heads cannot be told apart: {slices}")
+    return lambda units: slices.keep(build, nodes, units)
 
 
 def _head_counts(nodes: Sequence[gs.Node]) -> list[tuple[gs.Node, str]]:
