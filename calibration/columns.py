@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.files import Columns
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, shown
+from onnxslim_bert.model.model_config import UNNAMED
 
 # The first entry whose names are all present wins, whatever their case: pairs come before single texts.
 TEXT_COLUMNS = (
@@ -29,6 +30,7 @@ TEXT_COLUMNS = (
     ("question",),
     ("query",),
 )
+MOST_CLASSES = 1 << 31
 LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target")
 
 
@@ -55,7 +57,7 @@ def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tu
     for name in chosen:
         for row, value in enumerate(columns[name], 1):
             if not isinstance(value, str):
-                raise DataError(f"{source}, row {row}: '{name}' is {value!r}: needed a string")
+                raise DataError(f"{source}, row {row}: '{name}' is {shown(value)}: needed a string")
             try:
                 value.encode()
             except UnicodeEncodeError as error:
@@ -92,7 +94,12 @@ def label_column(columns: Columns, name: str | None, source: str) -> str | None:
 
 
 def kind_of(values: Sequence[Any]) -> Classes | Scores:
-    """The kind of labels, told from their values: all words or all whole numbers are classes, all else are scores."""
+    """The kind of labels, told from their values: all words or all whole numbers are classes, all else are scores.
+
+    LABEL_0, as transformers writes where nobody gave names, is the number 0.
+    """
+    if all(_unnamed(value) is not None for value in values):
+        return Classes()
     if all(isinstance(value, str) and value.strip() and not _is_number(value) for value in values):
         return Classes(tuple(sorted({value.strip() for value in values})))
     return Classes() if all(_is_whole(value) for value in values) else Scores()
@@ -117,6 +124,12 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
 
 
+def _unnamed(value: Any) -> str | None:
+    """The digits of a label like LABEL_0; None of any other."""
+    found = UNNAMED.fullmatch(value.strip()) if isinstance(value, str) else None
+    return found and found[1]
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -129,17 +142,18 @@ def _number(value: Any, kind: Classes | Scores, place: str) -> float:
     named = value.strip() if isinstance(value, str) else value
     if isinstance(kind, Classes) and named in kind.names:
         return float(kind.names.index(named))
+    digits = _unnamed(value) if isinstance(kind, Classes) else None
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place}: label {value!r} is not a number: needed {_describe(kind)}") from error
+        return float(value if digits is None else digits)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{place}: label {shown(value)} is not a number: needed {_describe(kind)}") from error
 
 
 def _check_range(number: float, kind: Classes | Scores, place: str) -> None:
     if isinstance(kind, Scores):
         valid = math.isfinite(number) and kind.low <= number <= kind.high
     else:
-        valid = number.is_integer() and 0 <= number < (len(kind.names) or math.inf)
+        valid = number.is_integer() and 0 <= number < (len(kind.names) or MOST_CLASSES)
     if not valid:
         raise DataError(f"{place}: label {number:g} is out of range: needed {_describe(kind)}")
 

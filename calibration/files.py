@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.structured import read_conll, read_squad
+from onnxslim_bert.documents import read_lines
 from onnxslim_bert.errors import DataError, one_line
 
 MOST_UNPACKED = 1 << 28  # bytes of a packed file, whatever its size
@@ -33,8 +34,6 @@ def read_columns(path: Path) -> Columns:
         columns = reader(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte 0x{error.object[error.start]:02x} is not UTF-8: needed UTF-8 text") from error
     if not columns or not next(iter(columns.values())):
         raise DataError(f"{path}: no rows: needed at least one row of data")
     return columns
@@ -63,6 +62,8 @@ def read_feeds(path: Path) -> dict[str, Array]:
         KeyError,
     ) as error:
         raise DataError(f"{path}: not an npz of plain arrays: {one_line(error)}") from error
+    if plain := [name for name, values in feeds.items() if not isinstance(values, np.ndarray)]:
+        raise DataError(f"{path}: {plain[0]!r} is no array: needed an npz of plain arrays")
     for name, values in feeds.items():
         if values.dtype.kind not in "biuf" or values.ndim == 0:
             raise DataError(f"{path}: '{name}' is {values.dtype} {list(values.shape)}: needed numbers [rows, ...]")
@@ -86,18 +87,16 @@ def _check_archive(path: Path) -> None:
 
 def _tsv(path: Path) -> Columns:
     # GLUE's files quote nothing, so a quotation mark is text and a tab always ends a cell.
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1))
-        return _table(path, ((number, line.split("\t")) for number, line in lines if line))
+    lines = enumerate(read_lines(path), 1)
+    return _table(path, ((number, line.split("\t")) for number, line in lines if line))
 
 
 def _csv(path: Path) -> Columns:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            return _table(path, ((reader.line_num, cells) for cells in reader if cells))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+    reader = csv.reader(read_lines(path, keep_ends=True), strict=True)
+    try:
+        return _table(path, ((reader.line_num, cells) for cells in reader if cells))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
 
 
 def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
@@ -119,27 +118,25 @@ def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
 def _jsonl(path: Path) -> Columns:
     columns: dict[str, list[Any]] = {}
     rows = 0
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
-            rows += 1
-            for name in [name for name in row if name not in columns]:
-                columns[name] = [None] * (rows - 1)
-            for name, column in columns.items():
-                column.append(row.get(name))
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
+        rows += 1
+        for name in [name for name in row if name not in columns]:
+            columns[name] = [None] * (rows - 1)
+        for name, column in columns.items():
+            column.append(row.get(name))
     return columns
 
 
 def _txt(path: Path) -> Columns:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        return {"text": [line.rstrip("\r\n") for line in file if line.strip()]}
+    return {"text": [line for line in read_lines(path) if line.strip()]}
 
 
 def _parquet(path: Path) -> Columns:

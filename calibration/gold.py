@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from onnxslim_bert.calibration.columns import LABEL_COLUMNS
 from onnxslim_bert.calibration.files import Columns
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, shown
 
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
@@ -69,5 +69,5 @@ def _texts(value: Any) -> Any:
 
 def _strings(value: Any, column: str, source: str, row: int) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str | int) for each in value):
-        raise DataError(f"{source}, row {row}: '{column}' is {value!r:.60}: needed a list of words or numbers")
+        raise DataError(f"{source}, row {row}: '{column}' is {shown(value)}: needed a list of words or numbers")
     return tuple(map(str, value))

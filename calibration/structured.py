@@ -1,10 +1,10 @@
 """Readers of data files that are no plain tables: CoNLL's tagged words, and SQuAD's questions on passages."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import read_lines, read_object
 from onnxslim_bert.errors import DataError
 
 
@@ -16,18 +16,17 @@ def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
     """
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            cells = line.split()
-            if not cells or cells[0] == "-DOCSTART-":
-                if words[-1]:
-                    words.append([])
-                    tags.append([])
-            elif len(cells) < 2:
-                raise DataError(f"{path}, line {number}: one column: needed a word and its tag")
-            else:
-                words[-1].append(cells[0])
-                tags[-1].append(cells[-1])
+    for number, line in enumerate(read_lines(path), 1):
+        cells = line.split()
+        if not cells or cells[0] == "-DOCSTART-":
+            if words[-1]:
+                words.append([])
+                tags.append([])
+        elif len(cells) < 2:
+            raise DataError(f"{path}, line {number}: one column: needed a word and its tag")
+        else:
+            words[-1].append(cells[0])
+            tags[-1].append(cells[-1])
     return {"words": [each for each in words if each], "tags": [each for each in tags if each]}
 
 
@@ -38,13 +37,13 @@ def read_squad(path: Path) -> Mapping[str, Sequence[Any]]:
     answer. Raises DataError for JSON of another form.
     """
     columns: dict[str, list[Any]] = {"question": [], "context": [], "answers": []}
+    document = read_object(path, "JSON of SQuAD")
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
         for paragraph in (each for article in document["data"] for each in article["paragraphs"]):
             for asked in paragraph["qas"]:
                 columns["question"].append(asked["question"])
                 columns["context"].append(paragraph["context"])
                 columns["answers"].append([answer["text"] for answer in asked.get("answers", [])])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not SQuAD ({type(error).__name__}: {error}): needed data, paragraphs, qas") from error
     return columns

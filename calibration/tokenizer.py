@@ -1,17 +1,21 @@
 """The model's own tokenizer: tokenizer.json alone, or what transformers can make of an older folder."""
 
+import base64
 import contextlib
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnxslim_bert.documents import read_object
+from onnxslim_bert.documents import read_object, read_whole
 from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.graph.model_folders import folder_with
 from onnxslim_bert.model.role_names import Named, parse_named
+from onnxslim_bert.native_output import native_output
 
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
 DEFAULT_LENGTH = 512
@@ -133,8 +137,11 @@ def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
 def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
     import tokenizers
 
+    data = read_whole(file, "a tokenizer.json")
     with _said(f"{file}: not a Hugging Face tokenizer.json"):
-        backend = tokenizers.Tokenizer.from_file(str(file))
+        backend = tokenizers.Tokenizer.from_buffer(data)
+    # where a search by a regular expression takes too long, the library panics, which it tells the screen by itself
+    hushed: Callable[[], AbstractContextManager[object]] = native_output if b'"Regex"' in data else nullcontext
     if not backend.get_vocab_size():
         raise DataError(f"{file}: has no tokens: needed the tokenizer that this model was trained with")
     _check_bounds(file, backend)
@@ -143,19 +150,16 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         inputs = [row[0] if len(row) == 1 else row for row in texts]
-        with _said(f"{file}: cannot read these texts"):
+        with _said(f"{file}: cannot read these texts"), hushed():
             backend.enable_truncation(max_length, strategy="longest_first")
             return [TokenRow(row.ids, row.type_ids) for row in backend.encode_batch_fast(inputs)]
 
     def windows(text: str, passage: str | None, max_length: int, shared: int) -> list[PlacedRow]:
         strategy = "longest_first" if passage is None else "only_second"
-        backend.enable_truncation(max_length, stride=shared, strategy=strategy)
-        try:
+        room = "" if passage is None else f"question {text[:40]!r} fills {max_length} tokens, or "
+        with _said(f"{room}{file}: cannot read these texts"), hushed():
+            backend.enable_truncation(max_length, stride=shared, strategy=strategy)
             first = backend.encode(text) if passage is None else backend.encode(text, passage)
-        except Exception as error:  # the library raises bare Exception for a question that leaves a passage no room
-            raise DataError(
-                f"question {text[:40]!r} fills {max_length} tokens: needed a larger --max-length"
-            ) from error
         # only the first window says whose each token is; all begin with the question and end with the same specials
         own = [place for place, owner in enumerate(first.sequence_ids) if owner == int(passage is not None)]
         begin, after = (own[0], len(first.ids) - own[-1] - 1) if own else (len(first.ids), 0)
@@ -190,12 +194,21 @@ def _check_bounds(file: Path, backend: Any) -> None:
     added = backend.num_special_tokens_to_add(True)
     if added > MOST_ADDED:
         raise DataError(f"{file}: adds {added} tokens to every pair of texts: more than {MOST_ADDED} fit no model")
-    steps = json.loads(backend.to_str()).get("normalizer") or {}
-    grown = 1
-    for step in steps.get("normalizers") or [steps]:
-        grown *= max(1, len(step.get("content") or step.get("prepend") or ""))
+    steps = json.loads(backend.to_str())
+    grown = _growth(steps.get("normalizer")) * _growth(steps.get("pre_tokenizer"))
     if grown > MOST_LETTERS:
         raise DataError(f"{file}: writes up to {grown} letters for one: more than {MOST_LETTERS} are not read")
+
+
+def _growth(step: Any) -> int:
+    """How many letters a normalizer or pre-tokenizer writes for one, at most."""
+    if not isinstance(step, dict):
+        return 1
+    own = 4 if step.get("type") == "ByteLevel" else len(step.get("content") or step.get("prepend") or "")
+    if mapped := step.get("precompiled_charsmap"):  # of SentencePiece: a table's size, the table, and what it writes
+        table = base64.b64decode(mapped)
+        own = max(map(len, table[4 + int.from_bytes(table[:4], "little") :].decode(errors="replace").split("\0")))
+    return math.prod((max(own, 1), *map(_growth, step.get("normalizers") or step.get("pretokenizers") or ())))
 
 
 @contextlib.contextmanager
@@ -228,7 +241,8 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise DataError(f"{needed}, nor what transformers can load: give --tokenizer FOLDER") from error
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
-        rows = [tokenizer(*row, truncation="longest_first", max_length=max_length) for row in texts]
+        with _said(f"the tokenizer in {folder} cannot read these texts"):
+            rows = [tokenizer(*row, truncation="longest_first", max_length=max_length) for row in texts]
         return [TokenRow(row["input_ids"], row.get("token_type_ids") or [0] * len(row["input_ids"])) for row in rows]
 
     return Tokenizer(len(tokenizer), tokenizer.pad_token_id or 0, _length(tokenizer.model_max_length), encode)

@@ -12,6 +12,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.calibration.tokenizer import PAD_TOKENS, Tokenizer
+from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError
 
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a piece that SentencePiece falls back to
@@ -57,11 +58,11 @@ def protected_ids(tokenizer_json: Path | str) -> frozenset[int]:
 
 def read_tokenizer(tokenizer_json: Path | str) -> dict[str, Any]:
     """The content of a tokenizer.json, given by path or as text. Raises DataError when it is none."""
-    text = tokenizer_json.read_text(encoding="utf-8") if isinstance(tokenizer_json, Path) else tokenizer_json
     try:
-        tokenizer: dict[str, Any] = json.loads(text)
+        read = read_object(tokenizer_json) if isinstance(tokenizer_json, Path) else json.loads(tokenizer_json)
+        tokenizer: dict[str, Any] = read
         pieces_of(tokenizer)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"not the content of a Hugging Face tokenizer.json: {error}") from error
     return tokenizer
 

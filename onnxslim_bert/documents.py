@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,9 @@ from cattrs.gen import make_dict_structure_fn
 from onnxslim_bert.errors import DataError, one_line
 
 MOST_FAULTS = 3  # of one document that its error names
+MOST_BYTES = 1 << 28  # of a document; the largest tokenizers have a tenth of that
 LARGEST = 10**18  # in bytes, seconds or points: more than any run can have measured
+LONGEST_LINE = 1 << 24  # letters of a text file's line
 NAMES = {
     dict: "an object",
     list: "a list",
@@ -55,16 +58,60 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. Raises DataError for no regular file, and for one that holds anything else."""
-    if not file.is_file():
-        raise DataError(f"{file} is no regular file: needed JSON")
+def read_whole(file: Path, needed: str = "JSON") -> bytes:
+    """The bytes of a document. needed: what it should be, for messages.
+
+    Raises DataError for a file that is not there or cannot be read, for a folder, a pipe or a device, none of which is
+    waited for, and for more than MOST_BYTES.
+    """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read: {one_line(error)}: needed JSON") from error
+        if not file.is_file():
+            raise DataError(f"{file} {'is no regular file' if file.exists() else 'does not exist'}: needed {needed}")
+        nbytes = file.stat().st_size
+        if nbytes > MOST_BYTES:
+            raise DataError(f"{file} has {nbytes / 1e6:,.0f} MB: needed {needed} of at most {MOST_BYTES / 1e6:.0f} MB")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}): needed {needed}") from error
+
+
+def read_lines(file: Path, *, keep_ends: bool = False) -> Iterator[str]:
+    """The lines of a UTF-8 text file, one by one; a byte order mark is passed over.
+
+    keep_ends: lines with their ends, and a carriage return alone ends one, too, as `csv` wants them.
+
+    Raises DataError for bytes that are not UTF-8, for NUL, which no text holds, and for lines longer than LONGEST_LINE;
+    OSError where the file cannot be read.
+    """
+    with file.open(encoding="utf-8-sig", newline="" if keep_ends else "\n") as opened:
+        number = 0
+        try:
+            while line := opened.readline(LONGEST_LINE):
+                number += 1
+                if "\0" in line:
+                    raise DataError(f"{file}, line {number}: a NUL byte: needed UTF-8 text")
+                if len(line) == LONGEST_LINE:
+                    raise DataError(f"{file}, line {number}: longer than {LONGEST_LINE:,} letters: needed less")
+                yield line if keep_ends else line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            found = error.object[error.start]
+            raise DataError(f"{file}: byte 0x{found:02x} is not UTF-8: needed UTF-8 text") from error
+
+
+def read_json(file: Path, needed: str = "JSON") -> Any:
+    """What the JSON in `file` says. Raises DataError as `read_whole` does, and for text that is no JSON in UTF-8."""
+    data = read_whole(file, needed)
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is no JSON ({one_line(error)}): needed {needed}") from error
+
+
+def read_object(file: Path, needed: str = "a JSON object") -> dict[str, Any]:
+    """The JSON object in `file`. Raises DataError as `read_json` does, and for JSON that is no object."""
+    found = read_json(file, needed)
     if not isinstance(found, dict):
-        raise DataError(f"{file}: {type(found).__name__}: needed a JSON object")
+        raise DataError(f"{file}: {type(found).__name__}: needed {needed}")
     return found
 
 
@@ -80,7 +127,7 @@ def read_document(kind: type[D], text: bytes, source: object) -> D:
     or lacks, adds or mistypes a field. Example: "results.json: latencies_ms: item 6 is true: needed a number".
     """
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source} is cut off or no JSON ({error}): needed a whole document") from error
     if not isinstance(found, dict) or "schema" not in found:
@@ -143,6 +190,15 @@ def _quoted(value: Any) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"found {constant}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are there once each. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"{_quoted(twice)} is there twice in one object")
+    return found
 
 
 def _figure(value: Any) -> Any:

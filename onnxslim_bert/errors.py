@@ -85,3 +85,14 @@ def printable(text: str) -> str:
     """The text as a terminal may have it: control characters other than new lines are written out, like "\\x1b"."""
     kept = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return "".join(kept)
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: in Python's spelling, and not longer than 60 letters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+        text = "a number of thousands of digits"
+    except RecursionError:
+        text = "brackets in brackets"
+    return text if len(text) <= 60 else f"{text[:57]}..."

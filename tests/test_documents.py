@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.documents import plain, read_document, structured, write_document
+from onnxslim_bert.documents import plain, read_document, read_lines, read_object, structured, write_document
 from onnxslim_bert.errors import DataError
 
 
@@ -101,6 +103,71 @@ def test_a_foreign_document_is_refused_where_it_is_wrong(change: dict[str, Any],
 def test_what_is_no_such_document_is_refused(document: object) -> None:
     with pytest.raises(DataError, match=r"^no letter document"):
         structured(Letter, document)
+
+
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    text = write_document(WRITTEN).replace(b'"count": 7', b'"count": 7, "count": 8')
+    with pytest.raises(DataError, match='"count" is there twice'):
+        read_document(Letter, text, "letter")
+
+
+def sparse(path: Path) -> None:
+    """A file of 8 GB that takes no room on the disk."""
+    with path.open("wb") as file:
+        file.truncate(1 << 33)
+
+
+PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda path: None, "does not exist: needed a letter"),
+    "a folder": (lambda path: path.mkdir(), "is no regular file: needed a letter"),
+    "a pipe": (os.mkfifo, "is no regular file: needed a letter"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file: needed a letter"),
+    "a link to nothing": (lambda path: path.symlink_to("gone"), "does not exist: needed a letter"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "does not exist: needed a letter"),
+    "gigabytes": (sparse, "has 8,590 MB: needed a letter of at most 268 MB"),
+    "a failing disk": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read .*: needed a letter"),
+    "UTF-16": (lambda path: path.write_text("{}", encoding="utf-16"), "is no JSON"),
+    "Latin-1": (lambda path: path.write_bytes(b'{"\xe9": 1}'), "is no JSON"),
+    "deep brackets": (lambda path: path.write_text("[" * 100_000), "is no JSON"),
+    "many digits": (lambda path: path.write_text('{"a": ' + "9" * 5000 + "}"), "is no JSON"),
+    "a list": (lambda path: path.write_text("[{}]"), "list: needed a letter"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_document_is_refused_at_once(tmp_path: Path, place: str) -> None:
+    """Whatever lies there: nothing is waited for, and not more is read than a document has."""
+    make, said = PLACES[place]
+    make(tmp_path / "letter.json")
+    with pytest.raises(DataError, match=said):
+        read_object(tmp_path / "letter.json", "a letter")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "letter.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_object(tmp_path / "letter.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"a\nb\0\n", "line 2: a NUL byte"),
+        (b"a\n" + b"x" * (1 << 24), "line 2: longer than 16,777,216 letters"),
+        (b"a\xff\n", "byte 0xff is not UTF-8"),
+        ("a\n".encode("utf-16"), "is not UTF-8"),
+        ("a\n".encode("utf-16-le"), "line 1: a NUL byte"),
+    ],
+)
+def test_lines_that_are_no_text_are_refused(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "rows.txt").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        list(read_lines(tmp_path / "rows.txt"))
+
+
+def test_lines_come_without_their_ends_or_with_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_bytes(b"\xef\xbb\xbfa\r\n\nb\rc")
+    assert list(read_lines(tmp_path / "rows.txt")) == ["a", "", "b\rc"]
+    assert list(read_lines(tmp_path / "rows.txt", keep_ends=True)) == ["a\r\n", "\n", "b\r", "c"]
 
 
 def test_an_error_names_a_few_faults() -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def warm() -> None:
                 importlib.import_module(module.name)
 
 
-def run(arguments: Sequence[str], folder: Path, limits: Limits) -> Run:
-    """`onnxslim ARGUMENTS` in `folder`."""
+def run(arguments: Sequence[str], folder: Path, limits: Limits, variables: Mapping[str, str] | None = None) -> Run:
+    """`onnxslim ARGUMENTS` in `folder`, with these environment variables besides."""
     before = _files(folder)
     with tempfile.TemporaryDirectory() as kept:
         out, err, temporary = (Path(kept) / name for name in ("out", "err", "tmp"))
@@ -67,6 +67,7 @@ def run(arguments: Sequence[str], folder: Path, limits: Limits) -> Run:
         started = time.monotonic()
         child = os.fork()
         if not child:
+            os.environ |= variables or {}
             _become(arguments, folder, out, err, temporary, limits)
         usage, status = _wait(child, limits.wall_s)
         ended = Run(
@@ -84,12 +85,14 @@ def run(arguments: Sequence[str], folder: Path, limits: Limits) -> Run:
     return replace(ended, new=(*changed, *leftover))
 
 
-def wrongs(done: Run, limits: Limits, *, several: bool = False) -> list[str]:
+def wrongs(done: Run, limits: Limits, *, several: bool = False, own: str = "") -> list[str]:
     """What of a run breaks a promise, in a word or two each; empty when nothing does.
 
-    several: of jobs; one that fails may say so beside files and lines of the others.
+    several: of jobs; one that fails may say so beside files and lines of the others. own: the same, with the folder in
+    which alone such files may lie.
     """
     found = []
+    new = [name for name in done.new if not (own and f"{name}/".startswith(f"{own}/"))]
     if "Traceback (most recent call last)" in done.err:
         frames = [line for line in done.err.splitlines() if not line.startswith(" ") and ":" in line]
         found.append(f"traceback {frames[-1][:120] if frames else ''}")
@@ -97,12 +100,12 @@ def wrongs(done: Run, limits: Limits, *, several: bool = False) -> list[str]:
         found.append(f"signal {signal.Signals(-done.code).name}")
     elif done.code not in PERMITTED:
         found.append(f"exit code {done.code}")
-    elif done.code == 2 and len(done.err.strip().splitlines()) != 1 and not several:
+    elif done.code == 2 and len(done.err.strip().splitlines()) != 1 and not (several or own):
         found.append(f"{len(done.err.strip().splitlines())} lines of error")
     elif done.code and not done.err.strip():
         found.append("no word of error")
-    if done.code == 2 and done.new and not several:
-        found.append(f"refused, and left {done.new[0]}")
+    if done.code == 2 and new and not several:
+        found.append(f"refused, and left {new[0]}")
     if any(_is_temporary(name) for name in done.new):
         found.append(f"a temporary file stayed: {next(name for name in done.new if _is_temporary(name))}")
     if done.cpu_s > limits.cpu_s or done.wall_s > limits.wall_s:

@@ -13,7 +13,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.bundle import Bundle
 from onnxslim_bert.device.manifest import MODEL, Output, Results, vector_file
 from onnxslim_bert.device.vectors import unpack
-from onnxslim_bert.documents import read_document
+from onnxslim_bert.documents import read_document, read_whole
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.model_config import ModelConfig
@@ -59,7 +59,7 @@ def read_results(path: Path, bundle: Bundle) -> Results:
     """The results at `path`. Raises DataError when they are corrupted, partial, or of another bundle."""
     if not path.is_file():
         raise DataError(f"no results at {path}: needed the results.json of a run")
-    results = read_document(Results, path.read_bytes(), path)
+    results = read_document(Results, read_whole(path), path)
     if results.bundle != bundle.sha256:
         raise DataError(
             f"{path} is of another bundle ({results.bundle[:12]}): needed one of {bundle.folder} ({bundle.sha256[:12]})"

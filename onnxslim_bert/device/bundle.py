@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.device.manifest import MANIFEST, MODEL, Manifest
 from onnxslim_bert.device.vectors import unpack
-from onnxslim_bert.documents import read_document
+from onnxslim_bert.documents import read_document, read_whole
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.targets.table import TARGETS
 
@@ -22,7 +22,7 @@ class Bundle:
 
     def tensor(self, name: str) -> Array:
         """The test vector at this path in the bundle."""
-        return unpack((self.folder / name).read_bytes(), self.folder / name)
+        return unpack(read_whole(self.folder / name, "a tensor"), self.folder / name)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -30,7 +30,7 @@ def open_bundle(folder: Path) -> Bundle:
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{folder} is no bundle: needed {MANIFEST} in it, as `onnxslim device bundle` writes it")
-    text = path.read_bytes()
+    text = read_whole(path)
     manifest = read_document(Manifest, text, path)
     plan = manifest.plan
     if plan.target not in TARGETS:

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.documents import read_object
+from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.export.sentence_model import is_sentence_model, sentence_model
 from onnxslim_bert.export.torch_export import OPSETS, Axes, Exporter, export_module, first_line, quiet, require
 
@@ -106,7 +106,8 @@ def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    # transformers raises whatever a wrong value in a configuration makes of it
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         if attention == "sdpa" and "attn_implementation" in str(error):
             raise ModelError(f"{source}: transformers has no SDPA attention for this model: use eager") from error
         raise ModelError(f"{source}: cannot load the model: {first_line(error)}") from error
@@ -132,10 +133,10 @@ def asked_attention(source: str | Path) -> Attention | None:
     """The attention that config.json asks for; None where it does not."""
     file = Path(source) / "config.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, ValueError):
+        found = read_object(file) if file.is_file() else {}
+    except DataError:
         return None  # transformers says what is wrong with it
-    asked = found.get("attn_implementation", found.get("_attn_implementation")) if isinstance(found, dict) else None
+    asked = found.get("attn_implementation", found.get("_attn_implementation"))
     return asked if asked in ("sdpa", "eager") else None
 
 

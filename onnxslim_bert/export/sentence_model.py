@@ -4,15 +4,16 @@ https://sbert.net/docs/package_reference/sentence_transformer/models.html: a lis
 own; Transformer comes first, then Pooling, then any of Dense and Normalize.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import read_json, read_object
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.export.torch_export import require
 
 MODULES = "modules.json"
+WIDEST = 1 << 20  # of a vector
 MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "first",
@@ -32,7 +33,10 @@ def sentence_model(source: Path, encoder: Any) -> Any:
     encoder: the transformers model. Raises ModelError for a module that is not known.
     """
     torch = require("torch")
-    steps = [step for entry in _read(source / MODULES) if (step := _step(source, entry)) is not None]
+    entries = read_json(source / MODULES)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelError(f"{source / MODULES}: needed a list of objects, each a module with its type and path")
+    steps = [step for entry in entries if (step := _step(source, entry)) is not None]
 
     class SentenceModel(torch.nn.Module):  # type: ignore[misc, name-defined]
         """The encoder and the steps after it."""
@@ -61,7 +65,7 @@ def _step(source: Path, entry: Any) -> Any:
     if kind == "Transformer":
         return None
     if kind == "Pooling":
-        return _pooling(_read(folder / "config.json"), folder)
+        return _pooling(read_object(folder / "config.json"), folder)
     if kind == "Normalize":
         torch = require("torch")
         return lambda vector, mask: torch.nn.functional.normalize(vector, p=2, dim=-1)
@@ -93,22 +97,17 @@ def _pooling(config: Any, folder: Path) -> Callable[[Any, Any], Any]:
 def _dense(folder: Path) -> Any:
     """A dense layer with its activation, from safetensors."""
     torch = require("torch")
-    config = _read(folder / "config.json")
+    config = read_object(folder / "config.json")
     activation = str(config.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
     if activation not in ("Tanh", "Identity", "ReLU", "GELU"):
         raise ModelError(f"{folder}: activation {activation}: needed Tanh, Identity, ReLU or GELU")
     file = folder / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{folder}: no model.safetensors: save the folder again with a current sentence-transformers")
-    sizes = int(config["in_features"]), int(config["out_features"])
+    sizes = config.get("in_features"), config.get("out_features")
+    if not all(isinstance(size, int) and 0 < size < WIDEST for size in sizes):
+        raise ModelError(f"{folder}: in_features and out_features are {sizes!r:.60}: needed two widths")
     linear = torch.nn.Linear(*sizes, bias=bool(config.get("bias", True)))
     weights = require("safetensors.torch").load_file(str(file))
     linear.load_state_dict({name.removeprefix("linear."): values for name, values in weights.items()})
     return torch.nn.Sequential(linear, getattr(torch.nn, activation)())
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read ({type(error).__name__}): needed JSON") from error

@@ -58,7 +58,7 @@ def folder_with(model: Path, *names: str) -> Path:
     bert/onnx/model.onnx and tokenizer.json, bert/onnx when it holds a tokenizer.json, else bert when that holds one.
     """
     folders = [model.parent, *([model.parent.parent] if model.parent.name == ONNX else [])]
-    return next((folder for name in names for folder in folders if (folder / name).is_file()), model.parent)
+    return next((folder for name in names for folder in folders if (folder / name).exists()), model.parent)
 
 
 def _offer(folder: Path) -> str:

@@ -48,6 +48,6 @@ def _exporter(proto: onnx.ModelProto) -> str:
 def _slimmed(text: str) -> dict[str, str]:
     try:
         notes = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(key): str(value) for key, value in notes.items()} if isinstance(notes, dict) else {}

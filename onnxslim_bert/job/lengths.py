@@ -18,7 +18,8 @@ import onnx
 
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, OutputError, one_line
+from onnxslim_bert.documents import read_object
+from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import file_sha256, staging, write_atomically
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import release
@@ -86,12 +87,12 @@ def _write_manifest(folder: Path, buckets: Buckets) -> None:
 
 def _read_manifest(path: Path) -> Buckets:
     try:
-        held = json.loads(path.read_bytes())
+        held = read_object(path)
         if held["schema"] != SCHEMA:
             raise ModelError(f"{path}: schema {held['schema']}, and this version reads {SCHEMA}")
         lengths = {int(n): str(file) for n, file in held["lengths"].items()}
         return Buckets(SCHEMA, held["onnxslim_bert"], dict(sorted(lengths.items())), dict(held["files"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a manifest of length buckets ({one_line(error)})") from error
 
 

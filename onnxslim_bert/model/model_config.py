@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.documents import read_object
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.graph.model_folders import folder_with
 
-UNNAMED = re.compile(r"label[_ ]?\d+", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
+CONFIG, MODULES = "config.json", "modules.json"
+UNNAMED = re.compile(r"label[_ ]?(\d+)", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
 POOLING = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "first",
@@ -46,40 +47,50 @@ def read_config(model: Path) -> ModelConfig:
 
     Raises DataError for a file that cannot be read.
     """
-    folder = folder_with(model, "config.json")
-    if not (folder / "config.json").is_file():
-        return ModelConfig()
-    found = read_object(folder / "config.json")
+    file = folder_with(model, CONFIG) / CONFIG
+    found = read_object(file) if file.exists() else {}
     architectures = found.get("architectures")
-    names = _names(found.get("id2label"), folder / "config.json")
     ids = {str(name): number for name, number in _mapping(found.get("label2id")).items() if isinstance(number, int)}
+    names = _names(found.get("id2label"), file) or _in_order(ids)
     named = names if names and not all(UNNAMED.fullmatch(name) for name in names) else ()
+    widths = (found.get(key) for key in ("hidden_size", "dim", "d_model"))
     return ModelConfig(
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
         problem_type=str(found.get("problem_type") or ""),
         labels=named,
         classes=len(names),
         ids={**ids, **{name: number for number, name in enumerate(named)}} if named else {},
-        hidden=next((found[key] for key in ("hidden_size", "dim", "d_model") if isinstance(found.get(key), int)), 0),
-        pooling=_pooling(folder_with(model, "modules.json")),
+        hidden=next((width for width in widths if type(width) is int and width > 0), 0),
+        pooling=_pooling(folder_with(model, MODULES)),
     )
 
 
 def _names(given: Any, place: Path) -> tuple[str, ...]:
-    """The names of classes 0, 1, ...; empty when they are not given. Raises DataError for numbers with gaps."""
+    """The names of classes 0, 1, ... in id2label; empty when they are not given.
+
+    Raises DataError for numbers with gaps, and for names that are no text.
+    """
     try:
-        numbered = sorted((int(number), str(name)) for number, name in _mapping(given).items())
-    except ValueError as error:
+        numbered = sorted((int(number), name) for number, name in _mapping(given).items())
+    except (ValueError, TypeError) as error:
         raise DataError(f"{place}: id2label holds a class that is no number: needed numbers from 0 up") from error
     if [number for number, _ in numbered] != list(range(len(numbered))):
         raise DataError(f"{place}: id2label numbers its classes with gaps: needed 0 to {len(numbered) - 1}")
-    return tuple(name for _, name in numbered)
+    if wrong := [name for _, name in numbered if not isinstance(name, str | int | float)]:
+        raise DataError(f"{place}: id2label names a class {shown(wrong[0])}: needed names")
+    return tuple(str(name) for _, name in numbered)
+
+
+def _in_order(ids: Mapping[str, int]) -> tuple[str, ...]:
+    """The names of classes 0, 1, ... by label2id, of several names for one the first; empty where one has none."""
+    names = {number: name for name, number in reversed(list(ids.items()))}
+    return tuple(names[number] for number in range(len(names))) if names.keys() == set(range(len(names))) else ()
 
 
 def _pooling(folder: Path) -> str:
     """What 1_Pooling/config.json says; empty without one."""
-    file = folder / "1_Pooling" / "config.json"
-    if not (folder / "modules.json").is_file() or not file.is_file():
+    file = folder / "1_Pooling" / CONFIG
+    if not (folder / MODULES).exists() or not file.exists():
         return ""
     found = read_object(file)
     return next((name for key, name in POOLING.items() if found.get(key) is True), "")

@@ -9,9 +9,9 @@ import onnxruntime as ort
 
 from onnxslim_bert.errors import ProviderError, one_line
 from onnxslim_bert.graph.sessions import cannot_load, checked_bytes, load, session_options
+from onnxslim_bert.native_output import native_output
 from onnxslim_bert.targets.assignment import RECORD, placement_of
 from onnxslim_bert.targets.input_shapes import free_dimensions, open_input
-from onnxslim_bert.targets.native_output import native_output
 from onnxslim_bert.targets.placement import Left, Placement
 from onnxslim_bert.targets.setup import CPU_PROVIDER, NO_OPTIONS, Setup, attach
 from onnxslim_bert.targets.target import Target

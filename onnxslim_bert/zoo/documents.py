@@ -1,10 +1,9 @@
 """The document of a run, as it lies on disk."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.documents import structured
+from onnxslim_bert.documents import read_json, structured
 from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.zoo.records import Run
@@ -24,12 +23,7 @@ def load_run(place: Path) -> Run:
 def read_document(place: Path) -> tuple[Path, dict[str, Any]]:
     """The JSON document at `place`, or of the run in that folder, and where it is. Raises DataError."""
     path = place / RUN if place.is_dir() else place
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: needed the folder of `onnxslim zoo run`, or its {RUN}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON ({error}): needed the {RUN} of `onnxslim zoo run`") from error
+    document = read_json(path, f"the folder of `onnxslim zoo run`, or its {RUN}")
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise DataError(f"{path} has schema {schema}, needed {SCHEMA}: written by another version, or no run at all")

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from onnxslim_bert.documents import structured
+from onnxslim_bert.errors import DataError
 from onnxslim_bert.zoo.conductor import Conductor
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.planning.plan import PlannedJob
 from onnxslim_bert.zoo.records import Result, Row, Source, Study, Timing
 from onnxslim_bert.zoo.rows import row_of, why_untimed
 from onnxslim_bert.zoo.source_files import SourceFiles
+from onnxslim_bert.zoo.store.storage import result_name
 from onnxslim_bert.zoo.unmeasured import unstudied, untimed
 
 JobTask = tuple[PlannedJob, Task]
@@ -84,4 +86,8 @@ def _study(task: Task, conductor: Conductor) -> Study:
 def _found(conductor: Conductor, task: Task, kind: type[Document]) -> Document | None:
     """The result that the task wrote, as a `kind`; None when there is none."""
     document = conductor.result(task.key)
-    return None if document is None else structured(kind, document)
+    try:
+        return None if document is None else structured(kind, document)
+    except DataError as error:
+        place = f"{conductor.storage.url}/{result_name(task.key)}"
+        raise DataError(f"{place}: {error}: delete the folder of that file and run the zoo again") from error

@@ -1,5 +1,6 @@
 """Tokenizers and data files that are none, or do harm: each is refused in one line, and nothing of theirs is run."""
 
+import base64
 import json
 import os
 import zipfile
@@ -36,6 +37,21 @@ def many(letters: int) -> dict[str, object]:
     return {"type": "Replace", "pattern": {"String": "w"}, "content": "w" * letters}
 
 
+def nested(step: dict[str, object], depth: int) -> dict[str, object]:
+    """A step twice in a sequence of sequences, which is as often as its depth."""
+    inner = step if depth == 1 else nested(step, depth - 1)
+    return {"type": "Sequence", "normalizers": [step, inner]} if depth > 1 else step
+
+
+def charsmap(letters: int) -> dict[str, object]:
+    """A table of SentencePiece that writes so many letters for one."""
+    table = (4).to_bytes(4, "little") + bytes(4) + b"x" * letters + b"\0"
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
 TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "deep brackets": (beside("tokenizer.json", DEEP), "not a Hugging Face tokenizer.json"),
     "no JSON": (beside("tokenizer.json", "\x1b[2J"), "not a Hugging Face tokenizer.json"),
@@ -48,6 +64,23 @@ TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a few letters for one, often": (
         changed(normalizer={"type": "Sequence", "normalizers": [many(10)] * 8}),
         "writes up to 100000000 letters",
+    ),
+    "a few letters for one, in sequences of sequences": (
+        changed(normalizer=nested(many(10), 5)),
+        "writes up to 100000 letters",
+    ),
+    "bytes as letters, of bytes as letters": (
+        changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 9}),
+        "writes up to 262144 letters",
+    ),
+    "a table that writes many letters": (changed(normalizer=charsmap(5000)), "writes up to 5000 letters"),
+    "8 GB of nothing": (lambda folder: os.truncate(folder / "tokenizer.json", 1 << 33), "has 8,590 MB"),
+    "a device": (
+        lambda folder: (
+            (folder / "tokenizer.json").unlink(),
+            (folder / "tokenizer.json").symlink_to("/dev/zero"),
+        ),
+        "no regular file",
     ),
     "many tokens to every text": (
         changed(
@@ -62,9 +95,12 @@ TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "adds 500 tokens",
     ),
-    "deep brackets beside it": (beside("tokenizer_config.json", DEEP), "needed JSON"),
+    "deep brackets beside it": (beside("tokenizer_config.json", DEEP), "needed a JSON object"),
     "a list beside it": (beside("tokenizer_config.json", "[]"), "needed a JSON object"),
-    "bytes beside it": (lambda folder: (folder / "tokenizer_config.json").write_bytes(b"\xff\xfe"), "needed JSON"),
+    "bytes beside it": (
+        lambda folder: (folder / "tokenizer_config.json").write_bytes(b"\xff\xfe"),
+        "needed a JSON object",
+    ),
     "a pipe": (
         lambda folder: ((folder / "tokenizer.json").unlink(), os.mkfifo(folder / "tokenizer.json")),
         "no regular file",
@@ -94,6 +130,24 @@ def test_a_tokenizer_that_is_none_is_refused(tmp_path, monkeypatch, capsys, name
     assert len(one_line(caught.value, None)) < 600
     assert not (tmp_path / "ran").exists()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+b"}, "content": "x"}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": False}},
+    ],
+)
+def test_a_search_without_an_end_is_one_line(tmp_path, capfd, slow):
+    """The library ends it and panics, which is not seen."""
+    write_tokenizer(tmp_path)
+    changed(**slow)(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    for work in (lambda: tokenizer.encode([("a" * 60,)], 8), lambda: tokenizer.encode_words([("a" * 60,)], 8)):
+        with pytest.raises(DataError, match="cannot read these texts"):
+            work()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("token", [7, None, [], {}, {"content": 3}, "", "[NONE]"])

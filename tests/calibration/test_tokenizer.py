@@ -80,7 +80,7 @@ def test_what_is_no_tokenizer_is_refused(letters: Path, tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     shutil.copy(letters / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(DataError, match=r"tokenizer_config.json: cannot be read"):
+    with pytest.raises(DataError, match=r"tokenizer_config.json is no JSON"):
         load_tokenizer(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """A model's classes and a data set's labels are one order by their names; numbers that are upside down are refused."""
 
 import json
+import os
 from itertools import permutations
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def test_labels_as_words_are_mapped_by_name_in_any_order(tmp_path, order):
     worse = model(tmp_path / "worse", tuple(order[place] for place in (1, 0, 2)))
     with pytest.raises(AccuracyGateError, match="max-drop missed"):
         enforce(validate(base, worse, rows, reading(tmp_path), Budgets(max_drop=10)).verdicts)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("numbers", [{"id2label": {}}, {"id2label": None}, {}])
+def test_label2id_alone_names_the_classes(tmp_path, order, numbers):
+    names = {NAMES[mine]: place for place, mine in enumerate(order)}
+    base = model(tmp_path, order, numbers | {"label2id": names | {"another word for it": 0}})
+    rows = file_of(tmp_path, [NAMES[label] for label in RIGHT])
+    assert validate(base, base, rows, reading(tmp_path)).comparison.scores[0].base.value == 100
+
+
+@pytest.mark.parametrize("words", ["LABEL_{}", "label {}", " Label{} ", "label_0{}"])
+def test_numbered_labels_are_numbers(tmp_path, words):
+    """As transformers writes them where nobody gave names: in the order of the numbers, not of the alphabet."""
+    base = model(tmp_path, (0, 1, 2), {"id2label": {str(n): f"LABEL_{n}" for n in range(3)}})
+    rows = file_of(tmp_path, [words.format(label) for label in RIGHT])
+    assert validate(base, base, rows, reading(tmp_path)).comparison.scores[0].base.value == 100
 
 
 @pytest.mark.parametrize("config", [None, {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}])
@@ -116,12 +134,24 @@ def test_labels_of_calibration_rows_are_never_an_error(tmp_path, labels):
     ("config", "message"),
     [
         ("[]", "list: needed a JSON object"),
-        ("{", "cannot be read"),
+        ("{", "is no JSON"),
         ('{"id2label": {"0": "a", "2": "b"}}', "numbers its classes with gaps"),
         ('{"id2label": {"a": "0"}}', "a class that is no number"),
+        ('{"id2label": {"0": []}}', r"names a class \[\]: needed names"),
     ],
 )
 def test_configurations_that_cannot_be_read_are_said(tmp_path, config, message):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(DataError, match=message):
+        read_config(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("place", ["config.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_configuration_that_is_no_file_is_not_passed_over(tmp_path, place, make):
+    """That of the pooling neither, where there is no other."""
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "modules.json").write_text("[]")
+    make(tmp_path / place)
+    with pytest.raises(DataError, match="no regular file: needed a JSON object"):
         read_config(tmp_path / "m.onnx")

@@ -255,7 +255,7 @@ def test_labels_of_which_several_hold(tmp_path):
     [
         ("a.conll", "word\n", "line 1: one column: needed a word and its tag"),
         ("a.json", "{}", "not SQuAD .KeyError"),
-        ("a.json", "[", "not SQuAD"),
+        ("a.json", "[", "needed JSON of SQuAD"),
         ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["O"]}', "row 1: 2 words and 1 tags"),
         ("a.jsonl", '{"tokens": ["a b"], "tags": ["O"]}', "row 1: a word is empty or holds a space"),
         ("a.jsonl", '{"tokens": ["a"], "tags": "O"}', "row 1: 'tags' is 'O': needed a list"),

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import ROOT, environment, workspace
+from document_damage import PLACES, damaged, is_none
 from trial_runs import GB, Limits, Run, wrongs
 
 LIMITS = Limits()
@@ -51,6 +53,47 @@ def test_what_is_refused_in_one_line_or_done_breaks_none():
 
 def test_mutants_of_models_break_no_promise():
     assert ", 0 broke a promise" in tool("fuzz_models.py", "--count", "30", "--seed", "20", "--jobs", "2")
+
+
+def test_damaged_documents_break_no_promise():
+    assert ", 0 broke a promise" in tool("fuzz_documents.py", "--count", "25", "--seed", "20")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "data", "none"),
+    [
+        ("a.json", "json", b'{"a": 1}', False),
+        ("a.json", "json", b'\xef\xbb\xbf{"a": 1}', False),
+        ("a.json", "json", b'{"a": 1', True),
+        ("a.json", "json", b"[]", True),
+        ("a.jsonl", "jsonl", b'{"a": 1}\n[]\n', True),
+        ("a.toml", "toml", b"a = 1\n", False),
+        ("a.toml", "toml", b"a = ", True),
+        ("a.tsv", "text", b"sentence\nw1\n", False),
+        ("a.tsv", "text", b"sentence\nw\x001\n", True),
+        ("a.tsv", "text", b"\xff", True),
+        ("a.npz", "npz", b"PK", True),
+        ("a.pb", "bytes", b"", True),
+        ("a.pb", "bytes", b"x", False),
+    ],
+)
+def test_what_is_certainly_no_document_is_known(tmp_path, name, kind, data, none):
+    (tmp_path / name).write_bytes(data)
+    assert is_none(tmp_path / name, kind) is none
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "toml", "text", "bytes"])
+def test_documents_are_damaged_in_many_ways_and_the_same_every_time(tmp_path, kind):
+    """No damage fails on a document of its kind."""
+    text = {"json": b'{"a": [1, {"b": "c"}]}', "jsonl": b'{"a": 1}\n{"a": "b"}\n', "toml": b"[a]\nb = 1\nc = 2\n"}
+    seen = {}
+    for number in [*range(150), *range(20)]:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        path.write_bytes(text.get(kind, b"w1 w2\tw3\n"))
+        said = damaged(path, kind, np.random.default_rng(number))
+        made = path.read_bytes()[:1000] if said not in PLACES else b""
+        assert seen.setdefault(number, (said, made)) == (said, made)
+    assert len({said for said, _ in seen.values()}) > 20
 
 
 def test_a_mutant_is_the_same_every_time():

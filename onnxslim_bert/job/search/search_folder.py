@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxslim_bert.documents import structured
+from onnxslim_bert.documents import read_object, structured
 from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.graph.files import write_atomically
 
@@ -103,10 +103,9 @@ class SearchFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            held = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_object(self._file)
+        except DataError:
             return {}
-        return held if isinstance(held, dict) else {}
 
 
 def _plain(value: Any) -> Any:

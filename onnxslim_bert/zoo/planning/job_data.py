@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.calibration.datasets import Purpose, is_named
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.zoo.planning.data_checks import check_there, check_tokenizer, is_labelled, is_text, place_of
 from onnxslim_bert.zoo.planning.find_models import is_url
-from onnxslim_bert.zoo.planning.keys import Layer, shown
+from onnxslim_bert.zoo.planning.keys import Layer
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
 from onnxslim_bert.zoo.planning.recipe_entries import without_dashes
 from onnxslim_bert.zoo.planning.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 from onnxslim_bert.calibration.ranges import METHODS
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.job.main_recipe import Format
 from onnxslim_bert.recipes.lowering import Mode
 from onnxslim_bert.rewriting.options import nearest
@@ -99,15 +99,6 @@ def read_table(values: Any, keys: Mapping[str, Reader], place: Place, mistakes: 
 def values_of(layer: Layer) -> dict[str, Any]:
     """Values by the names that they have in Python."""
     return {key.replace("-", "_"): setting.value for key, setting in layer.items()}
-
-
-def shown(value: Any) -> str:
-    """A value as it is quoted in a mistake."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _unknown(key: str, place: Place, known: list[str]) -> str:

@@ -7,6 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import read_whole
+from onnxslim_bert.errors import DataError
 from onnxslim_bert.recipes.lowering import LOWERINGS
 from onnxslim_bert.rewriting.options import nearest
 from onnxslim_bert.targets.table import TARGETS
@@ -30,14 +32,14 @@ def read_zoo(path: Path) -> ZooPlan:
     A setting of a recipe goes before one of a model, and this before the defaults. Models are opened for a look at
     their structure and evaluation files are read for labels, but nothing runs. Raises ZooError with every mistake.
     """
+    if not path.exists():
+        raise ZooError((f"{path}: no such file; `onnxslim zoo init DIR` writes one",))
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ZooError((f"{path}: no such file; `onnxslim zoo init DIR` writes one",)) from None
+        text = read_whole(path, "a TOML file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ZooError((f"{path}: byte 0x{error.object[error.start]:02x} is not UTF-8: needed a TOML file",)) from None
-    except OSError as error:
-        raise ZooError((f"{path}: cannot be read ({error.strerror or error}): needed a TOML file",)) from None
+    except DataError as error:
+        raise ZooError((str(error),)) from None
     return parse_zoo(text, path)
 
 

@@ -512,7 +512,7 @@ def test_what_is_no_zoo_file(zoo, text, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("bad.toml", "0xff is not UTF-8"), ("x.toml", "no such file"), (".", "Is a directory")]
+    ("name", "reason"), [("bad.toml", "0xff is not UTF-8"), ("x.toml", "no such file"), (".", "is no regular file")]
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, reason):
     (tmp_path / "bad.toml").write_bytes(b"a = '\xff'")

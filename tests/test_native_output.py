@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from onnxslim_bert.targets.native_output import native_output
+from onnxslim_bert.native_output import native_output
 
 
 def test_both_streams_are_kept_and_come_back(capfd):
