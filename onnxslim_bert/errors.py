@@ -26,6 +26,12 @@ class NoEncoderError(ModelError):
     """No transformer encoder whose roles are known; what needs none still works."""
 
 
+class FaultError(SlimError):
+    """A fault of this program, found where it does no harm: said as such, and nobody else's to mend."""
+
+    exit_code = 1
+
+
 class DataError(SlimError):
     """Calibration or evaluation data missing, malformed or overlapping."""
 

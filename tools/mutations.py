@@ -216,8 +216,10 @@ def _output_moved(model: onnx.ModelProto, rng: np.random.Generator) -> None:
         graph.output.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     else:
         operator, dtype = ("Size", 7) if kind == 2 else ("ReduceMax", 1)
-        keep = {} if kind == 2 else {"keepdims": 0}
-        graph.node.append(helper.make_node(operator, [graph.output[0].name], ["more.output"], **keep))
+        node = helper.make_node(operator, [graph.output[0].name], ["more.output"])
+        if kind == 3:
+            node.attribute.append(helper.make_attribute("keepdims", 0))
+        graph.node.append(node)
         graph.output.insert(int(rng.integers(2)), helper.make_tensor_value_info("more.output", dtype, []))
 
 
@@ -228,7 +230,8 @@ def _strings(model: onnx.ModelProto, rng: np.random.Generator) -> None:
         pick([*model.graph.input, *model.graph.output], rng).type.tensor_type.elem_type = TensorProto.STRING
     elif kind == 1:
         old = pick(model.graph.initializer, rng)
-        old.CopyFrom(helper.make_tensor(old.name, TensorProto.STRING, [2], [b"a", b"\xff\x00"]))
+        texts = [b"a", b"\xff\x00"]
+        old.CopyFrom(TensorProto(name=old.name, data_type=TensorProto.STRING, dims=[2], string_data=texts))
     else:
         model.graph.node.append(helper.make_node("Constant", [], ["text"], value_strings=["a", "b"]))
         model.graph.output.append(helper.make_tensor_value_info("text", TensorProto.STRING, [2]))
@@ -245,7 +248,7 @@ def _type_kind(model: onnx.ModelProto, rng: np.random.Generator) -> None:
         graph.node.append(helper.make_node("Optional", [graph.output[0].name], ["maybe"]))
         graph.output.append(helper.make_value_info("maybe", helper.make_optional_type_proto(tensor)))
     else:
-        graph.initializer.append(numpy_helper.from_array(np.int64(0), "listed.first"))
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "listed.first"))
         graph.node.append(helper.make_node("SequenceConstruct", ["before"], ["listed"]))
         before_output(model, helper.make_node("SequenceAt", ["listed", "listed.first"], ["after"]))
 

@@ -115,7 +115,7 @@ def stored_int8(model: onnx.ModelProto, rng: Rng) -> None:
     matrices = [t for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2]
     tensor = pick(matrices, rng)
     values, name = numpy_helper.to_array(tensor), tensor.name
-    scale = np.float32(np.abs(values).max() / 127 or 1)
+    scale = np.array(np.abs(values).max() / 127 or 1, np.float32)
     tensor.CopyFrom(numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}.int8"))
     model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
     nodes = [
@@ -138,7 +138,8 @@ def tensor_scaled(model: onnx.ModelProto, rng: Rng) -> None:
     tensor = pick([t for t in model.graph.initializer if t.data_type == 1], rng)
     values = numpy_helper.to_array(tensor)
     how = int(rng.integers(5))
-    made = (values * 0, values * 0 + 0.5, values * 1e30, values * 1e-30, np.where(values > 0, np.inf, values))[how]
+    with np.errstate(over="ignore"):
+        made = (values * 0, values * 0 + 0.5, values * 1e30, values * 1e-30, np.where(values > 0, np.inf, values))[how]
     tensor.CopyFrom(numpy_helper.from_array(made.astype(np.float32), tensor.name))
 
 

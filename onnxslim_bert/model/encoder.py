@@ -5,14 +5,16 @@ upstream of the scores, the value and the output beside and below the probabilit
 the next ones downstream. What the piece between them computes is proven by running it (`attention_form`).
 """
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
+from onnxslim_bert.errors import FaultError, ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import (
     DECODER,
@@ -25,6 +27,7 @@ from onnxslim_bert.model.attention_form import (
 )
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear, read_product
+from onnxslim_bert.model.soundness import why_unsound
 from onnxslim_bert.model.token_masks import TokenMask, masks
 
 VIEWS = frozenset(
@@ -140,7 +143,8 @@ class _Core:
 def find_encoder(graph: gs.Graph) -> Encoder:
     """The encoder in `graph`, which the pass `canonicalize` has prepared.
 
-    Raises NoEncoderError when none is recognised, naming what was missing, and for a decoder.
+    Raises NoEncoderError when none is recognised, naming what was missing, for a decoder, and for a graph whose sizes
+    or types fit nothing, which ONNX Runtime does not run either. FaultError where it does: what failed is ours.
     """
     try:
         return _find_encoder(graph)
@@ -148,7 +152,13 @@ def find_encoder(graph: gs.Graph) -> Encoder:
         raise NoEncoderError(str(error)) from error
     # sizes and types that fit no layer show only when regions are read and run, each in its own way
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise NoEncoderError(f"the graph fits no encoder that is read here ({one_line(error)})") from error
+        if unsound := why_unsound(graph):
+            raise NoEncoderError(f"the graph fits no encoder that is read here: {unsound}") from error
+        place = next(reversed(traceback.extract_tb(error.__traceback__)))
+        raise FaultError(
+            f"a fault of onnxslim-bert, not of the model: its encoder was looked for, and {type(error).__name__} "
+            f"({one_line(error)}) came up in {Path(place.filename).name}, line {place.lineno}; please report it"
+        ) from error
 
 
 def _find_encoder(graph: gs.Graph) -> Encoder:
