@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,6 +61,10 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.table and not self.prefix and is_model(args[0]):
+            from onnxslim_bert.cli.outlook import outlook
+
+            return str(outlook.name), outlook, args
         near = difflib.get_close_matches(args[0], self.table, 1)
         if args[0] not in self.table and near:
             ctx.fail(f"no command {args[0]!r}, did you mean {near[0]!r}?")
@@ -76,6 +81,13 @@ class Commands(click.Group):
             formatter.write_dl(list(self.table.items()))
 
 
+def is_model(argument: str) -> bool:
+    """Whether an argument in the place of a command names a model: a path that is there, or one that would be an ONNX
+    file.
+    """
+    return argument.endswith(".onnx") or (not argument.startswith("-") and Path(argument).exists())
+
+
 @click.group(
     cls=Commands,
     table=COMMANDS,
@@ -89,6 +101,7 @@ def cli(ctx: click.Context) -> None:
     """Make BERT-family ONNX models small and fast without retraining, and prove it.
 
     \b
+    onnxslim model.onnx
     onnxslim inspect model.onnx
     onnxslim quantize model.onnx --calib sst2
     onnxslim validate model.onnx model.int8.onnx --data sst2 --max-drop 1

@@ -70,6 +70,15 @@ def _told(step: Pass, fused: Model) -> list[str]:
 
 
 def _int8(fused: Model, nbytes: int) -> Change:
+    layers, tables, saved = int8_savings(fused)
+    return Change(layers, f"{layers} dense layers and {tables} tables to int8, about {si(nbytes - saved, 'B')}")
+
+
+def int8_savings(fused: Model) -> tuple[int, int, int]:
+    """Dense layers and tables that int8 takes, and the bytes that it saves in them, their scales counted.
+
+    Raises PassError or ModelError where `dense_layers` does.
+    """
     linears = dense_layers(fused)
     constants = fused.constants()
     matrices = {x.weight: x.d_out for x in linears}
@@ -79,8 +88,7 @@ def _int8(fused: Model, nbytes: int) -> Change:
         constants[name].values.nbytes - constants[name].values.size - SCALE_BYTES * scales
         for name, scales in (matrices | tables).items()
     )
-    note = f"{len(linears)} dense layers and {len(tables)} tables to int8, about {si(nbytes - saved, 'B')}"
-    return Change(len(linears), note)
+    return len(linears), len(tables), saved
 
 
 def _float16(fused: Model, nbytes: int) -> Change:
