@@ -10,7 +10,8 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ProviderError
-from onnxslim_bert.graph.files import check_output, staging
+from onnxslim_bert.graph.files import check_output, model_files, staging
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.signature import input_dtypes
 from onnxslim_bert.recipes.provenance import MEASURED, forget
@@ -55,7 +56,7 @@ def compile_contexts(
         target.setup({"soc_model": soc}, 1)  # a chip that is not known is refused before any work
     for output in outputs.values():
         check_output(output, overwrite=overwrite, inputs=[source])
-    return [_compile(source, output, target, soc) for soc, output in outputs.items()]
+    return [_compile(source, output, target, soc, overwrite) for soc, output in outputs.items()]
 
 
 def default_outputs(source: Path, socs: Sequence[str], output: Path | None = None) -> dict[str, Path]:
@@ -70,7 +71,7 @@ def default_outputs(source: Path, socs: Sequence[str], output: Path | None = Non
     return {soc: output.with_name(f"{stem}.soc{soc}{suffix}") if several else output for soc in socs}
 
 
-def _compile(source: Path, output: Path, target: Target, soc: str) -> Compiled:
+def _compile(source: Path, output: Path, target: Target, soc: str, overwrite: bool) -> Compiled:
     options = {"soc_model": soc}
     session, placement = open_on(target, source, options=options)
     feeds = probe(session)
@@ -86,7 +87,7 @@ def _compile(source: Path, output: Path, target: Target, soc: str) -> Compiled:
             raise ProviderError(
                 f"{source}: what {target.name} compiled for soc_model={soc} answers otherwise when loaded"
             )
-        written.replace(output)
+        give_names([(written, output)], overwrite=overwrite, sources=model_files(source))
     return Compiled(output, soc, SOCS[soc], output.stat().st_size, placement)
 
 

@@ -22,6 +22,7 @@ from onnxslim_bert.device.vectors import pack
 from onnxslim_bert.documents import write_document
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import read_config
@@ -50,7 +51,7 @@ def make_bundle(
     are fed. plan: how to run; its options are added to the target's own. batch, length: of every test vector; for None,
     what the model fixes, else one row at its own length. Raises DataError, ModelError or OutputError.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise OutputError(f"{output} exists; give another folder")
     check_output(output, overwrite=False)
     base = base or model
@@ -90,7 +91,7 @@ def make_bundle(
             files={file.relative_to(folder).as_posix(): sha256_of(file) for file in files_in(folder)},
         )
         (folder / MANIFEST).write_bytes(write_document(manifest))
-        os.replace(folder, output)
+        give_names([(folder, output)], overwrite=False, sources=model_files(model))
     return manifest
 
 

@@ -1,5 +1,6 @@
 """Convert a model to ORT format, for a small build of ONNX Runtime on a phone, with ONNX Runtime's own tools."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import onnxruntime as ort
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, OutputError, one_line
-from onnxslim_bert.graph.files import staging
+from onnxslim_bert.graph.files import check_output, model_files, staging
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.sessions import load, open_session, run, session_options
 from onnxslim_bert.graph.signature import fixed_shape
 from onnxslim_bert.model.onnx_model import Model
@@ -53,10 +55,9 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
     Raises OutputError when `output` exists or cannot be made, ModelError when the model cannot be converted or its
     answers change.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise OutputError(f"{output} exists; give the name of a new folder")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: no folder {output.parent}; make it first")
+    check_output(output, overwrite=False)
     with staging(output) as folder:
         source, made = folder / "source" / f"{path.stem}.onnx", folder / output.name
         source.parent.mkdir()
@@ -71,10 +72,7 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
             raise ModelError(
                 f"{path}: answers of the .ort file differ by {difference:.1%}, at most {TOLERANCE:.0%} was needed"
             )
-        try:
-            made.rename(output)
-        except OSError as error:
-            raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
+        give_names([(made, output)], overwrite=False, sources=model_files(path))
     model, operators = output / model.name, output / operators.name
     return Mobile(model, operators, model.stat().st_size, difference)
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from onnxslim_bert.device.bundle import Bundle, sha256_of
 from onnxslim_bert.device.manifest import Output, Results
 from onnxslim_bert.device.runner import LATENCIES, OUTPUTS, arguments, read_latencies
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.claims import scratch
 
 
 def run_on_device(
@@ -25,7 +25,7 @@ def run_on_device(
     """
     if bundle.manifest.plan.target == "coreml":
         raise DataError("coreml runs on Apple's devices, which adb does not reach: run the bundle there and import")
-    with adb.folder() as folder, tempfile.TemporaryDirectory(prefix="onnxslim-") as home:
+    with adb.folder() as folder, scratch() as home:
         adb.shell(f"mkdir {folder}/{OUTPUTS}")
         adb.push(bundle.folder, to=f"{folder}/bundle")
         adb.push(runner, to=f"{folder}/runner")

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.export.sentence_model import is_sentence_model, sentence_model
 from onnxslim_bert.export.torch_export import OPSETS, Axes, Exporter, export_module, first_line, quiet, require
+from onnxslim_bert.graph.files import check_output, staging
+from onnxslim_bert.graph.naming import give_names
 
 Attention = Literal["sdpa", "eager"]
 
@@ -71,17 +72,19 @@ def export_encoder(
     attention = attention or asked_attention(source) or "sdpa"
     if exporter == "torchscript" and attention == "sdpa" and opset < 14:
         raise ModelError(f"TorchScript has no SDPA attention at opset {opset}: needs opset 14, or eager attention")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another name or --force")
+    given = [path for path in Path(source).iterdir() if path.is_file()] if Path(source).is_dir() else []
+    check_output(output, overwrite=overwrite, inputs=given)
 
     model, outputs = load_model(source, attention)
     files = tokenizer_files(source)
     check_copies(files, output.parent, overwrite)
     traced, *checked = (example_feeds(model, batch, length) for batch, length in ((2, 8), (3, 11), (1, 5)))
     axes = {**dict.fromkeys(traced, TOKENS), **outputs}
-    export_module(model, output, traced, checked, axes, exporter=exporter, opset=opset)
-    for file in files:
-        copy_file(file, output.parent / file.name)
+    with staging(output) as folder:
+        made = folder / output.name
+        export_module(model, made, traced, checked, axes, exporter=exporter, opset=opset)
+        names = [(copy, output.parent / copy.name) for copy in copies(files, output.parent, folder)]
+        give_names([*names, (made, output)], overwrite=overwrite, sources=given)
     return output
 
 
@@ -174,22 +177,18 @@ def check_copies(files: Sequence[Path], folder: Path, overwrite: bool) -> None:
     """OutputError if a copy of `files` would change a file of `folder`."""
     for file in files:
         target = folder / file.name
-        if not overwrite and target.exists() and target.read_bytes() != file.read_bytes():
+        if not overwrite and target.exists() and not _holds(target, file):
             raise OutputError(f"{target} exists and differs from the model's: choose another folder or --force")
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy through a temporary name; a file that is its own copy stays."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        if target.exists() and target.samefile(source):
-            return
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def copies(files: Sequence[Path], folder: Path, made: Path) -> list[Path]:
+    """Copies in `made` of those `files` that `folder` does not hold already, with the same bytes."""
+    missing = [file for file in files if not _holds(folder / file.name, file)]
+    return [Path(shutil.copyfile(file, made / file.name)) for file in missing]
+
+
+def _holds(target: Path, file: Path) -> bool:
+    return target.exists() and target.read_bytes() == file.read_bytes()
 
 
 @contextlib.contextmanager

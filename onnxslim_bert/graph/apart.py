@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, SlimError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.sessions import open_session, run
 
 REFUSED, FINITE, BROKEN = 3, "finite", "broken"
@@ -25,8 +25,8 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     refuses the file, when the process crashes on it, and when it takes more time than SECONDS and a second for every
     PACE bytes of the file, or more memory than its size explains (`bounds.py`).
     """
-    with tempfile.TemporaryDirectory() as folder:
-        row = Path(folder) / "row.npz"
+    with scratch() as folder:
+        row = folder / "row.npz"
         np.savez(row, **feeds)  # type: ignore[arg-type]
         seconds = SECONDS + path.stat().st_size / PACE
         try:

@@ -1,11 +1,12 @@
-"""A claim on the name of an output, held from the start of a job to its end.
+"""A claim on the name of an output, held from the start of a job to its end, and temporary folders held the same way.
 
 A claim is a folder beside the output, with a file in it that the job holds locked (flock). The kernel lets go of the
 lock when the process dies, however it dies. So a claim whose file is not locked was left by a killed job, and the next
-job that writes into the same folder removes it.
+job that writes into the same folder removes it, after it has taken back what was half moved (`naming.take_back`).
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.naming import take_back
 
 try:
     import fcntl
@@ -23,6 +25,7 @@ except ImportError:  # no POSIX system: names are not claimed there
 
 PREFIX = ".onnxslim-"
 LOCK = "claim"
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO") if hasattr(errno, name)}
 LONGEST = 100  # bytes of an output's name that its claim's name holds
 
 
@@ -30,17 +33,17 @@ LONGEST = 100  # bytes of an output's name that its claim's name holds
 def claimed(output: Path) -> Iterator[Path]:
     """Claim the name `output` while the block runs: yields a folder to work in beside it, which is removed in the end.
 
-    Raises OutputError when another job has claimed the name, or the folder cannot be made. Where the system cannot lock
-    files, the folder is there but nothing is claimed.
+    Where the name is a link, what it leads to is claimed. Raises OutputError when another job has claimed the name, or
+    the folder cannot be made. Where the system cannot lock files, the folder is there but nothing is claimed.
     """
-    for other in output.parent.glob(f"{PREFIX}*"):
-        _remove_dead(other)
-    folder = output.parent / f"{PREFIX}{_short(output.name)}"
+    real = Path(os.path.realpath(output)) if output.is_symlink() else output
+    remove_dead(real.parent)
+    folder = real.parent / f"{PREFIX}{_short(real.name)}"
     with contextlib.ExitStack() as stack:
         try:
             lock = _locked(folder)
             if lock is None:
-                folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=PREFIX))
+                folder = Path(tempfile.mkdtemp(dir=real.parent, prefix=PREFIX))
         except BlockingIOError as error:
             raise OutputError(
                 f"{output}: another run is writing it; wait for its end or give another output"
@@ -49,14 +52,74 @@ def claimed(output: Path) -> Iterator[Path]:
             raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
         if lock is not None:
             stack.callback(lock.close)
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(_removed(folder))
         yield folder
 
 
-def _locked(folder: Path) -> IO[bytes] | None:
-    """The locked file in `folder`, which is made or was left by a job that is dead; None where files cannot be locked.
+@contextlib.contextmanager
+def scratch(needed: int = 0) -> Iterator[Path]:
+    """A new folder among the system's temporary files ($TMPDIR), gone in the end; those of killed processes go first.
 
-    Raises BlockingIOError when a living job has it.
+    needed: bytes that the block is to write. Raises OutputError when there is less room, when the folder cannot be
+    made, or when the block runs out of room.
+    """
+    try:
+        parent = Path(tempfile.gettempdir())
+        remove_dead(parent)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
+    except OSError as error:
+        raise OutputError(f"no temporary folder can be made ({error.strerror}); set TMPDIR to another") from error
+    with contextlib.ExitStack() as stack:
+        if (free := shutil.disk_usage(folder).free) < needed:
+            folder.rmdir()
+            found = f"{free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed"
+            raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
+        with contextlib.suppress(OSError):
+            if (lock := _locked(folder)) is not None:
+                stack.callback(lock.close)
+        stack.enter_context(_removed(folder))
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise OutputError(
+                f"{parent}: no room for temporary files ({error.strerror}); set TMPDIR to another"
+            ) from error
+
+
+@contextlib.contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Remove the claim in the end, as far as that can be."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(folder)
+
+
+def remove_dead(parent: Path) -> None:
+    """Remove the claims in the folder `parent` whose jobs are dead, and take back what these had half moved.
+
+    Only folders of this user that hold a claim, or nothing.
+    """
+    for folder in parent.glob(f"{PREFIX}*") if fcntl is not None else ():
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                continue
+            if not any(folder.iterdir()):
+                folder.rmdir()
+                continue
+            with (folder / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if take_back(folder):
+                    _remove(folder)
+
+
+def _locked(folder: Path) -> IO[bytes] | None:
+    """The locked file in `folder`, which is made where there is none; None where files cannot be locked.
+
+    Raises BlockingIOError when a living job has it, FileExistsError where something that is no claim has the name.
     """
     if fcntl is None:
         return None
@@ -64,30 +127,34 @@ def _locked(folder: Path) -> IO[bytes] | None:
         folder.mkdir(mode=0o700, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
+                if folder.is_symlink() or (any(folder.iterdir()) and not (folder / LOCK).exists()):
+                    raise FileExistsError(0, f"{folder.name} is in the way")
                 file = stack.enter_context((folder / LOCK).open("ab"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file.fileno()).st_ino != (folder / LOCK).stat().st_ino:
                     continue
             except FileNotFoundError:  # a job ended between two of these lines
                 continue
-            except BlockingIOError:
+            except (BlockingIOError, FileExistsError):
                 raise
             except OSError:
                 return None
+            if [path.name for path in folder.iterdir()] != [
+                LOCK
+            ]:  # of another user, or with files that could not go back
+                raise FileExistsError(0, f"{folder.name} is in the way, left by a killed job")
             stack.pop_all()
-            for path in folder.iterdir():
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             return file
 
 
-def _remove_dead(folder: Path) -> None:
-    """Remove the folder of a claim whose job is dead; nothing that is no claim."""
-    if fcntl is None or folder.is_symlink():
-        return
-    with contextlib.suppress(OSError), (folder / LOCK).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    """Remove a claim as far as that can be, its mark last, so that it is known as one until nothing else is in it."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == LOCK):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _short(name: str) -> str:

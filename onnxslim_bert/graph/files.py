@@ -3,14 +3,12 @@
 import contextlib
 import hashlib
 import os
-import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxslim_bert.errors import ModelError, OutputError
-from onnxslim_bert.graph.claims import LONGEST, claimed
-from onnxslim_bert.graph.naming import link_new
+from onnxslim_bert.graph.claims import NO_ROOM, claimed
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.wire import read_skeleton
 
 CHUNK = 1 << 20
@@ -20,6 +18,7 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
     """Raise OutputError when `path` is one of `inputs`, exists unasked, or lies in no folder that can be written."""
     if path.is_symlink() and not path.exists() and not overwrite:
         raise OutputError(f"{path} is a link to nothing; give another output or --force to write what it leads to")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.exists():
         if any(path.samefile(source) for source in inputs if source.exists()):
             raise OutputError(f"{path} is an input; give another output")
@@ -27,10 +26,13 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
             raise OutputError(f"{path} is no regular file; give another output")
         if not overwrite:
             raise OutputError(f"{path} exists; give another output or --force to overwrite it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: the folder {path.parent} cannot be written; give another output")
+    for folder in {path.parent, real.parent}:
+        if not folder.is_dir():
+            raise OutputError(f"{path}: no folder {folder}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{path}: the folder {folder} cannot be written; give another output")
+    if real.parent.stat().st_dev != path.parent.stat().st_dev:
+        raise OutputError(f"{path} is a link into another file system; give {real} as the output")
 
 
 @contextlib.contextmanager
@@ -38,13 +40,17 @@ def staging(output: Path) -> Iterator[Path]:
     """A folder beside `output` in which files are made and checked before they get their names; removed in the end.
 
     It claims the output: a second job on it is refused (`claims.py`). An OutputError about a file in it is worded as if
-    the file lay beside `output` already, where the user knows it.
+    the file lay beside `output` already, where the user knows it. Raises OutputError when the block runs out of room.
     """
     with claimed(output) as folder:
         try:
             yield folder
         except OutputError as error:
             raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); nothing was changed") from error
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool) -> None:
@@ -55,29 +61,12 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], *, overwr
     """
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists; give another output or --force to overwrite it")
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}"[:LONGEST] + ".")
-        with os.fdopen(handle, "wb") as file:
+    with staging(path) as folder:
+        with (folder / path.name).open("wb") as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~mask)
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            link_new(Path(temporary), target)
-    except FileExistsError as error:
-        raise OutputError(f"{path} has appeared meanwhile; give another output or --force to overwrite it") from error
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        give_names([(folder / path.name, path)], overwrite=overwrite)
 
 
 def model_bytes(path: Path) -> int:

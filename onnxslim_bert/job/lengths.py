@@ -21,6 +21,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import file_sha256, staging, write_atomically
+from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import release
 from onnxslim_bert.model.onnx_model import Model
@@ -70,7 +71,8 @@ def write_buckets(folder: Path, models: Iterable[tuple[int, Model]], *, overwrit
         sums = {name: file_sha256(made / name) for name in (DATA, *(lengths[n] for n in sorted(lengths)))}
         buckets = Buckets(SCHEMA, __version__, {n: lengths[n] for n in sorted(lengths)}, sums)
         _write_manifest(made, buckets)
-        take_place(made, folder, beside / "replaced")
+        check_place(folder, overwrite)
+        give_names([(made, folder)], overwrite=overwrite)
     return buckets
 
 
@@ -156,16 +158,3 @@ def check_place(folder: Path, overwrite: bool) -> None:
     other = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if other:
         raise OutputError(f"{folder} holds {other[0]!r} besides length buckets; give another output")
-
-
-def take_place(made: Path, folder: Path, aside: Path) -> None:
-    """Give `made` the name `folder`; what had that name goes `aside`, and comes back if that fails."""
-    replaces = folder.exists()
-    try:
-        if replaces:
-            folder.rename(aside)
-        made.rename(folder)
-    except OSError as error:
-        if replaces and not folder.exists():
-            aside.rename(folder)
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error

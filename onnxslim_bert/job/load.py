@@ -1,5 +1,6 @@
 """The first step of a job: everything that can be refused before any work is done."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.datasets import Dataset, check_disjoint
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, OutputError, PassError
+from onnxslim_bert.graph.claims import remove_dead
 from onnxslim_bert.graph.files import check_output, file_sha256, model_files
 from onnxslim_bert.job.data import Data, Sources
 from onnxslim_bert.job.job import Job
@@ -95,7 +97,11 @@ def check_unchanged(loaded: Loaded) -> None:
 
 
 def check_free(job: Job) -> None:
-    """Raise OutputError when an output of the job exists and may not be replaced, or cannot be written."""
+    """Raise OutputError when an output of the job exists and may not be replaced, or cannot be written.
+
+    First, what a killed job left half written there is taken back.
+    """
+    remove_dead(Path(os.path.realpath(job.output)).parent)
     beside = [report_path(job.output)] if job.report else []
     if len(job.deployment.seq) < 2:
         check_outputs(job.source, [job.output, *beside], overwrite=job.overwrite, in_place=job.in_place)

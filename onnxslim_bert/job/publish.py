@@ -1,13 +1,15 @@
 """The last step of a job: hold the result to its budgets, write its record into it, and move it to its place."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
-from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.files import check_output, model_bytes, model_files
 from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.wire import data_file
 from onnxslim_bert.job.data import Sources
-from onnxslim_bert.job.lengths import renew_manifest, take_place
+from onnxslim_bert.job.lengths import check_place, renew_manifest
 from onnxslim_bert.job.load import Loaded, check_unchanged
 from onnxslim_bert.job.make import Made
 from onnxslim_bert.job.measured import Answers, Asked, Measured, tokenizer_sha256
@@ -53,6 +55,7 @@ def publish(loaded: Loaded, made: Made, proof: Proof, found: SearchResult | None
         verdicts=verdicts,
         published=not job.gate.fails(verdicts),
         found=found and replace(found, chosen=replace(found.chosen, file=job.output)),
+        weights_file=data_file(job.output).name if data_file(made.written).exists() else "",
     )
     if report.published:
         _name(report, made, with_report=job.report, overwrite=job.overwrite or job.in_place)
@@ -107,10 +110,20 @@ def _name(report: Report, made: Made, *, with_report: bool, overwrite: bool) -> 
         names.append((path, report_path(report.output)))
     if made.tokenizer is not None:
         names.append((folder / TOKENIZER, report.output.parent / TOKENIZER))
-    if data_file(made.written).exists():
+    if report.weights_file:
+        _check_weights_file(report, overwrite)
         names.append((data_file(made.written), data_file(report.output)))
     if made.lengths:
-        give_names(names, overwrite=overwrite)
-        take_place(made.written, report.output, folder / "replaced")
-    else:
-        give_names([*names, (made.written, report.output)], overwrite=overwrite)
+        check_place(report.output, overwrite)  # again: files may have come into it meanwhile
+    names.append((made.written, report.output))
+    give_names(names, overwrite=overwrite, sources=model_files(report.source))
+
+
+def _check_weights_file(report: Report, overwrite: bool) -> None:
+    """Raise OutputError when the weights cannot lie in a file beside the output."""
+    if report.output.is_symlink():
+        real = os.path.realpath(report.output)
+        raise OutputError(
+            f"{report.output} is a link, and the weights need a file beside it; give {real} as the output"
+        )
+    check_output(data_file(report.output), overwrite=overwrite, inputs=model_files(report.source))

@@ -39,7 +39,8 @@ class Report:
     buckets: the file for each length, when there are several; all other fields are then of the longest one.
     deployment: where it runs. max_length, threads, seed: as they were used. gate: the budgets; verdicts: one on each,
     and on what every result is held to. published: whether the result was written, which a missed budget prevents.
-    found: what a search measured on its way to the recipe; None without a search.
+    found: what a search measured on its way to the recipe; None without a search. weights_file: the name of the file
+    beside `output` that holds its weights; "" where they are in `output` itself.
     """
 
     source: Path
@@ -65,6 +66,7 @@ class Report:
     verdicts: tuple[Verdict, ...]
     published: bool
     found: SearchResult | None = None
+    weights_file: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -88,7 +90,8 @@ class Report:
         yield from saturation(self.saturating)
         yield from map(str, self.verdicts)
         name = self.output if self.published else "nothing written, as a budget was missed"
-        yield f"{name}: size {si(self.output_bytes, 'B')}, from {si(self.source_bytes, 'B')}"
+        weights = f" with {self.weights_file}" if self.weights_file and self.published else ""
+        yield f"{name}{weights}: size {si(self.output_bytes, 'B')}, from {si(self.source_bytes, 'B')}"
         if self.comparison is None:
             yield "accuracy: not measured; name evaluation texts with --data"
 

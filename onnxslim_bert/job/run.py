@@ -1,8 +1,10 @@
 """The one job: load, make, prove, publish. Quantizing, slimming, a search's result and a zoo's jobs are all this."""
 
+from pathlib import Path
+
 from onnxslim_bert.graph.files import staging
 from onnxslim_bert.job.job import Job
-from onnxslim_bert.job.load import load
+from onnxslim_bert.job.load import check_free, load
 from onnxslim_bert.job.make import make
 from onnxslim_bert.job.prove import prove
 from onnxslim_bert.job.publish import publish
@@ -10,17 +12,26 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search.frontier import SearchResult
 
 
-def run(job: Job, found: SearchResult | None = None) -> Report:
+def run(job: Job) -> Report:
     """Run the job: write its output, and return the report of what was done and what the result is worth.
 
-    The output appears only after all checks, and as a whole. When a budget is missed nothing is written, and the report
-    says so (`Report.published`, `Report.enforce`). found: what a search measured on its way to the recipe.
+    The output's name is claimed from the start; the output appears only after all checks, and as a whole. When a budget
+    is missed nothing is written, and the report says so (`Report.published`, `Report.enforce`).
 
     Raises SlimError (ModelError, DataError, PassError, OutputError, ProviderError) for what the user can mend; nothing
     is written then.
     """
-    loaded = load(job)
+    check_free(job)
     with staging(job.output) as folder:
-        made = make(loaded, folder)
-        proof = prove(loaded, made)
-        return publish(loaded, made, proof, found)
+        return run_in(folder, job)
+
+
+def run_in(folder: Path, job: Job, found: SearchResult | None = None) -> Report:
+    """As `run`, with the output claimed already: `folder` is that of `staging`.
+
+    found: what a search measured on its way to the recipe.
+    """
+    loaded = load(job)
+    made = make(loaded, folder)
+    proof = prove(loaded, made)
+    return publish(loaded, made, proof, found)

@@ -2,13 +2,13 @@
 
 import bisect
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.sessions import load, run, session_options
 from onnxslim_bert.proof.workload import Feeds
 from onnxslim_bert.targets.setup import attach
@@ -55,7 +55,7 @@ def profile(path: Path, target: Target, feeds: Feeds, runs: int, *, threads: int
     """
     options = session_options(threads)
     attach(options, target.setup({}, threads))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = load(path, options, providers=None)

@@ -1,11 +1,9 @@
 """What works on this machine: packages, providers by a run of each, and the CPU's int8."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ProviderError, SlimError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.machine import Host, Int8Advice, host, instruction_sets, int8_advice
 from onnxslim_bert.targets.int8_kernels import Int8Kernels, int8_kernels
 from onnxslim_bert.targets.session import open_on
@@ -104,8 +103,8 @@ def _run_on(target: Target) -> str:
     x, w = rng.normal(size=(2, 3, 8)).astype(np.float32), rng.normal(size=(8, 5)).astype(np.float32)
     powers = np.exp(x @ w)
     wanted = powers / powers.sum(axis=-1, keepdims=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "self-test.onnx"
+    with scratch() as folder:
+        path = folder / "self-test.onnx"
         onnx.save(_tiny(x, w), path)
         placed = open_on(target, path)
         (found,) = placed.session.run(None, {"x": x})

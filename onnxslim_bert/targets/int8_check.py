@@ -1,13 +1,14 @@
 """Check what ONNX Runtime makes of an int8 model: no weight may be dequantized while it runs."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import onnx
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.claims import scratch
+from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
 
@@ -27,9 +28,9 @@ INTEGER_PRODUCTS = (
 
 def optimized_graph(model: Path) -> onnx.GraphProto:
     """The graph that ONNX Runtime's CPU provider runs for the file at `model`."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch(model_bytes(model)) as folder:
         options = session_options()
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         load(model, options)

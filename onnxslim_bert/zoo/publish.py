@@ -1,5 +1,7 @@
 """The artefacts of a run under names that people read: models/MODEL/RECIPE.TARGET.onnx."""
 
+import contextlib
+import json
 import os
 import shutil
 import stat
@@ -27,8 +29,8 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
 
     The files are hard links to those in objects/ where the file system has links, so that they take no room twice, and
     therefore read-only; else copies. Where results are stored elsewhere, they stay there and the paths point there. A
-    job that still waits, in a run that was interrupted, keeps the file that was there under its name.
-    Raises OutputError.
+    job that still waits, in a run that was interrupted, keeps the file that was there under its name. Files that no run
+    wrote stay, too, unless a result now has their name. Raises OutputError.
     """
     fresh, old = (out / f".{MODELS}-{age}" for age in ("new", "old"))
     if old.exists() and not (out / MODELS).exists():  # a run was killed between two renames
@@ -41,6 +43,10 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
             if row.result is None and row.status == "waiting":
                 _keep(row, out / MODELS, fresh)
         rows = tuple(_lay_out(row, fresh, storage) for row in run.rows)
+        for file in _of_others(out, storage):
+            if not os.path.lexists(target := fresh / file.relative_to(out / MODELS)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target, follow_symlinks=False)
         if (out / MODELS).exists():
             (out / MODELS).rename(old)
         fresh.rename(out / MODELS)
@@ -52,6 +58,22 @@ def publish(run: Run, out: Path, storage: Storage) -> Run:
         raise OutputError(message) from error
     shutil.rmtree(old, ignore_errors=True)
     return replace(run, rows=rows)
+
+
+def _of_others(out: Path, storage: Storage) -> list[Path]:
+    """Files in the folder `models` that no run wrote: no links to results, and not named like one of the last run."""
+    found = [path for path in (out / MODELS).rglob("*") if path.is_symlink() or path.is_file()]
+    objects = storage.folder.glob("objects/*/**/*") if storage.folder and found else ()
+    results = {path.stat().st_ino for path in objects}
+    rows: list[dict[str, str]] = []
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = json.loads((out / RUN).read_bytes())["rows"]
+    named = {out / MODELS / f"{row['model']}/{row['recipe']}.{row['target']}" for row in rows}
+    return [
+        path
+        for path in found
+        if path.lstat().st_ino not in results and not named & {path.with_suffix(""), *path.parents}
+    ]
 
 
 def _keep(row: Row, before: Path, models: Path) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import posixpath
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, ProviderError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.signature import fixed_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import Shape, canonical_form, fitting_length
@@ -135,14 +135,14 @@ def _profile(path: Path, target: Target, workload: Workload, asked: Mapping[str,
 @contextlib.contextmanager
 def _fetched(storage: Storage, outputs: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Path]]:
     """The path of each output by its key; where the storage is no folder, of a copy with the files beside it."""
-    with tempfile.TemporaryDirectory(prefix="onnxslim-") as temporary:
+    with scratch() as temporary:
         found: dict[str, Path] = {}
         for key, output in outputs.items():
             model = f"objects/{key}/{output['model']}"
             here = storage.local(model)
             if here is None:
                 for name in storage.names(posixpath.dirname(model)):
-                    Path(temporary, name).parent.mkdir(parents=True, exist_ok=True)
-                    storage.fetch(name, Path(temporary, name))
-            found[key] = here or Path(temporary, model)
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    storage.fetch(name, temporary / name)
+            found[key] = here or temporary / model
         yield found

@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear line, exit code 2, no file left behind, the input untouched."""
 
+import json
 import os
 import resource
 import signal
@@ -400,13 +401,36 @@ def test_a_result_that_answers_infinity_is_not_written(model, monkeypatch):
     refused(model, "the result answers NaN or infinity on 7 of 24 rows; nothing was written")
 
 
+def test_weights_beside_a_model_replace_nothing_unasked(model, monkeypatch):
+    """Neither another file of that name nor the weights of the source, and never through a link."""
+    monkeypatch.setattr(model_module, "LARGEST", 1_000)
+    target, data = model.parent / "o.onnx", model.parent / "o.onnx.data"
+    data.write_text("mine")
+    before = contents(model.parent)
+    arguments = ("slim", model, "-p", "canonicalize", "-o", target)
+    for more, said in (((), "o.onnx.data exists"), (("--force",), "")):
+        outcome = run(*arguments, *more)
+        assert (outcome.code, said in outcome.err) == (2 if said else 0, True)
+        assert said == "" or contents(model.parent) == before
+    outcome = run("slim", target, "-p", "canonicalize?", "--in-place", "--allow-noop")
+    assert outcome.code == 2
+    assert "o.onnx.data is an input" in outcome.err
+    (model.parent / "link.onnx").symlink_to("deep.onnx")
+    outcome = run("slim", model, "-p", "canonicalize", "-o", model.parent / "link.onnx", "--force")
+    assert outcome.code == 2
+    assert "link.onnx is a link, and the weights need a file beside it" in outcome.err
+
+
 def test_a_model_too_large_for_one_file_has_a_file_of_weights_beside_it(model, monkeypatch):
     """Protobuf ends at 2 GiB; here, at 1 kB. The model moves with that file, and is a source like any other."""
     monkeypatch.setattr(model_module, "LARGEST", 1_000)
     target, folder = model.parent / "o.onnx", model.parent / "moved"
     before = set(contents(model.parent))
-    assert run("slim", model, "-p", "canonicalize", "-o", target).code == 0
+    outcome = run("slim", model, "-p", "canonicalize", "-o", target)
+    assert outcome.code == 0
+    assert f"{target} with o.onnx.data: size" in outcome.out
     assert {"o.onnx", "o.onnx.data"} <= set(contents(model.parent)) - before
+    assert json.loads((model.parent / "o.json").read_text())["weights_file"] == "o.onnx.data"
     folder.mkdir()
     for file in (target, model.parent / "o.onnx.data"):
         file.rename(folder / file.name)

@@ -1,16 +1,18 @@
 """A claim keeps a second job off an output, and ends with its process, however that ends."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from command_line import environment
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.graph.claims import LOCK, PREFIX, claimed
+from onnxslim_bert.graph.claims import LOCK, PREFIX, claimed, scratch
 
 HOLDS = """
 import sys, time
@@ -78,6 +80,52 @@ def test_only_claims_are_removed(tmp_path):
         pass
     assert (mine / "file").exists()
     assert (elsewhere / "file").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_lies_under_the_name_of_a_claim_stays(tmp_path, kind):
+    """If it does not carry the mark of one."""
+    theirs = tmp_path / ("theirs" if kind == "link" else f"{PREFIX}o.onnx")
+    theirs.mkdir()
+    (theirs / "thesis").write_text("mine")
+    if kind == "link":
+        (tmp_path / f"{PREFIX}o.onnx").symlink_to(theirs)
+    with pytest.raises(OutputError, match=r"\.onnxslim-o\.onnx is in the way"), claimed(tmp_path / "o.onnx"):
+        pass
+    assert (theirs / "thesis").read_text() == "mine"
+
+
+def test_a_link_and_what_it_leads_to_have_one_claim(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link.onnx").symlink_to("deep/real.onnx")
+    with claimed(tmp_path / "link.onnx") as folder:
+        assert folder.parent.samefile(tmp_path / "deep")
+        with pytest.raises(OutputError, match="another run"), claimed(tmp_path / "deep" / "real.onnx"):
+            pass
+
+
+def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
+    """When the next one is made; those of living processes stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = os.fork()
+    if not child:
+        with scratch() as folder:
+            (folder / "half").write_text("half")
+            os._exit(9)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    with scratch() as one, scratch() as other:
+        assert {path.name for path in tmp_path.iterdir()} == {one.name, other.name}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_for_temporary_files_is_asked_for_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OutputError, match=r"MB free, and 1000000000 MB are needed\); set TMPDIR"), scratch(10**15):
+        pass
+    with pytest.raises(OutputError, match=r"no room for temporary files \(No space left on device\)"), scratch():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_as_long_as_names_may_be(tmp_path):

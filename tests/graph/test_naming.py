@@ -89,3 +89,51 @@ def test_a_link_to_nothing_is_not_written_unasked(tmp_path):
     with pytest.raises(OutputError, match="exists"):
         write_atomically(link, [b"new"], overwrite=False)
     assert not link.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_get_their_names_like_files(tmp_path, overwrite):
+    """With their contents; what had the name goes as a whole."""
+    made = tmp_path / "made" / "out"
+    made.mkdir(parents=True)
+    (made / "new").write_text("new")
+    if overwrite:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").write_text("old")
+    give_names([(made, tmp_path / "out")], overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link to nothing"])
+def test_a_folder_takes_no_name_that_appeared_meanwhile(tmp_path, kind):
+    made, name = tmp_path / "made" / "out", tmp_path / "out"
+    made.mkdir(parents=True)
+    {"file": name.touch, "folder": name.mkdir, "link to nothing": lambda: name.symlink_to("nowhere")}[kind]()
+    with pytest.raises(OutputError, match="out has appeared meanwhile"):
+        give_names([(made, name)], overwrite=False)
+    assert made.is_dir()
+    assert name.is_symlink() or not name.is_dir() or not any(name.iterdir())
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path, made):
+    made[2][1].mkdir()
+    with pytest.raises(OutputError, match="a folder and a file do not replace each other"):
+        give_names(made, overwrite=True)
+    assert not made[0][1].exists()
+
+
+@pytest.mark.parametrize(
+    ("sources", "mode"), [((0o600,), 0o600), ((0o640, 0o604), 0o600), ((0o644, 0o640), 0o660), ((0o644,), 0o664)]
+)
+def test_what_is_made_of_a_private_file_is_private(tmp_path, made, sources, mode):
+    """Who may not read one of the sources may not read the result, where it is new; where it replaces, rights stay."""
+    files = [tmp_path / f"source.{number}" for number in range(len(sources))]
+    for file, rights in zip(files, sources, strict=True):
+        file.touch()
+        file.chmod(rights)
+    for file, _ in made:
+        file.chmod(0o664)
+    made[0][1].touch()
+    made[0][1].chmod(0o644)
+    give_names(made, overwrite=True, sources=files)
+    assert [stat.S_IMODE(name.stat().st_mode) for _, name in made] == [0o644, mode, mode]

@@ -20,7 +20,7 @@ from onnxslim_bert.recipes.provenance import KEY
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
     *("methods", "comparison", "worst", "latencies", "saturating", "placement", "unproven", "proven_on"),
-    *("buckets", "deployment", "max_length", "threads", "seed", "found"),
+    *("buckets", "deployment", "max_length", "threads", "seed", "found", "weights_file"),
     *("gate", "verdicts", "published"),
 }
 

@@ -79,7 +79,9 @@ def test_what_killed_processes_left_goes(tmp_path):
 
     gone = leave(f"{dead.pid}@{platform.node()}")
     leave("1@another.machine")
-    (tmp_path / WORKSPACES / "no workspace").mkdir()
+    for name in ("no workspace", "me@example.com@backup", "12@host@Not ours"):
+        (tmp_path / WORKSPACES / name).mkdir()
+    (tmp_path / WORKSPACES / f"{dead.pid}@{platform.node()}@file").write_text("mine")
     with place.workspace() as mine:
         assert [(item.name, item.nbytes) for item in leftovers(place)] == [(gone, 5)]
         assert delete(place, unreferenced(place, set())) == 5

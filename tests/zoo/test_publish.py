@@ -55,6 +55,22 @@ def test_what_is_no_more_in_the_run_goes(out):
     assert sorted(path.name for path in out.iterdir()) == ["models", "objects"], "nothing temporary is left"
 
 
+def test_files_of_others_stay(out):
+    """Next to results, in a folder of their own, a link; not what the last run wrote as a copy."""
+    publish(Run("zoo.toml", (), (row("old", **{"model.onnx": ""}),)), out, Storage(out))
+    models = out / "models"
+    (models / "bert/notes.txt").write_text("mine")
+    (models / "mine").mkdir()
+    (models / "mine/best.onnx").write_text("mine")
+    (models / "latest").symlink_to("bert/new.cpu.onnx")
+    shutil.copyfile(out / "objects" / KEY / "model.onnx", models / "bert/copy.cpu.onnx")
+    (out / "run.json").write_text('{"rows": [{"model": "bert", "recipe": "copy", "target": "cpu"}]}')
+    publish(Run("zoo.toml", (), (row("new", **{"model.onnx": ""}),)), out, Storage(out))
+    left = sorted(path.relative_to(models).as_posix() for path in models.rglob("*") if not path.is_dir())
+    assert left == ["bert/new.cpu.onnx", "bert/notes.txt", "latest", "mine/best.onnx"]
+    assert (models / "latest").is_symlink()
+
+
 def test_what_waits_keeps_the_file_of_its_name(out):
     """Of a run that was interrupted; its row has no path, as the file is of before."""
     several = row("lengths", **{"model/model.32.onnx": "", "model/model.data": ""})

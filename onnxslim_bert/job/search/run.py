@@ -9,14 +9,14 @@ import onnxruntime
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.errors import DataError, GateError
-from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.graph.files import file_sha256, staging
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job
-from onnxslim_bert.job.load import Loaded, load
+from onnxslim_bert.job.load import Loaded, check_free, load
 from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.rows import fixed_shape, make_trials
-from onnxslim_bert.job.run import run
+from onnxslim_bert.job.run import run_in
 from onnxslim_bert.job.search.costs import TimingConditions
 from onnxslim_bert.job.search.frontier import SearchResult
 from onnxslim_bert.job.search.search import Search
@@ -41,8 +41,10 @@ def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
     """
     if job.data.calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
-    found, state = find_recipe(load(replace(job, recipe=main_recipe(), timing=True)), targets, batch)
-    report = run(replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
+    check_free(job)
+    with staging(job.output) as folder:
+        found, state = find_recipe(load(replace(job, recipe=main_recipe(), timing=True)), targets, batch)
+        report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
     state.remove()
     return report
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,11 +13,14 @@ import numpy as np
 
 from onnxslim_bert.documents import read_object, structured
 from onnxslim_bert.errors import DataError, OutputError
-from onnxslim_bert.graph.files import write_atomically
+from onnxslim_bert.graph.claims import remove_dead
+from onnxslim_bert.graph.files import staging, write_atomically
+from onnxslim_bert.graph.naming import give_names
 
 FILE = "state.json"
 MARK = {"key", "tables", "candidates"}  # what a state holds, by which it is told from another program's file
-OURS = re.compile(r"\.?(state\.json|.+\.onnx)(\.\w+)?")  # what a search writes, and what an interrupt leaves of it
+MODELS = r"full|int8|alternative|float-\d+|narrow-[\d.]+|[0-9a-f]{16}"  # names of models that a search writes
+OURS = re.compile(rf"\.?(state\.json|({MODELS})\.onnx)(\.\w+)?")  # what it writes, and what an interrupt leaves of it
 T = TypeVar("T")
 
 
@@ -46,17 +50,16 @@ class SearchFolder:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
         self._file = folder / FILE
-        if folder.exists() and not self._is_mine():
+        if os.path.lexists(folder) and not self._is_mine():
             raise OutputError(f"{folder} is in the way: a search keeps its state there; move it or give another output")
         self._held = self._read()
         if self._held.get("key") != key:
             self.remove()
             self._held = {"key": key, "tables": {}, "candidates": {}}
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another output") from error
-        self._write()
+        if folder.exists():
+            self._write()
+        else:
+            self._make()
 
     def once(self, table: str, kind: type[T], measure: Callable[[], T]) -> T:
         """The table called `table`, of type `kind`: as it was kept, or, where it was not, from `measure`, and kept."""
@@ -82,9 +85,9 @@ class SearchFolder:
 
     def remove(self) -> None:
         """Delete what a search writes, and the folder when nothing else lies in it."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if OURS.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+        found = [path for path in self.folder.iterdir() if self._is_ours(path)] if self.folder.is_dir() else []
+        for path in sorted(found, key=lambda path: path.name == FILE):  # the mark last
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -92,20 +95,36 @@ class SearchFolder:
         """Whether the folder is that of a search: it has a state file, or what an interrupted first writing leaves."""
         if not self.folder.is_dir() or self.folder.is_symlink():
             return False
+        remove_dead(self.folder)
         held, names = self._read(), [path.name for path in self.folder.iterdir()]
         if held:
             return held.keys() >= MARK
-        begun = not names or any(name.startswith((FILE, f".{FILE}")) for name in names)
+        begun = any(name.startswith((FILE, f".{FILE}")) for name in names)
         return begun and all(OURS.fullmatch(name) for name in names)
+
+    def _is_ours(self, path: Path) -> bool:
+        named = {held.get("file") for held in self._held.get("candidates", {}).values()}
+        return path.is_file() and (path.name in named or OURS.fullmatch(path.name) is not None)
+
+    def _make(self) -> None:
+        """Make the folder with its state in it, so that it is known as a search's from the start."""
+        if not self.folder.parent.is_dir():
+            raise OutputError(f"{self.folder}: cannot be made (No such file or directory); give another output")
+        with staging(self.folder) as beside:
+            made = beside / self.folder.name
+            made.mkdir(mode=0o700)  # the models in it are no more public than their source
+            (made / FILE).write_text(json.dumps(self._held))
+            give_names([(made, self.folder)], overwrite=False)
 
     def _write(self) -> None:
         write_atomically(self._file, [json.dumps(self._held).encode()], overwrite=True)
 
     def _read(self) -> dict[str, Any]:
         try:
-            return read_object(self._file)
+            held = read_object(self._file)
         except DataError:
             return {}
+        return held if all(isinstance(held.get(name, {}), dict) for name in MARK - {"key"}) else {}
 
 
 def _plain(value: Any) -> Any:

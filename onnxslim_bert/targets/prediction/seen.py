@@ -1,6 +1,5 @@
 """The graph that ONNX Runtime shows to a provider: the file's, optimized, with all types and shapes."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model
@@ -46,7 +46,7 @@ def seen_by_provider(path: Path, shape: tuple[int, int] | None = None) -> Seen:
     external = frozenset(w.name for w in weights if w.data_location == onnx.TensorProto.EXTERNAL)
     source = Model.load(path)
     is_half = has_halves(source)
-    with tempfile.TemporaryDirectory(prefix="onnxslim-") as folder:
+    with scratch() as folder:
         asked, optimized = path, Path(folder, "optimized.onnx")
         if is_half:
             widen(source)

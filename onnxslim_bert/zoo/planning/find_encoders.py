@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_files
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import word_rows
@@ -60,12 +60,12 @@ def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[
     tokenizers = dict[Path, Path]()
     reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not _is_text(path)}
     tasks = {task.key: (path, task) for path in paths if path not in reasons for task in [_task(path, folder)]}
-    with tempfile.TemporaryDirectory(prefix="onnxslim-") as results:
-        ends = LocalEngine().run((task for _, task in tasks.values()), results, lambda task, worker: None)
+    with scratch() as results:
+        ends = LocalEngine().run((task for _, task in tasks.values()), str(results), lambda task, worker: None)
         for number, ended in enumerate(ends, 1):
             path, _ = tasks[ended.key]
             if ended.status == "done":
-                result = json.loads(Storage(results).read(result_name(ended.key)) or "")
+                result = json.loads(Storage(str(results)).read(result_name(ended.key)) or "")
                 tokenizers[path] = Path(result["tokenizer"])
             else:
                 reasons[path] = ended.message.removeprefix(f"{path}: ")

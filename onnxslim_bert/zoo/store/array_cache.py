@@ -1,13 +1,13 @@
 """Arrays that are kept in a storage, for processes of one run and of later ones."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.zoo.store.storage import Storage
 
 NAMES = "names"
@@ -26,9 +26,9 @@ class ArrayCache:
             return _read(path)
         if not self.storage.exists(name):
             return None
-        with tempfile.TemporaryDirectory(prefix="onnxslim-") as folder:
-            self.storage.fetch(name, Path(folder, "entry.npz"))
-            return _read(Path(folder, "entry.npz"))
+        with scratch() as folder:
+            self.storage.fetch(name, folder / "entry.npz")
+            return _read(folder / "entry.npz")
 
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         """Keep `arrays` under `key`; names are any text. Raises TypeError for a dtype that npz would not give back."""

@@ -1,12 +1,12 @@
 """A model that is given as a path or a URL, as a file."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from onnxslim_bert.errors import DataError, ModelError, StorageError
 from onnxslim_bert.export.hugging_face import TOKENIZER_FILES
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.zoo.store.storage import Storage
 
@@ -27,8 +27,8 @@ def opened(source: str) -> Iterator[Path]:
     if (folder := beside.folder) is not None:
         yield folder / base
         return
-    with tempfile.TemporaryDirectory(prefix="onnxslim-") as temporary:
-        model = Path(temporary, base)
+    with scratch() as temporary:
+        model = temporary / base
         _fetch(beside, base, model)
         for name in _external_files(model):
             (model.parent / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+NAME = re.compile(r"\d+@[^/@]*@[a-z0-9_]+")  # a process, its machine, and what tempfile adds
 ELSEWHERE = 86400.0  # seconds after which a folder of another machine's process, which cannot be asked, is abandoned
 
 
@@ -26,8 +28,9 @@ def workspace(parent: Path) -> Iterator[Path]:
 
 
 def abandoned(parent: Path) -> list[Path]:
-    """The workspaces in `parent` whose process is no more."""
-    return [folder for folder in sorted(parent.glob("*@*@*")) if not _has_owner(folder)]
+    """The workspaces in `parent` whose process is no more; what is called otherwise, or is no folder, is none."""
+    found = [folder for folder in sorted(parent.glob("*@*@*")) if NAME.fullmatch(folder.name)]
+    return [folder for folder in found if folder.is_dir() and not folder.is_symlink() and not _has_owner(folder)]
 
 
 def _has_owner(folder: Path) -> bool:

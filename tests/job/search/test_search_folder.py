@@ -31,7 +31,7 @@ def never():
     raise AssertionError("measured again")
 
 
-def kept(folder, name="model.onnx"):
+def kept(folder, name="0123456789abcdef.onnx"):
     """A candidate whose file is in the folder."""
     (folder / name).write_bytes(b"weights")
     return Candidate("canonicalize?,fuse?", folder / name, 7, 0.1, 1 / 3)
@@ -139,7 +139,9 @@ def test_nothing_is_left_in_the_end(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("names", [["notes.txt"], ["mine.onnx"], ["state.json"], ["state.json", "notes.txt"], ["deep"]])
+@pytest.mark.parametrize(
+    "names", [[], ["notes.txt"], ["mine.onnx"], ["state.json"], ["state.json", "notes.txt"], ["deep"]]
+)
 def test_somebodys_folder_stays(folder, names):
     """Whatever it holds, if a search did not write it."""
     folder.mkdir()
@@ -150,12 +152,19 @@ def test_somebodys_folder_stays(folder, names):
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
-def test_what_somebody_put_into_a_searchs_folder_stays(folder):
+@pytest.mark.parametrize("name", ["notes.txt", "best-so-far.onnx", "best.onnx.data"])
+def test_what_somebody_put_into_a_searchs_folder_stays(folder, name):
     state = SearchFolder(folder, "key")
     state.keep_candidate(kept(folder))
-    (folder / "notes.txt").write_text("mine")
+    (folder / name).write_text("mine")
     SearchFolder(folder, "another").remove()
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_the_folder_of_a_search_is_its_owners_alone(folder):
+    """The models in it may be made of private ones."""
+    SearchFolder(folder, "key")
+    assert folder.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
