@@ -71,17 +71,20 @@ class _Move:
         return False
 
 
-def give_names(made: Sequence[tuple[Path, Path]], *, overwrite: bool, sources: Sequence[Path] = ()) -> None:
+def give_names(
+    made: Sequence[tuple[Path, Path]], *, overwrite: bool, sources: Sequence[Path] = (), claim: Path | None = None
+) -> None:
     """Move finished files and folders to their names as one step: when one move fails, those before it are taken back.
 
-    made: (file, name) pairs on one file system, all files in one folder that is claimed (`claims.py`); the file that
-    readers wait for comes last. overwrite: what has the name already is replaced, and the permissions of a file stay;
-    where the name is a link, the file that it leads to is replaced. Without it, whatever lies under a name, even a link
-    to nothing, is an OutputError. sources: who may not read one of them may not read a file that is new, either.
+    made: (file, name) pairs on one file system, the files in the folder of a claim (`claims.py`); the file that readers
+    wait for comes last. claim: that folder; by default the one in which the first file is.
+    overwrite: what has the name already is replaced, and the permissions of a file stay; where the name is a link, the
+    file that it leads to is replaced. Without it, whatever lies under a name, even a link to nothing, is an
+    OutputError. sources: who may not read one of them may not read a file that is new, either.
     Example: model.onnx is moved, model.json cannot be: model.onnx is what it was before. Signals wait until all is
     done. Raises OutputError. On a file system without hard links, a file that was replaced cannot be brought back.
     """
-    folder = made[0][0].parent
+    folder = claim or made[0][0].parent
     with _no_signals():
         moves: list[_Move] = []
         at = 0
@@ -108,8 +111,8 @@ def give_names(made: Sequence[tuple[Path, Path]], *, overwrite: bool, sources: S
 def take_back(folder: Path) -> bool:
     """Undo the moves that a killed process had begun in its claimed `folder`; nothing to do where there were none.
 
-    Only names beside `folder` are touched, and there only what that process put. Returns False when something that it
-    replaced is still in `folder`, since others have taken its name.
+    Only names beside and below the place of `folder` are touched, and there only what that process put. Returns False
+    when something that it replaced is still in `folder`, since others have taken its name.
     """
     try:
         moves = [_read_move(folder, entry) for entry in json.loads((folder / JOURNAL).read_bytes())]
@@ -165,25 +168,29 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _write_journal(folder: Path, moves: Sequence[_Move]) -> None:
-    here = folder.resolve().parent
-    entries = [asdict(move) | {"file": move.file.name, "name": move.name.name} for move in moves if _beside(move, here)]
+    here = folder.resolve()
+    entries = []
+    for move in moves:
+        with contextlib.suppress(ValueError):  # a link led elsewhere, from where nothing is taken back
+            name = (move.name.parent.resolve() / move.name.name).relative_to(here.parent)
+            file = (move.file.parent.resolve() / move.file.name).relative_to(here)
+            entries.append(asdict(move) | {"file": file.as_posix(), "name": name.as_posix()})
     with (folder / JOURNAL).open("w") as journal:
         json.dump(entries, journal)
         journal.flush()
         os.fsync(journal.fileno())
 
 
-def _beside(move: _Move, here: Path) -> bool:
-    return move.name.parent.resolve() == here
-
-
 def _read_move(folder: Path, entry: dict[str, Any]) -> _Move:
-    """A move of the journal. Names without folders only: a journal may have come with somebody's archive."""
-    names = (entry["file"], entry["name"], entry["kept"])
-    if any(Path(name).name != name for name in names):
+    """A move of the journal. It leads nowhere else: a journal may have come with somebody's archive."""
+    file, name = folder / entry["file"], folder.parent / entry["name"]
+    inside = [
+        path.parent.resolve().is_relative_to(place.resolve()) for path, place in ((file, folder), (name, folder.parent))
+    ]
+    if not all(inside) or {file.name, name.name} & {"", ".."} or Path(entry["kept"]).name != entry["kept"]:
         raise ValueError(f"{folder / JOURNAL} names other folders")
     inode, mtime, size = entry["identity"]
-    return _Move(folder / names[0], folder.parent / names[1], names[2], (inode, mtime, size))
+    return _Move(file, name, entry["kept"], (inode, mtime, size))
 
 
 @contextlib.contextmanager

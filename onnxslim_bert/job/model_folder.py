@@ -12,7 +12,6 @@ from onnxslim_bert.graph.model_folders import find_model, has_torch_weights, onn
 from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.job.folder_files import copy_files, files_in, is_weight
 from onnxslim_bert.job.job import Job
-from onnxslim_bert.job.lengths import take_place
 from onnxslim_bert.job.model_card import CARD, card
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.run import run
@@ -112,7 +111,7 @@ class FolderJob:
 def _publish(made: Path, output: Path, place: PurePosixPath, *, overwrite: bool) -> None:
     """Give the folder `made` its name; where a folder with files has that name, give them theirs: all or none."""
     if not output.exists() or not any(output.iterdir()):
-        take_place(made, output, made.parent / "replaced")
+        give_names([(made, output)], overwrite=output.exists())
         return
     names = sorted(files_in(made), key=lambda name: name == place)  # the model comes last
     with contextlib.ExitStack() as undo:
@@ -121,7 +120,7 @@ def _publish(made: Path, output: Path, place: PurePosixPath, *, overwrite: bool)
                 if not folder.exists():
                     folder.mkdir()
                     undo.callback(folder.rmdir)
-        give_names([(made / name, output / name) for name in names], overwrite=overwrite)
+        give_names([(made / name, output / name) for name in names], overwrite=overwrite, claim=made.parent)
         undo.pop_all()
 
 
