@@ -37,7 +37,11 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @written_as_folder
 @click.option(
-    "--target", type=click.Choice(TARGETS), default="cpu", show_default=True, help="On what the model is to run."
+    "--target",
+    type=click.Choice([*TARGETS, "auto"]),
+    default="cpu",
+    show_default=True,
+    help="On what the model is to run; auto times what executes here and takes the fastest.",
 )
 @click.option(
     "--seq",
@@ -125,6 +129,7 @@ def quantize(
     onnxslim quantize model.onnx --calib stsb --format qdq --method mse --json
     onnxslim quantize model.onnx --target qnn --seq 32,64,128 --calib sst2
     onnxslim quantize model.onnx --target openvino --data sst2
+    onnxslim quantize model.onnx --target auto --calib sst2
     onnxslim quantize all-MiniLM-L6-v2/ --calib stsb -o all-MiniLM-L6-v2-int8/
 
     MODEL may be a folder of Hugging Face or sentence-transformers: its ONNX file is taken, or made of its PyTorch
@@ -135,6 +140,7 @@ def quantize(
     from onnxslim_bert.graph.model_folders import find_model
     from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.deployment import Deployment
+    from onnxslim_bert.job.fastest_target import data_for, fastest_target
     from onnxslim_bert.job.job import Job
     from onnxslim_bert.job.load import check_free
     from onnxslim_bert.job.main_recipe import Quantization, check_calibration, default_output, main_recipe
@@ -151,22 +157,29 @@ def quantize(
     of_folders = writes_folder(model, output, in_place)
     model = model if of_folders else find_model(model)
     what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
-    where = Deployment(target, tuple(lengths or ()), allow_fallback)
+    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task)
     with progress_bar() as progress:
+        working = Working(max_length, threads, seed, progress=progress)
+        if target == "auto":
+            refuse_ignored(["lengths", "allow_fallback"], "with --target auto")
+            found = fastest_target(find_model(model), sources, what, working)
+            target, sources = found.target, data_for(sources, what, found.target)
+            echo(found.why, err=as_json)
+        where = Deployment(target, tuple(lengths or ()), allow_fallback)
         job = Job(
             source=model,
             output=model if in_place else output or default_output(model, what, where),
             recipe=main_recipe(what, where),
-            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task),
+            data=sources,
             deployment=where,
-            working=Working(max_length, threads, seed, progress=progress),
+            working=working,
             gate=gate_of(max_drop, min_agreement, min_speedup, max_size, strict),
             overwrite=force,
             in_place=in_place,
         )
         folder = in_folder(job, layout, name, keep_weights) if of_folders else None
         check_free(job) if folder is None else folder.check()
-        check_calibration(what, where, given=calib is not None)
+        check_calibration(what, where, given=sources.calibration is not None)
         report = run(job) if folder is None else folder.run()
     if as_json:
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
