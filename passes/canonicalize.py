@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.packed import part_packed
 from onnxslim_bert.model.pointwise import spell_pointwise
@@ -44,6 +45,7 @@ class Canonicalize(Pass):
         before = len(model.graph.nodes)
         raise_opset(model)
         unfused = unfuse(model.graph)
+        narrow = narrow_weights(model.graph)
         fold(model)
         convolutions = spell_pointwise(model.graph)
         model.changed()
@@ -59,7 +61,11 @@ class Canonicalize(Pass):
         note = f"{before} nodes became {after}" + (f", {unfused} fused nodes taken apart" if unfused else "")
         note += f", {parted} packed matrices parted" if parted else ""
         note += f", {convolutions} convolutions over single tokens written as products" if convolutions else ""
-        return Change(max(before - after, 0) + unfused + parted + convolutions, note)
+        if narrow:
+            stored, wide = sum(weight.nbytes for weight in narrow), sum(weight.wide for weight in narrow)
+            types = " and ".join(sorted({weight.dtype for weight in narrow}))
+            note += f", {len(narrow)} weights stored as {types} unfolded, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
+        return Change(max(before - after, 0) + unfused + parted + convolutions + len(narrow), note)
 
 
 def raise_opset(model: Model) -> None:

@@ -208,11 +208,11 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
     from onnxslim_bert.graph.signature import input_dtypes
 
     after = open_session(made)
-    fed = _feeds(after)
     try:
         before = open_session(source, optimize=False)
-        types = input_dtypes(before)
-        given = {n: fed[n].astype(types[n]) if n in fed else values for n, values in _feeds(before).items()}
+        types, given = input_dtypes(before), _feeds(before)
+        fed = _feeds(after)
+        given |= {name: values.astype(types[name]) for name, values in fed.items()}
         wanted = [np.asarray(output) for output in before.run(None, given)]
     except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
         return []

@@ -1,6 +1,6 @@
 """Parameters, bytes and FLOPs by part of a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -11,6 +11,7 @@ from onnxslim_bert.inspection.parts import PARTS, PartName, part_of_nodes
 from onnxslim_bert.inspection.sharing import Shared
 from onnxslim_bert.model.embeddings import table_of
 from onnxslim_bert.model.linear import is_linear, read_linear
+from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
 
 
@@ -28,8 +29,14 @@ class Cost:
     flops: int
 
 
-def measure_costs(model: Model, fused: Model, shared: Sequence[Shared], batch: int, seq: int) -> tuple[Cost, ...]:
-    """Every part of a canonicalized `model`, of which `fused` is the fused form."""
+def measure_costs(
+    model: Model, fused: Model, shared: Sequence[Shared], narrow: Iterable[Narrow], batch: int, seq: int
+) -> tuple[Cost, ...]:
+    """Every part of a canonicalized `model`, of which `fused` is the fused form.
+
+    narrow: weights that the file stores in fewer bits.
+    """
+    as_stored = {weight.name: weight.nbytes for weight in narrow}
     owners = _owners(fused)
     learned = set(_learned(fused.graph))
     flops = flops_by_part(fused, batch, seq)
@@ -39,7 +46,7 @@ def measure_costs(model: Model, fused: Model, shared: Sequence[Shared], batch: i
     for name, tensor in model.constants().items():
         part = owners.get(name, "other")
         parameters[part] += tensor.values.size if name in learned - repeated else 0
-        nbytes[part] += tensor.values.nbytes if name not in not_stored else 0
+        nbytes[part] += as_stored.get(name, tensor.values.nbytes) if name not in not_stored else 0
     return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
 
 

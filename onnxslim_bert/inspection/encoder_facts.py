@@ -1,15 +1,14 @@
 """What an encoder is, in a few numbers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.probe import nodes_between
 from onnxslim_bert.inspection.norm_style import NormStyle, norm_style
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
 
 ACTIVATIONS = {
@@ -56,13 +55,15 @@ class EncoderFacts:
     head_dtypes: dict[str, int]
 
 
-def encoder_facts(fused: Model) -> EncoderFacts:
-    """The facts of a fused model's encoder."""
+def encoder_facts(fused: Model, narrow: Iterable[Narrow] = ()) -> EncoderFacts:
+    """The facts of a fused model's encoder. narrow: weights that its file stores in fewer bits, and in another type."""
     encoder, constants = fused.encoder, fused.constants()
     layers = encoder.layers
     projection = [encoder.embeddings.projection] if encoder.embeddings.projection else []
     dense = [*projection, *(linear for layer in layers for linear in layer.linears.values())]
-    tables = {role: constants[name].values for role, name in encoder.embeddings.tables.items()}
+    types = {name: str(tensor.values.dtype) for name, tensor in constants.items()}
+    types |= {weight.name: weight.dtype for weight in narrow}
+    tables = {role: (constants[name].values.shape, types[name]) for role, name in encoder.embeddings.tables.items()}
     return EncoderFacts(
         layers=len(layers),
         hidden=encoder.hidden,
@@ -74,9 +75,9 @@ def encoder_facts(fused: Model) -> EncoderFacts:
         mask=encoder.mask,
         proven=tuple(layer.form is not None for layer in layers),
         first_token=layers[-1].first_token,
-        tables={role: Table(values.shape[0], values.shape[1], str(values.dtype)) for role, values in tables.items()},
-        encoder_dtypes=_dtypes(constants, dense),
-        head_dtypes=_dtypes(constants, encoder.head),
+        tables={role: Table(shape[0], shape[1], dtype) for role, (shape, dtype) in tables.items()},
+        encoder_dtypes=_dtypes(types, dense),
+        head_dtypes=_dtypes(types, encoder.head),
     )
 
 
@@ -92,5 +93,5 @@ def _activation(fused: Model, layer: Layer) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _dtypes(constants: Mapping[str, gs.Constant], linears: Sequence[Linear]) -> dict[str, int]:
-    return dict(Counter(str(constants[linear.weight].values.dtype) for linear in linears))
+def _dtypes(types: Mapping[str, str], linears: Sequence[Linear]) -> dict[str, int]:
+    return dict(Counter(types[linear.weight] for linear in linears))

@@ -1,5 +1,6 @@
 """What an ONNX file says of itself, whether or not it holds an encoder."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.graph.probe import MICROSOFT
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.inspection.producer import Producer, find_producer
+from onnxslim_bert.model.narrow_weights import WORTH
 
 FUSED = frozenset(("LayerNormalization", "Gelu", "Attention", "RMSNormalization"))  # of the ONNX operator set
 INTEGER = ("quant", "integer", "qlinear", "qattention", "qembed", "qgemm", "nbits")  # in names, in lower case
@@ -33,7 +35,7 @@ class FileFacts:
     nbytes: with external data. external: sizes in bytes of the files that hold it, by location, None for a missing one.
     sha256: of the file, None unless asked for. opsets: versions of the domains in use; ONNX's own is "ai.onnx".
     operators: number of nodes by operator, subgraphs included. fused: those that stand for several elementary ones;
-    quantized: those that make, take or undo integers.
+    quantized: those that make, take or undo integers, "Cast of int8" among them where weights are stored so.
     """
 
     path: str
@@ -64,6 +66,9 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
     operators = _counts(node.op_type for node in nodes)
     contrib = {node.op_type for node in nodes if node.domain == MICROSOFT}
     quantized = {name: count for name, count in operators.items() if any(part in name.lower() for part in INTEGER)}
+    integers = _integers(proto.graph)
+    if widened := sum(node.op_type == "Cast" and node.input[0] in integers for node in proto.graph.node):
+        quantized["Cast of int8"] = widened
     used = {node.domain or "ai.onnx" for node in nodes}
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     return FileFacts(
@@ -88,6 +93,14 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _nodes(attribute.g.node)
+
+
+def _integers(graph: onnx.GraphProto) -> set[str]:
+    """The names of weights that are stored in eight bits."""
+    constants = {node.output[0]: a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute}
+    tensors = {tensor.name: tensor for tensor in graph.initializer} | constants
+    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    return {name for name, t in tensors.items() if t.data_type in kinds and math.prod(t.dims) >= WORTH}
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

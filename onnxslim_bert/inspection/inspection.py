@@ -13,6 +13,7 @@ from onnxslim_bert.inspection.file_facts import FileFacts, read_facts
 from onnxslim_bert.inspection.problems import find_problems
 from onnxslim_bert.inspection.sharing import Shared, find_shared
 from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
@@ -68,13 +69,17 @@ def inspect(path: Path, *, batch: int = 1, seq: int = 128, sha256: bool = False)
 def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
     model = Model.load(path)
     stored = {name: constant.values for name, constant in model.constants().items()}
+    narrow = narrow_weights(model.graph)
+    grows = sum(weight.wide - weight.nbytes for weight in narrow)
     made = {Canonicalize.name: Canonicalize().apply(model, Context())}
     fused = model.clone()
     made[Fuse.name] = Fuse().apply(fused, Context())
     shared = find_shared(model, stored)
-    costs = measure_costs(model, fused, shared, batch, seq)
-    problems = tuple(find_problems(file, model, shared, stored))
-    return Anatomy(encoder_facts(fused), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes))
+    costs = measure_costs(model, fused, shared, narrow, batch, seq)
+    problems = tuple(find_problems(file, model, shared, stored, narrow))
+    return Anatomy(
+        encoder_facts(fused, narrow), costs, shared, problems, advise(fused, made, _ran(file), file.nbytes + grows)
+    )
 
 
 def _offer(path: Path) -> str:

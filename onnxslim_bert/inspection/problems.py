@@ -5,18 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.inspection.file_facts import FileFacts
 from onnxslim_bert.inspection.sharing import Shared
+from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.wording import numbered_layers, si
+from onnxslim_bert.proof.wording import numbered_layers, plural, si
 
 WORTH_SAYING = 0.01  # share of the weights stored more than once, above which that is a problem
 
 
 def find_problems(
-    file: FileFacts, model: Model, shared: Sequence[Shared], stored: Mapping[str, Array]
+    file: FileFacts, model: Model, shared: Sequence[Shared], stored: Mapping[str, Array], narrow: Sequence[Narrow] = ()
 ) -> Iterator[str]:
     """The problems, one sentence each.
 
     file: facts of the file. model: canonicalized. shared: weights with several roles. stored: the arrays in the file.
+    narrow: weights that it stores in fewer bits than it computes with.
     """
     encoder = model.encoder
     unproven = [layer for layer in encoder.layers if layer.form is None]
@@ -33,6 +35,13 @@ def find_problems(
     fixed = {port.axes: port.name for port in file.inputs if len(port.axes) == 2 and int in map(type, port.axes)}
     for axes, name in fixed.items():
         yield f"input {name!r} has the fixed shape {list(axes)}: a shorter text costs as much as the longest"
+    if narrow:
+        kept, wide = sum(weight.nbytes for weight in narrow), sum(weight.wide for weight in narrow)
+        types = " and ".join(sorted({weight.dtype for weight in narrow}))
+        yield (
+            f"{plural(len(narrow), 'weight')} stored as {types} and widened by Cast: every pass unfolds them, "
+            f"{si(kept, 'B')} to {si(wide, 'B')}; start from the file before them"
+        )
     repeated = [group for group in shared if group.copies > 1]
     if repeated:
         excess = sum(group.nbytes * (group.copies - 1) for group in repeated)

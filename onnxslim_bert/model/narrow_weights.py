@@ -1,0 +1,60 @@
+"""Weights stored in fewer bits than they are computed with: a Cast widens them, and a Sub and a Mul scale them.
+
+Other quantizers write int8 weights so where they avoid DequantizeLinear, and converters to float16 leave a Cast to
+float32 behind. Folding constants unfolds such weights to their full width.
+"""
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxslim_bert.graph.probe import constant, producer
+
+WORTH = 1024  # elements
+ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div"))
+VIEWS = frozenset(("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze"))
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A weight that is stored in fewer bits than it is computed with.
+
+    name: of the tensor that its readers read, which is the constant's name once it is folded. dtype: as it is stored.
+    nbytes: as it is stored, with its scales and zero points. wide: bytes once it is folded.
+    """
+
+    name: str
+    dtype: str
+    nbytes: int
+    wide: int
+
+
+def narrow_weights(graph: gs.Graph) -> tuple[Narrow, ...]:
+    """The narrow weights of a graph whose constants are not folded yet."""
+    casts = [node for node in graph.nodes if node.op == "Cast" and node.outputs]
+    return tuple(narrow for node in casts if (narrow := _narrow(node)) is not None)
+
+
+def _narrow(cast: gs.Node) -> Narrow | None:
+    values = constant(cast.inputs[0])
+    wide = onnx.helper.tensor_dtype_to_np_dtype(cast.attrs["to"])
+    if values is None or values.size < WORTH or values.dtype.itemsize >= wide.itemsize:
+        return None
+    tensor, nbytes = cast.outputs[0], values.nbytes
+    while len(tensor.outputs) == 1:
+        (reader,) = tensor.outputs
+        others = [_stored(other) for other in reader.inputs if other is not tensor]
+        if reader.op not in ELEMENTWISE | VIEWS or any(size is None for size in others):
+            break
+        nbytes += sum(size or 0 for size in others) if reader.op in ELEMENTWISE else 0
+        tensor = reader.outputs[0]
+    return Narrow(tensor.name, str(values.dtype), nbytes, values.size * wide.itemsize)
+
+
+def _stored(tensor: gs.Tensor) -> int | None:
+    """Bytes of a constant, or of the one that a Cast makes `tensor` of; None where it is neither."""
+    values, above = constant(tensor), producer(tensor)
+    if values is None and above is not None and above.op == "Cast":
+        values = constant(above.inputs[0])
+    return None if values is None else int(values.nbytes)
