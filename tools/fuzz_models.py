@@ -34,6 +34,7 @@ FIXTURES = (
     *("bert-dynamo23-sdpa", "quantized-qdq", "bert-features-pooled"),
 )
 MADE = "made.onnx"
+SAID = 100  # mutants after which a line says how far it is
 EXACT = 1e-3  # of the largest answer: how far an exact recipe may be off
 VERBS = (  # command, and how far from the source's answers its output may be (None: not compared)
     ("inspect model.onnx", None),
@@ -145,6 +146,8 @@ def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: P
                 "MB": max(most["MB"], tried.done.resident / 1e6),
             }
             spent += tried.done.cpu_s
+            if not outcomes.total() % SAID:
+                echo(f"{outcomes.total()} of {count} run, {broken} broke a promise", err=True)
             if tried.wrong:
                 broken += 1
                 command = " ".join(tried.done.arguments)

@@ -11,6 +11,7 @@ from onnxslim_bert.inspection.sharing import find_shared
 from onnxslim_bert.job.data import Data
 from onnxslim_bert.job.rows import canonical_form, fitted, make_trials
 from onnxslim_bert.job.search.sensitivity import LayerSensitivity, layer_sensitivities
+from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
@@ -49,10 +50,11 @@ def parts_of(path: Path) -> dict[str, int]:
     try:
         model = Model.load(path)
         stored = {name: constant.values for name, constant in model.constants().items()}
+        narrow = narrow_weights(model.graph)
         Canonicalize().apply(model, Context())
         fused = model.clone()
         Fuse().apply(fused, Context())
-        costs = measure_costs(model, fused, find_shared(model, stored), batch=1, seq=1)
+        costs = measure_costs(model, fused, find_shared(model, stored), narrow, batch=1, seq=1)
     except (ModelError, PassError):
         return {}
     return {cost.part: cost.nbytes for cost in costs}
