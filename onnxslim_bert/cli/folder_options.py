@@ -1,4 +1,4 @@
-"""The options of commands that write a folder in which a program finds a model, and what they print of it."""
+"""The options of commands that write a model into a folder, where a program finds it, and its report into another."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,13 @@ OPTIONS = ["layout", "name", "keep_weights"]
 
 
 def written_as_folder(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `layout`, `name` and `keep_weights`."""
+    """Give a command `layout`, `name` and `keep_weights`, and `save_metrics`."""
+    metrics = click.option(
+        "--save-metrics",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Add the report as a run to a folder of MLflow runs, which is made where there is none.",
+    )
     layout = click.option(
         "--layout",
         type=click.Choice(LAYOUTS),
@@ -25,7 +31,7 @@ def written_as_folder(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     name = click.option("--name", metavar="FILE", help="The model's name there, like model_qint8_avx512_vnni.onnx.")
     weights = click.option("--keep-weights", is_flag=True, help="Copy MODEL's own weights to the folder, too.")
-    return layout(name(weights(command)))
+    return layout(name(weights(metrics(command))))
 
 
 def writes_folder(model: Path, output: Path | None, in_place: bool) -> bool:

@@ -92,6 +92,7 @@ def quantize(
     layout: str | None,
     name: str | None,
     keep_weights: bool,
+    save_metrics: Path | None,
     target: str,
     lengths: list[int] | None,
     mode: "Mode | None",
@@ -145,6 +146,7 @@ def quantize(
     from onnxslim_bert.job.load import check_free
     from onnxslim_bert.job.main_recipe import Quantization, check_calibration, default_output, main_recipe
     from onnxslim_bert.job.run import run
+    from onnxslim_bert.job.tracking import check_tracking, save_run
     from onnxslim_bert.proof.documents import report_path
 
     if calib is None:
@@ -179,8 +181,12 @@ def quantize(
         )
         folder = in_folder(job, layout, name, keep_weights) if of_folders else None
         check_free(job) if folder is None else folder.check()
+        if save_metrics is not None:
+            check_tracking(save_metrics)
         check_calibration(what, where, given=sources.calibration is not None)
         report = run(job) if folder is None else folder.run()
+    if save_metrics is not None:
+        echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     if as_json:
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:

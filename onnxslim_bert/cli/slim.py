@@ -70,6 +70,7 @@ def slim(
     layout: str | None,
     name: str | None,
     keep_weights: bool,
+    save_metrics: Path | None,
     target_speedup: float | None,
     target_size: str | None,
     max_drop: float | None,
@@ -119,6 +120,7 @@ def slim(
     from onnxslim_bert.job.seal import OPEN
     from onnxslim_bert.job.search.run import run_search
     from onnxslim_bert.job.search.targets import Targets
+    from onnxslim_bert.job.tracking import check_tracking, save_run
     from onnxslim_bert.proof.gates import parse_size
     from onnxslim_bert.recipes.known import read_recipe
     from onnxslim_bert.recipes.lowering import lowered
@@ -142,6 +144,8 @@ def slim(
     if of_folders and searches:
         raise click.UsageError("a search writes one file: give -o FILE.onnx")
     model = model if of_folders else find_model(model)
+    if save_metrics is not None:
+        check_tracking(save_metrics)
     where = Deployment(place, () if seq is None else (seq,), allow_fallback)
     with progress_bar() as progress:
         job = Job(
@@ -166,6 +170,8 @@ def slim(
         else:
             folder = in_folder(job, layout, name, keep_weights) if of_folders else None
             report = run(job) if folder is None else folder.run()
+    if save_metrics is not None:
+        echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     lines = (*report.lines(), *clamped(max_length, report.max_length))
     for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else lines:
         echo(line)
