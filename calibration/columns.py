@@ -70,13 +70,18 @@ def find_labels(columns: Columns, name: str | None, kind: Classes | Scores | Non
 
     kind: what the labels are; without it `kind_of` decides. Examples: 0, 1, 1 are classes; 0, 1, 1.5 are scores; yes,
     no, no are the classes 1, 0, 0, numbered in the order of the alphabet.
-    Labels that are all -1 count as none: that is how GLUE marks rows whose labels are held back. Raises DataError for a
-    label that `kind` does not allow.
+    Labels that are all empty, or all -1, count as none: that is how GLUE marks rows whose labels are held back. Raises
+    DataError for a label that `kind` does not allow, and for a row without one.
     """
     chosen = label_column(columns, name, source)
     if chosen is None:
         return None
     values = columns[chosen]
+    missing = [row for row, value in enumerate(values, 1) if value is None or value == "" or str(value).isspace()]
+    if len(missing) == len(values):
+        return None
+    if missing:
+        raise DataError(f"{source}, row {missing[0]}: no label: needed one in every row, or in none")
     kind = kind or kind_of(values)
     numbers = [_number(value, kind, f"{source}, row {row}") for row, value in enumerate(values, 1)]
     if all(number == -1 for number in numbers):

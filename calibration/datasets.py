@@ -222,6 +222,8 @@ def _existing(spec: str) -> Path:
 def _feeds(path: Path, label_column: str | None) -> Dataset:
     arrays = read_feeds(path)
     named = label_column or next((name for name in LABEL_COLUMNS if name in arrays), None)
+    if named and named not in arrays:
+        raise DataError(f"{path}: no array '{named}': its arrays are {', '.join(arrays)}")
     feeds = {name: values for name, values in arrays.items() if name != named}
     if not feeds:
         raise DataError(f"{path}: found only labels: needed the model's inputs by name")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnxslim_bert.documents import read_object, read_whole
+from onnxslim_bert.documents import check_place, read_object, read_whole
 from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.graph.model_folders import folder_with
 from onnxslim_bert.model.role_names import Named, parse_named
@@ -20,6 +20,7 @@ from onnxslim_bert.native_output import native_output
 # What a tokenizer without a limit, or with the placeholder 1e30, is capped to: BERT's number of positions.
 DEFAULT_LENGTH = 512
 DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transformers knows no tokenizer's class
+VOCABULARIES = (".json", ".model", ".txt")  # what files of tokenizers are called
 MOST_ADDED = 64  # tokens, to a pair of texts
 MOST_LETTERS = 64  # that a normalizer writes for one
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
@@ -216,7 +217,7 @@ def _said(what: str) -> Iterator[None]:
     """Turn a fault of the library into a DataError that begins with `what`."""
     try:
         yield
-    # The library raises bare Exception for every fault of a file, and its own BaseException where it panics.
+    # A library raises bare Exception, or any other, for a fault of a file, and its own BaseException where it panics.
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
@@ -228,17 +229,17 @@ def _from_folder(folder: Path) -> Tokenizer:
     needed = f"{folder} has no tokenizer.json (found {found})"
     if not any((folder / name).exists() for name in DESCRIPTIONS):
         raise DataError(f"{needed}: give --tokenizer FOLDER")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in VOCABULARIES and file.exists():
+            check_place(file, "a tokenizer's file")
     if any("auto_map" in _config(folder, name) for name in DESCRIPTIONS):
         raise DataError(f"{needed}, but code of its own, which is never run: save it with tokenizer.json")
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
-    try:
+    with _said(f"{needed}, nor what transformers can load: give --tokenizer FOLDER"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # Whatever the many tokenizer classes raise, the folder does not hold what one of them needs.
-    except Exception as error:
-        raise DataError(f"{needed}, nor what transformers can load: give --tokenizer FOLDER") from error
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         with _said(f"the tokenizer in {folder} cannot read these texts"):
@@ -256,4 +257,4 @@ def _config(folder: Path, name: str = DESCRIPTIONS[0]) -> dict[str, Any]:
 
 
 def _length(limit: Any) -> int:
-    return int(limit) if isinstance(limit, int | float) and 0 < limit < 1e6 else DEFAULT_LENGTH
+    return int(limit) if type(limit) in (int, float) and 1 <= limit < 1e6 else DEFAULT_LENGTH

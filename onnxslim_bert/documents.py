@@ -58,18 +58,22 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def read_whole(file: Path, needed: str = "JSON") -> bytes:
-    """The bytes of a document. needed: what it should be, for messages.
+def check_place(file: Path, needed: str) -> None:
+    """Raise DataError unless there is a file that can be read as a document: a regular one of at most MOST_BYTES.
 
-    Raises DataError for a file that is not there or cannot be read, for a folder, a pipe or a device, none of which is
-    waited for, and for more than MOST_BYTES.
+    A pipe or a device, which reading might wait for without end, is none. needed: what it should be, for the message.
     """
+    if not file.is_file():
+        raise DataError(f"{file} {'is no regular file' if file.exists() else 'does not exist'}: needed {needed}")
+    nbytes = file.stat().st_size
+    if nbytes > MOST_BYTES:
+        raise DataError(f"{file} has {nbytes / 1e6:,.0f} MB: needed {needed} of at most {MOST_BYTES / 1e6:.0f} MB")
+
+
+def read_whole(file: Path, needed: str = "JSON") -> bytes:
+    """The bytes of a document. Raises DataError as `check_place` does, and for a file that cannot be read."""
     try:
-        if not file.is_file():
-            raise DataError(f"{file} {'is no regular file' if file.exists() else 'does not exist'}: needed {needed}")
-        nbytes = file.stat().st_size
-        if nbytes > MOST_BYTES:
-            raise DataError(f"{file} has {nbytes / 1e6:,.0f} MB: needed {needed} of at most {MOST_BYTES / 1e6:.0f} MB")
+        check_place(file, needed)
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}): needed {needed}") from error

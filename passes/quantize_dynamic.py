@@ -13,7 +13,8 @@ from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tab
 class QuantizeDynamic(Pass):
     """Multiply uint8 activations, whose range is found at run time, by int8 weights; results stay float.
 
-    Like quantize-static, but it needs no calibration data.
+    Like quantize-static, but it needs no calibration data. A range is that of all rows of a batch, padding included, so
+    the answer to a text depends on what is in its batch; with quantize-static it does not.
 
     format: contrib for com.microsoft.MatMulIntegerToFloat, qdq for standard operators only.
     embeddings: quantize the embedding tables too.

@@ -8,7 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import reads_texts
+from onnxslim_bert.cli.reading_options import clamped, reads_texts
 from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.cli.targets_option import places, runs_on
 
@@ -93,6 +93,8 @@ def bench(
         echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
     else:
         show(result)
+        for line in clamped(max_length, min(max_length, reader.max_length if reader else max_length)):
+            echo(line)
 
 
 def show(result: "Bench") -> None:

@@ -1,7 +1,6 @@
 """`onnxslim quantize`: the main job."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -190,16 +189,10 @@ def quantize(
     if as_json:
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
-        for line in (*report.lines(), *clamped(max_length, report.max_length), *unstable(mode)):
+        for line in (*report.lines(), *clamped(max_length, report.max_length)):
             echo(line)
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
         for line in told(folder) if folder is not None and report.published else ():
             echo(line)
     report.enforce()
-
-
-def unstable(mode: str | None) -> Iterator[str]:
-    """What a user should know of ranges that are found at run time."""
-    if mode == "dynamic":
-        yield "dynamic int8: answers depend on the other texts and the padding of a batch; --mode static fixes ranges"

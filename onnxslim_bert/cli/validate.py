@@ -8,7 +8,7 @@ import click
 
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import judges, reads_texts
+from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
@@ -132,4 +132,7 @@ def validate(
         show(results[0])
     else:
         show_all(results)
+    if not as_json:
+        for line in clamped(max_length, results[0].max_length):
+            echo(line)
     enforce(verdicts, strict)

@@ -59,6 +59,8 @@ def copy_files(source: Path, target: Path, names: Iterable[PurePosixPath]) -> No
     """Copy files of one folder to the same names in another; of a link, what it leads to. Raises OutputError."""
     try:
         for name in names:
+            if not (source / name).is_file():
+                raise OutputError(f"{source / name}: no regular file, so it cannot be copied; take it away")
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
     except (OSError, shutil.SpecialFileError) as error:

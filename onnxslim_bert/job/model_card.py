@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.documents import read_whole
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import facts, spread
@@ -16,6 +17,8 @@ from onnxslim_bert.proof.wording import si
 
 CARD = "README.md"
 FENCE = "---\n"
+MOST_METADATA = 1 << 18  # letters, which are read in seconds
+MERGE = "<<"  # of mappings in YAML: a few lines of it unfold to gigabytes
 POINTS = 100  # in which scores are kept, of the textbook's value
 PIPELINES = {
     "classes": "text-classification",
@@ -119,14 +122,15 @@ def _read(file: Path) -> tuple[dict[str, Any], str]:
     """The metadata and the text of a card; what is no metadata stays text. ({}, "") without a card."""
     import yaml
 
-    if not file.is_file():
+    if not file.exists():
         return {}, ""
-    text = file.read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff").replace("\r\n", "\n")
+    text = read_whole(file, "a model card").decode("utf-8-sig", "replace").replace("\r\n", "\n")
     head, fence, rest = text.removeprefix(FENCE).partition(f"\n{FENCE}")
-    if not text.startswith(FENCE) or not fence:
+    if not text.startswith(FENCE) or not fence or len(head) > MOST_METADATA or MERGE in head:
         return {}, text
     try:
         metadata = yaml.safe_load(head)
+        yaml.safe_dump(metadata)
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}, text
     return (metadata, rest) if isinstance(metadata, dict) else ({}, text)

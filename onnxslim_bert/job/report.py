@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.job.deployment import Deployment
-from onnxslim_bert.job.report_text import saturation, searched, timed, where
+from onnxslim_bert.job.report_text import saturation, searched, timed, unstable, where
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search.frontier import SearchResult
@@ -88,6 +88,7 @@ class Report:
         if not self.latencies and (target.emulated or target.absent()):
             yield "latency: not measured, as nothing on this machine runs it at the speed of the target"
         yield from saturation(self.saturating)
+        yield from unstable(self.steps)
         yield from map(str, self.verdicts)
         name = self.output if self.published else "nothing written, as a budget was missed"
         weights = f" with {self.weights_file}" if self.weights_file and self.published else ""

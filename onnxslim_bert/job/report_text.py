@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
 
 HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")
@@ -42,6 +43,12 @@ def saturation(found: Saturating | None) -> Iterator[str]:
             f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
             f"{found.loss:.1%} ({found.worst}); --reduce-range avoids it"
         )
+
+
+def unstable(steps: Sequence[Done]) -> Iterator[str]:
+    """A word on ranges that are found at run time; no line where none are."""
+    if any(done.step.startswith("quantize-dynamic") for done in steps):
+        yield "dynamic int8: answers depend on the other texts and the padding of a batch; static int8 fixes the ranges"
 
 
 def searched(found: SearchResult) -> Iterator[str]:

@@ -61,8 +61,10 @@ def validate_all(
         raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
     for candidate in candidates:
         check_same_inputs(base, candidate)
-    if places.shape:
-        working = replace(working, max_length=min(working.max_length, places.shape[1]))
+    limits = [working.max_length, *(places.shape or ())[1:]]
+    if working.tokenizer is not None:
+        limits.append(working.tokenizer.max_length)
+    working = replace(working, max_length=min(limits))
     for target in places.targets:
         target.setup(places.options_of(target), working.threads)  # fails now rather than after the base has run
     before = evaluate(base, evaluation, working, batch_size=batch_size)

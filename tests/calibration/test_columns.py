@@ -27,6 +27,27 @@ def test_known_names_are_recognised(names: list[str], chosen: tuple[str, ...]) -
     assert find_texts(columns, None, "a.tsv") == (tuple(f"{name}!" for name in chosen),)
 
 
+@pytest.mark.parametrize("missing", [None, "", "  "])
+@pytest.mark.parametrize("others", [[1, 0], ["1", "0"], ["good", "bad"], [0.5, 1.0]])
+@pytest.mark.parametrize("row", [0, 2])
+def test_a_row_without_a_label_is_named(missing: Any, others: list[Any], row: int) -> None:
+    values = [*others[:row], missing, *others[row:]]
+    with pytest.raises(DataError, match=rf"a.tsv, row {row + 1}: no label: needed one in every row, or in none"):
+        find_labels({"label": values}, None, None, "a.tsv")
+
+
+@pytest.mark.parametrize("values", [[None, None], ["", " "], [-1, "-1"]])
+def test_labels_that_nobody_gave_are_none(values: list[Any]) -> None:
+    assert find_labels({"label": values}, None, None, "a.tsv") is None
+
+
+@pytest.mark.parametrize("label", [10**400, "9" * 400, 1e300, 1 << 40, "LABEL_" + "9" * 400])
+def test_a_label_of_absurd_size_is_refused(label: Any) -> None:
+    with pytest.raises(DataError, match=r"a.tsv, row 2: label .*: needed a class number from 0 up") as caught:
+        find_labels({"label": [0, label]}, None, Classes(), "a.tsv")
+    assert len(str(caught.value)) < 200
+
+
 def test_named_columns_win() -> None:
     columns = {"sentence": ["s"], "title": ["t"], "body": ["b"]}
     assert find_texts(columns, ["title"], "a.tsv") == (("t",),)
@@ -87,8 +108,8 @@ def test_labels_that_are_held_back_are_none() -> None:
         (["0", "2"], Classes(("no", "yes")), "a.tsv, row 2: label 2 is out of range: needed a class from 0 to 1"),
         (["0", "0.5"], Classes(("no", "yes")), "row 2: label 0.5 is out of range"),
         (["0", "good"], None, "row 2: label 'good' is not a number: needed a finite score"),
-        (["0", ""], Classes(), "row 2: label '' is not a number: needed a class number from 0 up"),
-        ([0, None], None, "row 2: label None is not a number"),
+        (["0", ""], Classes(), "row 2: no label: needed one in every row"),
+        ([0, None], None, "row 2: no label: needed one in every row"),
         (["1.5", "nan"], None, "row 2: label nan is out of range: needed a finite score"),
         (["1.5", "inf"], None, "row 2: label inf is out of range"),
         (["1.5", "5.1"], Scores(0, 5), "row 2: label 5.1 is out of range: needed a score from 0 to 5"),

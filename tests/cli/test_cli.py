@@ -210,6 +210,22 @@ def test_what_nobody_foresaw_keeps_its_traceback(failing):
         run("passes")
 
 
+@pytest.mark.parametrize(
+    "command", [("validate", "{model}", "{model}", "--data", "{rows}"), ("bench", "{model}", "--data", "{rows}")]
+)
+def test_a_length_that_is_too_long_is_said_by_every_command(tmp_path, command):
+    """What a row was cut to; nothing is said of a length that serves, nor of one that nobody asked for."""
+    model = workspace(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 20}')
+    arguments = [part.format(model=model, rows=tmp_path / "eval.tsv") for part in command]
+    arguments += ["--rounds", "1"] * (command[0] == "bench")
+    assert "--max-length 21: the model serves 20 tokens a row" in run(*arguments, "--max-length", "21").out
+    for options in ((), ("--max-length", "20")):
+        outcome = run(*arguments, *options)
+        assert outcome.code == 0, outcome.err
+        assert "serves" not in outcome.out
+
+
 def test_a_reader_who_leaves_is_no_error():
     """`onnxslim passes | head -1`."""
     command = [sys.executable, "-m", "onnxslim_bert", "passes"]

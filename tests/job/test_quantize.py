@@ -437,4 +437,7 @@ def test_dynamic_ranges_and_a_length_that_is_too_long_are_said(model, tmp_path):
     outcome = run("quantize", model, *options, "--data", rows(model)[1], "-o", tmp_path / "o.onnx")
     assert outcome.code == 0, outcome.err
     assert "dynamic int8: answers depend on the other texts and the padding of a batch" in outcome.out
+    steps = ["-p", "canonicalize,quantize-dynamic?", "-o", tmp_path / "p.onnx"]
+    assert "dynamic int8: answers depend on" in run("slim", model, *steps).out
+    assert "dynamic int8" not in run("slim", model, "-p", "canonicalize", "-o", tmp_path / "c.onnx").out
     assert "--max-length 500: the model serves 23 tokens a row, so rows were cut to 23" in outcome.out

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from graphs import EVERY, EXPORTS, SOME, apply, every_padding, feeds, fixture, prepared, shared_graph
 from oracles import assert_same_outputs
@@ -40,6 +41,21 @@ def test_outputs_stay_bit_identical(name):
     assert model.proto().ByteSize() <= fixture(name).stat().st_size
     assert weight_bytes(model) <= weight_bytes(original)
     assert len(model.graph.nodes) <= len(original.graph.nodes)
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("name", ["bert-dynamo20-sdpa", "bert-ts17-eager"])
+def test_a_file_that_onnx_runtime_optimized_is_said(name, level, tmp_path):
+    """Where that fused nodes, which are taken apart: its plain export ends faster."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "model.onnx"), 3
+    ort.InferenceSession(fixture(name), options, providers=["CPUExecutionProvider"])
+    change = CANONICAL.apply(Model.load(tmp_path / "model.onnx"), Context())
+    said = "ONNX Runtime optimized this file before" in change.note
+    assert said is ("taken apart" in change.note)
+    assert said is (level != "ORT_ENABLE_BASIC")
+    assert "ONNX Runtime" not in CANONICAL.apply(Model.load(fixture(name)), Context()).note
 
 
 def test_a_decoder_tied_to_the_word_table_stays_exact():
