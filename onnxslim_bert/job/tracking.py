@@ -1,7 +1,7 @@
 """A report as a run of MLflow's file store, which `mlflow ui --backend-store-uri FOLDER` shows beside other runs.
 
-https://mlflow.org/docs/latest/self-hosting/architecture/backend-store/: a folder for an experiment, in it one for each run;
-metrics, params and tags are a file each. Written by hand, so that MLflow need not be installed.
+https://mlflow.org/docs/latest/self-hosting/architecture/backend-store/: a folder for an experiment, in it one for each
+run; metrics, params and tags are a file each. Written by hand, so that MLflow need not be installed.
 """
 
 import hashlib
