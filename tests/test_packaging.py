@@ -73,7 +73,7 @@ def test_the_recipes_that_ship_are_installed(config):
 def test_both_scripts_are_the_command_line(config):
     """`onnxslim` may belong to another package; `onnxslim-bert` never does."""
     scripts = dict(line.split(" = ") for line in lines(config["options.entry_points"]["console_scripts"]))
-    assert scripts == {"onnxslim": "onnxslim_bert.cli:main", "onnxslim-bert": "onnxslim_bert.cli:main"}
+    assert scripts == {"onnxslim": "onnxslim_bert.__main__:main", "onnxslim-bert": "onnxslim_bert.__main__:main"}
 
 
 def test_torch_is_no_requirement(config):

@@ -14,7 +14,9 @@ from onnxslim_bert import __version__
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.errors import SlimError
+from onnxslim_bert.graph.naming import NAMED
 from onnxslim_bert.machine import BLAS_THREADS
+from onnxslim_bert.memory import check_memory, is_shortage, shortage
 
 COMMANDS = {
     "inspect": "Print the encoder found in a model, and what a pass could do with it.",
@@ -112,21 +114,27 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; what a user can mend is one line on stderr."""
+    given = sys.argv[1:] if arguments is None else arguments
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
         with ended_by_signals():
             warn_of_clash()
+            if not {"--help", "-h", "--version"} & set(given):
+                check_memory()
             cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
     except SlimError as error:
-        fail(*error.lines, code=error.exit_code)
+        fail(*([shortage(given)] if is_shortage(error) else error.lines), code=error.exit_code)
     except click.ClickException as error:
         usage = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         fail(error.format_message() + usage)
     except (KeyboardInterrupt, click.Abort):
-        fail("interrupted; nothing was written", code=INTERRUPTED)
-    except MemoryError:
-        fail("out of memory; free some and run it again")
+        names = ", ".join(str(name) for name in dict.fromkeys(NAMED) if os.path.lexists(name))
+        fail(f"interrupted; {f'written before: {names}' if names else 'nothing was written'}", code=INTERRUPTED)
+    except (MemoryError, ImportError) as error:
+        if not is_shortage(error):
+            raise
+        fail(shortage(given))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}")

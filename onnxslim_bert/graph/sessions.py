@@ -14,6 +14,7 @@ from onnxslim_bert.errors import BoundsError, ModelError, one_line
 from onnxslim_bert.graph.bounds import LOADED, TIMES, lacks_memory, memory_within, run_within
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.signature import DTYPES
+from onnxslim_bert.memory import check_threads, thread_bytes
 
 CPU = ["CPUExecutionProvider"]
 _SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # bytes of the models of CPU sessions
@@ -47,7 +48,8 @@ def load(
     given = model if isinstance(model, bytes) else str(model)
     bounded = providers is CPU if bounded is None else bounded
     nbytes = external + (len(model) if isinstance(model, bytes) else checked_bytes(model))
-    limit = LOADED + TIMES * nbytes
+    check_threads(options.intra_op_num_threads)  # ONNX Runtime waits for ever for those that it does not get
+    limit = LOADED + TIMES * nbytes + thread_bytes(options.intra_op_num_threads)
     try:
         with memory_within(limit) if bounded else contextlib.nullcontext():
             session = ort.InferenceSession(given, options, providers=providers)
