@@ -5,77 +5,30 @@ scores (relative positions, windows, a causal mask) and however many queries sha
 attention whose formula is not known: a head is a slice of each tensor on the way, and of what meets those tensors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, sort_nodes
-from onnxslim_bert.graph.probe import constant, opsets_of, producer, run_all, subgraph_nodes
+from onnxslim_bert.graph.probe import (
+    inputs_of,
+    nodes_between,
+    opsets_of,
+    run_all,
+    subgraph_nodes,
+)
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION, Region, is_close
+from onnxslim_bert.model.head_cuts import HEAD_COUNTS, Edit, HeadAxis, HeadSlices
 from onnxslim_bert.model.token_masks import has_fixed_length, probe_size
 
-HEAD_COUNTS = ("num_heads", "q_num_heads", "kv_num_heads")
 SHAPES = {"Reshape": 1, "Expand": 1}  # the input that holds the shape of the output
 FIRST_INPUT_ONLY = frozenset(  # the other inputs say where, or how much
     ["Slice", "Split", "Squeeze", "Unsqueeze", "Gather", "Tile", "Pad", "Clip", "CumSum", "ReduceSum", "TopK", "Trilu"]
 )
 FURTHER = 12  # tokens by which a second probe is longer
-
-
-@dataclass(frozen=True)
-class HeadAxis:
-    """The axis that holds heads: place p of it belongs to unit (p // inner) % units. size: of the whole axis."""
-
-    axis: int
-    inner: int
-    size: int
-
-    def places(self, units: int, kept: Array) -> Array:
-        """The places of the units `kept`. Example: of 2 units with inner=3 and kept [1], 3, 4 and 5."""
-        return np.flatnonzero(np.isin(np.arange(self.size) // self.inner % units, kept))
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One input of a node, or an attribute, that holds something for each head.
-
-    node: its number in the region. place: of the input, or the name of the attribute. at: the axis of an operand, or
-    the entry of a shape. is_shape: which of the two it is. free: the entry can be left to the shape's -1.
-    """
-
-    node: int
-    place: int | str
-    at: HeadAxis
-    is_shape: bool = False
-    free: bool = False
-
-    def spans_rows(self, units: int) -> bool:
-        """Whether the axis holds the heads of one row behind those of another."""
-        return self.at.size != units * self.at.inner
-
-
-@dataclass(frozen=True)
-class HeadSlices:
-    """What must change in a region so that it computes fewer of its `units` (heads, or groups that share a key)."""
-
-    units: int
-    edits: tuple[Edit, ...]
-
-    def keep(self, build: Builder, nodes: Sequence[gs.Node], kept: Array) -> None:
-        """Let the region's `nodes` compute the units `kept` alone; its sources must hold only those already."""
-        cut: dict[tuple[int, HeadAxis], gs.Tensor] = {}
-        for edit in self.edits:
-            node = nodes[edit.node]
-            if isinstance(edit.place, str):
-                node.attrs[edit.place] = node.attrs[edit.place] // self.units * len(kept)
-                continue
-            tensor = node.inputs[edit.place]
-            if (key := (id(tensor), edit.at)) not in cut:
-                cut[key] = (_resized if edit.is_shape else _taken)(build, tensor, edit, self.units, kept)
-            node.inputs[edit.place] = cut[key]
 
 
 _KNOWN: dict[str, HeadSlices | str] = {}
@@ -104,31 +57,74 @@ def head_slices(region: Region, units: int) -> HeadSlices | str:
 
 
 def _tried(region: Region, units: int) -> HeadSlices | str:
+    """What to change; an operand whose size follows that of the heads by itself is left alone."""
     found = _read(region, units)
     if isinstance(found, str):
         return found
-    kept = np.arange(units)[1::2]
-    copied = gs.Graph(nodes=list(region.nodes), opset=region.graph.opset).copy()
-    target = copied.tensors()[region.target.name]
-    found.keep(Builder(copied, "kept"), list(copied.nodes), kept)
-    sort_nodes(copied)
+    following = _following(region)
+    needed = HeadSlices(units, ())
+    try:
+        for edit in found.edits:
+            operand = None if isinstance(edit.place, str) else region.nodes[edit.node].inputs[edit.place]
+            if operand is None or id(operand) not in following or not _follows(region, needed, edit, operand):
+                needed = replace(needed, edits=(*needed.edits, edit))
+        if _holds(region, needed):
+            return needed
+    except ValueError:  # sizes that follow in another way, as (rows * heads) // heads does
+        pass
+    return found if _holds(region, found) else "with fewer heads it gives something else"
+
+
+def _following(region: Region) -> set[int]:
+    """The ids of the tensors that depend on the shape of what depends on query, key or value."""
+    moving, following = _moving(region), set[int]()
+    for node in region.nodes:
+        reads_shape = node.op in ("Shape", "Size") and any(id(tensor) in moving for tensor in node.inputs)
+        if reads_shape or any(id(tensor) in following for tensor in node.inputs):
+            following |= {id(tensor) for tensor in node.outputs if id(tensor) not in moving}
+    return following
+
+
+def _follows(region: Region, before: HeadSlices, edit: Edit, operand: gs.Tensor) -> bool:
+    """Whether `operand` has fewer heads of itself once the edits `before` are made."""
+    copy = _Narrowed(region, before, operand)
+    values = copy.run(region.given(region.feeds(*probe_size(region.graph))))
+    size = int(values[edit.at.axis]) if edit.is_shape else values.shape[edit.at.axis]
+    return size != edit.at.size
+
+
+def _holds(region: Region, found: HeadSlices) -> bool:
+    """Whether a copy that `found` narrows to every other unit gives what the region gives for those."""
+    copy = _Narrowed(region, found, region.target)
     batch, seq = probe_size(region.graph)
     for length in [seq] if has_fixed_length(region.graph) else [seq, seq + FURTHER]:
         holes = (np.random.default_rng(1).random((batch, length)) < 0.6).astype(np.int64)
         holes[:, -1] = 1
         for hiding in (None, holes):
-            feeds = region.given(region.feeds(batch, length), None, hiding)
-            fewer = dict(feeds)
-            for tensor in region.sources:
-                fewer[tensor.name] = _units_of(feeds[tensor.name], units, kept)
-            whole, part = (
-                run_all(nodes, {n: v for n, v in given.items() if n in read}, [end], opsets_of(region.graph))[0]
-                for nodes, given, end in ((region.nodes, feeds, region.target), (copied.nodes, fewer, target))
-                for read in [{tensor.name for tensor in region.read}]
-            )
-            if not is_close(part, _units_of(whole, units, kept)):
-                return "with fewer heads it gives something else"
-    return found
+            given = region.given(region.feeds(batch, length), None, hiding)
+            whole = region.run_targets(given, [region.target])[0]
+            if not is_close(copy.run(given), _units_of(whole, found.units, copy.kept)):
+                return False
+    return True
+
+
+class _Narrowed:
+    """A copy of a region with every other unit, up to `target`."""
+
+    def __init__(self, region: Region, slices: HeadSlices, target: gs.Tensor) -> None:
+        self.region, self.units = region, slices.units
+        self.kept = np.arange(self.units)[1::2]
+        graph = gs.Graph(nodes=list(region.nodes), opset=region.graph.opset).copy()
+        self.target = graph.tensors()[target.name]
+        slices.keep(Builder(graph, "kept"), list(graph.nodes), self.kept)
+        sort_nodes(graph)
+        self.nodes = nodes_between([], self.target)
+
+    def run(self, given: Mapping[str, Array]) -> Array:
+        """The value of the target; `given` holds all units."""
+        sources, read = ({t.name for t in some} for some in (self.region.sources, inputs_of(self.nodes)))
+        fewer = {n: _units_of(x, self.units, self.kept) if n in sources else x for n, x in given.items() if n in read}
+        return run_all(self.nodes, fewer, [self.target], opsets_of(self.region.graph))[0]
 
 
 def _units_of(values: Array, units: int, kept: Array) -> Array:
@@ -149,9 +145,10 @@ def _read(region: Region, units: int) -> HeadSlices | str:
     feeds = region.feeds(batch, seq)
 
     def values(given: Mapping[str, Array]) -> dict[str, Array]:
+        given = region.given(given)
         made = region.run_targets(given, targets)
         known = {tensor.name: np.asarray(tensor.values) for tensor in seen.values() if isinstance(tensor, gs.Constant)}
-        return {**region.given(given), **known, **{t.name: x for t, x in zip(targets, made, strict=True)}}
+        return {**given, **known, **{t.name: x for t, x in zip(targets, made, strict=True)}}
 
     base = values(feeds)
     others = {unit: values(_changed(region, feeds, units, unit)) for unit in sorted({0, units - 1})}
@@ -166,7 +163,9 @@ def _read(region: Region, units: int) -> HeadSlices | str:
                 axes[tensor.name] = axis
     numbers = {id(node): i for i, node in enumerate(region.nodes)}
     edits = [replace(edit, node=numbers[id(node)]) for node in inner for edit in _edits(node, moving, base, axes)]
-    return HeadSlices(units, tuple(edits))
+    shapes = [node for node in region.nodes if node.op == "Shape" and node.inputs[0].name in axes]
+    restored = [(numbers[id(node)], axes[node.inputs[0].name]) for node in shapes]
+    return HeadSlices(units, tuple(edits), tuple(restored))
 
 
 def _moving(region: Region) -> set[int]:
@@ -194,7 +193,7 @@ def _axis(base: Array, others: Mapping[int, Array], units: int) -> HeadAxis | No
     """The axis along which changing a unit moves that unit's places and no others; None where nothing moves so."""
     for axis, size in enumerate(base.shape):
         for inner in (n for n in range(1, size // units + 1) if size % (units * n) == 0):
-            found = HeadAxis(axis, inner, size)
+            found = HeadAxis(axis, inner, size, base.ndim)
             if all(_moves(base, other, found, units, unit) for unit, other in others.items()):
                 return found
     return None
@@ -249,60 +248,3 @@ def _einsum_edits(node: gs.Node, place: int, given: Array, found: HeadAxis) -> I
     letter, letters = written[found.axis : found.axis + 1], read.split(",")[place]
     if letter and "." not in letters and letter in letters:
         yield Edit(-1, place, replace(found, axis=letters.index(letter)))
-
-
-def _resized(build: Builder, shape: gs.Tensor, edit: Edit, units: int, kept: Array) -> gs.Tensor:
-    """`shape` with the entry that counts heads set to what is left of them."""
-    values, entry = constant(shape), edit.at.axis
-    number = -1 if edit.free else edit.at.size // units * len(kept)
-    if values is not None:
-        return build.constant("shape", np.concatenate([values[:entry], [number], values[entry + 1 :]]).astype(np.int64))
-    new: gs.Tensor = build.constant("entry", np.array([number], np.int64))
-    above = producer(shape)
-    pieces = list(above.inputs) if above is not None and above.op == "Concat" else []
-    if entry < len(pieces) and all(map(_is_single, pieces)) and not (edit.spans_rows(units) and not edit.free):
-        return build.node("Concat", "shape", [*pieces[:entry], new, *pieces[entry + 1 :]], axis=0)
-    zero, here, next_, end = (
-        build.constant("end", np.array([i], np.int64)) for i in (0, entry, entry + 1, np.iinfo(np.int64).max)
-    )
-    if edit.spans_rows(units) and not edit.free:
-        old = build.node("Slice", "entry", [shape, here, next_, zero])
-        more = build.node("Mul", "entry", [old, build.constant("kept", np.array([len(kept)], np.int64))])
-        new = build.node("Div", "entry", [more, build.constant("units", np.array([units], np.int64))])
-    before = [build.node("Slice", "before", [shape, zero, here, zero])] if entry else []
-    return build.node(
-        "Concat", "shape", [*before, new, build.node("Slice", "behind", [shape, next_, end, zero])], axis=0
-    )
-
-
-def _is_single(tensor: gs.Tensor) -> bool:
-    """Whether `tensor` is known to hold one number: a constant, what Unsqueeze makes of one, or one size."""
-    above, values = producer(tensor), constant(tensor)
-    if above is None:
-        return values is not None and values.size == 1
-    if above.op == "Unsqueeze":
-        source = producer(above.inputs[0])
-        return source is not None and source.op in ("Gather", "Squeeze")
-    return above.op == "Shape" and int(above.attrs.get("end", 0)) - int(above.attrs.get("start", 0)) == 1
-
-
-def _taken(build: Builder, tensor: gs.Tensor, edit: Edit, units: int, kept: Array) -> gs.Tensor:
-    """The places of `tensor` that the units `kept` have."""
-    values, axis, block = constant(tensor), edit.at.axis, units * edit.at.inner
-    if values is not None:
-        return build.constant("slices", np.ascontiguousarray(values.take(edit.at.places(units, kept), axis)))
-    places: gs.Tensor = build.constant(
-        "places", HeadAxis(axis, edit.at.inner, block).places(units, kept).astype(np.int64)
-    )
-    if edit.spans_rows(units):  # [rows * units * inner], with as many rows as there are
-        zero, one, width = (build.constant("number", np.array(number, np.int64)) for number in (0, 1, block))
-        size = build.node(
-            "Gather", "size", [build.node("Shape", "size", [tensor]), build.constant("axis", np.array(axis))]
-        )
-        first = build.node(
-            "Mul", "first", [build.node("Range", "row", [zero, build.node("Div", "rows", [size, width]), one]), width]
-        )
-        column = build.node("Reshape", "first", [first, build.constant("column", np.array([-1, 1], np.int64))])
-        flat = build.constant("flat", np.array([-1], np.int64))
-        places = build.node("Reshape", "places", [build.node("Add", "places", [column, places]), flat])
-    return build.node("Gather", "slices", [tensor, places], axis=axis)

@@ -10,7 +10,8 @@ from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import nodes_between, producer
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.encoder import Layer, attention_region
-from onnxslim_bert.model.head_slices import HEAD_COUNTS, head_slices
+from onnxslim_bert.model.head_cuts import HEAD_COUNTS
+from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import emit_attention
