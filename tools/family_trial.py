@@ -52,7 +52,7 @@ STRUCTURE = {
     "prune-ffn-refit": "canonicalize?,fuse?,prune-ffn{keep=0.75}",
     "share-ffn": "canonicalize?,fuse?,share-weights{groups=1,roles=ffn}",
     "share-all": "canonicalize?,fuse?,share-weights{groups=1}",
-    "drop-layers": "canonicalize?,fuse?,drop-layers{layers=2}",
+    "drop-layers": "canonicalize?,fuse?,drop-layers{layers=1}",
     "factorize": "canonicalize?,fuse?,factorize-embedding",
     "trim": "canonicalize?,trim-vocabulary",
     "low-rank": "canonicalize?,low-rank",

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
@@ -60,6 +61,17 @@ BART = {
 XLM = {"vocab_size": VOCABULARY, "n_words": VOCABULARY, "emb_dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS}
 XLM |= {"max_position_embeddings": POSITIONS, "pad_index": 0}
 ROTARY = {**SIZES, "num_key_value_heads": 2, "head_dim": 12}
+GPT = {"vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS}
+GPT |= {"use_cache": False}
+IMAGE = {**SIZES, "image_size": 32, "patch_size": 8}
+SOUND = {
+    "conv_dim": (16, 16),
+    "conv_stride": (5, 4),
+    "conv_kernel": (10, 4),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+}
 TEXT, ENCODER = "AutoModel", "encoder"
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its sizes, the class; or the part of a model
     "bert": ("BertConfig", SIZES, TEXT),
@@ -158,21 +170,106 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
     "nomic": ("NomicBertConfig", SIZES, TEXT),
     "jina": ("JinaEmbeddingsV3Config", SIZES, TEXT),
     "qwen3": ("Qwen3Config", {**ROTARY, "use_cache": False}, TEXT),
-    "gpt2": (
-        "GPT2Config",
+    "gpt2": ("GPT2Config", GPT, TEXT),
+    "neox": ("GPTNeoXConfig", {**SIZES, "use_cache": False}, TEXT),
+    "mra": ("MraConfig", {**SIZES, "block_per_row": 4}, TEXT),
+    "window128": (
+        "ModernBertConfig",
+        {**SIZES, "local_attention": 128, "global_attn_every_n_layers": 2, "max_position_embeddings": 300},
+        TEXT,
+    ),
+    "xlmrxl": ("XLMRobertaXLConfig", SIZES, TEXT),
+    "bertgen": ("BertGenerationConfig", SIZES, TEXT),
+    "layoutlm": ("LayoutLMConfig", {**SIZES, "max_2d_position_embeddings": 64}, TEXT),
+    "lilt": ("LiltConfig", {**SIZES, "max_2d_position_embeddings": 64, "channel_shrink_ratio": 2}, TEXT),
+    "markuplm": ("MarkupLMConfig", {**SIZES, "max_depth": 4, "xpath_unit_hidden_size": 4}, TEXT),
+    "rocbert": (
+        "RoCBertConfig",
+        {**SIZES, "enable_pronunciation": False, "enable_shape": False, "concat_input": False},
+        TEXT,
+    ),
+    "canine": (
+        "CanineConfig",
+        {**SIZES, "num_hash_buckets": 64, "local_transformer_stride": 8, "upsampling_kernel_size": 4},
+        TEXT,
+    ),
+    "altcliptext": ("AltCLIPTextConfig", {**SIZES, "project_dim": HIDDEN}, "AltRobertaModel"),
+    "chinesecliptext": ("ChineseCLIPTextConfig", SIZES, "ChineseCLIPTextModel"),
+    "claptext": ("ClapTextConfig", SIZES, "ClapTextModel"),
+    "groupvittext": ("GroupViTTextConfig", SIZES, "GroupViTTextModel"),
+    "owlvittext": ("OwlViTTextConfig", SIZES, "OwlViTTextModel"),
+    "gte": ("GteConfig", SIZES, TEXT),
+    "esmc": ("EsmcConfig", SIZES, TEXT),
+    "gemma3": ("Gemma3TextConfig", {**ROTARY, "use_cache": False, "sliding_window": 16}, TEXT),
+    "gemma2": ("Gemma2Config", {**ROTARY, "use_cache": False, "sliding_window": 16}, TEXT),
+    "llama": ("LlamaConfig", {**ROTARY, "use_cache": False}, TEXT),
+    "mistral": ("MistralConfig", {**ROTARY, "use_cache": False, "sliding_window": 16}, TEXT),
+    "olmo2": ("Olmo2Config", {**ROTARY, "use_cache": False}, TEXT),
+    "cohere": ("CohereConfig", {**ROTARY, "use_cache": False}, TEXT),
+    "phi": ("PhiConfig", {**SIZES, "use_cache": False}, TEXT),
+    "falcon": ("FalconConfig", {**SIZES, "use_cache": False}, TEXT),
+    "gptj": ("GPTJConfig", {**GPT, "rotary_dim": 8}, TEXT),
+    "gptneo": (
+        "GPTNeoConfig",
         {
-            "vocab_size": VOCABULARY,
-            "n_embd": HIDDEN,
-            "n_layer": LAYERS,
-            "n_head": HEADS,
-            "n_positions": POSITIONS,
+            **SIZES,
+            "num_layers": LAYERS,
+            "num_heads": HEADS,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 8,
             "use_cache": False,
         },
         TEXT,
     ),
-    "neox": ("GPTNeoXConfig", {**SIZES, "use_cache": False}, TEXT),
-    "mra": ("MraConfig", {**SIZES, "block_per_row": 4}, TEXT),
+    "bloom": ("BloomConfig", {**SIZES, "n_layer": LAYERS, "n_head": HEADS, "use_cache": False}, TEXT),
+    "mpt": (
+        "MptConfig",
+        {"vocab_size": VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": POSITIONS}
+        | {"use_cache": False},
+        TEXT,
+    ),
+    "opt": ("OPTConfig", {**SIZES, "ffn_dim": NEURONS, "word_embed_proj_dim": HIDDEN, "use_cache": False}, TEXT),
+    "blenderbot": ("BlenderbotConfig", BART, ENCODER),
+    "mvp": ("MvpConfig", BART, ENCODER),
+    "plbart": ("PLBartConfig", BART, ENCODER),
+    "led": ("LEDConfig", {**BART, "attention_window": 8, "max_encoder_position_embeddings": POSITIONS}, ENCODER),
+    "longt5": ("LongT5Config", {**T5, "local_radius": 7, "is_encoder_decoder": False}, "LongT5EncoderModel"),
+    "mt5": ("MT5Config", {**T5, "is_encoder_decoder": False}, "MT5EncoderModel"),
+    "prophetnet": (
+        "ProphetNetConfig",
+        {
+            **SIZES,
+            "num_encoder_layers": LAYERS,
+            "num_encoder_attention_heads": HEADS,
+            "encoder_ffn_dim": NEURONS,
+            "num_decoder_layers": 1,
+            "num_decoder_attention_heads": HEADS,
+            "decoder_ffn_dim": NEURONS,
+        },
+        ENCODER,
+    ),
+    "vit": ("ViTConfig", IMAGE, "pixel_values"),
+    "deit": ("DeiTConfig", IMAGE, "pixel_values"),
+    "dinov2": ("Dinov2Config", IMAGE, "pixel_values"),
+    "beit": ("BeitConfig", {**IMAGE, "use_relative_position_bias": True}, "pixel_values"),
+    "yolos": ("YolosConfig", {**IMAGE, "image_size": [32, 32]}, "pixel_values"),
+    "clipvision": ("CLIPVisionConfig", IMAGE, "pixel_values"),
+    "siglipvision": ("SiglipVisionConfig", IMAGE, "pixel_values"),
+    "swin": (
+        "SwinConfig",
+        {"image_size": 32, "patch_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        "pixel_values",
+    ),
+    "whisper": (
+        "WhisperConfig",
+        {**BART, "num_mel_bins": 16, "max_source_positions": 32, "max_target_positions": 32},
+        "input_features",
+    ),
+    "wav2vec2": ("Wav2Vec2Config", {**SIZES, **SOUND}, "input_values"),
+    "hubert": ("HubertConfig", {**SIZES, **SOUND}, "input_values"),
+    "wavlm": ("WavLMConfig", {**SIZES, **SOUND, "num_buckets": 16, "max_bucket_distance": 32}, "input_values"),
 }
+GIVEN = {"pixel_values": (3, 32, 32), "input_features": (16, 64), "input_values": (400,)}  # what is no text, a row
 
 
 class LastState(torch.nn.Module):  # type: ignore[misc]
@@ -185,6 +282,30 @@ class LastState(torch.nn.Module):  # type: ignore[misc]
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         given = self.model(input_ids=input_ids, attention_mask=attention_mask)
         return given.last_hidden_state if hasattr(given, "last_hidden_state") else given[0]
+
+
+class ImageState(LastState):
+    """Pixels in, the last hidden state out."""
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixel_values).last_hidden_state
+
+
+class SpectrumState(LastState):
+    """A spectrogram in, the last hidden state out."""
+
+    def forward(self, input_features: torch.Tensor) -> torch.Tensor:
+        return self.model(input_features).last_hidden_state
+
+
+class SoundState(LastState):
+    """A sound's samples in, the last hidden state out."""
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        return self.model(input_values).last_hidden_state
+
+
+STATES = {"pixel_values": ImageState, "input_features": SpectrumState, "input_values": SoundState}
 
 
 def tokenizer() -> Tokenizer:
@@ -202,16 +323,16 @@ def built(name: str, attention: str) -> torch.nn.Module:
     torch.manual_seed(0)
     config = getattr(transformers, config_name)(**sizes)
     config._attn_implementation = attention
-    if kind in (TEXT, ENCODER):
+    if kind in (TEXT, ENCODER, *GIVEN):
         model = transformers.AutoModel.from_config(config, attn_implementation=attention)
-        model = model.encoder if kind == ENCODER else model
+        model = model.encoder if kind in (ENCODER, "input_features") else model
     else:
         model = getattr(transformers, kind)(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2 if parameter.ndim > 1 else 0.05)
         if parameter.ndim == 1:
             parameter.data += 1.0 * (parameter.shape[0] in (HIDDEN,))
-    return LastState(model).eval()
+    return STATES.get(kind, LastState)(model).eval()
 
 
 def main() -> None:
@@ -226,25 +347,34 @@ def main() -> None:
             folder = given.folder / f"{name}-{export}"
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                write(built(name, attention), folder / "model.onnx", exporter, opset)
+                write(built(name, attention), folder / "model.onnx", (exporter, opset), FAMILIES[name][2])
             except Exception as error:  # torch and transformers have no common base of what they raise
                 print(f"{folder.name:<28}left out: {type(error).__name__} {one_line(error)[:100]}", flush=True)
                 continue
-            tokenizer().save(str(folder / "tokenizer.json"))
+            if (kind := FAMILIES[name][2]) not in GIVEN:
+                tokenizer().save(str(folder / "tokenizer.json"))
+            else:
+                rows = np.random.default_rng(0).standard_normal((48, *GIVEN[kind])).astype(np.float32)
+                np.savez(folder / "inputs.npz", **{kind: rows})
             print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def write(model: torch.nn.Module, path: Path, exporter: Exporter, opset: int) -> None:
-    """Export `model`; rows of other sizes than the traced ones are checked."""
-    rows = [
-        {
-            "input_ids": torch.randint(5, VOCABULARY, size).numpy(),
-            "attention_mask": torch.ones(size, dtype=torch.long).numpy(),
-        }
-        for size in ((2, 8), (3, 16), (1, 32))
-    ]
-    tokens = {0: "batch", 1: "sequence"}
-    axes = {"input_ids": tokens, "attention_mask": tokens, "last_hidden_state": tokens}
+def write(model: torch.nn.Module, path: Path, export: tuple[Exporter, int], kind: str) -> None:
+    """Export `model`; rows of other sizes than the traced ones are checked. export: the exporter and its opset."""
+    exporter, opset = export
+    if kind in GIVEN:
+        rows = [{kind: torch.randn(batch, *GIVEN[kind]).numpy()} for batch in (2, 3, 1)]
+        axes: dict[str, dict[int, str]] = {kind: {0: "batch"}, "last_hidden_state": {0: "batch"}}
+    else:
+        rows = [
+            {
+                "input_ids": torch.randint(5, VOCABULARY, size).numpy(),
+                "attention_mask": torch.ones(size, dtype=torch.long).numpy(),
+            }
+            for size in ((2, 8), (3, 16), (1, 32))
+        ]
+        tokens = {0: "batch", 1: "sequence"}
+        axes = {"input_ids": tokens, "attention_mask": tokens, "last_hidden_state": tokens}
     with quiet():
         export_module(model, path, rows[0], rows[1:], axes, exporter=exporter, opset=opset)
 

@@ -2,12 +2,19 @@
 
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.probe import constant, producer
 
 VIEWS = frozenset(["Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Gather", "Split", "Slice"])
 JOINS = frozenset(["Concat", "ScatterND", "ScatterElements", "TensorScatter"])
 PAST = {"Attention": 4, "MultiHeadAttention": 6, "GroupQueryAttention": 3, "DecoderMaskedMultiHeadAttention": 5}
 RANK = 4  # [batch, heads, seq, head_dim]
+
+
+def check_no_cache(graph: gs.Graph) -> None:
+    """Raise ModelError for a decoder that keeps keys and values of earlier tokens."""
+    if (cache := cache_of(graph)) is not None:
+        raise ModelError(f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, not an encoder")
 
 
 def cache_of(graph: gs.Graph) -> str | None:

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import ModelError, NoEncoderError, PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
-from onnxslim_bert.model.decoder_cache import cache_of
+from onnxslim_bert.model.decoder_cache import check_no_cache
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings, table_of
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
@@ -34,8 +34,7 @@ def encoder_of(model: Model) -> Encoder | None:
 
 def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
     """Raise ModelError unless a graph in which no encoder is recognised can still be quantized."""
-    if (cache := cache_of(graph)) is not None:
-        raise ModelError(f"{cache!r} keeps keys and values of earlier tokens: a decoder with a cache, not an encoder")
+    check_no_cache(graph)
     for node in graph.nodes:
         branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
         if any(other.op in (*PRODUCTS, "Softmax") for branch in branches for other in branch.nodes):

@@ -25,6 +25,7 @@ from onnxslim_bert.model.attention_form import (
     is_causal,
     probe_shape,
 )
+from onnxslim_bert.model.decoder_cache import check_no_cache
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear, read_product
 from onnxslim_bert.model.soundness import why_unsound
@@ -45,12 +46,18 @@ VIEWS = frozenset(
         "Div",
         "Add",
         "Sum",
+        "Sub",
+        "Neg",
+        "Concat",
+        "Slice",
+        "Split",
         "QuantizeLinear",
         "DequantizeLinear",
     ]
 )
 SCORES = frozenset(
     [
+        "Tanh",
         "Add",
         "Sub",
         "Sum",
@@ -69,7 +76,16 @@ SCORES = frozenset(
 PROBABILITIES = frozenset(
     ["Where", "Cast", "Reshape", "Identity", "Dropout", "IsNaN", "Mul", "QuantizeLinear", "DequantizeLinear"]
 )
-FIRST_INPUT_ONLY = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Gather")  # the others are shapes, axes or positions
+FIRST_INPUT_ONLY = (
+    "Reshape",
+    "Expand",
+    "Unsqueeze",
+    "Squeeze",
+    "Gather",
+    "Slice",
+    "Split",
+)  # the others are shapes, axes or positions
+NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -143,8 +159,9 @@ class _Core:
 def find_encoder(graph: gs.Graph) -> Encoder:
     """The encoder in `graph`, which the pass `canonicalize` has prepared.
 
-    Raises NoEncoderError when none is recognised, naming what was missing, for a decoder, and for a graph whose sizes
-    or types fit nothing, which ONNX Runtime does not run either. FaultError where it does: what failed is ours.
+    Raises NoEncoderError when none is recognised, naming what was missing, for a decoder with a cache, and for a graph
+    whose sizes or types fit nothing, which ONNX Runtime does not run either. FaultError where it does: what failed is
+    ours. A decoder without a cache embeds texts as an encoder does: it is read, and its attention not proven.
     """
     try:
         return _find_encoder(graph)
@@ -166,6 +183,7 @@ def _find_encoder(graph: gs.Graph) -> Encoder:
     cores = [core for node in graph.nodes for core in _cores(node)]
     if not cores:
         raise ModelError(_why_no_attention(graph))
+    check_no_cache(graph)
     hiding = masks(graph)
     try:
         layers = tuple(_layer(graph, i, core, order, hiding) for i, core in enumerate(cores))
@@ -293,10 +311,23 @@ def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
 
 
 def _above(index: int, role: str, operand: gs.Tensor) -> Linear:
-    node = next((node for node in _upstream(operand, VIEWS) if is_linear(node)), None)
-    if node is None:
-        raise ModelError(f"layer {index}: no dense {role} above tensor {operand.name!r}")
-    return read_product(node)
+    for node in _upstream(operand, VIEWS):
+        if is_linear(node):
+            return read_product(node)
+        if node.op in NORMS and (product := _normed(node)) is not None:
+            return read_product(product)
+    raise ModelError(f"layer {index}: no dense {role} above tensor {operand.name!r}")
+
+
+def _normed(norm: gs.Node) -> gs.Node | None:
+    """The dense node whose result `norm` normalises, in heads or as a whole; a norm of a residual sum has none."""
+    tensor = norm.inputs[0]
+    while (node := producer(tensor)) is not None and not is_linear(node):
+        is_bias = node.op == "Add" and any(constant(other) is not None for other in node.inputs)
+        if not is_bias and node.op not in ("Reshape", "Transpose", "Cast", "Gather", "Split", "Slice"):
+            return None
+        tensor = next(other for other in node.inputs if constant(other) is None)
+    return node
 
 
 def _below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], bool] = is_linear) -> gs.Node | None:
@@ -335,7 +366,10 @@ def _feed_forward(
 
 def _beside(tensors: Mapping[str, gs.Tensor], up: Linear, down: Linear) -> list[Linear]:
     """The other dense layers between what `up` reads and what `down` reads."""
-    between = nodes_between([tensors[up.source], tensors[up.result]], tensors[down.source])
+    source = tensors[up.source]
+    view = producer(source)  # tokens as rows; their shape is read when the rows are tokens again
+    ends = [source, tensors[up.result], *(view.inputs[:1] if view is not None and view.op == "Reshape" else [])]
+    between = nodes_between(ends, tensors[down.source])
     inner = {matrix.node for matrix in up.matrices}
     return [read_product(node) for node in between if is_linear(node) and node.name not in inner]
 

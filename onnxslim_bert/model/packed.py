@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, is_output, redirect
-from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run_all
+from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run_all
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.token_masks import probe_size, token_inputs
 
@@ -39,15 +39,33 @@ class Piece:
 def part_packed(graph: gs.Graph) -> int:
     """Replace each packed matrix by one matrix for each of its pieces; returns how many were replaced."""
     build, parted = Builder(graph, ""), 0
-    for node in [node for node in graph.nodes if node.op == "MatMul" and is_linear(node)]:
-        linear = read_linear(node)
+    for node in [node for node in graph.nodes if node.op in ("MatMul", "Gemm") and is_linear(node)]:
+        linear, source = read_linear(node), _tokens(node)
+        if source is None:
+            continue
         cuts = _cuts(graph.tensors()[linear.result])
-        pieces = _pieces(graph, linear, cuts) if cuts and not linear.quantized else []
+        pieces = _pieces(graph, linear, source, cuts) if cuts and not linear.quantized else []
         if pieces:
             build.prefix = node.name
-            _part(graph, build, node, linear, pieces)
+            _part(graph, build, node, source, pieces)
             parted += 1
     return parted
+
+
+def _tokens(node: gs.Node) -> gs.Tensor | None:
+    """The [batch, seq, d_in] that the dense `node` reads, which Gemm reads as rows; None where it reads other rows."""
+    if node.op == "MatMul":
+        return node.inputs[0]
+    view = producer(node.inputs[0])
+    return view.inputs[0] if view is not None and view.op == "Reshape" and _is_flat(view.inputs[1]) else None
+
+
+def _is_flat(shape: gs.Tensor) -> bool:
+    """Whether `shape` is [-1, n], n known or not."""
+    values, above = constant(shape), producer(shape)
+    if values is None and above is not None and above.op == "Concat" and len(above.inputs) == 2:
+        values = constant(above.inputs[0])
+    return values is not None and values.size <= 2 and values.reshape(-1)[0] == -1
 
 
 def _cuts(result: gs.Tensor) -> list[gs.Node]:
@@ -65,13 +83,13 @@ def _cuts(result: gs.Tensor) -> list[gs.Node]:
     return cuts
 
 
-def _pieces(graph: gs.Graph, linear: Linear, cuts: Sequence[gs.Node]) -> list[Piece]:
+def _pieces(graph: gs.Graph, linear: Linear, source: gs.Tensor, cuts: Sequence[gs.Node]) -> list[Piece]:
     """The pieces that `cuts` take of a packed matrix; none where a cut takes no columns, or halves of heads.
 
     Halves of heads are cut for rotary positions: the matrix is then not packed.
     """
     tensors = [tensor for cut in cuts for tensor in cut.outputs if tensor.outputs or is_output(graph, tensor)]
-    numbers = list(_numbered(graph, linear, tensors))
+    numbers = list(_numbered(graph, linear, source, tensors))
     if len(numbers) < len(tensors):  # the cuts do not run on what they read
         return []
     pieces = [_piece(tensor, values, linear.d_out) for tensor, values in zip(tensors, numbers, strict=True)]
@@ -90,21 +108,22 @@ def _is_apart(pieces: Sequence[Piece]) -> bool:
     return all((np.diff(np.sort(piece.columns)) == 1).all() for piece in pieces)
 
 
-def _numbered(graph: gs.Graph, linear: Linear, tensors: Sequence[gs.Tensor]) -> list[Array]:
+def _numbered(graph: gs.Graph, linear: Linear, source: gs.Tensor, tensors: Sequence[gs.Tensor]) -> list[Array]:
     """`tensors` where the result of the packed layer holds token * d_out + channel; none where that does not run."""
     known = graph.tensors()
     batch, seq = probe_size(graph)
     inputs = token_inputs(graph)
     looked_up = [node for node in graph.nodes if node.op == "Gather" and any(node.inputs[1] is t for t in inputs)]
     tables = {node.outputs[0].name: table for node in looked_up if (table := constant(node.inputs[0])) is not None}
-    ends = [known[name] for name in (linear.result, linear.source, *tables)] + inputs
+    ends = [known[name] for name in (linear.result, source.name, *tables)] + inputs
     nodes = list({id(n): n for tensor in tensors for n in nodes_between(ends, tensor)}.values())
     if batch * seq * linear.d_out >= EXACT:
         return []
     feeds: dict[str, Array] = {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in inputs}
     feeds |= {name: np.zeros((batch, seq, *table.shape[1:]), table.dtype) for name, table in tables.items()}
-    feeds[linear.source] = np.zeros((batch, seq, linear.d_in), np.float32)
-    feeds[linear.result] = np.arange(batch * seq * linear.d_out, dtype=np.float32).reshape(batch, seq, -1)
+    feeds[source.name] = np.zeros((batch, seq, linear.d_in), np.float32)
+    rows = (batch, seq) if source.name == linear.source else (batch * seq,)
+    feeds[linear.result] = np.arange(batch * seq * linear.d_out, dtype=np.float32).reshape(*rows, -1)
     read = {tensor.name for tensor in inputs_of(nodes)}
     try:
         return run_all(nodes, {n: v for n, v in feeds.items() if n in read}, tensors, opsets_of(graph))
@@ -135,10 +154,10 @@ def _piece(tensor: gs.Tensor, numbers: Array, width: int) -> Piece | None:
     return Piece(tensor, columns, turned.shape[2:], tuple(int(axis) for axis in order))
 
 
-def _part(graph: gs.Graph, build: Builder, node: gs.Node, linear: Linear, pieces: Sequence[Piece]) -> None:
-    """Write a layer for each piece, and the views that bring its result into the piece's shape."""
-    tensors = graph.tensors()
-    weight, source = node.inputs[1].values, node.inputs[0]
+def _part(graph: gs.Graph, build: Builder, node: gs.Node, source: gs.Tensor, pieces: Sequence[Piece]) -> None:
+    """Write a layer of `source` for each piece, and the views that bring its result into the piece's shape."""
+    tensors, linear = graph.tensors(), read_linear(node)
+    weight = tensors[linear.weight].values.T if linear.trans_b else tensors[linear.weight].values
     bias = tensors[linear.bias].values if linear.bias else None
     for piece in pieces:
         part = build.constant("weight", np.ascontiguousarray(weight[:, piece.columns]))

@@ -25,7 +25,7 @@ DESCRIBED = (
     *("electra-dynamo18-sdpa", "prenorm-dynamo18-eager", "bert-dynamo23-sdpa", "bert-mlm", "fused-attention"),
     *("quantized-dynamic", "quantized-qdq", "decoder-ts17"),
 )
-NO_ENCODERS = {"mlp": "no self-attention", "cnn": "no self-attention", "decoder-dynamo18": "a decoder"}
+NO_ENCODERS = {"mlp": "no self-attention", "cnn": "no self-attention"}
 
 
 @pytest.mark.parametrize("name", DESCRIBED)

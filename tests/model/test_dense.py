@@ -48,10 +48,14 @@ def widened(model: Model) -> Model:
     return model
 
 
-def test_a_causal_tower_has_dense_layers_and_tables_but_no_encoder():
+def test_a_tower_without_an_encoder_has_dense_layers_and_tables():
     whole = prepared("bert-ts13-eager", CANONICAL)
-    tower = causal(prepared("bert-ts13-eager", CANONICAL))
-    with pytest.raises(NoEncoderError, match="causal mask"):
+    tower = prepared("bert-ts13-eager", CANONICAL)
+    for node in [node for node in tower.graph.nodes if node.op == "Softmax"]:
+        node.op = "Sigmoid"
+        node.attrs.clear()
+    tower.changed()
+    with pytest.raises(NoEncoderError, match="no self-attention"):
         tower.encoder  # noqa: B018
     assert encoder_of(tower) is None
     assert embeddings_of(tower).tables == whole.encoder.embeddings.tables
@@ -99,9 +103,7 @@ def test_a_decoder_without_a_cache_is_quantized(name):
     model = prepared(name, CANONICAL)
     given = feeds(model)
     (before,) = answers(model, [given])
-    change = apply(QuantizeDynamic(), model)
-    assert "no encoder read" in change.note
-    assert "causal mask" in change.note
+    apply(QuantizeDynamic(), model)
     (after,) = answers(model, [given])
     for output, exact in before.items():
         assert np.abs(after[output] - exact).max() < 0.1 * np.abs(exact).max()

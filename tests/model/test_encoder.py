@@ -209,9 +209,11 @@ def test_a_fused_block_with_a_raw_mask_is_read():
 
 
 @pytest.mark.parametrize("name", ["decoder-ts17", "decoder-dynamo18"])
-def test_a_decoder_is_refused_for_its_causal_mask(name):
-    with pytest.raises(ModelError, match=r"not an encoder: .*causal mask.* decoder"):
-        _ = prepared(name, CANONICAL).encoder
+def test_a_decoder_without_a_cache_is_read_and_its_attention_not_claimed(name):
+    """Its matrices, packed into one, are told apart; which keys a token sees is left as it is."""
+    (layer,) = prepared(name, CANONICAL).encoder.layers
+    assert (layer.heads, layer.head_dim, layer.form) == (3, 4, None)
+    assert layer.up is not None
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -221,7 +223,7 @@ def test_what_has_no_attention_is_refused_for_that(name):
         _ = prepared(name, CANONICAL).encoder
 
 
-def test_an_encoder_made_causal_is_refused():
+def test_an_encoder_made_causal_is_called_so():
     """The same weights and roles, and a triangle added to the scores."""
     model = prepared("bert-dynamo18-eager", CANONICAL)
     for node in [node for node in model.graph.nodes if node.op == "Softmax"]:
@@ -232,8 +234,9 @@ def test_an_encoder_made_causal_is_refused():
         hidden = build.node("Mul", "hidden", [later, build.constant("low", np.array(-1e4, np.float32))])
         node.inputs[0] = build.node("Add", "masked", [node.inputs[0], hidden])
     model.changed()
-    with pytest.raises(ModelError, match=r"not an encoder: .*causal mask"):
-        _ = model.encoder
+    assert {(layer.form, layer.reason) for layer in model.encoder.layers} == {
+        (None, "each token sees only earlier ones (a causal mask)")
+    }
 
 
 def test_cross_attention_is_refused():
