@@ -1,6 +1,10 @@
 """What a user can act on: one line, an exit code, no traceback."""
 
+import re
 from typing import ClassVar
+
+# Control characters but tabs and new lines, marks that turn the direction of writing, halves of surrogate pairs.
+ARMED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SlimError(Exception):
@@ -91,6 +95,14 @@ def printable(text: str) -> str:
     """The text as a terminal may have it: control characters other than new lines are written out, like "\\x1b"."""
     kept = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return "".join(kept)
+
+
+def disarmed(text: str) -> str:
+    """The text as a page, a Markdown or an XML file may have it: what `ARMED` holds is written out, like "\\x1b".
+
+    Other characters that are not seen stay, such as the joiners that words of some languages need.
+    """
+    return ARMED.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def shown(value: object) -> str:

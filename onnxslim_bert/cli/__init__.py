@@ -38,6 +38,7 @@ COMMANDS = {
     "schema": "Print the schemas of the JSON documents.",
 }
 INTERRUPTED = 130
+LONGEST = 1000  # letters of an error's line
 
 
 class Commands(click.Group):
@@ -143,7 +144,10 @@ def main(arguments: list[str] | None = None) -> None:
 def fail(*lines: str, code: int = SlimError.exit_code) -> None:
     """Print what is wrong and exit."""
     for line in lines:
-        echo(f"onnxslim: {' '.join(line.split())}", err=True)
+        text = " ".join(line.split())
+        if len(text) > LONGEST:  # it quotes something of that length; what was needed stands at the end
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        echo(f"onnxslim: {text}", err=True)
     sys.exit(code)
 
 

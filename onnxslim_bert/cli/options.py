@@ -9,7 +9,22 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-COUNT = click.IntRange(min=1)
+from onnxslim_bert.errors import shown
+
+MOST = 10**9  # of what can be counted: rows, tokens, seconds
+
+
+class Whole(click.IntRange):
+    """A whole number from `min` up, for click; one that nothing can have so many of is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if number > MOST:
+            self.fail(f"{shown(value)} is more than {MOST:,}.", param, ctx)
+        return number
+
+
+COUNT = Whole(min=1)
 SEED = click.IntRange(min=0)
 THREADS = click.IntRange(min=1, max=1024)
 
@@ -55,6 +70,6 @@ def refuse_ignored(names: Iterable[str], reason: str) -> None:
 def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
     """Positive integers from a text with commas between them: "1,8" is [1, 8]. Raises BadParameter for any other."""
     parts = value.split(",") if value is not None else None
-    if parts and not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise click.BadParameter(f"'{value}' is no list of positive integers like 1,8", ctx, param)
+    if parts and not all(part.strip().isdecimal() and len(part) < 100 and 0 < int(part) <= MOST for part in parts):
+        raise click.BadParameter(f"{shown(value)} is no list of positive integers like 1,8", ctx, param)
     return [int(part) for part in parts] if parts else None

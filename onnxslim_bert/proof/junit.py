@@ -5,6 +5,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from onnxslim_bert.errors import disarmed
+
 # What XML 1.0 cannot hold, escaped or not.
 FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -33,4 +35,4 @@ def junit(suite: str, verdicts: Sequence[Any], fails: Callable[[Any], bool]) -> 
 
 
 def _clean(text: str) -> str:
-    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", disarmed(text))

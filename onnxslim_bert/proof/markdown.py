@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from onnxslim_bert.errors import disarmed
+
 MARKS = re.compile(r"([\\`*_\[\]<>|~&$#])")
 
 
@@ -20,4 +22,4 @@ def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 def escaped(text: object) -> str:
     """`text` on one line, without any character that Markdown would take for markup."""
-    return MARKS.sub(r"\\\1", " ".join(str(text).split()))
+    return MARKS.sub(r"\\\1", disarmed(" ".join(str(text).split())))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.documents import structured
-from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.errors import DataError, disarmed, one_line
 from onnxslim_bert.zoo.documents import RUN, read_document
 from onnxslim_bert.zoo.page.single import is_single, single_run
 from onnxslim_bert.zoo.records import Run
@@ -29,7 +29,8 @@ def load_document(place: Path) -> RunDocument:
 
     Raises DataError for anything else.
     """
-    path, found = read_document(place)
+    path, document = read_document(place)
+    found = _disarmed(document)
     if not ({"sources", "rows"} <= found.keys() or is_single(found)):
         raise DataError(
             f"{path} is no run: needed the {RUN} of `onnxslim zoo run` or the report of `onnxslim quantize`"
@@ -45,3 +46,12 @@ def load_document(place: Path) -> RunDocument:
         raise DataError(f"{path} has no jobs: there is nothing to report")
     host = found.get("host")
     return RunDocument(run, str(found.get("onnxslim_bert", "")), host if isinstance(host, dict) else {})
+
+
+def _disarmed(value: Any) -> Any:
+    """A JSON value whose texts a page may have (`errors.disarmed`)."""
+    if isinstance(value, dict):
+        return {disarmed(key): _disarmed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_disarmed(item) for item in value]
+    return disarmed(value) if isinstance(value, str) else value
