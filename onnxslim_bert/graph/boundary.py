@@ -22,7 +22,8 @@ from onnxslim_bert.graph.unfolding import check_unfolding
 from onnxslim_bert.graph.words import called, shown
 
 DEEPEST = 16  # graphs in graphs
-MOST_NODES = 30_000  # of a graph with those inside it, and initializers; the largest encoders have some thousands
+MOST_NODES = 12_000  # of a graph with those inside it; the largest encoders have some thousands
+MOST_INITIALIZERS = 30_000
 NUMBERS = (  # the element types of inputs and outputs
     *("FLOAT", "FLOAT16", "DOUBLE", "BOOL", "INT8", "INT16", "INT32", "INT64"),
     *("UINT8", "UINT16", "UINT32", "UINT64"),
@@ -72,8 +73,8 @@ class _Graphs:
         if depth > DEEPEST:
             raise ModelError(f"{self.path}: graphs lie in graphs more than {DEEPEST} deep")
         self.nodes += len(graph.node)
-        if max(self.nodes, len(graph.initializer)) > MOST_NODES:
-            raise ModelError(f"{self.path}: more than {MOST_NODES:,} nodes or initializers")
+        if self.nodes > MOST_NODES or len(graph.initializer) > MOST_INITIALIZERS:
+            raise ModelError(f"{self.path}: more than {MOST_NODES:,} nodes or {MOST_INITIALIZERS:,} initializers")
         given = self._given(graph, in_file)
         written = set(given)
         for node in graph.node:

@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and never over an input unasked."""
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -76,13 +77,20 @@ def model_bytes(path: Path) -> int:
 
 def model_files(path: Path) -> list[Path]:
     """The file and every external data file that its weights name. Raises ModelError when one is missing."""
-    skeleton, _ = read_skeleton(path)
-    entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
-    named: set[str] = {entry.value for entry in entries if entry.key == "location"}
-    missing = [name for name in sorted(named) if not (path.parent / name).is_file()]
+    stat = path.stat() if path.is_file() else None
+    named = _external(path, stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    missing = [name for name in named if not (path.parent / name).is_file()]
     if missing:
         raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
-    return [path, *(path.parent / name for name in sorted(named))]
+    return [path, *(path.parent / name for name in named)]
+
+
+@functools.lru_cache(maxsize=64)
+def _external(path: Path, state: tuple[int, ...] | None) -> tuple[str, ...]:
+    """The names of external data files, found once for each state of the file, since a command asks many times."""
+    skeleton, _ = read_skeleton(path)
+    entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
+    return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
 
 
 def file_sha256(*paths: Path) -> str:

@@ -7,7 +7,7 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.words import shown
 
 Name = tuple[str, str, str]  # domain, name, overload
-MOST_NODES = 20_000  # with functions in place of their calls: ONNX Runtime, too, takes them apart, slowly
+MOST_NODES = 12_000  # with functions in place of their calls: ONNX Runtime, too, takes them apart, slowly
 MOST_BYTES = 1 << 28  # likewise
 DEEPEST = 50  # calls in calls
 

@@ -16,13 +16,13 @@ import onnx
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
-from onnxslim_bert.graph.boundary import MOST_NODES, check_model
+from onnxslim_bert.graph.boundary import MOST_INITIALIZERS, check_model
 
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
 ALIGNED = 4096  # bytes: weights in a file of their own begin at a page, so that a session maps them
-MOST_PARTS = 20 * MOST_NODES  # nodes, initializers, and shapes of tensors in between
+MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensors in between
 
 
 @dataclass(frozen=True)

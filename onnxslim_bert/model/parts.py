@@ -12,7 +12,8 @@ from onnxslim_bert.model.onnx_model import Model
 def boundary(model: Model, names: Collection[str]) -> list[str]:
     """The tensors at which a model can be cut above the constants `names`: they do not depend on them, nodes behind do.
 
-    Graph inputs are left out. Example: for the weights of layer 3 it is the state that layer 3 reads, and the mask.
+    Graph inputs and constants are left out. Example: for the weights of layer 3 it is the state that layer 3 reads, and
+    the mask.
     """
     reached, needed = set[int](), dict[str, gs.Tensor]()
     for node in model.graph.nodes:  # in execution order
@@ -20,7 +21,8 @@ def boundary(model: Model, names: Collection[str]) -> list[str]:
         if any(tensor.name in names or id(tensor) in reached for tensor in read):
             reached |= {id(tensor) for tensor in node.outputs}
             needed |= {tensor.name: tensor for tensor in read if tensor.inputs and id(tensor) not in reached}
-    needed |= {tensor.name: tensor for tensor in model.graph.outputs if id(tensor) not in reached}
+    ends = [tensor for tensor in model.graph.outputs if not isinstance(tensor, gs.Constant)]
+    needed |= {tensor.name: tensor for tensor in ends if id(tensor) not in reached}
     return list(needed)
 
 
