@@ -2,12 +2,14 @@
 
     python tools/kill_trial.py --count 60 --seed 1
 
-Promised: no output but a whole one; after TERM and INT no temporary file and no traceback; after KILL at most a folder
-of its own beside the output, which the next run removes; an output that was there before, replaced with --force, is the
-old one or the new one.
+Promised: the outputs are the old ones or the new ones, all of them; after TERM and INT no temporary file and no
+traceback; after KILL at most folders of our own, which the next run removes, after it has taken back what was half
+moved. The same command, run again, ends well; a search and a zoo go on. A share of the commands is a process of its
+own, so that a signal may come while libraries are imported; the others are forks that have imported all.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,89 +20,97 @@ from pathlib import Path
 
 import click
 import numpy as np
-import onnxruntime as ort
-from fuzz_models import ROOT, small_data
+from trial_cases import CASES, LIMITS, ROOT, Prepared, prepare, state_of, strangers
+from trial_runs import finish, run, start, warm
 
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.graph.claims import PREFIX, remove_dead
 
-MADE = "made.onnx"
-OLD = b"what lay there before"
-COMMANDS = (
-    f"quantize model.onnx --calib calib.tsv --data eval.tsv -o {MADE} --force",
-    f"slim model.onnx -p canonicalize?,fuse? --data eval.tsv -o {MADE} --force",
-    f"quantize model.onnx --mode dynamic -o {MADE} --force",
-    "validate model.onnx model.onnx --data eval.tsv",
-    "inspect model.onnx",
-)
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+FRESH_S = 0.15  # from there on, a new interpreter runs our code
 
 
-def trial(rng: np.random.Generator, longest_s: float) -> tuple[str, list[str]]:
-    """One command, one signal, one moment: the outcome and the promises that it broke."""
-    command, number = str(rng.choice(COMMANDS)), signal.Signals(int(rng.choice([int(s) for s in SIGNALS])))
+def trial(prepared: Prepared, number: signal.Signals, moment: float, *, fresh: bool) -> tuple[str, list[str]]:
+    """One command, one signal, at `moment` seconds: the outcome and the promises that it broke."""
     with tempfile.TemporaryDirectory() as folder:
-        work, temporary = Path(folder, "work"), Path(folder, "tmp")
-        work.mkdir()
+        work, temporary = Path(shutil.copytree(prepared.folder, Path(folder, "work"))), Path(folder, "tmp")
         temporary.mkdir()
-        (work / "model.onnx").write_bytes((ROOT / "tests" / "fixtures" / "bert-ts17-sdpa.onnx").read_bytes())
-        small_data(work)
-        (work / MADE).write_bytes(OLD)
-        given = {path.name for path in work.iterdir()}
-        arguments = [sys.executable, "-P", "-m", "onnxslim_bert", *command.split()]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
-        process = subprocess.Popen(
-            arguments, cwd=work, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        time.sleep(float(rng.uniform(0.15, longest_s)))  # from there on the interpreter runs our code
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        ended = process.returncode
+        arguments = prepared.case.command.split()
+        code, said = (_fresh if fresh else _forked)(arguments, work, temporary, number, moment)
         wrong = []
         if "Traceback" in said:
             wrong.append(f"traceback: {said.strip().splitlines()[-1][:100]}")
-        if ended not in (SIGNALS[number], -int(number), 0):
-            wrong.append(f"exit code {ended}")
-        left = {path.name for path in work.iterdir()} - given
-        whole = (work / MADE).read_bytes()
-        if whole != OLD:
-            wrong += opened(work / MADE)
-        strange = left - {"made.json"}
+        if code not in (SIGNALS[number], -int(number), 0):
+            wrong.append(f"exit code {code}: {said[-100:]}")
         if number == signal.SIGKILL:
-            strange = {name for name in strange if not name.startswith(".")}
-            if process.returncode and left:
-                again = subprocess.run(arguments, cwd=work, env=variables, capture_output=True, text=True, check=False)
-                if again.returncode or list(work.glob(".onnxslim-*")):
-                    wrong.append(f"the next run left a folder, or said {again.stderr[-100:]!r}")
-        elif list(temporary.iterdir()):
-            wrong.append(f"$TMPDIR/{next(temporary.iterdir()).name} stayed")
-        if strange:
-            wrong.append(f"{min(strange)} stayed")
-    state = "the output as it was" if whole == OLD else "a whole new output"
-    return f"{number.name}: exit code {ended}, {state}", [f"{command}: {item}" for item in wrong]
+            _, _ = remove_dead(work), remove_dead(temporary)
+        left = [*strangers(work, prepared), *(f"$TMPDIR/{path.name}" for path in temporary.iterdir())]
+        left += [str(path) for path in work.rglob(f"{PREFIX}*") if number != signal.SIGKILL]
+        wrong += [f"{name} stayed" for name in left]
+        state = "" if prepared.case.keeps == "out" else state_of(work, prepared)
+        wrong += [state] if state.startswith("half") else []
+        wrong += _again(prepared, work, state)
+    return (
+        f"{number.name}: exit code {code}, {'the outputs as they were' if state == 'old' else state or 'a zoo'}",
+        wrong,
+    )
 
 
-def opened(path: Path) -> list[str]:
-    """What is wrong with a file that should be a whole model."""
-    try:
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        return [f"a partial output: {error}"[:100]]
-    return []
+def _forked(
+    arguments: list[str], work: Path, temporary: Path, number: signal.Signals, moment: float
+) -> tuple[int, str]:
+    started = start(arguments, work, LIMITS, temporary=temporary)
+    time.sleep(moment)
+    os.kill(started.child, number)
+    ended = finish(started, LIMITS)
+    return ended.code, ended.err
+
+
+def _fresh(arguments: list[str], work: Path, temporary: Path, number: signal.Signals, moment: float) -> tuple[int, str]:
+    command = [sys.executable, "-P", "-m", "onnxslim_bert", *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=work, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    time.sleep(FRESH_S + moment)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=LIMITS.wall_s)
+    return process.returncode, said.decode(errors="replace")
+
+
+def _again(prepared: Prepared, work: Path, state: str) -> list[str]:
+    """What is wrong after the same command has run again, to its end."""
+    if state == "new" and "--force" not in prepared.case.command:
+        return []
+    again = run(prepared.case.command.split(), work, LIMITS)
+    wrong = [f"run again, it ends with {again.code}: {again.err[-100:]}"] if again.code else []
+    measured = prepared.case.keeps == "made.search"  # by times: another recipe may be the best now
+    if not again.code and not measured and (ended := state_of(work, prepared)) != "new" and prepared.case.outputs:
+        wrong.append(f"run again, the outputs are {ended}")
+    kept = prepared.case.keeps if measured and (work / prepared.case.keeps).exists() else ""
+    return wrong + [f"{name} stayed after another run" for name in [*strangers(work, prepared), kept] if name]
 
 
 @click.command()
 @click.option("--count", default=60, help="Commands to interrupt.")
 @click.option("--seed", default=1)
-@click.option("--longest", default=2.5, help="Seconds after its start by which a command gets its signal.")
-def main(count: int, seed: int, longest: float) -> None:
+@click.option("--only", help="Commands that begin so, like 'zoo run'.")
+@click.option("--fresh", default=0.25, help="The share of commands that are processes of their own.")
+def main(count: int, seed: int, only: str | None, fresh: float) -> None:
     """Interrupt COUNT commands and print the counts by outcome."""
+    warm()
     rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
-    for _ in range(count):
-        outcome, wrong = trial(rng, longest)
-        outcomes[outcome] += 1
-        broken += bool(wrong)
-        for item in wrong:
-            echo(f"BROKEN {outcome} | {item}")
+    cases = [case for case in CASES if case.command.startswith(only or "")]
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder, str(number)) for number in range(len(cases))]
+        for place in places:
+            place.mkdir()
+        prepared = [prepare(case, place) for case, place in zip(cases, places, strict=True)]
+        for done in range(count):
+            one, number = prepared[done % len(prepared)], list(SIGNALS)[int(rng.integers(len(SIGNALS)))]
+            outcome, wrong = trial(one, number, float(rng.uniform(0, one.seconds)), fresh=bool(rng.random() < fresh))
+            outcomes[outcome] += 1
+            broken += bool(wrong)
+            for item in wrong:
+                echo(f"BROKEN {outcome} | {one.case.command}: {item}")
     for outcome, number in sorted(outcomes.items()):
         echo(f"{number:6} {outcome}")
     echo(f"{count} commands interrupted, seed {seed}, {broken} broke a promise")

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ TEMPORARY = (".onnxslim-", ".~")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use: CPU seconds, wall seconds, resident bytes."""
+    """What one run may use: CPU seconds, wall seconds, resident bytes, and bytes of one file (0: no limit)."""
 
     cpu_s: float = 30
     wall_s: float = 60
     resident: int = GB
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,56 @@ def warm() -> None:
 
 def run(arguments: Sequence[str], folder: Path, limits: Limits, variables: Mapping[str, str] | None = None) -> Run:
     """`onnxslim ARGUMENTS` in `folder`, with these environment variables besides."""
-    before = _files(folder)
-    with tempfile.TemporaryDirectory() as kept:
-        out, err, temporary = (Path(kept) / name for name in ("out", "err", "tmp"))
+    return finish(start(arguments, folder, limits, variables), limits)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that goes on. before: the files that were there. kept: with what it prints; temporary: its $TMPDIR."""
+
+    arguments: tuple[str, ...]
+    folder: Path
+    before: Mapping[str, tuple[int, int]]
+    kept: tempfile.TemporaryDirectory[str]
+    temporary: Path
+    began: float
+    child: int
+
+
+def start(
+    arguments: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    variables: Mapping[str, str] | None = None,
+    temporary: Path | None = None,
+) -> Started:
+    """Begin `onnxslim ARGUMENTS` in `folder`. temporary: where it keeps temporary files, by default a new folder."""
+    before, kept = _files(folder), tempfile.TemporaryDirectory()
+    if temporary is None:
+        temporary = Path(kept.name, "tmp")
         temporary.mkdir()
-        started = time.monotonic()
-        child = os.fork()
-        if not child:
-            os.environ |= variables or {}
-            _become(arguments, folder, out, err, temporary, limits)
-        usage, status = _wait(child, limits.wall_s)
-        ended = Run(
-            tuple(arguments),
-            os.waitstatus_to_exitcode(status),
-            out.read_text(errors="replace"),
-            err.read_text(errors="replace"),
-            time.monotonic() - started,
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss * 1024,
-        )
-        leftover = tuple(f"$TMPDIR/{name}" for name in sorted(_files(temporary)))
-    after = _files(folder)
-    changed = tuple(sorted(name for name in after if before.get(name) != after[name]))
-    return replace(ended, new=(*changed, *leftover))
+    child = os.fork()
+    if not child:
+        os.environ |= variables or {}
+        _become(arguments, folder, Path(kept.name, "out"), Path(kept.name, "err"), temporary, limits)
+    return Started(tuple(arguments), folder, before, kept, temporary, time.monotonic(), child)
+
+
+def finish(started: Started, limits: Limits) -> Run:
+    """Wait for its end, and look at what it left."""
+    usage, status = _wait(started.child, limits.wall_s)
+    wall_s = time.monotonic() - started.began
+    with started.kept as kept:
+        out, err = (_said(Path(kept, name)) for name in ("out", "err"))
+        leftover = tuple(f"$TMPDIR/{name}" for name in sorted(_files(started.temporary)))
+    after = _files(started.folder)
+    changed = sorted(name for name in after if started.before.get(name) != after[name])
+    cpu_s, code = usage.ru_utime + usage.ru_stime, os.waitstatus_to_exitcode(status)
+    return Run(started.arguments, code, out, err, wall_s, cpu_s, usage.ru_maxrss * 1024, (*changed, *leftover))
+
+
+def _said(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def wrongs(done: Run, limits: Limits, *, several: bool = False, own: str = "") -> list[str]:
@@ -142,6 +170,8 @@ def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, tempor
         resource.setrlimit(resource.RLIMIT_CPU, (int(limits.cpu_s) + 5, int(limits.cpu_s) + 6))
         resource.setrlimit(resource.RLIMIT_AS, (limits.resident + 3 * GB, limits.resident + 3 * GB))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if limits.file_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
         onnxslim_bert.cli.main(list(arguments))
         code = 0
     except SystemExit as end:

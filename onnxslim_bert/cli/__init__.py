@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from onnxslim_bert import __version__
+from onnxslim_bert.cli.cut_short import said_when_cut
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.errors import SlimError
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
-        with ended_by_signals():
+        with ended_by_signals(), said_when_cut():
             warn_of_clash()
             if not {"--help", "-h", "--version"} & set(given):
                 check_memory()

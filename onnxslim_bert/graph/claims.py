@@ -26,6 +26,7 @@ except ImportError:  # no POSIX system: names are not claimed there
 PREFIX = ".onnxslim-"
 LOCK = "claim"
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO") if hasattr(errno, name)}
+_held: list[Path] = []  # the claims and temporary folders of this process
 LONGEST = 100  # bytes of an output's name that its claim's name holds
 
 
@@ -91,9 +92,18 @@ def scratch(needed: int = 0) -> Iterator[Path]:
 @contextlib.contextmanager
 def _removed(folder: Path) -> Iterator[None]:
     """Remove the claim in the end, as far as that can be."""
+    _held.append(folder)
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):
+            _remove(folder)
+        _held.remove(folder)
+
+
+def remove_held() -> None:
+    """Remove all that this process has claimed, before it ends on the spot."""
+    for folder in _held:
         with contextlib.suppress(OSError):
             _remove(folder)
 

@@ -79,3 +79,34 @@ def test_a_signal_that_became_another_error_is_still_a_signal(number, code, said
     command = [sys.executable, "-c", REPLACING.format(number=int(number), error=error)]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
     assert (ended.returncode, ended.stderr) == (code, said)
+
+
+CUTTING = """
+import mmap, os, sys
+from onnxslim_bert import cli
+from onnxslim_bert.graph.claims import scratch
+
+def work(*arguments, **named):
+    with scratch(), open(sys.argv[1], "rb") as file:
+        weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        os.truncate(sys.argv[1], 1 << 16)
+        print(weights[0])
+        print(weights[1 << 18])
+
+cli.cli.main = work
+cli.main([])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_file_that_is_cut_short_while_it_is_read_is_named(tmp_path):
+    """And nothing temporary stays."""
+    weights, temporary = tmp_path / "weights\x1b", tmp_path / "tmp"
+    weights.write_bytes(bytes(1 << 20))
+    temporary.mkdir()
+    command = [sys.executable, "-c", CUTTING, str(weights)]
+    variables = environment(TMPDIR=str(temporary))
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
+    said = "onnxslim: weights\\x1b was cut short while it was read; nothing was written: run it again\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
+    assert list(temporary.iterdir()) == []
