@@ -29,9 +29,12 @@ VALUES = (
 WORDS = ("", "-", "-1", "1.0", "nan", "inf", "1e400", "9" * MANY, "\x1b[31m", "\u202e", "[bold]", "'", "\ufeff", "٣")
 
 
-def damaged(path: Path, kind: Kind, rng: np.random.Generator) -> str:
-    """Damage the document at `path` in one way that `rng` draws; returns what was done, in words."""
-    if rng.random() < 0.12:
+def damaged(path: Path, kind: Kind, rng: np.random.Generator, *, in_place: bool = False) -> str:
+    """Damage the document at `path` in one way that `rng` draws; returns what was done, in words.
+
+    in_place: it stays a file; otherwise a folder, a pipe or nothing may stand there instead.
+    """
+    if rng.random() < 0.12 and not in_place:
         name = str(rng.choice(list(PLACES)))
         path.unlink()
         PLACES[name](path)

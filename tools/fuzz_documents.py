@@ -82,10 +82,9 @@ def _damage(case: Case, work: Path, rng: np.random.Generator) -> tuple[str, bool
         return damage, is_none(path, case.kind)
     note = path.with_suffix(".note")
     note.write_text(note_in(path, case.within))
-    damage = damaged(note, case.kind, rng)
-    text = note.read_bytes().decode("utf-8", "replace") if note.is_file() and note.stat().st_size < GB else ""
-    note.unlink(missing_ok=True)
-    with_note(path, case.within, text)
+    damage = damaged(note, case.kind, rng, in_place=True)
+    with_note(path, case.within, note.read_bytes().decode("utf-8", "replace"))
+    note.unlink()
     return damage, False
 
 

@@ -92,7 +92,7 @@ class Conductor:
         text = self._read.get(key) or self.storage.read(result_name(key)) or b"null"
         try:
             document = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(document, dict) or document.get("key") != key:
             return None

@@ -150,6 +150,7 @@ def single_document(row) -> dict:
         "threads": 1,
         "seed": 0,
         "found": None,
+        "weights_file": "",
         "gate": {"budgets": {"max_drop": 1.0}, "strict": False},
         "verdicts": [{"gate": "max-drop", "outcome": "met", "note": "0.1 points, wanted at most 1 points"}],
         "published": True,
