@@ -3,6 +3,7 @@
 `python -P -m` takes no module from the current folder for one of this program.
 """
 
+import os
 import signal
 import sys
 
@@ -19,5 +20,16 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # destructors may take their time
 
 
+def leave_current_folder() -> None:
+    """Take no more modules from the current folder, where `python -m` looks first, unless this program lies there.
+
+    Those that Python itself imports before this cannot be kept from it: `-P` can.
+    """
+    here = os.getcwd()  # noqa: PTH109  (pathlib is a module that may lie there, too)
+    if sys.path and sys.path[0] in ("", here) and here != os.path.dirname(os.path.dirname(__file__)):  # noqa: PTH120
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    leave_current_folder()
     main()

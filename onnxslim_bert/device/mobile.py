@@ -104,7 +104,7 @@ def _open_ort(path: Path) -> ort.InferenceSession:
 
 def _convert(source: Path, made: Path, style: Style) -> None:
     """Let ONNX Runtime's converter write into `made`, without optimizations that only x86 CPUs can run."""
-    tool = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort", str(source)]
+    tool = [sys.executable, "-P", "-m", "onnxruntime.tools.convert_onnx_models_to_ort", str(source)]
     options = ["--output_dir", str(made), "--optimization_style", style.capitalize(), "--target_platform", "arm"]
     done = subprocess.run([*same_addresses(), *tool, *options], capture_output=True, text=True, check=False)
     if done.returncode:

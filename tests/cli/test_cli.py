@@ -240,6 +240,18 @@ def test_a_reader_who_leaves_is_no_error():
 # one program, several names
 
 
+@pytest.mark.parametrize("options", [(), ("-P",)])
+def test_code_in_the_current_folder_is_not_run(tmp_path, options):
+    """Modules that are called as this program's own, and those of what it uses."""
+    for name in ("click", "numpy", "onnx", "onnxruntime", "rich", "tokenizers", "onnx_graphsurgeon", "flatbuffers"):
+        (tmp_path / f"{name}.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
+    workspace(tmp_path)
+    command = [sys.executable, *options, "-m", "onnxslim_bert", "mobile", "model.onnx", "-o", "phone"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_python_m_is_the_same_program():
     assert run_process("--version").out == run("--version").out
 

@@ -30,9 +30,9 @@ def said_in(folder: Path) -> tuple[str, int, int] | None:
     """What the task last said; None before its first word."""
     try:
         stage, done, total = json.loads(place_of(folder).read_text())
-    except (OSError, ValueError):
+        return str(stage), int(done), int(total)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return None
-    return str(stage), int(done), int(total)
 
 
 def place_of(folder: Path) -> Path:
