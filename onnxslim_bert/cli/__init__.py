@@ -117,6 +117,7 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; what a user can mend is one line on stderr."""
     given = sys.argv[1:] if arguments is None else arguments
+    NAMED.clear()  # of an earlier call in this process
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
