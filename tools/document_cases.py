@@ -46,6 +46,15 @@ name = "bert"
 time = false
 study = false
 """
+CARD = """\
+---
+tags: [sentence-transformers]
+model-index:
+- name: x
+  results: []
+---
+# A model
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ def _rows(place: str, kind: Kind, model: str = "model.onnx") -> Iterator[Case]:
 VALIDATE = "validate model.onnx model.onnx --data eval.tsv"
 SENTENCE = "validate sentence/model.onnx sentence/model.onnx --data eval.tsv"
 OLD = f"{VALIDATE} --tokenizer old"
+FOLDER = "quantize sentence --mode dynamic -o small"
 ZOO_RUN = "zoo run zoo.toml -o out"
 IMPORT = "device import bundle results.json"
 TRIM = "slim pieces/model.onnx -p canonicalize?,trim-vocabulary --calib calib.tsv --rewrite-tokenizer -o made/m.onnx"
@@ -117,6 +127,8 @@ CASES = (
     *_each("config.json", "json", VALIDATE, "quantize model.onnx --mode dynamic --data eval.tsv -o made.onnx"),
     *_each("sentence/modules.json", "bytes", SENTENCE, needed=False),
     *_each("sentence/1_Pooling/config.json", "json", SENTENCE),
+    *_each("sentence/README.md", "bytes", *[FOLDER] * 2, needed=False),
+    *_each("sentence/config.json", "json", FOLDER),
     *_each("zoo.toml", "toml", *[ZOO_RUN] * 6, leaves="out"),
     *_each("zoo.toml", "toml", "zoo run zoo.toml -o fresh", leaves="fresh"),
     *_each("out/run.json", "json", *["report out -o page.html", "zoo diff out other", "zoo diff other out"] * 2),
@@ -164,6 +176,9 @@ CASES = (
     Case("COLUMNS", "variable", "zoo status out"),
     Case("ONNXSLIM_DATA", "variable", "validate model.onnx model.onnx --data sst2"),
     Case("ONNXSLIM_BERT_QUIET", "variable", "passes"),
+    Case("HF_HOME", "variable", "validate model.onnx model.onnx --data mrpc"),
+    Case("HF_HOME", "variable", OLD),
+    Case("ANDROID_SERIAL", "variable", "device run bundle --adb --runner model.onnx -o answers.json"),
 )
 
 
@@ -182,6 +197,8 @@ def prepare(folder: Path) -> None:
         shutil.copyfile(folder / "tokenizer.json", folder / name / "tokenizer.json")
     width = 12
     _json(folder / "tags" / "config.json", _config("BertForTokenClassification", width))
+    _json(folder / "sentence" / "config.json", {"architectures": ["BertModel"], "hidden_size": width})
+    (folder / "sentence" / "README.md").write_text(CARD)
     _json(folder / "sentence" / "modules.json", [{"idx": 0, "name": "0", "path": ""}, {"idx": 1, "path": "1_Pooling"}])
     (folder / "sentence" / "1_Pooling").mkdir()
     _json(folder / "sentence" / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True, "word_dimension": width})

@@ -88,8 +88,8 @@ class FolderJob:
                 if job.report:
                     write_report(report_path(file), report)
                 if not self.adds:
-                    copy_files(job.source, made, self._kept(source))
                     text = card(report, job.source, job.output.name, str(self.place))
+                    copy_files(job.source, made, self._kept(source))
                     write_atomically(made / CARD, [text.encode()], overwrite=True)
                 _publish(made, job.output, self.place, overwrite=job.overwrite)
         return report

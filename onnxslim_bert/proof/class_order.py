@@ -41,10 +41,11 @@ def check_class_order(predictions: Array, dataset: Dataset, classes: int, ordere
     It seems so when it is right on less than half of what chance gives, and another order of the classes puts it above
     chance and above the most frequent label, by 95 % intervals. Example: of two classes, right on 8 % of the rows, and
     on 92 % with the classes exchanged.
-    predictions: [rows], the data set's classes. ordered: both have names, which agree; then nothing is checked.
+    predictions: [rows], the data set's classes. ordered: both have names, by which they were matched; then it is the
+    names in the model's configuration that are wrong.
     """
     labels = dataset.labels
-    if ordered or labels is None or labels.dtype.kind != "i" or not 2 <= classes <= MOST_PERMUTED:
+    if labels is None or labels.dtype.kind != "i" or not 2 <= classes <= MOST_PERMUTED:
         return
     confusion = np.zeros((classes, classes), np.int64)  # [answered, right]
     inside = (predictions >= 0) & (predictions < classes) & (labels < classes)
@@ -55,11 +56,16 @@ def check_class_order(predictions: Array, dataset: Dataset, classes: int, ordere
     other = wilson(int(sum(confusion[i, j] for i, j in enumerate(best))), rows)
     largest = 100 * float(confusion.sum(axis=0).max()) / rows  # what one class for every row gives
     if own.high < chance and own.value < chance / 2 and other.low > max(largest, chance):
-        pairs = ", ".join(f"class {i} is label {j}" for i, j in enumerate(best) if i != j)
+        moved = [(i, j) for i, j in enumerate(best) if i != j]
+        if ordered and max(map(max, moved)) < len(names := dataset.names):
+            pairs = ", ".join(f"what it calls {names[i]} is {names[j]}" for i, j in moved)
+            needed = "needed id2label of its config.json in the order of the model's classes"
+        else:
+            pairs = ", ".join(f"class {i} is label {j}" for i, j in moved)
+            needed = "needed labels in the model's order, or their names in id2label of its config.json and in the data"
         raise DataError(
             f"{model} is right on {own.value:.2f} % of '{dataset.name}', far under chance ({chance:.0f} %), and on "
-            f"{other.value:.2f} % where {pairs}: needed labels in the model's order, or their names in id2label of its "
-            "config.json and in the data"
+            f"{other.value:.2f} % where {pairs}: {needed}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def test_numbers_that_are_upside_down_are_refused_with_the_right_order(tmp_path,
     pairs = ", ".join(f"class {place} is label {mine}" for place, mine in enumerate(order))
     with pytest.raises(DataError, match=rf"m\.onnx is right on 0\.00 % of .*, and on 100\.00 % where {pairs}"):
         validate(base, base, texts(ROWS, RIGHT), reading(tmp_path))
+
+
+@pytest.mark.parametrize("labels", ["words", "numbers of a named set"])
+def test_names_that_are_upside_down_are_refused(tmp_path, labels):
+    """The configuration lies: the gate would be upside down as if it had none."""
+    base = model(tmp_path, (0, 1, 2), named((1, 2, 0)))
+    rows = file_of(tmp_path, [NAMES[label] for label in RIGHT])
+    if labels != "words":
+        rows = replace(rows, worded=False)
+    said = r"m\.onnx is right on 0\.00 % of .*, and on 100\.00 % where what it calls .*: needed id2label"
+    with pytest.raises(DataError, match=said) as caught:
+        validate(base, base, rows, reading(tmp_path))
+    for mine, called in enumerate((1, 2, 0)):
+        assert f"what it calls {NAMES[called]} is {NAMES[mine]}" in str(caught.value)
 
 
 def test_a_model_that_is_only_bad_is_measured():
