@@ -2,7 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.dense import dense_layers
@@ -17,10 +17,11 @@ POSITIVE = ("texts", "batch", "rate", "temperature")
 class Distill(Pass):
     """Train the model's weights so that it answers as the model that it was cut from; no labels are needed.
 
-    The teacher is the model as it was given to the recipe. The student is the model as earlier passes left it; it must
-    still be in float. Both answer the same texts, those of --corpus or else the calibration rows, and the student is
-    trained to come near the teacher. Copies of the texts with some tokens replaced by others make the texts more. Texts
-    held back from training say which weights are kept, and when there is nothing more to gain.
+    The teacher is the model as it was given to the recipe. The student is the model as earlier passes left it: in
+    float, or, with quantized=true, already in integers. Both answer the same texts, those of --corpus or else the
+    calibration rows, and the student is trained to come near the teacher. Copies of the texts with some tokens replaced
+    by others make the texts more. Texts held back from training say which weights are kept, and when there is nothing
+    more to gain.
     Needs PyTorch: pip install 'onnxslim-bert[distill]'.
 
     What it trains on:
@@ -38,6 +39,9 @@ class Distill(Pass):
     batch: texts in a step.
     rate: AdamW's highest learning rate; the rate rises to it and then falls to 0.
     words: train the word table too.
+    quantized: the student is quantized already, by a step before this one. Its integers are trained as they will be
+        multiplied, rounded in every step, and so are all scales, at a tenth of `rate`: they are near their teacher
+        already. What was trained is what is written.
     seed: decides the order of the texts and which tokens are replaced.
 
     What it makes small is the sum of these losses, each times its weight; weight 0 leaves one out. Squared errors are
@@ -70,6 +74,7 @@ class Distill(Pass):
     likenesses: float = 0.0
     labels: float = 0.0
     words: bool = False
+    quantized: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,14 +98,24 @@ class Distill(Pass):
         return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        dense_layers(model)  # float32, or a PassError
+        if not self.quantized:
+            dense_layers(model)  # float32, or a PassError
         trials = ctx.trials
         if importlib.util.find_spec("torch") is None:
             raise PassError("distill needs PyTorch, which is not installed: pip install 'onnxslim-bert[distill]'")
         from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
         from onnxslim_bert.rewriting.distillation.objective import Weights
+        from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 
-        options = {option.name: getattr(self, option.name) for option in fields(self)} | {"epochs": self.epochs or 1.0}
+        if self.quantized != bool(quantized_weights(model)):
+            raise PassError(
+                "distill: quantized=true, but the model multiplies no integers; run this step behind one that quantizes"
+                if self.quantized
+                else "distill: the model multiplies integers in part; quantized=true trains them with the rest"
+            )
+        options: dict[str, Any] = {option.name: getattr(self, option.name) for option in fields(self)} | {
+            "epochs": self.epochs or 1.0
+        }
         weights = Weights(**{part.name: options[part.name] for part in fields(Weights)})
         plan = DistillationPlan(**{part.name: options[part.name] for part in fields(DistillationPlan)})
         done = distil(model, trials, weights, plan)

@@ -16,6 +16,7 @@ from onnxslim_bert.rewriting.distillation.enrich import enriched
 from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
 from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs
+from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Row, Texts, padding_of, rows_of
 from onnxslim_bert.rewriting.distillation.training import Budget, Trained, torch_threads, train
@@ -25,6 +26,7 @@ from onnxslim_bert.rewriting.trials import Trials
 HELD_BACK = 0.1  # of the texts, at most MOST_HELD_BACK
 MOST_HELD_BACK = 512
 FEWEST = 16  # texts
+INTEGER_RATE = 0.1  # of the rate that a float student gets
 DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answers are described
 
 
@@ -34,7 +36,8 @@ class DistillationPlan:
 
     texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
     share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step.
-    steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
+    steps, minutes, epochs: the first that is given is the budget. words: train the word table too. quantized: train the
+    integers and scales of a quantized student.
     """
 
     texts: int
@@ -46,6 +49,7 @@ class DistillationPlan:
     minutes: float
     rate: float
     words: bool
+    quantized: bool
     seed: int
 
 
@@ -107,7 +111,9 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
             f"distill: labels={weights.labels} needs labels; the texts have none: name a --corpus with some"
         )
     with torch_threads(trials.threads):
-        executor = Executor(student, trainable(student, words=plan.words))
+        quantized = quantized_weights(student) if plan.quantized else {}
+        plain = [name for name in trainable(student, words=plan.words) if name not in quantized]
+        executor = Executor(student, plain, quantized)
         layers = layer_pairs(student, teacher_model) if weights.hidden else []
         relations = relation_pairs(student, teacher_model) if weights.relations else []
         answers = [tensor.name for tensor in teacher_model.graph.outputs]
@@ -131,7 +137,7 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
             material.texts,
             held_back,
             material.labels if weights.labels else None,
-            Budget(steps, plan.minutes, plan.rate, plan.seed),
+            Budget(steps, plan.minutes, plan.rate * (INTEGER_RATE if plan.quantized else 1), plan.seed),
             trials.progress,
         )
     if trained.kept:

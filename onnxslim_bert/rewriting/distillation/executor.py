@@ -16,24 +16,38 @@ from onnxslim_bert.errors import PassError, one_line
 from onnxslim_bert.graph.probe import nodes_between
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.operators import OPERATORS, Operator
+from onnxslim_bert.rewriting.distillation.parameters import Plain, Trained
+from onnxslim_bert.rewriting.distillation.quantized_weights import Make
 
 
 class Executor:
-    """A float graph whose weights are PyTorch parameters.
+    """A graph whose weights are PyTorch parameters.
 
     parameters: by the names of the graph's constants. One that several nodes read is one parameter.
     """
 
-    def __init__(self, model: Model, trained: Collection[str] = (), *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trained: Collection[str] = (),
+        quantized: Mapping[str, Make] = MappingProxyType({}),
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Raises PassError that names the first node with an operator or an attribute that is not known.
 
-        trained: constants that are to have gradients. dtype: in which float32 is computed, float64 to check gradients.
+        trained: constants that are to have gradients. quantized: integers and scales that are to have some, too, and
+        how (`quantized_weights`). dtype: in which float32 is computed, float64 to check gradients.
         """
         self._dtype = dtype
         self._model = model
-        constants = {name: self._tensor(constant.values) for name, constant in model.constants().items()}
-        self.parameters = {name: torch.nn.Parameter(constants[name]) for name in trained}
-        self._constants = constants | self.parameters
+        constants = model.constants()
+        plain = {name: Plain(constants[name].values, dtype) for name in trained}
+        self._trained: dict[str, Trained] = {**plain, **{name: make(dtype) for name, make in quantized.items()}}
+        self.parameters = {name: trained.parameter for name, trained in self._trained.items()}
+        self._constants = {
+            name: self._tensor(constant.values) for name, constant in constants.items() if name not in self._trained
+        }
         self._nodes = {id(node): self._bound(node) for node in model.graph.nodes}
         self._plans: dict[tuple[str, ...], list[tuple[gs.Node, list[str]]]] = {}
 
@@ -41,6 +55,7 @@ class Executor:
         """The tensors called `outputs`, by default the model's outputs, for the inputs `feeds`."""
         names = tuple(tensor.name for tensor in self._model.graph.outputs) if outputs is None else tuple(outputs)
         values: dict[str, Any] = {name: self._tensor(given) for name, given in feeds.items()}
+        values |= {name: trained.value() for name, trained in self._trained.items()}
         for node, release in self._plan(names):
             function, attributes = self._nodes[id(node)]
             inputs = [self._value(values, tensor) for tensor in node.inputs]
@@ -56,11 +71,7 @@ class Executor:
 
     def trained(self) -> dict[str, Array]:
         """Copies of the parameters' values as they are now, in the types that the graph has them in."""
-        constants = self._model.constants()
-        return {
-            name: parameter.detach().numpy().astype(constants[name].values.dtype)
-            for name, parameter in self.parameters.items()
-        }
+        return {name: trained.array() for name, trained in self._trained.items()}
 
     def _plan(self, names: tuple[str, ...]) -> list[tuple[gs.Node, list[str]]]:
         """The nodes that `names` need, in order, each with the tensors that nothing needs after it."""
@@ -69,7 +80,7 @@ class Executor:
             needed = {id(node) for name in names for node in nodes_between([], tensors[name])}
             order = [node for node in self._model.graph.nodes if id(node) in needed]
             last = {tensor.name: i for i, node in enumerate(order) for tensor in (*node.inputs, *node.outputs)}
-            kept = {*names, *self._constants, ""}
+            kept = {*names, *self._constants, *self._trained, ""}
             self._plans[names] = [
                 (node, [name for name in _names(node) if name not in kept and last[name] == i])
                 for i, node in enumerate(order)
@@ -91,7 +102,7 @@ class Executor:
         if function is None:
             raise PassError(
                 f"node {node.name!r}: {node.domain or 'ONNX'}'s operator {node.op} cannot be trained through; run this "
-                "pass on the float model, before passes that quantize it or write it for a target"
+                "pass before those that write it"
             )
         attributes = {key: self._attribute(key, value) for key, value in node.attrs.items()}
         if unknown := _unknown(function, attributes):

@@ -1,4 +1,4 @@
-"""What each operator of a float encoder graph computes, in PyTorch.
+"""What each operator of an encoder graph computes, in PyTorch.
 
 A function takes the node's inputs in order, None where one is left out, and its attributes by name; what it does not
 name it does not know. Sources: https://onnx.ai/onnx/operators and ONNX Runtime's docs/ContribOperators.md.
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from onnxslim_bert.graph.probe import MICROSOFT
 from onnxslim_bert.rewriting.distillation.attention import attention, multi_head_attention
+from onnxslim_bert.rewriting.distillation.integer_operators import INTEGER
 from onnxslim_bert.rewriting.distillation.shaping import SHAPING
 
 Operator = Callable[..., Any]
@@ -126,6 +127,7 @@ def _softmax(x: Tensor, *, axis: int = -1) -> Tensor:
 
 OPERATORS: Mapping[tuple[str, str], Operator] = {
     **{("", name): function for name, function in SHAPING.items()},
+    **INTEGER,
     ("", "Abs"): torch.abs,
     ("", "Add"): operator.add,
     ("", "And"): torch.logical_and,

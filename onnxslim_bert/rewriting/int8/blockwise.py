@@ -63,6 +63,13 @@ def pack_blocks(levels: Array, bits: int, block: int) -> Array:
     return np.ascontiguousarray(blocks[:, :, ::2] | (blocks[:, :, 1::2] << 4))
 
 
+def unpack_blocks(packed: Array, bits: int) -> Array:
+    """The levels uint8 [d_out, blocks, block] of what `pack_blocks` has packed."""
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1)
+
+
 def _scales(weight: Array, importance: Array, bits: int, block: int) -> Array:
     starts = range(0, len(weight), block)
     return np.stack([_best_scale(weight[i : i + block], importance[i : i + block], bits) for i in starts])
