@@ -4,10 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.machine import instruction_sets, versions
+
+NAMES = "names"
 
 
 class Cache(Protocol):
@@ -20,6 +25,25 @@ class Cache(Protocol):
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         """Keep `arrays` under `key`."""
         ...
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write `arrays` to an npz file; names are any text. Raises TypeError for a dtype that npz would not give back."""
+    for name, array in arrays.items():
+        if array.dtype.hasobject or array.dtype.kind == "V":
+            raise TypeError(f"{name}: arrays of {array.dtype} cannot be kept")
+    numbered = {str(number): array for number, array in enumerate(arrays.values())}
+    np.savez(path, **{NAMES: np.array(json.dumps(list(arrays)))}, **numbered)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, Array] | None:
+    """What `write_arrays` wrote to `path`; None when nothing is there, or what is there is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as entry:
+            names = json.loads(str(entry[NAMES]))
+            return {name: entry[str(number)] for number, name in enumerate(names)}
+    except Exception:  # no such file, or whatever a damaged one makes its readers raise
+        return None
 
 
 def key_of(kind: str, **content: Any) -> str:

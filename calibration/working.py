@@ -17,6 +17,7 @@ class Working:
     tokenizer: reads texts; None where there are none.
     inputs: the models' inputs that the user names by role, like `ids=in0,mask=in1`.
     cache: keeps statistics for other jobs that would measure the same; None measures each time.
+    unfinished: keeps the state of long work, so that a later run goes on where this one was stopped; None keeps none.
     progress: is told how far long work is.
     """
 
@@ -26,4 +27,5 @@ class Working:
     tokenizer: Tokenizer | None = None
     inputs: str = ""
     cache: Cache | None = None
+    unfinished: Cache | None = None
     progress: Progress | None = None

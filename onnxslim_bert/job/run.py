@@ -1,5 +1,6 @@
 """The one job: load, make, prove, publish. Quantizing, slimming, a search's result and a zoo's jobs are all this."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.graph.files import staging
@@ -10,6 +11,7 @@ from onnxslim_bert.job.prove import prove
 from onnxslim_bert.job.publish import publish
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search.frontier import SearchResult
+from onnxslim_bert.job.unfinished import UnfinishedFolder
 
 
 def run(job: Job) -> Report:
@@ -17,6 +19,9 @@ def run(job: Job) -> Report:
 
     The output's name is claimed from the start; the output appears only after all checks, and as a whole. When a budget
     is missed nothing is written, and the report says so (`Report.published`, `Report.enforce`).
+
+    Work that takes long, such as a training, keeps its state in the folder OUTPUT.unfinished until the job ends; after
+    an interrupt, the same job goes on from there.
 
     Raises SlimError (ModelError, DataError, PassError, OutputError, ProviderError) for what the user can mend; nothing
     is written then.
@@ -31,7 +36,10 @@ def run_in(folder: Path, job: Job, found: SearchResult | None = None) -> Report:
 
     found: what a search measured on its way to the recipe.
     """
-    loaded = load(job)
+    kept = UnfinishedFolder(job.output.with_name(f"{job.output.name}.unfinished"))
+    loaded = load(replace(job, working=replace(job.working, unfinished=kept)))
     made = make(loaded, folder)
     proof = prove(loaded, made)
-    return publish(loaded, made, proof, found)
+    report = publish(loaded, made, proof, found)
+    kept.remove()
+    return report

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.cache import key_of
+from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.collect import Rows, collect, collect_once, real_rows, rows_sha256
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.working import Working
@@ -26,6 +26,22 @@ class Sampled:
 
     rows: Rows
     labels: Array | None = None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The state of one piece of long work, in a store of such states."""
+
+    store: Cache
+    key: str
+
+    def load(self) -> dict[str, Array] | None:
+        """The last state that was kept; None when there is none."""
+        return self.store.get(self.key)
+
+    def keep(self, state: Mapping[str, Array]) -> None:
+        """Keep `state` in place of the last one."""
+        self.store.put(self.key, state)
 
 
 USUAL = Working()
@@ -63,6 +79,7 @@ class Trials:
         self.corpus = corpus
         self.threads = working.threads
         self.cache = working.cache
+        self._unfinished = working.unfinished
         self.progress: Progress = working.progress or (lambda *_: None)
 
     def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
@@ -115,6 +132,16 @@ class Trials:
             held = measure()
             self.cache.put(key, held)
         return held
+
+    def unfinished(self, kind: str, model: Model, **content: Any) -> "Unfinished | None":
+        """Where long work on `model` keeps its state, to go on from it in a later run; None where nothing is kept.
+
+        It is taken up again only where kind, model, rows, original, threads and content are the same.
+        """
+        if self._unfinished is None:
+            return None
+        key = key_of(kind, model=model.fingerprint(), threads=self.threads, trials=self._sha256, **content)
+        return Unfinished(self._unfinished, key)
 
     def texts(self, most: int) -> Sampled:
         """Texts to learn from: at most `most` of the corpus, or without a corpus all fitting rows."""

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from command_line import ROOT, assert_refused, run
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.rows import canonical_form, make_trials
+from onnxslim_bert.job.run import run as perform
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.recipe import Recipe
 
 TINY = ROOT / "models/sst2-tiny/model.onnx"
 CUT = "canonicalize?,fuse?,prune-heads{keep=0.5},prune-ffn{keep=0.1,refit=false}"
@@ -78,3 +82,37 @@ def test_what_cannot_be_trained_writes_nothing(corpus, tmp_path):
     outcome = run("slim", TINY, "-p", f"{CUT},quantize-static,distill", *options(corpus), "-o", output)
     assert_refused(outcome, "dense layers are quantized already", "start from the float model")
     assert not output.exists()
+
+
+@needs_torch
+def test_a_job_that_was_interrupted_goes_on_where_it_was(corpus, tmp_path, monkeypatch):
+    """The same bytes as of a job that was left alone, in the steps that were missing; nothing is left behind."""
+    from onnxslim_bert.rewriting.distillation import training
+
+    step, done = training._step, 0
+
+    def counted(*given: Any) -> float:
+        nonlocal done
+        done += 1
+        if done == stop_at:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    def job(name: str) -> Job:
+        calib, data = (str(corpus.with_name(f"{part}.tsv")) for part in ("calib", "evaluated"))
+        recipe = Recipe.parse(CUT + ",distill{steps=40,batch=16,texts=300,rate=0.001}")
+        return Job(TINY, tmp_path / name, recipe, Sources(calib, data, corpus=str(corpus)), timing=False)
+
+    monkeypatch.setattr(training, "_step", counted)
+    stop_at, kept = 0, tmp_path / "stopped.onnx.unfinished"
+    perform(job("whole.onnx"))
+    whole, done, stop_at = done, 0, 10
+    with pytest.raises(KeyboardInterrupt):
+        perform(job("stopped.onnx"))
+    assert [path.suffix for path in kept.iterdir()] == [".npz"]
+    assert not (tmp_path / "stopped.onnx").exists()
+    done, stop_at = 0, 0
+    perform(job("stopped.onnx"))
+    assert done == whole - 8  # judged every second step, and stopped in the tenth
+    assert (tmp_path / "stopped.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert not kept.exists()

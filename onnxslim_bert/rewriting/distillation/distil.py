@@ -1,7 +1,8 @@
 """Distillation of a model that was cut from another: texts, teacher, losses and training put together."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,13 @@ from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, f
 from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Row, Texts, padding_of, rows_of
-from onnxslim_bert.rewriting.distillation.training import Budget, Trained, torch_threads, train
+from onnxslim_bert.rewriting.distillation.training import (
+    Budget,
+    Lessons,
+    Trained,
+    torch_threads,
+    train,
+)
 from onnxslim_bert.rewriting.distillation.weights import trainable
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -130,16 +137,10 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
             teacher_model.encoder.layers[-1].heads,
         )
         steps = plan.steps or max(round(plan.epochs * len(material.texts.rows) / plan.batch), 1)
-        trained = train(
-            executor,
-            teacher,
-            objective,
-            material.texts,
-            held_back,
-            material.labels if weights.labels else None,
-            Budget(steps, plan.minutes, plan.rate * (INTEGER_RATE if plan.quantized else 1), plan.seed),
-            trials.progress,
-        )
+        budget = Budget(steps, plan.minutes, plan.rate * (INTEGER_RATE if plan.quantized else 1), plan.seed)
+        lessons = Lessons(material.texts, held_back, material.labels if weights.labels else None)
+        kept = trials.unfinished("distill", student, plan=asdict(plan), losses=asdict(weights), texts=material.sha256)
+        trained = train(executor, teacher, objective, lessons, budget, trials.progress, kept)
     if trained.kept:
         for name, values in executor.trained().items():
             student.replace(name, values)
@@ -155,6 +156,14 @@ class Material:
     own: int
     held_back: Texts
     labels: Array | None
+
+    @property
+    def sha256(self) -> str:
+        """Over everything that is trained on and judged by."""
+        hashed = hashlib.sha256(b"" if self.labels is None else self.labels.tobytes())
+        for row in (*self.texts.rows, *self.held_back.rows):
+            hashed.update(len(row.key).to_bytes(8, "little") + row.key)
+        return hashed.hexdigest()
 
 
 def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.objective import Objective
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Texts
+from onnxslim_bert.rewriting.distillation.unfinished import state_of, take_up
+from onnxslim_bert.rewriting.trials import Unfinished
 
 WARM_UP = 0.06  # of the budget, while the rate rises
 JUDGED = 20  # times in all
@@ -70,62 +72,82 @@ class Trained:
     loss: float
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """texts: to train on. held_back: others, with the teacher's answers. labels: of the first texts; or None."""
+
+    texts: Texts
+    held_back: Answered
+    labels: Array | None = None
+
+
 def train(
     student: Executor,
     teacher: Teacher,
     objective: Objective,
-    texts: Texts,
-    held_back: Answered,
-    labels: Array | None,
+    lessons: Lessons,
     budget: Budget,
     progress: Progress,
+    unfinished: Unfinished | None = None,
 ) -> Trained:
     """Move the parameters of `student` to where it answers held-back texts best.
 
-    labels: of the first of the texts; None without. Raises PassError when a loss is not finite, or held-back answers
-    become worse than the mean of the teacher's would be.
+    unfinished: keeps the state at each judgement; a training of which it holds one goes on from there. Raises PassError
+    when a loss is not finite, or held-back answers become worse than the mean of the teacher's would be.
     """
-    best = _Best(student, judge(student, objective, held_back))
-    before = best.judged
+    run = _Run(student, judge(student, objective, lessons.held_back))
+    before = run.judged
     if before.error <= EQUAL:
         return Trained(0, 0, before, before, 0.0)
-    optimizer = torch.optim.AdamW(student.parameters.values(), lr=0.0, fused=True)
-    started, judgements, recent = time.monotonic(), 0, deque[float](maxlen=50)
-    for step, batch in enumerate(_endless(texts, budget.seed), start=1):
-        for group in optimizer.param_groups:
+    if unfinished is not None and (state := unfinished.load()) is not None:
+        run.take_up(state)
+    started, recent = time.monotonic() - run.seconds, run.recent
+    for step, batch in islice(enumerate(_endless(lessons.texts, budget.seed), start=1), run.step, None):
+        for group in run.optimizer.param_groups:
             group["lr"] = rate_at(budget.used(step - 1, started), budget.rate)
-        loss = _step(student, teacher, objective, batch, labels, optimizer)
+        loss = _step(student, teacher, objective, batch, lessons.labels, run.optimizer)
         if not np.isfinite(loss):
             raise PassError(f"distill: the loss is {loss} at step {step}; a lower rate than {budget.rate} may hold")
         recent.append(loss)
         used = budget.used(step, started)
-        if used < 1 and used * JUDGED < judgements + 1:
+        if used < 1 and used * JUDGED < run.judgements + 1:
             continue
-        judgements = int(used * JUDGED)
-        now = judge(student, objective, held_back)
+        run.judgements = int(used * JUDGED)
+        now = judge(student, objective, lessons.held_back)
         if not now.error <= max(LOST, 2 * before.error):
             raise PassError(
                 f"distill: diverged: at step {step} held-back answers are off by {now.error:.3g} of the teacher's "
                 f"variance, {before.error:.3g} before; a lower rate than {budget.rate} may hold"
             )
-        best.see(step, now)
-        rows = step * texts.batch / (time.monotonic() - started)
+        run.see(step, now, time.monotonic() - started)
+        rows = step * lessons.texts.batch / run.seconds
         progress(_said(float(np.mean(recent)), now, rows), min(int(1000 * used), 1000), 1000)
-        if used >= 1 or best.worse == PATIENCE:
+        if used >= 1 or run.worse == PATIENCE:
             break
-    best.restore()
-    return Trained(step, best.step, before, best.judged, float(np.mean(recent)))
+        if unfinished is not None:
+            unfinished.keep(run.state())
+    run.restore()
+    return Trained(run.step, run.best, before, run.judged, float(np.mean(recent)))
 
 
-class _Best:
-    """The weights that answered held-back texts best. worse: how often in a row others did not."""
+class _Run:
+    """How far a training is, and the weights that answered held-back texts best.
+
+    step: the last one that was judged; seconds: spent until then; judgements: how many there were. recent: the latest
+    losses. best, judged: the step with the best weights, and how they were judged; worse: how many judgements in a row
+    found others.
+    """
 
     def __init__(self, student: Executor, judged: Judged) -> None:
         self._parameters = list(student.parameters.values())
+        self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, fused=True)
+        self.step, self.seconds, self.judgements = 0, 0.0, 0
+        self.recent = deque[float](maxlen=50)
         self._keep(0, judged)
 
-    def see(self, step: int, judged: Judged) -> None:
-        """Take note of how the weights are now, after `step`."""
+    def see(self, step: int, judged: Judged, seconds: float) -> None:
+        """Take note of how the weights are now, after `step` and so many seconds."""
+        self.step, self.seconds = step, seconds
         self.worse += 1
         if judged.error < self.judged.error:
             self._keep(step, judged)
@@ -136,8 +158,24 @@ class _Best:
             for parameter, values in zip(self._parameters, self._weights, strict=True):
                 parameter.copy_(values)
 
+    def state(self) -> dict[str, Array]:
+        """Everything that the rest of the training follows from."""
+        counts = [self.step, self.judgements, self.best, self.worse]
+        numbers = [self.seconds, self.judged.error, self.judged.agreement]
+        best = {f"best/{i}": values.numpy() for i, values in enumerate(self._weights)}
+        return state_of(self.optimizer, counts=counts, numbers=numbers, recent=list(self.recent)) | best
+
+    def take_up(self, state: Mapping[str, Array]) -> None:
+        """Go on from what `state` has returned."""
+        take_up(self.optimizer, state)
+        self.step, self.judgements, self.best, self.worse = map(int, state["counts"])
+        self.seconds, error, agreement = map(float, state["numbers"])
+        self.judged = Judged(error, agreement)
+        self.recent.extend(map(float, state["recent"]))
+        self._weights = [torch.from_numpy(np.array(state[f"best/{i}"])) for i in range(len(self._parameters))]
+
     def _keep(self, step: int, judged: Judged) -> None:
-        self.step, self.judged, self.worse = step, judged, 0
+        self.best, self.judged, self.worse = step, judged, 0
         self._weights = [parameter.detach().clone() for parameter in self._parameters]
 
 

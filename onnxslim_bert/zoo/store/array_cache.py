@@ -1,16 +1,11 @@
 """Arrays that are kept in a storage, for processes of one run and of later ones."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-
-import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.cache import read_arrays, write_arrays
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.zoo.store.storage import Storage
-
-NAMES = "names"
 
 
 class ArrayCache:
@@ -23,34 +18,21 @@ class ArrayCache:
         """The arrays kept under `key`, as they were; None when there are none, or what is there is damaged."""
         name = cache_name(key)
         if (path := self.storage.local(name)) is not None:
-            return _read(path)
+            return read_arrays(path)
         if not self.storage.exists(name):
             return None
         with scratch() as folder:
             self.storage.fetch(name, folder / "entry.npz")
-            return _read(folder / "entry.npz")
+            return read_arrays(folder / "entry.npz")
 
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         """Keep `arrays` under `key`; names are any text. Raises TypeError for a dtype that npz would not give back."""
-        for name, array in arrays.items():
-            if array.dtype.hasobject or array.dtype.kind == "V":
-                raise TypeError(f"{name}: arrays of {array.dtype} cannot be kept")
-        numbered = {str(number): array for number, array in enumerate(arrays.values())}
         with self.storage.workspace() as folder:
             path = folder / "entry.npz"
-            np.savez(path, **{NAMES: np.array(json.dumps(list(arrays)))}, **numbered)  # type: ignore[arg-type]
+            write_arrays(path, arrays)
             self.storage.put(cache_name(key), path, move=True)
 
 
 def cache_name(key: str) -> str:
     """Where the arrays of `key` are."""
     return f"cache/{key}.npz"
-
-
-def _read(path: Path) -> dict[str, Array] | None:
-    try:
-        with np.load(path, allow_pickle=False) as entry:
-            names = json.loads(str(entry[NAMES]))
-            return {name: entry[str(number)] for number, name in enumerate(names)}
-    except Exception:  # no such file, or whatever a damaged one makes its readers raise
-        return None

@@ -14,7 +14,7 @@ from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
 from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs  # noqa: E402
 from onnxslim_bert.rewriting.distillation.teacher import Teacher  # noqa: E402
 from onnxslim_bert.rewriting.distillation.texts import Texts, padding_of, rows_of  # noqa: E402
-from onnxslim_bert.rewriting.distillation.training import Budget, Judged, judge, rate_at, torch_threads, train  # noqa: E402
+from onnxslim_bert.rewriting.distillation.training import Budget, Judged, Lessons, judge, rate_at, torch_threads, train  # noqa: E402
 from onnxslim_bert.rewriting.distillation.weights import trainable  # noqa: E402
 
 SIZES = ((16, 9), (16, 6), (16, 7))
@@ -49,7 +49,7 @@ def test_the_weights_that_answered_best_are_kept(monkeypatch):
 
     monkeypatch.setattr(training, "judge", judged)
     monkeypatch.setattr(training, "JUDGED", 5)
-    done = train(student, teacher, objective, texts, held_back, None, Budget(5, 0, 1e-3, 0), lambda *_: None)
+    done = train(student, teacher, objective, Lessons(texts, held_back), Budget(5, 0, 1e-3, 0), lambda *_: None)
     assert (done.steps, done.kept, done.before.error, done.after.error) == (5, 2, 0.5, 0.2)
     for name, values in student.trained().items():
         np.testing.assert_array_equal(values, weights[2][name])
@@ -61,7 +61,7 @@ def test_it_ends_when_nothing_gets_better(monkeypatch):
     monkeypatch.setattr(training, "judge", lambda *_: Judged(0.5, 0.0))
     monkeypatch.setattr(training, "PATIENCE", 3)
     before = student.trained()
-    done = train(student, teacher, objective, texts, held_back, None, Budget(40, 0, 1e-3, 0), lambda *_: None)
+    done = train(student, teacher, objective, Lessons(texts, held_back), Budget(40, 0, 1e-3, 0), lambda *_: None)
     assert (done.steps, done.kept) == (6, 0)  # judged every second step
     for name, values in student.trained().items():
         np.testing.assert_array_equal(values, before[name])
@@ -84,3 +84,38 @@ def test_threads_are_given_back():
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+class Kept:
+    """Keeps the state in memory, and may be told to stop the training there."""
+
+    def __init__(self, stop_after=0):
+        self.state, self.count, self.stop_after = None, 0, stop_after
+
+    def load(self):
+        return self.state
+
+    def keep(self, state):
+        self.state, self.count = {name: values.copy() for name, values in state.items()}, self.count + 1
+        if self.count == self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 18])
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(stop_after):
+    def ended(kept):
+        student, teacher, objective, texts, held_back = setting()
+        with torch_threads(1):
+            budget = Budget(40, 0, 1e-3, 3)
+            return train(student, teacher, objective, Lessons(texts, held_back), budget, lambda *_: None, kept), student
+
+    whole, expected = ended(None)
+    kept = Kept(stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        ended(kept)
+    assert kept.state["counts"][0] == 2 * stop_after
+    resumed, student = ended(kept)
+    assert str(resumed) == str(whole)  # an agreement of NaN is none
+    assert kept.count == 19
+    for name, values in student.trained().items():
+        np.testing.assert_array_equal(values, expected.trained()[name])

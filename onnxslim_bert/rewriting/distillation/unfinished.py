@@ -1,0 +1,33 @@
+"""A training that was interrupted goes on where it was last judged, as if nothing had happened."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxslim_bert.arrays import Array
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW remembers of each parameter
+
+
+def state_of(optimizer: torch.optim.Optimizer, **others: Any) -> dict[str, Array]:
+    """The parameters of `optimizer`, what it remembers of them, and `others`: numbers or lists of numbers."""
+    state: dict[str, Array] = {}
+    for i, parameter in enumerate(_parameters(optimizer)):
+        state[f"parameter/{i}"] = parameter.detach().numpy().copy()
+        state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy().copy() for moment in MOMENTS}
+    return state | {name: np.asarray(value) for name, value in others.items()}
+
+
+def take_up(optimizer: torch.optim.Optimizer, state: Mapping[str, Array]) -> None:
+    """Give the parameters of `optimizer`, and what it remembers of them, the values that `state` holds."""
+    with torch.no_grad():
+        for i, parameter in enumerate(_parameters(optimizer)):
+            parameter.copy_(torch.from_numpy(np.asarray(state[f"parameter/{i}"])))
+            for moment in MOMENTS:
+                optimizer.state[parameter][moment] = torch.from_numpy(np.array(state[f"{moment}/{i}"]))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
