@@ -33,6 +33,11 @@ class Teacher:
             name for name in self._tensors if all(values[name].shape[:2] == shape for values, shape in found)
         )
 
+    @property
+    def has_room(self) -> bool:
+        """Whether answers to more texts are kept."""
+        return self._room > 0
+
     def answer(self, batch: Batch) -> dict[str, Array]:
         """The values of each tensor. Raises PassError when they are not finite."""
         found = dict(zip(self._tensors, run(self._session, batch.feeds), strict=True))
@@ -59,9 +64,10 @@ class Teacher:
 
     def _keep(self, place: int, values: dict[str, Array]) -> None:
         size = sum(value.nbytes for value in values.values())
-        if place not in self._kept and size <= self._room:
-            self._kept[place] = values
+        if place not in self._kept and self.has_room:
             self._room -= size
+            if self.has_room:
+                self._kept[place] = values
 
     @staticmethod
     def _stacked(rows: Sequence[Array], length: int) -> Array:

@@ -102,7 +102,11 @@ def train(
     if unfinished is not None and (state := unfinished.load()) is not None:
         run.take_up(state)
     started, recent = time.monotonic() - run.seconds, run.recent
-    for step, batch in islice(enumerate(_endless(lessons.texts, budget.seed), start=1), run.step, None):
+    batches = _endless(lessons.texts, budget.seed)
+    for batch in islice(batches, run.step):  # answers differ in their last bit from batch to batch
+        if teacher.has_room:
+            teacher.remember(batch)
+    for step, batch in enumerate(batches, start=run.step + 1):
         for group in run.optimizer.param_groups:
             group["lr"] = rate_at(budget.used(step - 1, started), budget.rate)
         loss = _step(student, teacher, objective, batch, lessons.labels, run.optimizer)

@@ -8,7 +8,7 @@ import torch
 
 from onnxslim_bert.arrays import Array
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what AdamW remembers of each parameter
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
 def state_of(optimizer: torch.optim.Optimizer, **others: Any) -> dict[str, Array]:
@@ -16,7 +16,7 @@ def state_of(optimizer: torch.optim.Optimizer, **others: Any) -> dict[str, Array
     state: dict[str, Array] = {}
     for i, parameter in enumerate(_parameters(optimizer)):
         state[f"parameter/{i}"] = parameter.detach().numpy().copy()
-        state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy().copy() for moment in MOMENTS}
+        state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy().copy() for moment in (*MOMENTS, "step")}
     return state | {name: np.asarray(value) for name, value in others.items()}
 
 
@@ -25,8 +25,10 @@ def take_up(optimizer: torch.optim.Optimizer, state: Mapping[str, Array]) -> Non
     with torch.no_grad():
         for i, parameter in enumerate(_parameters(optimizer)):
             parameter.copy_(torch.from_numpy(np.asarray(state[f"parameter/{i}"])))
-            for moment in MOMENTS:
-                optimizer.state[parameter][moment] = torch.from_numpy(np.array(state[f"{moment}/{i}"]))
+            optimizer.state[parameter]["step"] = torch.from_numpy(np.array(state[f"step/{i}"]))
+            for moment in MOMENTS:  # in the parameter's own memory layout, by which AdamW pairs their entries
+                values = torch.from_numpy(np.asarray(state[f"{moment}/{i}"]))
+                optimizer.state[parameter][moment] = torch.empty_like(parameter).copy_(values)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
