@@ -13,7 +13,7 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import facts, spread
 from onnxslim_bert.proof.markdown import escaped, table
-from onnxslim_bert.proof.wording import si
+from onnxslim_bert.proof.wording import si, tokens_a_row
 
 CARD = "README.md"
 FENCE = "---\n"
@@ -81,7 +81,7 @@ def _measured(report: Report) -> Iterator[tuple[str, str, str]]:
     yield "size", si(report.source_bytes, "B"), si(report.output_bytes, "B")
     yield from _scores(report.comparison)
     for slow, fast in [report.latencies] if report.latencies else []:
-        shape = f"latency, batch {fast.batch}, {fast.length} tokens, {report.threads} thread"
+        shape = f"latency, batch {fast.batch}, {tokens_a_row(fast.length)}, {report.threads} thread"
         yield f"{shape}{'s' * (report.threads > 1)}", f"{slow.median_ms:.2f} ms", f"{fast.median_ms:.2f} ms"
         yield "speed-up", "1", f"{spread(fast.speedup)}"
 

@@ -67,7 +67,8 @@ def prove(loaded: Loaded, made: Made) -> Proof:
         comparison, worst = _compared(loaded, made, data.evaluation, working)
         check_finite(comparison)
     target = target_named(job.deployment.target)
-    timed = time_against(job.source, made.file, target, working) if job.times else ()
+    given = (data.evaluation, data.calibration)
+    timed = time_against(job.source, made.file, target, working, given) if job.times else ()
     latencies = (*timed[:1], *(replace(result, model=str(job.output)) for result in timed[1:]))
     return Proof(placement, unproven, proven_on(job.deployment).name, comparison, worst, latencies)
 
@@ -88,8 +89,8 @@ def check_answers(file: Path, loaded: Loaded) -> None:
 def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
     """Inputs of `model` for one row of TRIED tokens, or for the batch and length that its graph fixes.
 
-    Each input gets what the source's input of that name takes (ids, mask, types). Empty where inputs cannot be made
-    from text.
+    Each input gets what the source's input of that name takes (ids, mask, types). Where inputs cannot be made from
+    text, they are the first rows that the job was given ready; empty without any.
     """
     batch, length = fixed_shape(model)
     rows, tokens = batch or 1, length or TRIED
@@ -107,7 +108,9 @@ def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
         batches = Batches(dataset, dtypes, taken, working, batch_size=rows, fixed_length=length)
         return dict(next(iter(batches)).feeds)
     except (DataError, KeyError):
-        return {}
+        ready = next((x for x in (loaded.data.calibration, loaded.data.evaluation) if x is not None and x.feeds), None)
+        feeds = ready.take(range(rows)).feeds if ready is not None and len(ready) >= rows else None
+        return {name: values for name, values in (feeds or {}).items() if name in dtypes}
 
 
 def place(path: Path, deployment: Deployment) -> tuple[Placement | None, str]:

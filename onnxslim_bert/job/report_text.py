@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.proof.wording import tokens_a_row
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
 
@@ -31,8 +32,8 @@ def timed(latencies: Sequence[Latency]) -> Iterator[str]:
     for slow, fast in [latencies] if latencies else []:
         gain = fast.speedup
         yield (
-            f"latency, batch {fast.batch}, {fast.length} tokens: {slow.median_ms:.2f} ms -> {fast.median_ms:.2f} ms, "
-            f"{gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
+            f"latency, batch {fast.batch}, {tokens_a_row(fast.length)}: {slow.median_ms:.2f} ms -> "
+            f"{fast.median_ms:.2f} ms, {gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
         )
 
 

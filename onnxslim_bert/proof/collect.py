@@ -1,6 +1,7 @@
 """The answers to batches, gathered by what they are taken for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ class Collected:
     def add(self, batch: Batch, outputs: Mapping[str, Array], windows: Dataset, owner: Array) -> None:
         """Take what was answered to `batch`. windows: what was fed, by row; owner: the data set's row of each."""
         kind, (name, *others) = self._reading.kind, self._reading.outputs
+        if self._reading.whole and outputs[name].ndim > 1:
+            batch = replace(batch, mask=np.ones(outputs[name].shape[:2], bool))
         if kind == "tokens":
             kept = batch.mask if batch.starts is None else batch.starts
             self._keep(outputs[name][kept], owner[batch.rows[np.nonzero(kept)[0]]])

@@ -11,7 +11,7 @@ spans      two of [rows, tokens], logits of where an answer begins and ends
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.model_config import ModelConfig
 
+INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 Kind = Literal["classes", "labels", "score", "embedding", "tokens", "spans"]
 Axis = int | Literal["rows", "tokens"]
 
@@ -69,12 +70,14 @@ class Reading:
     outputs: the name of the one that counts; of spans two, the starts and the ends.
     kind: what it is taken for. by: what decided that.
     pooling: how the states of tokens become one vector.
+    whole: the states are those of patches or frames, as many as the model makes; all of them count.
     """
 
     outputs: tuple[str, ...]
     kind: Kind
     by: str
     pooling: str = "mean"
+    whole: bool = False
 
     @property
     def output(self) -> str:
@@ -100,8 +103,14 @@ def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: Mo
     pairs = [name for name, output in seen.items() if output.dtype == "f" and output.axes[1:] == (length,)]
     if is_fixed and len(pairs) > 1:  # two classifiers of as many classes as there are tokens are rarer than one reader
         seen |= dict.fromkeys(pairs, Output("f", ("rows", "tokens")))
+    whole = graph.input and not any(value.type.tensor_type.elem_type in INTEGERS for value in graph.input)
+    if whole:  # an image or a sound: what lies between rows and width are patches or frames
+        seen = {
+            name: replace(x, axes=("rows", "tokens", x.axes[2])) if len(x.axes) == 3 else x for name, x in seen.items()
+        }
     try:
-        return read_outputs(seen, config, config.hidden or hidden_width(graph), task)
+        reading = read_outputs(seen, config, config.hidden or hidden_width(graph), task)
+        return replace(reading, whole=bool(whole))
     except ModelError as error:
         found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
         raise ModelError(f"{path} answers {found}: {error}") from error

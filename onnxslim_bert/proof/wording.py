@@ -30,3 +30,8 @@ def numbered_layers(numbers: Iterable[int]) -> str:
             runs.append([number])
     text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
     return f"layer{'' if sum(map(len, runs)) == 1 else 's'} {text}"
+
+
+def tokens_a_row(length: int | None) -> str:
+    """How long timed rows were, in words; None: as they were given."""
+    return "rows as given" if length is None else f"{length} tokens"

@@ -103,14 +103,20 @@ def _asked_again(
     seen = compare(before, after, rows, seed=measured.seed)
     faults = "; ".join(contradictions(claimed, seen, before, after, rows.labels))
     check = Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")
-    return _held(_with(result, check), "", seen, inputs, progress)
+    return _held(_with(result, check), "", seen, inputs, progress, rows)
 
 
 def _held(
-    result: Verification, unasked: str, seen: Comparison | None, inputs: str, progress: Progress | None
+    result: Verification,
+    unasked: str,
+    seen: Comparison | None,
+    inputs: str,
+    progress: Progress | None,
+    rows: Dataset | None = None,
 ) -> Verification:
     """`result` with the verdicts on the recorded budgets.
 
+    rows: those that were answered; a model that takes no text is timed on them.
     seen: the comparison of the answers; None when they were not asked for again, and then `unasked` says why.
     """
     measured, budgets = result.measured, result.measured.budgets
@@ -120,7 +126,7 @@ def _held(
     latencies: tuple[Latency, ...] = ()
     if budgets.min_speedup is not None:
         how = Working(measured.max_length, measured.threads, measured.seed, inputs=inputs, progress=progress)
-        latencies = time_against(result.base, result.model, target_named(measured.target), how)
+        latencies = time_against(result.base, result.model, target_named(measured.target), how, (rows,))
     verdicts = verdicts_on(seen, budgets, latencies, model_bytes(result.model))
     return replace(result, comparison=seen, latencies=latencies, verdicts=verdicts)
 
