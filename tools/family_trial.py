@@ -2,7 +2,8 @@
 
     python tools/family_trial.py FAMILIES [--only REGEX] [--verb NAME]... [--json FILE]
 
-FAMILIES holds folders with model.onnx and tokenizer.json each (tools/make_families.py writes some). For each model and
+FAMILIES holds folders with model.onnx and, beside it, tokenizer.json, or inputs.npz of ready rows for a model that
+takes no text (tools/make_families.py writes some). For each model and
 verb: written, refused (with the reason) or failed; whether ONNX Runtime opens the file; and the least cosine and the
 largest difference to the source's answers on rows of many lengths, padded left, right, with holes and not. Exits 1 when
 a verb ended in anything but a file or a one-line reason, when a file does not open, or when an exact pass is off.
@@ -61,6 +62,7 @@ VERBS = ("inspect", *EXACT, *QUANTIZE, *STRUCTURE)
 EXACT_WITHIN = 1e-4
 LENGTHS = (1, 2, 7, 16, 63, 128)
 LONGEST = 512
+READY = 2  # ready rows at once
 WORDS = 24  # of a calibration text, at most
 
 
@@ -83,9 +85,15 @@ class Row:
 class SourceAnswers:
     """The source's answers on rows of many lengths; a candidate is held against them."""
 
-    def __init__(self, source: Path, vocabulary: int) -> None:
+    def __init__(self, source: Path, vocabulary: int, ready: dict[str, Array]) -> None:
         self.source = _session(source)
         self.vocabulary = vocabulary
+        if ready:
+            first = next(iter(ready.values()))
+            real = np.ones((READY, 1), bool)
+            self.rows = [({n: x[i : i + READY] for n, x in ready.items()}, real) for i in range(0, len(first), READY)]
+            self.answers = [[np.asarray(output) for output in self.source.run(None, given)] for given, _ in self.rows]
+            return
         sizes = [*LENGTHS, last] if (last := self._last()) > LENGTHS[-1] else [n for n in LENGTHS if n <= last]
         if last not in sizes:
             sizes.append(last)
@@ -173,9 +181,13 @@ def texts_of(tokenizer: Tokenizer, rows: int) -> str:
 def tried(folder: Path, verbs: list[str], scratch: Path) -> Iterator[Row]:
     """What each of `verbs` does to the model in `folder`."""
     source = folder / "model.onnx"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    texts = scratch / "texts.txt"
-    texts.write_text(texts_of(tokenizer, 48))
+    texts, vocabulary, ready = folder / "inputs.npz", 0, dict[str, Array]()
+    if texts.is_file():
+        ready = dict(np.load(texts))
+    else:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        texts, vocabulary = scratch / "texts.txt", tokenizer.get_vocab_size()
+        texts.write_text(texts_of(tokenizer, 48))
     judge: SourceAnswers | None = None
     for verb in verbs:
         written = scratch / f"{folder.name}.{verb}.onnx"
@@ -193,7 +205,7 @@ def tried(folder: Path, verbs: list[str], scratch: Path) -> Iterator[Row]:
         if verb == "inspect":
             yield Row(folder.name, verb, "written", note=note)
             continue
-        judge = judge or SourceAnswers(source, tokenizer.get_vocab_size())
+        judge = judge or SourceAnswers(source, vocabulary, ready)
         try:
             yield Row(folder.name, verb, "written", *judge.compare(written), note)
         except Exception as error:
@@ -209,7 +221,8 @@ def _run(verb: str, source: Path, written: Path, texts: Path) -> str:
         proven = found.encoder.facts.proven
         problems = "; ".join(found.encoder.problems) or "none"
         return f"{sum(proven)} of {len(proven)} proven; problems: {problems}"[:170]
-    sources = Sources(calibration=str(texts), tokenizer=source.parent / "tokenizer.json")
+    tokenizer = source.parent / "tokenizer.json"
+    sources = Sources(calibration=str(texts), tokenizer=tokenizer if tokenizer.is_file() else None)
     main = verb in QUANTIZE
     recipe = main_recipe(QUANTIZE[verb]) if main else Recipe.parse((EXACT | STRUCTURE)[verb])
     given = sources if recipe.wants_calibration else Sources()

@@ -272,40 +272,48 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
 GIVEN = {"pixel_values": (3, 32, 32), "input_features": (16, 64), "input_values": (400,)}  # what is no text, a row
 
 
-class LastState(torch.nn.Module):  # type: ignore[misc]
-    """Token ids and mask in, the last hidden state out."""
+class Wrapped(torch.nn.Module):  # type: ignore[misc]
+    """A model of which one output is exported."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+class LastState(Wrapped):
+    """Token ids and mask in, the last hidden state out."""
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         given = self.model(input_ids=input_ids, attention_mask=attention_mask)
         return given.last_hidden_state if hasattr(given, "last_hidden_state") else given[0]
 
 
-class ImageState(LastState):
+class ImageState(Wrapped):
     """Pixels in, the last hidden state out."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.model(pixel_values=pixel_values).last_hidden_state
 
 
-class SpectrumState(LastState):
+class SpectrumState(Wrapped):
     """A spectrogram in, the last hidden state out."""
 
     def forward(self, input_features: torch.Tensor) -> torch.Tensor:
         return self.model(input_features).last_hidden_state
 
 
-class SoundState(LastState):
+class SoundState(Wrapped):
     """A sound's samples in, the last hidden state out."""
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         return self.model(input_values).last_hidden_state
 
 
-STATES = {"pixel_values": ImageState, "input_features": SpectrumState, "input_values": SoundState}
+STATES: dict[str, type[Wrapped]] = {
+    "pixel_values": ImageState,
+    "input_features": SpectrumState,
+    "input_values": SoundState,
+}
 
 
 def tokenizer() -> Tokenizer:
@@ -355,7 +363,7 @@ def main() -> None:
                 tokenizer().save(str(folder / "tokenizer.json"))
             else:
                 rows = np.random.default_rng(0).standard_normal((48, *GIVEN[kind])).astype(np.float32)
-                np.savez(folder / "inputs.npz", **{kind: rows})
+                np.savez(folder / "inputs.npz", allow_pickle=False, **{kind: rows})
             print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
 
 
