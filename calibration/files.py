@@ -15,7 +15,8 @@ from onnxslim_bert.calibration.structured import read_conll, read_squad
 from onnxslim_bert.documents import read_lines
 from onnxslim_bert.errors import DataError, one_line
 
-MOST_UNPACKED = 1 << 28  # bytes of a packed file, whatever its size
+MOST_UNPACKED = 1 << 28  # bytes of a packed file, or 200 times its own where that is more
+PARQUET_ROWS = 64  # that are unpacked together
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -81,8 +82,13 @@ def _check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > max(MOST_UNPACKED, 200 * path.stat().st_size):
+    if unpacked > most_unpacked(path):
         raise ValueError(f"{unpacked / 1e6:,.0f} MB when unpacked")
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes that the packed file at `path` may hold."""
+    return max(MOST_UNPACKED, 200 * path.stat().st_size)
 
 
 def _tsv(path: Path) -> Columns:
@@ -147,7 +153,16 @@ def _parquet(path: Path) -> Columns:
         raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[parquet]'") from error
     try:
         flat = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
-        columns: Columns = pq.read_table(path, columns=flat).to_pydict()
+        columns: dict[str, list[Any]] = {name: [] for name in flat}
+        unpacked = 0
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS, columns=flat):
+                rows = batch.to_pydict()  # which may be larger than the batch, where texts repeat
+                unpacked += sum(len(value) if isinstance(value, str | bytes) else 8 for row in rows.values() for value in row)
+                if unpacked > most_unpacked(path):
+                    raise DataError(f"{path}: more than {unpacked / 1e6:,.0f} MB when unpacked: needed less")
+                for name, values in rows.items():
+                    columns[name] += values
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not parquet: {one_line(error)}") from error
     return columns

@@ -104,7 +104,7 @@ def _rows(place: str, kind: Kind, model: str = "model.onnx") -> Iterator[Case]:
 VALIDATE = "validate model.onnx model.onnx --data eval.tsv"
 SENTENCE = "validate sentence/model.onnx sentence/model.onnx --data eval.tsv"
 OLD = f"{VALIDATE} --tokenizer old"
-FOLDER = "quantize sentence --mode dynamic -o small"
+FOLDER = "quantize sentence --mode dynamic -o slim"
 ZOO_RUN = "zoo run zoo.toml -o out"
 IMPORT = "device import bundle results.json"
 TRIM = "slim pieces/model.onnx -p canonicalize?,trim-vocabulary --calib calib.tsv --rewrite-tokenizer -o made/m.onnx"
@@ -137,6 +137,7 @@ CASES = (
     *_each("out/zoo.sqlite", "bytes", ZOO_RUN, leaves="out"),
     *_each("out/objects/*/result.json", "json", ZOO_RUN, needed=False, leaves="out"),
     *_each("int8.json", "json", *["report int8.json -o page.html"] * 4),
+    *_each("small.json", "json", *["report small.json -o plot.svg"] * 2, "report small.json -o page.html"),
     *_each("int8.onnx", "json", "verify int8.onnx", "inspect int8.onnx", within=PROVENANCE, needed=False),
     *_each("int8.onnx", "json", *["verify int8.onnx"] * 2, within=MEASURED, needed=False),
     *_each("bundle/manifest.json", "json", *[IMPORT] * 3),
@@ -210,6 +211,7 @@ def prepare(folder: Path) -> None:
         ZOO_RUN,
         "zoo run zoo.toml -o other",
         "quantize model.onnx --calib calib.tsv --data eval.tsv --method minmax -o int8.onnx",
+        "slim model.onnx --target-size 70kB --max-drop 100 --calib calib.tsv --data eval.tsv -o small.onnx",
         "device bundle model.onnx --data eval.tsv --rows 3 --runs 2 --target cpu -o bundle",
     ):
         done = run(command.split(), folder, Limits(wall_s=600))

@@ -191,6 +191,16 @@ def bomb(path: Path) -> None:
             file.write(bytes(1 << 20))
 
 
+def test_a_parquet_file_that_unfolds_to_gigabytes_is_refused(tmp_path):
+    """A text of a megabyte, said once and meant a hundred thousand times."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = pa.DictionaryArray.from_arrays(np.zeros(100_000, np.int32), pa.array(["w" * (1 << 20)]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 1 << 21
+    with pytest.raises(DataError, match="MB when unpacked"):
+        read_columns(tmp_path / "rows.parquet")
+
+
 @pytest.mark.parametrize("make", [encrypted, huge_header, bomb, os.mkfifo])
 def test_an_archive_that_cannot_be_read_is_refused(tmp_path, make):
     make(tmp_path / "rows.npz")
