@@ -34,11 +34,13 @@ def trial(prepared: Prepared, kind: str, free: int) -> tuple[str, list[str]]:
     """One command where `free` bytes are left: the outcome and the promises that it broke."""
     case, limits = prepared.case, LIMITS
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        work, temporary = Path(folder, "work"), Path(folder, "tmp")
-        for place in (work, temporary):
+        work, other = Path(folder, "work"), Path(folder, "other")
+        for place in (work, other):
             place.mkdir()
-        hit = temporary if "TMPDIR" in kind else work
+        hit = other if "TMPDIR" in kind else work
         mounted = os.geteuid() == 0 and stack.enter_context(disk(hit))
+        temporary = other / "tmp"
+        temporary.mkdir()
         shutil.copytree(prepared.folder, work, dirs_exist_ok=True)
         if "full" in kind and mounted:
             fill(hit, free)
@@ -47,8 +49,9 @@ def trial(prepared: Prepared, kind: str, free: int) -> tuple[str, list[str]]:
         elif mounted:
             subprocess.run(["mount", "-o", "remount,ro", str(hit)], check=True)
         else:
-            hit.chmod(0o500)
-            stack.callback(hit.chmod, 0o700)
+            shut = work if hit is work else temporary
+            shut.chmod(0o500)
+            stack.callback(shut.chmod, 0o700)
         ended = finish(start(case.command.split(), work, limits, temporary=temporary), limits)
         wrong = wrongs(ended, limits, own=case.keeps)
         state = "" if case.keeps == "out" else state_of(work, prepared)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from trial_cases import CASES, LIMITS, ROOT, Prepared, prepare, state_of, strangers
+from trial_cases import CASES, LIMITS, ROOT, SEARCH, Prepared, prepare, state_of, strangers
 from trial_runs import finish, run, start, warm
 
 from onnxslim_bert.cli.screen import echo
@@ -82,11 +82,10 @@ def _again(prepared: Prepared, work: Path, state: str) -> list[str]:
         return []
     again = run(prepared.case.command.split(), work, LIMITS)
     wrong = [f"run again, it ends with {again.code}: {again.err[-100:]}"] if again.code else []
-    measured = prepared.case.keeps == "made.search"  # by times: another recipe may be the best now
-    if not again.code and not measured and (ended := state_of(work, prepared)) != "new" and prepared.case.outputs:
+    if not again.code and prepared.case.outputs and (ended := state_of(work, prepared)) != "new":
         wrong.append(f"run again, the outputs are {ended}")
-    kept = prepared.case.keeps if measured and (work / prepared.case.keeps).exists() else ""
-    return wrong + [f"{name} stayed after another run" for name in [*strangers(work, prepared), kept] if name]
+    kept = [SEARCH] if (work / SEARCH).exists() else []
+    return wrong + [f"{name} stayed after another run" for name in [*strangers(work, prepared), *kept]]
 
 
 @click.command()

@@ -73,7 +73,7 @@ def scratch(needed: int = 0) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         if (free := shutil.disk_usage(folder).free) < needed:
             folder.rmdir()
-            found = f"{free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed"
+            found = f"{free / 1e6:.1f} MB free, and {needed / 1e6:.1f} MB are needed"
             raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
         with contextlib.suppress(OSError):
             if (lock := _locked(folder)) is not None:

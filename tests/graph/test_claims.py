@@ -121,7 +121,7 @@ def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
 
 def test_room_for_temporary_files_is_asked_for_before(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(OutputError, match=r"MB free, and 1000000000 MB are needed\); set TMPDIR"), scratch(10**15):
+    with pytest.raises(OutputError, match=r"MB free, and 1000000000.0 MB are needed\); set TMPDIR"), scratch(10**15):
         pass
     with pytest.raises(OutputError, match=r"no room for temporary files \(No space left on device\)"), scratch():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
