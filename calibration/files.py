@@ -5,6 +5,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,12 @@ def _parquet(path: Path) -> Columns:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(PARQUET_ROWS, columns=flat):
                 rows = batch.to_pydict()  # which may be larger than the batch, where texts repeat
-                unpacked += sum(len(value) if isinstance(value, str | bytes) else 8 for row in rows.values() for value in row)
+                values = chain.from_iterable(rows.values())
+                unpacked += sum(len(value) if isinstance(value, str | bytes) else 8 for value in values)
                 if unpacked > most_unpacked(path):
                     raise DataError(f"{path}: more than {unpacked / 1e6:,.0f} MB when unpacked: needed less")
-                for name, values in rows.items():
-                    columns[name] += values
+                for name, more in rows.items():
+                    columns[name] += more
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not parquet: {one_line(error)}") from error
     return columns
