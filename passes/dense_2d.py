@@ -115,6 +115,8 @@ def _rows(tensor: gs.Tensor) -> gs.Tensor | None:
 
 def _write_back(build: Builder, old: gs.Tensor, flat: gs.Tensor) -> None:
     """Let the readers of `old` [batch, seq, width] read a view of `flat`."""
+    if not has_fixed_shape(old):
+        raise PassError(f"dense-2d: the shape of tensor {old.name!r} is not known; run fix-shapes before")
     sizes = list(old.shape)
     flat.shape = [math.prod(sizes[:2]), sizes[2]]
     view = build.node("Reshape", "tokens", [flat, build.constant("sizes", np.array(sizes, np.int64))])

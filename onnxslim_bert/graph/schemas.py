@@ -45,6 +45,9 @@ def check_operator(path: object, node: onnx.NodeProto, versions: Mapping[str, in
     if node.op_type == "Constant" and len(names) != 1:
         raise ModelError(f"{path}: {called(node)} has {len(names)} attributes; needed its value")
     schema = _schema(node.op_type, domain, versions.get(domain, 1))
+    if schema is None and node.op_type in _of_onnx():
+        place = f"domain {shown(domain)}" if domain else f"opset {versions['']}"
+        raise ModelError(f"{path}: {called(node)} is no known operator of {place}, and is not taken for another")
     if schema is not None:
         _check_arity(path, node, schema)
         _check_kinds(path, node, schema)
@@ -105,6 +108,12 @@ def _schema(operator: str, domain: str, version: int) -> Any | None:
     except onnx.defs.SchemaError:
         known = [schema for schema in _of_runtime().get((domain, operator), ()) if schema.since_version <= version]
         return max(known, key=lambda schema: schema.since_version, default=None)
+
+
+@functools.cache
+def _of_onnx() -> frozenset[str]:
+    """The names of ONNX's own operators, of any version."""
+    return frozenset(schema.name for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain)
 
 
 @functools.cache

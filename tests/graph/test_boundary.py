@@ -296,6 +296,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an opset to come": (lambda m: setattr(m.opset_import[0], "version", 500), "opset 500 is not known"),
     "opset 0": (lambda m: setattr(m.opset_import[0], "version", 0), "opset 0 is not known"),
     "no opset": (lambda m: m.ClearField("opset_import"), "whose version the file does not give"),
+    "an operator of ONNX in a domain that has none": (
+        lambda m: setattr(m.graph.node[0], "domain", "nobody"),
+        "is no known operator of domain 'nobody'",
+    ),
+    "an operator that a later opset brought": (
+        lambda m: setattr(m.graph.node[-1], "op_type", "RMSNormalization"),
+        "RMSNormalization) is no known operator of opset 17",
+    ),
     # bounds
     "too many nodes": (
         lambda m: m.graph.node.extend(helper.make_node("Relu", ["logits"], [f"r{i}"]) for i in range(12_001)),

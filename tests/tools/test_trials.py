@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, environment, workspace
 from document_damage import PLACES, damaged, is_none
-from hostile_trial import VERBS
+from hostile_trial import VERBS, ZOO
 from trial_runs import GB, Limits, Run, wrongs
 
 LIMITS = Limits()
@@ -109,9 +109,9 @@ def test_interrupted_commands_break_no_promise():
 
 
 def test_hostile_files_are_refused_or_right(tmp_path: Path):
-    """A folder of files: every verb on each; here, a truncated one and one whose nodes are listed twice."""
+    """Every verb on each file of a folder, and both in a zoo with a sound one: one is cut off, one has nodes twice."""
     model = workspace(tmp_path)
     data = model.read_bytes()
     model.write_bytes(data[:-700])
     (tmp_path / "merged.onnx").write_bytes(data + data)
-    assert tool("hostile_trial.py", str(tmp_path)).strip().endswith(f"{2 * len(VERBS)} runs, 0 wrong")
+    assert tool("hostile_trial.py", str(tmp_path)).strip().endswith(f"{2 * len(VERBS) + len(ZOO)} runs, 0 wrong")
