@@ -77,6 +77,8 @@ class FolderJob:
         """
         self.check()
         job = self.job
+        if job.output.name in ("", ".."):  # the current folder, or the one above: their names are needed
+            job = replace(job, output=job.output.resolve())
         with staging(job.output) as beside, _worded(beside, job.output):
             source, made = _model_of(job.source), beside / job.output.name
             file = made / self.place
@@ -100,11 +102,12 @@ class FolderJob:
         return [] if self.adds else [str(name) for name in files_in(self.job.source) if name not in kept]
 
     def _kept(self, model: Path | None) -> Iterator[PurePosixPath]:
-        """The files of the source to copy: none of the model's own where the new one takes its name."""
+        """The files of the source to copy: no weights unless asked for, no model whose name the new one takes."""
         source = self.job.source
-        replaced = model_files(model) if model is not None and _same(source / self.place, model) else []
+        drops_model = model is not None and (not self.keep_weights or _same(source / self.place, model))
+        dropped = model_files(model) if model is not None and drops_model else []
         for name in files_in(source):
-            if (self.keep_weights or not is_weight(name)) and not any(_same(source / name, each) for each in replaced):
+            if (self.keep_weights or not is_weight(name)) and not any(_same(source / name, each) for each in dropped):
                 yield name
 
 

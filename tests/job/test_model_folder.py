@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import yaml
 from command_line import assert_refused, contents, run
 from sentence_folder import sentence_folder, texts
+
+from onnxslim_bert.cli.folder_options import LAYOUTS as OFFERED
+from onnxslim_bert.job.folder_files import LAYOUTS, model_place
 
 KEPT = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "modules.json"),
@@ -64,23 +68,45 @@ def test_the_card_keeps_what_it_said_and_adds_what_was_measured(source: Path, tm
     assert "| size | " in text
 
 
-def test_ready_for_any_client_by_layout_and_name(source: Path, tmp_path: Path) -> None:
-    """Each layout and each name is where it says, and the file opens there."""
-    places = {
-        ("--layout", "optimum"): "model_quantized.onnx",
-        ("--layout", "fastembed"): "model_optimized.onnx",
-        ("--layout", "vespa"): "model.onnx",
-        ("--name", "model_qint8_avx512_vnni.onnx"): "onnx/model_qint8_avx512_vnni.onnx",
-        ("--layout", "optimum", "--name", "sub/m.onnx"): "sub/m.onnx",
-    }
-    for number, (options, place) in enumerate(places.items()):
-        out = tmp_path / f"out{number}"
-        done = run("slim", source, "-p", "canonicalize?,fuse", "-o", out, *options)
-        assert done.code == 0, done
-        ids = np.ones((1, 4), np.int64)
-        feeds = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), ids)
-        assert ort.InferenceSession(str(out / place)).run(None, feeds)[0].shape == (1, 4, 12)
-        assert list(out.rglob("*.onnx")) == [out / place]
+@pytest.mark.parametrize(
+    ("layout", "name", "place"),
+    [
+        (None, None, "onnx/model_quantized.onnx"),
+        ("transformers.js", None, "onnx/model_quantized.onnx"),
+        ("sentence-transformers", None, "onnx/model.onnx"),
+        ("optimum", None, "model_quantized.onnx"),
+        ("fastembed", None, "model_optimized.onnx"),
+        ("vespa", None, "model.onnx"),
+        (None, "model_qint8_avx512_vnni.onnx", "onnx/model_qint8_avx512_vnni.onnx"),
+        ("optimum", "m.onnx", "m.onnx"),
+        ("optimum", "sub/m.onnx", "sub/m.onnx"),
+    ],
+)
+def test_every_layout_and_name_has_its_place(layout, name, place):
+    assert str(model_place(layout, name)) == place
+    assert list(LAYOUTS) == OFFERED
+
+
+def test_the_file_opens_in_its_place(source: Path, tmp_path: Path) -> None:
+    """At the root, with weights kept in a file beside the source's, which stay behind."""
+    model = onnx.load(source / "onnx/model.onnx")
+    onnx.save(model, source / "onnx/model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    out = tmp_path / "out"
+    assert run("slim", source, "-p", "canonicalize?,fuse", "-o", out, "--layout", "optimum").code == 0
+    feeds = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), np.ones((1, 4), np.int64))
+    assert ort.InferenceSession(str(out / "model_quantized.onnx")).run(None, feeds)[0].shape == (1, 4, 12)
+    assert list(out.rglob("*.onnx")) == [out / "model_quantized.onnx"]
+    assert not list(out.rglob("w.bin"))
+
+
+def test_the_current_folder_is_a_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`slim . -o .` adds the model to it, and nothing of the work that was done."""
+    monkeypatch.chdir(source)
+    before = contents(source)
+    assert run("slim", ".", "-p", "fuse", "-o", ".").code == 0
+    assert set(contents(source)) - set(before) == {"onnx/model_quantized.onnx"}
+    assert run("slim", ".", "-p", "fuse", "-o", "../out").code == 0
+    assert (source.parent / "out/config.json").is_file()
 
 
 def test_weights_are_kept_when_asked_for(source: Path, tmp_path: Path) -> None:
