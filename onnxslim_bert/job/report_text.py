@@ -9,6 +9,7 @@ from onnxslim_bert.proof.wording import tokens_a_row
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
 
+UNITS = {"heads": "prune-heads", "neurons": "prune-ffn"}  # and the pass that removes them
 HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")
 
 
@@ -59,6 +60,9 @@ def searched(found: SearchResult) -> Iterator[str]:
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
     yield f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
+    if "sensitivities" in found.tables:
+        kinds = {one["site"].kind for one in found.tables["sensitivities"]}
+        yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)
     for number, point in enumerate(found.frontier, start=1):
         yield f'{number}: -p "{point.recipe}"'
 
