@@ -27,7 +27,7 @@ A_TOKEN = 1024 * A_PAIR  # and bytes for one token: states of width 4096, in 32 
 SECONDS = 10.0  # that a run on FEW values may take, where milliseconds are usual
 FEW = 64
 A_VALUE = 0.25  # seconds for each further value that is fed
-PAGES = Path("/proc/self/statm")
+PAGES, DATA = Path("/proc/self/statm"), 5  # pages of this process, the place of those that it may write
 _one_at_a_time = threading.Lock()
 
 
@@ -76,12 +76,12 @@ def memory_within(nbytes: float) -> Iterator[None]:
     if not PAGES.is_file() or not _one_at_a_time.acquire(blocking=False):
         yield
         return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(PAGES.read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    taken = int(PAGES.read_text().split()[DATA]) * resource.getpagesize()
     limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (min(math.ceil(taken + nbytes), *limits, 1 << 62), before[1]))
+        resource.setrlimit(resource.RLIMIT_DATA, (min(math.ceil(taken + nbytes), *limits, 1 << 62), before[1]))
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_DATA, before)
         _one_at_a_time.release()

@@ -64,10 +64,10 @@ def test_a_loop_that_never_ends_is_ended(monkeypatch):
 
 def test_a_run_that_asks_for_gigabytes_is_refused_and_the_next_runs():
     session = opened(model(*doubled(31)))
-    before = resource.getrlimit(resource.RLIMIT_AS)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(BoundsError, match=r"takes more than 0\.5 GB of memory on x \[3\]"):
         sessions.run(session, {"x": X})
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
     (made,) = sessions.run(session, {"x": X[:0]})
     assert made.shape == (0,)
 
@@ -133,11 +133,11 @@ def test_larger_models_and_more_tokens_may_take_more(monkeypatch):
 
 
 def test_a_limit_that_is_there_already_stays():
-    before = resource.getrlimit(resource.RLIMIT_AS)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_within(GB), memory_within(1):  # the second would leave no room at all
-        outer = resource.getrlimit(resource.RLIMIT_AS)[0]
+        outer = resource.getrlimit(resource.RLIMIT_DATA)[0]
         assert outer > GB
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 BOMBS = {
@@ -160,3 +160,11 @@ def test_models_that_ask_for_much_are_refused_in_a_line_or_run(tmp_path, monkeyp
     ended = run(*command.format(path.name).split())
     assert ended.code in (0, 2)
     assert ended.code == 0 or len(ended.err.strip().splitlines()) == 1
+
+
+def test_threads_take_no_part_of_the_bound():
+    """Each reserves addresses for what it may allocate, more than a small model's bound: 100 of them are no fault."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    session = sessions.load(model(node), sessions.session_options(threads=100))
+    (made,) = sessions.run(session, {"x": X})
+    assert made.tolist() == X.tolist()
