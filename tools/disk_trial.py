@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from trial_cases import CASES, LIMITS, Prepared, prepare, state_of, strangers
+from trial_cases import LIMITS, Prepared, chosen, prepare, state_of, strangers
 from trial_runs import finish, start, warm, wrongs
 
 from onnxslim_bert.cli.screen import echo
@@ -87,11 +87,12 @@ def fill(place: Path, free: int) -> None:
 @click.option("--count", default=60, help="Commands.")
 @click.option("--seed", default=1)
 @click.option("--only", help="Commands that begin so, like 'zoo run'.")
-def main(count: int, seed: int, only: str | None) -> None:
+@click.option("--without", help="No commands that begin so, like 'slim model.onnx --target' (a search takes long).")
+def main(count: int, seed: int, only: str | None, without: str | None) -> None:
     """Run COUNT commands on such disks and print the counts by outcome."""
     warm()
     rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
-    cases = [case for case in CASES if case.command.startswith(only or "") and case.outputs]
+    cases = [case for case in chosen(only, without) if case.outputs]
     with tempfile.TemporaryDirectory() as folder:
         prepared = []
         for number, case in enumerate(cases):

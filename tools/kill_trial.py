@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from trial_cases import CASES, LIMITS, ROOT, SEARCH, Prepared, prepare, state_of, strangers
+from trial_cases import LIMITS, ROOT, SEARCH, Prepared, chosen, prepare, state_of, strangers
 from trial_runs import finish, run, start, warm
 
 from onnxslim_bert.cli.screen import echo
@@ -43,7 +43,8 @@ def trial(prepared: Prepared, number: signal.Signals, moment: float, *, fresh: b
         if code not in (SIGNALS[number], -int(number), 0):
             wrong.append(f"exit code {code}: {said[-100:]}")
         if number == signal.SIGKILL:
-            _, _ = remove_dead(work), remove_dead(temporary)
+            remove_dead(work)
+            remove_dead(temporary)
         left = [*strangers(work, prepared), *(f"$TMPDIR/{path.name}" for path in temporary.iterdir())]
         left += [str(path) for path in work.rglob(f"{PREFIX}*") if number != signal.SIGKILL]
         wrong += [f"{name} stayed" for name in left]
@@ -92,12 +93,13 @@ def _again(prepared: Prepared, work: Path, state: str) -> list[str]:
 @click.option("--count", default=60, help="Commands to interrupt.")
 @click.option("--seed", default=1)
 @click.option("--only", help="Commands that begin so, like 'zoo run'.")
+@click.option("--without", help="No commands that begin so, like 'slim model.onnx --target' (a search takes long).")
 @click.option("--fresh", default=0.25, help="The share of commands that are processes of their own.")
-def main(count: int, seed: int, only: str | None, fresh: float) -> None:
+def main(count: int, seed: int, only: str | None, without: str | None, fresh: float) -> None:
     """Interrupt COUNT commands and print the counts by outcome."""
     warm()
     rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
-    cases = [case for case in CASES if case.command.startswith(only or "")]
+    cases = chosen(only, without)
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder, str(number)) for number in range(len(cases))]
         for place in places:
@@ -110,8 +112,8 @@ def main(count: int, seed: int, only: str | None, fresh: float) -> None:
             broken += bool(wrong)
             for item in wrong:
                 echo(f"BROKEN {outcome} | {one.case.command}: {item}")
-    for outcome, number in sorted(outcomes.items()):
-        echo(f"{number:6} {outcome}")
+    for outcome, times in sorted(outcomes.items()):
+        echo(f"{times:6} {outcome}")
     echo(f"{count} commands interrupted, seed {seed}, {broken} broke a promise")
     sys.exit(1 if broken else 0)
 

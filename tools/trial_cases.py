@@ -68,6 +68,12 @@ CASES = (
 )
 
 
+def chosen(only: str | None, without: str | None) -> list[Case]:
+    """The cases whose commands begin with `only`, and not with `without`; None for all, and for none."""
+    begun = [case for case in CASES if case.command.startswith(only or "")]
+    return [case for case in begun if without is None or not case.command.startswith(without)]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A case in a folder that is copied for each trial. before, after: the outputs without the command and after it."""

@@ -9,9 +9,11 @@ import pytest
 from command_line import ROOT, environment, workspace
 from document_damage import PLACES, damaged, is_none
 from hostile_trial import VERBS, ZOO
+from trial_cases import MODEL, Case, Prepared, state_of, strangers
 from trial_runs import GB, Limits, Run, wrongs
 
 LIMITS = Limits()
+QUICK = "device bundle"  # a command of a second
 
 
 def tool(name: str, *arguments: str) -> str:
@@ -105,7 +107,40 @@ def test_a_mutant_is_the_same_every_time():
 
 
 def test_interrupted_commands_break_no_promise():
-    assert ", 0 broke a promise" in tool("kill_trial.py", "--count", "4", "--seed", "2")
+    assert ", 0 broke a promise" in tool("kill_trial.py", "--count", "4", "--seed", "2", "--only", QUICK)
+
+
+def test_full_and_read_only_disks_break_no_promise():
+    said = tool("disk_trial.py", "--count", "4", "--seed", "2", "--only", QUICK)
+    assert ", 0 broke a promise" in said
+    assert "a read-only folder of outputs: exit code 2" in said
+
+
+def test_races_break_no_promise():
+    assert ", 0 broke a promise" in tool("race_trial.py", "--count", "3", "--seed", "2", "--only", QUICK)
+
+
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        ({"made.onnx": b"old", "made.json": b"old"}, "old"),
+        ({"made.onnx": b"new", "made.json": b"any other"}, "new"),
+        ({"made.onnx": b"new", "made.json": b"old"}, "half: made.json"),
+        ({"made.onnx": b"ne", "made.json": b"other"}, "half: made.onnx"),
+        ({"made.onnx": b"new"}, "half: ['made.json']"),
+        ({}, "half"),
+    ],
+)
+def test_halves_of_outputs_are_seen(tmp_path, now, state):
+    before, after = (dict.fromkeys(MODEL, age) for age in (b"old", b"new"))
+    for name, content in {**now, "model.onnx": b"", ".made.tmp": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    template = tmp_path / "template"
+    template.mkdir()
+    (template / "model.onnx").touch()
+    prepared = Prepared(Case("slim", MODEL, "slim"), template, before, after, 1.0)
+    assert state_of(tmp_path, prepared).startswith(state)
+    assert strangers(tmp_path, prepared) == [".made.tmp", "template"]
 
 
 def test_hostile_files_are_refused_or_right(tmp_path: Path):
