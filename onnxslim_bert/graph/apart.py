@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, SlimError
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.sessions import open_session, run
+from onnxslim_bert.graph.wire import data_file
 
 REFUSED, FINITE, BROKEN = 3, "finite", "broken"
 SECONDS = 60.0  # that opening and running a file may take, where a second is usual
@@ -28,7 +30,9 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     with scratch() as folder:
         row = folder / "row.npz"
         np.savez(row, **feeds)  # type: ignore[arg-type]
-        seconds = SECONDS + path.stat().st_size / PACE
+        files = [file for file in (path, data_file(path)) if file.is_file()]
+        seconds = SECONDS + sum(file.stat().st_size for file in files) / PACE
+        reads, writes = os.pipe()  # its stdin, which closes when this process ends, however it ends
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row)],
@@ -38,11 +42,15 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
                 check=False,
                 timeout=seconds,
+                stdin=reads,
             )
         except subprocess.TimeoutExpired as error:
             raise ModelError(
                 f"{path}: opening and running it takes longer than {seconds:.0f} s; nothing was written"
             ) from error
+        finally:
+            os.close(reads)
+            os.close(writes)
     if done.returncode == REFUSED:
         raise ModelError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
@@ -51,7 +59,8 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
 
 
 def main(path: Path, row: Path) -> int:
-    """What the process does: it prints whether the answers are finite."""
+    """What the process does: it prints whether the answers are finite. It ends as soon as stdin closes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         session = open_session(path)
         feeds = dict(np.load(row))
@@ -62,6 +71,12 @@ def main(path: Path, row: Path) -> int:
     finite = all(np.isfinite(values).all() for values in answers if values.dtype.kind == "f")
     print(FINITE if finite else BROKEN)
     return 0
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

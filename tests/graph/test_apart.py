@@ -1,5 +1,7 @@
 """A model is opened where it can do no harm: what the process says, and what its death means."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from answering_models import WORDS, classifier
+from command_line import environment
 
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.apart import answers_apart
@@ -45,3 +48,16 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "executable", str(dies))
     with pytest.raises(ModelError, match=r"m\.onnx: ONNX Runtime ends with it \(exit code -11\); nothing was written"):
         answers_apart(classifier(tmp_path / "m.onnx", TABLE), ROW)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="waits on a pipe")
+def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """Also where it would wait for ever, and whoever started it was killed."""
+    os.mkfifo(tmp_path / "row.npz")
+    command = [sys.executable, "-m", "onnxslim_bert.graph.apart", str(classifier(tmp_path / "m.onnx", TABLE))]
+    process = subprocess.Popen([*command, str(tmp_path / "row.npz")], stdin=subprocess.PIPE, env=environment())
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(30) == 1
