@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,11 +35,13 @@ def collect(
     batches: Rows,
     progress: BatchProgress | None = None,
     *,
+    hard: Rows = (),
     threads: int = 1,
     tensors: Collection[str] = (),
 ) -> dict[Want, Any]:
     """The wanted statistics of `model` over `batches`, padding excluded.
 
+    hard: more batches, for what is wanted `hard` alone.
     tensors: more tensors to compute, without statistics of them: what ONNX Runtime fuses, and so where it rounds,
     depends on which tensors it must hand out. Raises DataError when there are no rows, ModelError when the model does
     not run or an activation is not finite.
@@ -51,17 +54,18 @@ def collect(
     session = model_session(model, read, threads=threads) if read else None
     if not len(batches):
         raise DataError("no calibration rows; give a set with at least one row")
-    for done, batch in enumerate(batches, start=1):
+    count = len(batches) + len(hard)
+    for done, batch in enumerate(chain(batches, hard), start=1):
         held = batch.feeds | (dict(zip(read, run(session, batch.feeds), strict=True)) if session else {})
         for tensor in {want.tensor: None for want in observers}:
             rows = real_rows(held[tensor], batch.mask)
             if not np.isfinite(rows).all():
                 raise ModelError(f"tensor {tensor!r} is not finite on calibration rows; check the model's weights")
             for want, observer in observers.items():
-                if want.tensor == tensor:
+                if want.tensor == tensor and (want.hard or done <= len(batches)):
                     observer.update(rows)
         if progress is not None:
-            progress(done, len(batches))
+            progress(done, count)
     return {want: observer.result() for want, observer in observers.items()}
 
 
@@ -89,17 +93,21 @@ def collect_once(
     rows: Rows,
     progress: BatchProgress | None = None,
     *,
+    hard: Rows = (),
     rows_sha256: str,
     threads: int = 1,
 ) -> dict[Want, Any]:
     """The statistics that `collect` returns, read from `cache` where they are; the others are measured and put there.
 
-    All statistics of one kind are one entry; those of more than LARGEST bytes are not kept. rows_sha256: of `rows`.
-    Read or measured, the bits are the same. ONNX Runtime rounds in other places when it need not hand a tensor out, so
-    every key names all tensors that are wanted together, and every sweep computes all of them. Example: "gram" of x is
-    in the cache and "minmax" of y is not: the sweep for y computes x too.
+    All statistics of one kind are one entry; those of more than LARGEST bytes are not kept. rows_sha256: of `rows` and
+    `hard`. Read or measured, the bits are the same. ONNX Runtime rounds in other places when it need not hand a tensor
+    out, so every key names all tensors that are wanted together, and every sweep computes all of them. Example: "gram"
+    of x is in the cache and "minmax" of y is not: the sweep for y computes x too.
     """
-    kinds = {want.kind: [same for same in wants if same.kind == want.kind] for want in wants}
+    kinds = {
+        (want.kind, want.hard): [same for same in wants if (same.kind, same.hard) == (want.kind, want.hard)]
+        for want in wants
+    }
     tensors = sorted({want.tensor for want in wants})
     sweep = {"model": model.fingerprint(), "tensors": tensors, "rows": rows_sha256, "threads": threads}
     keys = {
@@ -109,11 +117,11 @@ def collect_once(
     found: dict[Want, Any] = {}
     for kind, same in kinds.items():
         if (held := cache.get(keys[kind])) is not None:
-            found |= dict(zip(same, unpacked(kind, held, len(same)), strict=True))
+            found |= dict(zip(same, unpacked(kind[0], held, len(same)), strict=True))
     missing = [want for want in wants if want not in found]
-    fresh = collect(model, missing, rows, progress, threads=threads, tensors=tensors)
-    for kind in dict.fromkeys(want.kind for want in missing):
-        arrays = packed(kind, [fresh[want] for want in kinds[kind]])
+    fresh = collect(model, missing, rows, progress, hard=hard, threads=threads, tensors=tensors)
+    for kind in dict.fromkeys((want.kind, want.hard) for want in missing):
+        arrays = packed(kind[0], [fresh[want] for want in kinds[kind]])
         if sum(values.nbytes for values in arrays.values()) <= LARGEST:
             cache.put(keys[kind], arrays)
     return {want: found.get(want, fresh.get(want)) for want in wants}

@@ -228,10 +228,12 @@ class Want:
 
     tensor: the tensor it is taken of, [tokens, channels] once padding is dropped.
     kind: a name in `calibration.observers.OBSERVERS`, "sample" for instance.
+    hard: taken of hard rows, too (`hard_rows`): what it says must hold for rows that no calibration text is like.
     """
 
     tensor: str
     kind: str
+    hard: bool = False
 
 
 # The kinds of statistic that are no arrays; the numbers in their fields become arrays without a dimension.

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxslim_bert.model.dense import dense_layers, stays_float
+from onnxslim_bert.model.dense import stays_float
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables
+from onnxslim_bert.rewriting.int8.layers import Format, write_dynamic
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,15 @@ class QuantizeDynamic(Pass):
 
     format: contrib for com.microsoft.MatMulIntegerToFloat, qdq for standard operators only.
     embeddings: quantize the embedding tables too.
+    reduce_range: as for quantize-static.
     """
 
     name: ClassVar[str] = "quantize-dynamic"
     format: Format = "contrib"
     embeddings: bool = True
+    reduce_range: bool = False
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        writer = Int8Writer(model, self.format)
-        linears, left = dense_layers(model), stays_float(model)
-        for linear in linears:
-            writer.dynamic(linear)
-        tables = quantize_tables(model, writer) if self.embeddings else 0
-        model.changed()
-        return Change(len(linears) + tables, f"{len(linears)} dense layers and {tables} embedding tables in int8{left}")
+        left = stays_float(model)
+        linears, tables = write_dynamic(model, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
+        return Change(linears + tables, f"{linears} dense layers and {tables} embedding tables in int8{left}")

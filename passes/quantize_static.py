@@ -1,8 +1,8 @@
 """int8 weights, and activations quantized with ranges that calibration found."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
@@ -13,9 +13,10 @@ from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.best_method import method_damages
-from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables
-from onnxslim_bert.rewriting.int8.quantizers import activation_quantizer, mean_rounding
-from onnxslim_bert.rewriting.options import check_each_once, write_option
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables, write_dynamic
+from onnxslim_bert.rewriting.int8.quantizers import Quantizer, activation_quantizer, mean_rounding
+from onnxslim_bert.rewriting.int8.run_time import RunTime, choose_run_time, excess
+from onnxslim_bert.rewriting.options import check_each_once, dashed, write_option
 
 Choice = Literal[Method, "best"]
 
@@ -37,6 +38,11 @@ class QuantizeStatic(Pass):
         CPUs with AVX2 or AVX-512 but no VNNI add such pairs in 16 bits. Example: 255 * 127 + 255 * 127 is 64,770, more
         than the 32,767 that fit (`onnxslim_bert/rewriting/int8/saturation.py`).
     float_layers: encoder layers whose dense layers stay float32, as 0/5, counted from 0 in the encoder as it is given.
+    ranges: calibrated, those that calibration found; best measures whether these are as good as ranges found at run
+        time on rows held back and made harder (unusual ids, short, as long as fits). Where they are not, as many inputs
+        as it takes get theirs at run time.
+    run_time: the inputs whose range is found at run time, as 3/7, numbered from 0 in the order in which the layers to
+        quantize read them.
 
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
     """
@@ -48,43 +54,94 @@ class QuantizeStatic(Pass):
     embeddings: bool = True
     reduce_range: bool = False
     float_layers: tuple[int, ...] = ()
+    ranges: Literal["calibrated", "best"] = "calibrated"
+    run_time: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_each_once(self.name, "float_layers", self.float_layers)
+        check_each_once(self.name, "run_time", self.run_time, "an input")
+        if self.ranges == "best" and self.run_time:
+            raise PassError(f"{self.name}: ranges=best finds run-time itself; leave one of them out")
 
     @property
     def measures(self) -> bool:
-        return self.method == "best"
+        return "best" in (self.method, self.ranges)
 
     def wants(self, model: Model) -> Iterable[Want]:
         kinds = dict.fromkeys(observer_of(method) for method in self._methods())
-        kinds |= dict.fromkeys(["sample"] if self.correct_bias else [])
         sources = dict.fromkeys(linear.source for linear in self._linears(model))
-        return [Want(source, kind) for source in sources for kind in kinds]
+        wants = [Want(source, kind, hard=True) for source in sources for kind in kinds]
+        return wants + [Want(source, "sample") for source in sources] * self.correct_bias
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        if self.method == "best":
-            best, damages = self.best(model, ctx)
-            return replace(best.apply(model, ctx), details={"methods": damages}, ran=str(best))
+        if self.measures:
+            return self._measured(model, ctx)
         (method,) = self._methods()
         writer = Int8Writer(model, self.format, reduce_range=self.reduce_range)
         linears, others = self._linears(model), stays_float(model)
+        inputs = list(dict.fromkeys(linear.source for linear in linears))
+        if max(self.run_time, default=0) >= len(inputs):
+            last = f"the last input has number {len(inputs) - 1}"
+            raise PassError(f"{self.name}: run-time={write_option(self.run_time)}, but {last}")
+        later = {inputs[number] for number in self.run_time}
+        quantizers = {source: self._quantizer(source, method, ctx) for source in inputs if source not in later}
         for linear in linears:
-            spanned = quantizer_range(method, ctx.stats[Want(linear.source, observer_of(method))])
-            scale, zero_point = activation_quantizer(spanned.low, spanned.high)
+            scale, zero_point = quantizers.get(linear.source, (None, None))
             correction = None
             if self.correct_bias:
                 rows = ctx.stats[Want(linear.source, "sample")]
                 weight = model.array(linear.weight)
                 matrix = weight.T if linear.trans_b else weight
                 correction = mean_rounding(rows, matrix, scale, zero_point, reduce_range=self.reduce_range)
-            writer.static(linear, scale, zero_point, correction)
+            if scale is None or zero_point is None:
+                writer.dynamic(linear, correction)
+            else:
+                writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
         note = f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
+        if later:
+            note += f", {len(later)} of {len(inputs)} inputs with ranges found at run time"
         left = f"; float32: layers {write_option(self.float_layers)}" if self.float_layers else ""
         return Change(len(linears) + tables, note + left + others)
+
+    def _measured(self, model: Model, ctx: Context) -> Change:
+        """Apply the pass with what measures best in place of `best`."""
+        best, details, why = replace(self, ranges="calibrated"), dict[str, Any](), ""
+        if self.method == "best":
+            best, details["methods"] = best.best(model, ctx)
+        if self.ranges == "best":
+            choice = best.choose_run_time(model, ctx)
+            best, details["ranges"] = replace(best, run_time=choice.inputs), asdict(choice)
+            why = f"; {choice}"
+            if not choice.as_good:
+                names = ("format", "embeddings", "reduce_range")
+                options = ",".join(f"{dashed(name)}={write_option(getattr(self, name))}" for name in names)
+                details["instead"] = f"quantize-dynamic{{{options}}}"
+        change = best.apply(model, ctx)
+        return replace(change, note=change.note + why, details=details, ran=str(best))
+
+    def choose_run_time(self, model: Model, ctx: Context) -> RunTime:
+        """Which inputs should have their range found at run time; `model` is not changed."""
+        (method,) = self._methods()
+        sources = list(dict.fromkeys(linear.source for linear in self._linears(model)))
+        gains = excess(model, {source: self._quantizer(source, method, ctx) for source in sources}, ctx.trials)
+
+        def made(inputs: tuple[int, ...]) -> Model:
+            quantized = model.clone()
+            replace(self, run_time=inputs).apply(quantized, ctx)
+            return quantized
+
+        dynamic = ctx.trials.original.clone()
+        write_dynamic(dynamic, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
+        order = sorted(range(len(sources)), key=lambda number: -gains[sources[number]])
+        return choose_run_time(order, made, dynamic, ctx.trials)
+
+    def _quantizer(self, source: str, method: Method, ctx: Context) -> Quantizer:
+        """The scale and the zero point of what the layers that read `source` multiply."""
+        spanned = quantizer_range(method, ctx.stats[Want(source, observer_of(method), hard=True)])
+        return activation_quantizer(spanned.low, spanned.high)
 
     def best(self, model: Model, ctx: Context) -> "tuple[QuantizeStatic, dict[str, float]]":
         """The same pass with the method of least damage, and the damage of each method."""

@@ -53,7 +53,9 @@ class Smooth(Pass):
 
     def wants(self, model: Model) -> Iterable[Want]:
         sources = dict.fromkeys(linear.source for linear in _whole(model))
-        return [Want(source, kind) for source in sources for kind in ("sample", "channel-range")]
+        return [
+            want for source in sources for want in (Want(source, "sample"), Want(source, "channel-range", hard=True))
+        ]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         details: dict[str, float] = {}
@@ -62,7 +64,7 @@ class Smooth(Pass):
         for sites in group_sites(_whole(model)):
             weights = [_matrix(model, linear) for linear in _distinct(sites)]
             rows = np.concatenate([ctx.stats[Want(site[0].source, "sample")] for site in sites])
-            ranges = [ctx.stats[Want(site[0].source, "channel-range")] for site in sites]
+            ranges = [ctx.stats[Want(site[0].source, "channel-range", hard=True)] for site in sites]
             spanned = np.stack([np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)])
             homes = _homes(model, sites)
             strength, scales, _ = choose_scales(rows, spanned, weights, 1.0 if homes else self.gain)

@@ -51,13 +51,17 @@ class SplitOutliers(Pass):
             raise PassError(f"split-outliers: gain={self.gain} is not in (0, 1]")
 
     def wants(self, model: Model) -> Iterable[Want]:
-        return [Want(linear.source, kind) for linear in _alone(model) for kind in ("sample", "channel-range")]
+        sources = [linear.source for linear in _alone(model)]
+        return [
+            want for source in sources for want in (Want(source, "sample"), Want(source, "channel-range", hard=True))
+        ]
 
     def apply(self, model: Model, ctx: Context) -> Change:
         details: dict[str, int] = {}
         build = SPLIT_OUTLIERS.builder(model.graph)
         for linear in _alone(model):
-            rows, spanned = (ctx.stats[Want(linear.source, kind)] for kind in ("sample", "channel-range"))
+            rows = ctx.stats[Want(linear.source, "sample")]
+            spanned = ctx.stats[Want(linear.source, "channel-range", hard=True)]
             outliers = choose_outliers(rows, spanned, model.array(linear.weight), self.gain)
             if len(outliers):
                 _split(model, build, linear, outliers, spanned)

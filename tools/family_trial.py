@@ -34,7 +34,8 @@ from onnxslim_bert.job.run import run
 from onnxslim_bert.recipes.recipe import Recipe
 
 QUANTIZE = {
-    "static": Quantization(),
+    "auto": Quantization(),
+    "static": Quantization(mode="static"),
     "static-qdq": Quantization(format="qdq"),
     "static-batch": Quantization(batch=True),
     "dynamic": Quantization(mode="dynamic"),

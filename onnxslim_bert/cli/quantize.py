@@ -51,9 +51,10 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @click.option(
     "--mode",
-    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "fp32"]),
-    help="Calibrated int8, int8 with ranges found at run time, int8 weights alone, half precision, or the target's "
-    "graph form alone  [default: the target's best measured; static for cpu]",
+    type=click.Choice(["auto", "static", "dynamic", "weight-only", "fp16", "fp32"]),
+    help="Calibrated int8 (static), int8 with ranges found at run time (dynamic), the first where it measures as well "
+    "on hard rows (auto), int8 weights alone, half precision, or the target's graph form alone  [default: the target's "
+    "best measured; auto for cpu]",
 )
 @click.option(
     "--method", type=click.Choice(METHODS), help="How activation ranges are found  [default: the best measured]"

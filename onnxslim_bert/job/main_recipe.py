@@ -20,12 +20,13 @@ HERE = Deployment()
 class Quantization:
     """What the main job is to make of an encoder.
 
-    mode: "static" or "dynamic" int8, "weight-only", "fp16" or "fp32"; None takes the mode that measured best on the
-    target. method: how activation ranges follow from calibration; None tries all and takes the one nearest to the
-    source. format: "contrib" writes ONNX Runtime's own operators, "qdq" standard ones only. smooth: split outliers off
-    and smooth activations before they are quantized. batch: for batches of texts of different lengths: padding never
-    reaches a dense layer. reduce_range: make the integers of weights smaller, so that the sum of two products stays
-    within 16 bits; None does so where this machine's int8 kernels add in 16 bits.
+    mode: "static" or "dynamic" int8; "auto", static for as many activations as measure as well as with dynamic ranges;
+    "weight-only", "fp16" or "fp32"; None takes the mode that measured best on the target. method: how activation ranges
+    follow from calibration; None tries all and takes the one nearest to the source. format: "contrib" writes ONNX
+    Runtime's own operators, "qdq" standard ones only. smooth: split outliers off and smooth activations before they are
+    quantized. batch: for batches of texts of different lengths: padding never reaches a dense layer. reduce_range: make
+    the integers of weights smaller, so that the sum of two products stays within 16 bits; None does so where this
+    machine's int8 kernels add in 16 bits.
     """
 
     mode: Mode | None = None
@@ -36,6 +37,7 @@ class Quantization:
     reduce_range: bool | None = None
 
 
+CALIBRATED: tuple[Mode, ...] = ("auto", "static")
 INT8 = Quantization()
 
 
@@ -45,7 +47,7 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
     For several lengths, it is the recipe of the first one; `Recipe.at_length` makes those of the others. Raises
     PassError for a mode that the target does not have, and for a choice that would have no effect.
     """
-    mode = mode_for(where.target, what.mode)
+    mode = _mode(what, where)
     _refuse_ignored(what, mode, where.target)
     method = f"method={what.method or 'best'}"
     if where.target != "cpu":
@@ -57,12 +59,14 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
         return Recipe.parse(f"{STANDARD},quantize-weights")
     contrib = what.format == "contrib" and mode != "fp16"
     narrow = u8s8_saturates() if what.reduce_range is None else what.reduce_range
+    static = f"{method},format={what.format},reduce-range={str(narrow).lower()}"
     last = {
-        "static": f"quantize-static{{{method},format={what.format},reduce-range={str(narrow).lower()}}}",
+        "auto": f"quantize-static{{{static},ranges=best}}",
+        "static": f"quantize-static{{{static}}}",
         "dynamic": f"quantize-dynamic{{format={what.format}}}",
         "fp16": "float16",
     }[mode]
-    then_text = int8(last, smooth=what.smooth and mode == "static", batch=what.batch, contrib=contrib)
+    then_text = int8(last, smooth=what.smooth and mode in CALIBRATED, batch=what.batch, contrib=contrib)
     return Recipe.parse(f"{EXACT if contrib else STANDARD},{then_text}")
 
 
@@ -84,24 +88,30 @@ def default_output(source: Path, what: Quantization, where: Deployment) -> Path:
 
 def check_calibration(what: Quantization, where: Deployment, *, given: bool) -> None:
     """Raise DataError when calibration rows are missing, or would do nothing."""
-    mode = mode_for(where.target, what.mode)
-    if mode == "static" and not given:
+    mode = _mode(what, where)
+    if mode in CALIBRATED and not given:
         raise DataError(
             "static quantization needs calibration texts: --calib sst2, reviews or a file; or --mode dynamic"
         )
-    if mode != "static" and given:
+    if mode not in CALIBRATED and given:
         raise DataError(f"--calib does nothing with --mode {mode}; name evaluation texts with --data")
+
+
+def _mode(what: Quantization, where: Deployment) -> Mode:
+    """The mode that was asked for, or the target's; a method that was asked for, and no mode, asks for "static"."""
+    mode = mode_for(where.target, what.mode)
+    return "static" if mode == "auto" and what.mode is None and what.method is not None else mode
 
 
 def _is_int8(mode: Mode, target: str) -> bool:
     """Whether the mode quantizes activations with ranges that a method finds."""
-    return mode == "static" and target in ("cpu", "openvino")
+    return mode in CALIBRATED and target in ("cpu", "openvino")
 
 
 def _refuse_ignored(what: Quantization, mode: Mode, target: str) -> None:
     here = "" if target == "cpu" else f" for {target}"
     static = _is_int8(mode, target)
-    int8_here = target == "cpu" and mode in ("static", "dynamic")
+    int8_here = target == "cpu" and mode in (*CALIBRATED, "dynamic")
     ignored = {
         "--method": not static and what.method is not None,
         "--no-smooth": not static and not what.smooth,

@@ -19,11 +19,13 @@ from onnxslim_bert.job.rows import fixed_shape, make_step_damage, make_trials
 from onnxslim_bert.job.saturating import Saturating, saturation_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
+from onnxslim_bert.recipes.int8 import unsmoothed
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import Done, record, run_step
 from onnxslim_bert.rewriting.contract import Change
+from onnxslim_bert.rewriting.int8.run_time import RunTime
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def make(loaded: Loaded, folder: Path) -> Made:
     """
     written, seqs = folder / loaded.job.output.name, loaded.job.deployment.seq
     if len(seqs) < 2:
-        model, made = walk(loaded, loaded.job.recipe)
+        model, made = walk_best(loaded, loaded.job.recipe)
         made = replace(made, file=written, written=written)
         if loaded.job.rewrite_tokenizer:
             made = _rewritten(loaded, model, made, folder)
@@ -76,7 +78,7 @@ def make(loaded: Loaded, folder: Path) -> Made:
 
     def models() -> Iterator[tuple[int, Model]]:
         for length in sorted(seqs):
-            model, made = walk(loaded, loaded.job.recipe.at_length(length))
+            model, made = walk_best(loaded, loaded.job.recipe.at_length(length))
             done.append(made)
             yield length, model
             del model
@@ -84,6 +86,27 @@ def make(loaded: Loaded, folder: Path) -> Made:
 
     lengths = write_buckets(written, models()).lengths
     return replace(done[-1], file=written / lengths[max(lengths)], written=written, lengths=lengths)
+
+
+def walk_best(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
+    """What `walk` returns; where a step has measured that another in its place is better (`instead`), with that one.
+
+    The step that was taken then says what was measured.
+    """
+    model, made = walk(loaded, recipe)
+    found = next((step for step in made.steps if step.details.get("instead")), None)
+    if found is None:
+        return model, made
+    last = found.details["instead"]
+    model, made = walk(loaded, Recipe.parse(unsmoothed(str(recipe), last)))
+    note = f"; {RunTime(**found.details['ranges'])}, so that nothing is calibrated"
+    steps = [
+        replace(step, note=step.note + note, details=found.details, seconds=step.seconds + found.seconds)
+        if step.step.startswith("quantize-dynamic")
+        else step
+        for step in made.steps
+    ]
+    return model, replace(made, steps=tuple(steps))
 
 
 def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:

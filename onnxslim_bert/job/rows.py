@@ -5,9 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.datasets import Dataset, holdout, sample
 from onnxslim_bert.calibration.feeding import roles_for
+from onnxslim_bert.calibration.hard_rows import Counts, hard_rows
+from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
@@ -27,6 +29,8 @@ from onnxslim_bert.rewriting.trials import Sampled, Trials
 CALIBRATION_BATCH = 16
 FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
 HELD_BACK = 0.125  # share of the calibration rows that nothing is fitted to: choices are judged on them
+HARD = Counts(64, 32, 8)  # hard rows beside those that statistics are taken of: many short ones cost next to nothing
+HARD_HELD_BACK = Counts(32, 16, 16)  # beside those that choices are judged on
 WATCHED = 32  # rows on which the damage of each step is measured
 
 Shape = tuple[int | None, int | None]  # batch and length; None is any
@@ -73,23 +77,67 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
     """Trials for the passes of a recipe, on calibration rows. Raises DataError when there are too few rows.
 
     canonical: the source in its canonical form; damage is the distance from its answers. split: hold HELD_BACK of the
-    rows back, to judge choices on, where there are at least FEWEST_TO_SPLIT; otherwise all rows serve both. shape: the
-    batch and the length that a later pass fixes. Example: split, 256 rows: statistics come from 224, damage from 32.
+    rows back, to judge choices on, where there are at least FEWEST_TO_SPLIT; otherwise all rows serve both. Harder rows
+    are made of both. shape: the batch and the length that a later pass fixes. Example: split, 256 rows: statistics come
+    from 224, damage from 32.
     """
     assert data.calibration is not None
     fitting = held_back = data.calibration
     if split and len(fitting) >= FEWEST_TO_SPLIT:
         fitting, held_back = holdout(fitting, HELD_BACK, working.seed)
-    batches = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
+    usual, judged = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
+    hard = (harder(canonical, usual, working, shape, HARD), harder(canonical, judged, working, shape, HARD_HELD_BACK))
     reader, original = working.tokenizer, canonical.clone()
     return Trials(
         original,
-        *batches,
+        usual,
+        judged,
+        hard=hard,
         protected_ids=protected_ids(reader.file) if reader is not None and reader.file else frozenset(),
         corpus_counts=count_tokens(data.corpus, reader) if data.corpus is not None and reader is not None else None,
         corpus=None if data.corpus is None else partial(drawn, original, data.corpus, working, shape),
         working=working,
     )
+
+
+def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: Counts) -> list[Batch]:
+    """Hard rows made of `rows` (`hard_rows`), as batches; none where an input of the model has no role.
+
+    Rows made for other `counts` have other ids.
+    """
+    reader = working.tokenizer or Tokenizer(1, 0, working.max_length, lambda *_: [])
+    plain = Dataset("hard rows", "", (("",),), None, None)
+    try:
+        roles = roles_for(model, plain, reader, threads=working.threads)
+    except DataError:  # of ready inputs
+        return []
+    names = {each.role: name for name, each in roles.items()}
+    if "ids" not in names or len(roles) < len(model.graph.inputs):
+        return []
+    taken = [
+        PlacedRow(ids[real].tolist(), [], ())
+        for batch in rows
+        for ids, real in zip(batch.feeds[names["ids"]], batch.mask, strict=True)
+    ]
+    known = np.arange(word_rows(model) or 1 + max(max(row.ids) for row in taken))
+    table = embeddings_of(model).token_type
+    longest = shape[1] or fixed_shape(model)[1] or working.max_length
+    made = hard_rows(
+        taken,
+        known[known != reader.pad_id] if len(known) > 1 else known,
+        counts,
+        longest=longest,
+        types=len(model.array(table)) if table is not None and "types" in names else 1,
+        seed=counts.replaced,
+    )
+    found: list[Batch] = []
+    for full in (True, False):  # apart, so that short rows are not padded to the length of full ones
+        part = [row for row in made if (len(row.ids) == longest) == full]
+        size = shape[0] or fixed_shape(model)[0] or 1
+        part = [part[i % len(part)] for i in range(-(-len(part) // size) * size)]
+        dataset = replace(plain, texts=(("",),) * len(part), form="windows", encoded=tuple(part))
+        found += calibration_batches(model, dataset, replace(working, tokenizer=reader), shape) if part else []
+    return found
 
 
 def drawn(model: Model, corpus: Dataset, working: Working, shape: Shape, most: int) -> Sampled:

@@ -1,11 +1,24 @@
 """The parts of the int8 recipe, as text; every recipe that ends in int8 layers is put together from them."""
 
+import re
+
 CANONICAL = "canonicalize?"
 FUSED = f"{CANONICAL},fuse?"
 FIRST_TOKEN = "first-token?"
 EXACT = f"{FUSED},{FIRST_TOKEN}"
 STANDARD = f"{CANONICAL},fuse{{style=standard}}?,{FIRST_TOKEN}"
 SMOOTHING = "split-outliers?,smooth?"
+
+
+def unsmoothed(recipe: str, last: str) -> str:
+    """The recipe text without SMOOTHING, and with the step `last` in place of the one that quantizes.
+
+    Example: "fuse?,smooth?,quantize-static{method=best},skip-mask?" and "quantize-dynamic" give
+    "fuse?,quantize-dynamic,skip-mask?".
+    """
+    steps = re.findall(r"[^,{]+(?:\{[^}]*\})?\??", recipe)
+    kept = [step for step in steps if step not in SMOOTHING.split(",")]
+    return ",".join(last if step.startswith("quantize-static") else step for step in kept)
 
 
 def int8(quantize: str, *, smooth: bool = True, batch: bool = False, contrib: bool = True) -> str:

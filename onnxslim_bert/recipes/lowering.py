@@ -10,7 +10,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.recipes.int8 import STANDARD, int8
 from onnxslim_bert.recipes.recipe import Recipe
 
-Mode = Literal["static", "dynamic", "weight-only", "fp16", "fp32"]
+Mode = Literal["auto", "static", "dynamic", "weight-only", "fp16", "fp32"]
 
 PLAIN_MASK = ["mask-bias?", "split-sums?"]
 INTEGER_GRAPH = ["lookup-positions?"]  # of positions, for models that count them from the ids
@@ -57,7 +57,7 @@ LOWERINGS: dict[str, Lowering] = {
     ),
     "nnapi": Lowering((STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *NNAPI), {"fp32": ()}, shares_data=False),
 }
-CPU_MODES: tuple[Mode, ...] = ("static", "dynamic", "weight-only", "fp16")
+CPU_MODES: tuple[Mode, ...] = ("auto", "static", "dynamic", "weight-only", "fp16")
 
 
 def mode_for(target: str, mode: Mode | None) -> Mode:

@@ -74,13 +74,13 @@ def check_options(action: Any) -> None:
             raise PassError(f"{given} is not of type {kind.__name__}")
 
 
-def check_each_once(action: str, option: str, layers: Numbers) -> None:
-    """Raise PassError for numbers of layers, counted from 0, of which one is negative or stands twice."""
-    given = f"{action}: {dashed(option)}={write_option(layers)}"
-    if min(layers, default=0) < 0:
+def check_each_once(action: str, option: str, numbers: Numbers, what: str = "a layer") -> None:
+    """Raise PassError for numbers of `what`, counted from 0, of which one is negative or stands twice."""
+    given = f"{action}: {dashed(option)}={write_option(numbers)}"
+    if min(numbers, default=0) < 0:
         raise PassError(f"{given} needed whole numbers from 0, like 4/1")
-    if len({*layers}) < len(layers):
-        raise PassError(f"{given} names a layer twice")
+    if len({*numbers}) < len(numbers):
+        raise PassError(f"{given} names {what} twice")
 
 
 def dashed(option: str) -> str:

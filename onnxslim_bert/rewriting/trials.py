@@ -45,6 +45,7 @@ class Unfinished:
 
 
 USUAL = Working()
+NONE_HARD: tuple[Rows, Rows] = ([], [])
 
 
 class Trials:
@@ -53,6 +54,8 @@ class Trials:
     original: the model as it was given; damage is the distance from its answers.
     fitting: rows that statistics are collected on.
     held_back: other rows, on which choices are judged.
+    hard: harder rows (`hard_rows`) made of the fitting ones, for statistics that are wanted `hard`; and made of the
+        held-back ones, for `row_errors`. Both may be empty.
     protected_ids: token ids that a vocabulary must keep.
     corpus_counts: how often each id occurs in the corpus, texts beside the calibration rows; a pass that wants counts
         of ids gets these. None without a corpus.
@@ -66,6 +69,7 @@ class Trials:
         fitting: Rows,
         held_back: Rows,
         *,
+        hard: tuple[Rows, Rows] = NONE_HARD,
         protected_ids: frozenset[int] = frozenset(),
         corpus_counts: Array | None = None,
         corpus: Callable[[int], Sampled] | None = None,
@@ -74,6 +78,7 @@ class Trials:
         self.original = original
         self.fitting = fitting
         self.held_back = held_back
+        self.hard = hard
         self.protected_ids = protected_ids
         self.corpus_counts = corpus_counts
         self.corpus = corpus
@@ -85,8 +90,8 @@ class Trials:
     def moved(self, fitting: Rows, held_back: Rows) -> "Trials":
         """The same trials for the later part of a model, on rows whose feeds are what the earlier part computes."""
         there = self.unshared()
-        there.__dict__["_answers"] = self._answers
-        there.fitting, there.held_back = fitting, held_back
+        there.__dict__["_every_answer"] = self._answers
+        there.fitting, there.held_back, there.hard = fitting, held_back, NONE_HARD
         return there
 
     def unshared(self) -> "Trials":
@@ -100,20 +105,28 @@ class Trials:
     ) -> dict[Want, Any]:
         """The statistics `wants` of `model`, on the fitting rows or with `held_back` on the held-back rows.
 
-        task: what progress calls it. Counts of ids are those of the corpus, where there is one, except with
-        `held_back`.
+        Those that are wanted `hard` are taken of the hard rows, too. task: what progress calls it. Counts of ids are
+        those of the corpus, where there is one, except with `held_back`.
         """
         rows = self.held_back if held_back else self.fitting
         every, known = list(wants), dict[Want, Any]()
         if self.corpus_counts is not None and not held_back:
             known = {want: self.corpus_counts for want in every if want.kind == "counts"}
         missing = [want for want in every if want not in known]
+        hard = self.hard[held_back] if any(want.hard for want in missing) else []
         progress = partial(self.progress, task)
         if self.cache is None or not missing:
-            return known | collect(model, missing, rows, progress, threads=self.threads)
+            return known | collect(model, missing, rows, progress, hard=hard, threads=self.threads)
         content = self._held_back_sha256 if held_back else self._fitting_sha256
         return known | collect_once(
-            self.cache, model, missing, rows, progress, rows_sha256=content, threads=self.threads
+            self.cache,
+            model,
+            missing,
+            rows,
+            progress,
+            hard=hard,
+            rows_sha256=content + (rows_sha256(hard) if hard else ""),
+            threads=self.threads,
         )
 
     def once(
@@ -182,6 +195,31 @@ class Trials:
         size = sum(np.square(value).sum(dtype=np.float64) for exact in exact_answers for value in exact)
         return [float(x) for x in np.sqrt(squares / max(size, 1e-30))]
 
+    def row_errors(self, model: Model) -> Array:
+        """How far `model` is from the original on each held-back row, hard ones included, [rows].
+
+        The squared difference of the float outputs, as a share of the original's square on average: per element, so
+        that a row of two tokens counts as much as one of a hundred. Example: 0.01 where the outputs are off by a tenth
+        of their usual size; half of it is, about, what the cosine of the row is short of 1.
+        """
+        exact_answers, batches = self._every_answer, [*self.held_back, *self.hard[1]]
+        session = model_session(model, threads=self.threads)
+        rows: list[list[Array]] = []
+        sizes: list[Array] = []
+        for batch, exact in zip(batches, exact_answers, strict=True):
+            answers = float_outputs(run(session, batch.feeds), batch)
+            rows.append([by_row(ours - theirs, batch) for ours, theirs in zip(answers, exact, strict=True)])
+            sizes.append(np.array([by_row(theirs, batch).sum() for theirs in exact]))
+        usual = np.sum(sizes, axis=0) / sum(len(batch.rows) for batch in batches)
+        errors: Array = np.concatenate(
+            [np.mean([e / max(u, 1e-30) for e, u in zip(one, usual, strict=True)], 0) for one in rows]
+        )
+        return errors
+
+    def error_a_row(self, model: Model) -> float:
+        """The root of the mean of `row_errors`: 0.1 where the answers are off by a tenth of their size, row by row."""
+        return float(np.sqrt(self.row_errors(model).mean()))
+
     @cached_property
     def _fitting_sha256(self) -> str:
         return rows_sha256(self.fitting)
@@ -192,12 +230,28 @@ class Trials:
 
     @cached_property
     def _sha256(self) -> list[str]:
-        return [self.original.fingerprint(), self._fitting_sha256, self._held_back_sha256]
+        hard = [rows_sha256(rows) for rows in self.hard]
+        return [self.original.fingerprint(), self._fitting_sha256, self._held_back_sha256, *hard]
 
     @cached_property
     def _answers(self) -> list[list[Array]]:
+        return self._every_answer[: len(self.held_back)]
+
+    @cached_property
+    def _every_answer(self) -> list[list[Array]]:
+        """The original's answers to the held-back rows, then to the hard ones."""
         session = model_session(self.original, threads=self.threads)
-        return [float_outputs(run(session, batch.feeds), batch) for batch in self.held_back]
+        return [float_outputs(run(session, batch.feeds), batch) for batch in (*self.held_back, *self.hard[1])]
+
+
+def by_row(values: Array, batch: Batch) -> Array:
+    """The mean square of `values`, as `float_outputs` gives them, for each row of `batch`, [rows]."""
+    squares = np.square(values, dtype=np.float64).reshape(len(values), -1).mean(1)
+    owner = np.nonzero(batch.mask)[0]
+    if len(squares) != len(owner):  # of whole rows, or several of each
+        owner = np.repeat(np.arange(len(batch.rows)), len(squares) // len(batch.rows))
+    means: Array = np.bincount(owner, squares, len(batch.rows)) / np.bincount(owner, minlength=len(batch.rows))
+    return means
 
 
 def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:

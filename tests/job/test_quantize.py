@@ -92,7 +92,8 @@ def test_the_default_writes_a_model_and_a_report_and_touches_nothing_else(model)
 
 def test_the_report_says_what_was_done_and_what_it_is_worth(model):
     calibration, evaluation = rows(model)
-    report = quantized(model, "--calib", calibration, "--data", evaluation, "--rows", "30", "--seed", "3")
+    given = ("--calib", calibration, "--data", evaluation, "--mode", "static", "--rows", "30", "--seed", "3")
+    report = quantized(model, *given)
     result = model.parent / "model.int8.onnx"
     assert report.keys() == REPORT
     assert (report["source"], report["output"]) == (str(model), str(result))

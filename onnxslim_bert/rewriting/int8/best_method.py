@@ -1,4 +1,4 @@
-"""Compare range methods (minmax, entropy, ...) by the damage that each does to the outputs on held-back rows."""
+"""Compare range methods (minmax, entropy, ...) by how far each moves the outputs on held-back rows, hard ones too."""
 
 import gc
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from onnxslim_bert.rewriting.trials import Trials
 def method_damages(
     model: Model, choices: Mapping[str, Pass], trials: Trials, stats: Mapping[Want, Any]
 ) -> dict[str, float]:
-    """The damage of each of `choices` to the outputs of `model` on held-back rows, under the same names.
+    """How far each of `choices` moves the outputs of `model`, as `Trials.error_a_row` says, under the same names.
 
     choices: passes that quantize and differ in their range method alone. stats: what all of them want of the fitting
     rows. `model` stays as it is.
@@ -31,7 +31,7 @@ def _measure(model: Model, choices: Mapping[str, Pass], stats: Mapping[Want, Any
     for done, (name, action) in enumerate(choices.items(), start=1):
         quantized = model.clone()
         action.apply(quantized, Context(stats))
-        errors[name] = np.array(trials.damage(quantized))
+        errors[name] = np.array(trials.error_a_row(quantized))
         del quantized
         gc.collect()  # a graph's nodes and tensors refer to each other
         trials.progress("choosing the range method", done, len(choices))

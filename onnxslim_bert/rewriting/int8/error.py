@@ -29,12 +29,14 @@ def choose_scales(
     stacked = np.concatenate(weights, axis=1)
     exact = rows @ stacked
     plain = product_error(rows, spanned, stacked, exact)
+    own = np.stack([rows.min(0), rows.max(0)])
+    free = product_error(rows, own, stacked, exact)
     best: tuple[float, Array | None, float] = (0.0, None, plain)
     for strength in STRENGTHS:
         scales = largest**strength / heaviest ** (1 - strength)
         scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
         error = product_error(rows, spanned, stacked, exact, scales)
-        if error < min(best[2], gain * plain):
+        if error < min(best[2], gain * plain) and product_error(rows, own, stacked, exact, scales) <= free:
             best = strength, scales, error
     return best
 

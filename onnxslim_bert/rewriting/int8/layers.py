@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, is_output, redirect
 from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
-from onnxslim_bert.model.dense import tables_of
+from onnxslim_bert.model.dense import dense_layers, tables_of
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.int8.quantizers import quantize_columns, quantize_rows
@@ -45,14 +45,17 @@ class Int8Writer:
             self.inputs[linear.source] = (quantized, constants[0], constants[1])
         self._write(linear, *self.inputs[linear.source], correction)
 
-    def dynamic(self, linear: Linear) -> None:
-        """Let `linear` multiply in int8, with the range that its input has at run time; its output is float."""
+    def dynamic(self, linear: Linear, correction: Array | None = None) -> None:
+        """Let `linear` multiply in int8, with the range that its input has at run time; its output is float.
+
+        correction [d_out]: added to the bias.
+        """
         if linear.source not in self.inputs:
             source = self.tensors[linear.source]
             self.inputs[linear.source] = tuple(
                 self.build.nodes("DynamicQuantizeLinear", f"{linear.source}/quantized", [source], 3)
             )
-        self._write(linear, *self.inputs[linear.source])
+        self._write(linear, *self.inputs[linear.source], correction)
 
     def _write(
         self,
@@ -126,6 +129,19 @@ def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tenso
     lowest, highest = ((level - float(zero_point)) * float(scale) for level in (0, 255))
     half = float(scale) / 2
     return clip.inputs[0] if low <= lowest + half and highest - half <= high else source
+
+
+def write_dynamic(
+    model: Model, form: Format, *, embeddings: bool = True, reduce_range: bool = False
+) -> tuple[int, int]:
+    """Quantize every dense layer with ranges found at run time, and the tables; return how many of each."""
+    writer = Int8Writer(model, form, reduce_range=reduce_range)
+    linears = dense_layers(model)
+    for linear in linears:
+        writer.dynamic(linear)
+    tables = quantize_tables(model, writer) if embeddings else 0
+    model.changed()
+    return len(linears), tables
 
 
 def quantize_tables(model: Model, writer: Int8Writer) -> int:

@@ -6,6 +6,7 @@ from onnxslim_bert.arrays import Array
 
 SIGNED_LIMIT = 127
 UNSIGNED_LEVELS = 255
+Quantizer = tuple[Array, Array]  # the scale, float32, and the zero point, uint8, of activations
 PAIR_LIMIT = 128  # 255 * 128 fits 16 bits, 255 * 129 does not
 
 
@@ -57,22 +58,27 @@ def pair_scales(weight: Array) -> Array:
     return scales
 
 
-def activation_quantizer(low: float, high: float) -> tuple[Array, Array]:
+def activation_quantizer(low: float, high: float) -> Quantizer:
     """The float32 scale and uint8 zero point that span [low, high], which holds zero; zero itself is exact."""
     scale = np.float32((high - low) / UNSIGNED_LEVELS) or np.float32(1)
     zero_point = np.uint8(np.clip(np.rint(-low / scale), 0, UNSIGNED_LEVELS))
     return np.array(scale), np.array(zero_point)
 
 
-def mean_rounding(rows: Array, weight: Array, scale: Array, zero_point: Array, *, reduce_range: bool = False) -> Array:
+def mean_rounding(
+    rows: Array, weight: Array, scale: Array | None, zero_point: Array | None, *, reduce_range: bool = False
+) -> Array:
     """What rounding takes off each output on average, [d_out]: the mean of rows @ weight less that of its int8 product.
 
-    rows [n, d_in], weight [d_in, d_out]. Both means are of the rows as the quantizer clips them, because what clipping
-    does to a few rows must not move all others.
+    rows [n, d_in], weight [d_in, d_out]. scale, zero_point: of the rows' quantizer. Both means are of the rows as it
+    clips them, because what clipping does to a few rows must not move all others. Both None for a range found at run
+    time, whose rounding goes either way: then the weight's rounding alone counts.
     """
-    zero = float(zero_point)
-    inside = np.clip(rows, -zero * scale, (UNSIGNED_LEVELS - zero) * scale)
-    rounded = np.clip(np.rint(rows / scale), -zero, UNSIGNED_LEVELS - zero) * scale
+    inside = rounded = rows
+    if scale is not None and zero_point is not None:
+        zero = float(zero_point)
+        inside = np.clip(rows, -zero * scale, (UNSIGNED_LEVELS - zero) * scale)
+        rounded = np.clip(np.rint(rows / scale), -zero, UNSIGNED_LEVELS - zero) * scale
     quantized, scales = quantize_columns(weight, reduce_range=reduce_range)
     lost: Array = inside.mean(0) @ weight - (rounded.mean(0) @ quantized.astype(np.float32)) * scales
     return lost

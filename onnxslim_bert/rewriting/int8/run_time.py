@@ -1,0 +1,112 @@
+"""Choose which inputs of dense layers get the range that they have at run time, where one found before is worse."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.collect import real_rows
+from onnxslim_bert.calibration.hard_rows import SHORT
+from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.session import model_session
+from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, Quantizer, activation_quantizer
+from onnxslim_bert.rewriting.trials import Trials, by_row
+
+WORST = 1.5  # times the worst row's error with ranges from run time may be
+SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of the inputs that get their range at run time, tried in this order
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """Which inputs get their range at run time, and what that was measured by.
+
+    inputs: their numbers, ascending. error: `Trials.error_a_row` with them; fixed: with none of them; dynamic: of the
+    original with every range found at run time and nothing smoothed. as_good: whether rows are as near to the original
+    with `inputs` as they are with every range from run time; where not even all inputs reach that, it is false.
+    """
+
+    inputs: tuple[int, ...]
+    error: float
+    fixed: float
+    dynamic: float
+    as_good: bool
+
+    def __str__(self) -> str:
+        """What was measured, and what follows from it."""
+        known = f"on hard rows {self.fixed:.2g} of the answers is lost with calibrated ranges"
+        if not self.inputs:
+            return f"{known}, {self.dynamic:.2g} with ranges from run time"
+        return f"{known} alone, {self.dynamic:.2g} with ranges from run time alone, {self.error:.2g} like this"
+
+
+def choose_run_time(
+    order: Sequence[int], made: Callable[[tuple[int, ...]], Model], dynamic: Model, trials: Trials
+) -> RunTime:
+    """The fewest inputs, of the SHARES tried, with which rows are as near to the original as those of `dynamic`.
+
+    Where not even all of them reach that, the share with the least error. order: the inputs, those that gain most
+    first. made: the quantized model in which given inputs have their range from run time.
+    """
+    limit, groups = trials.row_errors(dynamic), _groups(trials)
+    tried: dict[tuple[int, ...], Array] = {}
+    for share in SHARES:
+        inputs = tuple(sorted(order[: int(np.ceil(share * len(order)))]))
+        if inputs not in tried:
+            tried[inputs] = trials.row_errors(made(inputs))
+            trials.progress("choosing ranges", len(tried), len(SHARES))
+        if good := _as_good(tried[inputs], limit, groups):
+            break
+    best = inputs if good else min(tried, key=lambda one: float(tried[one].mean()))
+    error, fixed, free = (float(np.sqrt(errors.mean())) for errors in (tried[best], tried[()], limit))
+    return RunTime(best, error, fixed, free, good)
+
+
+def _as_good(errors: Array, limit: Array, groups: Sequence[Array]) -> bool:
+    """Whether rows of these errors are as good as those of `limit`, in each group.
+
+    They are if on average they are worse by no more than one standard error, and the worst by no more than WORST.
+    """
+    return all(
+        more.mean() <= more.std() / np.sqrt(len(more)) and errors[group].max() <= WORST * limit[group].max()
+        for group in groups
+        if len(more := (errors - limit)[group])
+    )
+
+
+def _groups(trials: Trials) -> list[Array]:
+    """The held-back rows in two groups, bool [rows] each: short ones, whose errors are larger, and the others."""
+    lengths = np.concatenate([batch.mask.sum(1) for batch in (*trials.held_back, *trials.hard[1])])
+    return [group for group in (lengths <= max(SHORT), lengths > max(SHORT)) if group.any()]
+
+
+def excess(model: Model, quantizers: Mapping[str, Quantizer], trials: Trials) -> dict[str, float]:
+    """How much worse the worst held-back row is off with a fixed range than with one of its batch, for each tensor.
+
+    quantizers: by tensor, the scale and the zero point of the fixed range. Errors are those of the tensor itself, mean
+    squares as a share of its own mean square over all rows. Example: an input of which one row is clipped to half has
+    0.25 or more, one that is never clipped less than 0.001.
+    """
+    session = model_session(model, list(quantizers), threads=trials.threads)
+    errors: dict[str, list[Array]] = {name: [] for name in quantizers}
+    sizes = dict.fromkeys(quantizers, 0.0)
+    for batch in (*trials.held_back, *trials.hard[1]):
+        for name, values in zip(quantizers, run(session, batch.feeds), strict=True):
+            rows = real_rows(values, batch.mask)
+            fixed, free = (_rounded(rows, q) - rows for q in (quantizers[name], _of_batch(rows)))
+            errors[name].append(by_row(fixed, batch) - by_row(free, batch))
+            sizes[name] += float(by_row(rows, batch).sum())
+    count = sum(len(one) for one in errors[next(iter(errors))])
+    return {
+        name: float(np.concatenate(found).max()) * count / max(sizes[name], 1e-30) for name, found in errors.items()
+    }
+
+
+def _of_batch(rows: Array) -> Quantizer:
+    return activation_quantizer(min(float(rows.min()), 0.0), max(float(rows.max()), 0.0))
+
+
+def _rounded(rows: Array, quantizer: Quantizer) -> Array:
+    scale, zero = quantizer[0], float(quantizer[1])
+    return np.asarray(np.clip(np.rint(rows / scale), -zero, UNSIGNED_LEVELS - zero) * scale)
