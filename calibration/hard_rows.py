@@ -51,7 +51,7 @@ def hard_rows(
         behind = np.roll(stream, -number * longest)
         return np.append(texts[number % len(texts)][:1], np.resize(behind, longest - 1))
 
-    made = [replaced(texts[i % len(texts)], (0.5, 1.0)[i % 2]) for i in _spread(counts.replaced, len(texts))]
+    made = [replaced(texts[i], (0.5, 1.0)[k % 2]) for k, i in enumerate(_spread(counts.replaced, len(texts)))]
     for length in SHORT:
         if length < longest:
             few = [cut(texts[i], length) for i in _spread(counts.short, len(texts))]

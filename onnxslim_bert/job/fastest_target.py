@@ -15,7 +15,7 @@ from onnxslim_bert.errors import PassError, ProviderError
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.job import Job
-from onnxslim_bert.job.main_recipe import Quantization, check_calibration, main_recipe
+from onnxslim_bert.job.main_recipe import CALIBRATED, Quantization, check_calibration, main_recipe
 from onnxslim_bert.job.rows import canonical_form, fitting_length, fixed_shape
 from onnxslim_bert.job.run import run
 from onnxslim_bert.model.onnx_model import Model
@@ -84,7 +84,7 @@ def chosen(latencies: dict[str, Latency]) -> ChosenTarget:
 
 def data_for(data: Sources, what: Quantization, target: str) -> Sources:
     """The data of a job for a target that `fastest_target` chose: without calibration texts where it reads none."""
-    if data.calibration is None or mode_for(target, what.mode) == "static":
+    if data.calibration is None or mode_for(target, what.mode) in CALIBRATED:
         return data
     spec = data.calibration if is_named(data.calibration) else None
     return replace(data, calibration=None, evaluation=data.evaluation or spec, rows=None)
@@ -106,7 +106,7 @@ def _candidates(left: list[str]) -> Sequence[str]:
 def _roughly(source: Path, output: Path, target: str, data: Sources, what: Quantization, working: Working) -> Path:
     """Write the model for a target, quickly."""
     mode, where = mode_for(target, what.mode), Deployment(target)
-    quick = replace(what, method="minmax" if mode == "static" else what.method, smooth=mode != "static" and what.smooth)
+    quick = replace(what, mode="static", method="minmax", smooth=False) if mode in CALIBRATED else what
     rows = data_for(replace(data, evaluation=None, own_split=False, rows=FEW_ROWS, label_column=None), what, target)
     check_calibration(what, where, given=rows.calibration is not None)
     if rows.calibration is None:

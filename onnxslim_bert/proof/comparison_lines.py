@@ -28,13 +28,15 @@ def facts(seen: Comparison) -> Iterator[str]:
         yield f"agreement: {spread(close.agreement)} % of {of}"
     if close.whole:
         yield f"rows of which all agrees: {spread(close.whole)} %"
-    yield f"{seen.output}: |difference| mean {close.mean_difference:.4g}, max {close.max_difference:.4g}"
+    tail = "" if close.tail_difference is None else f", on 99 % of rows up to {close.tail_difference:.4g}"
+    yield f"{seen.output}: |difference| mean {close.mean_difference:.4g}{tail}, max {close.max_difference:.4g}"
     if close.kl is not None:
         yield f"KL(base || candidate): {close.kl:.3g} nats"
     if close.correlation is not None:
         yield f"one output, no argmax: correlation with the base {close.correlation:.2f}, shift {close.shift:+.4g}"
     if close.cosine is not None:
-        yield f"cosine: mean {close.cosine:.6f}, least {close.min_cosine:.6f}"
+        tail = "" if close.tail_cosine is None else f", on 99 % of rows from {close.tail_cosine:.6f}"
+        yield f"cosine: mean {close.cosine:.6f}{tail}, least {close.min_cosine:.6f}"
     if seen.mcnemar:
         test = seen.mcnemar
         yield f"McNemar: only base right {test.only_base}, only candidate {test.only_candidate}, p {test.p:.3g}"

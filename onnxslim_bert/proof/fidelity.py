@@ -1,6 +1,6 @@
 """How close a candidate's outputs are to the base's, without any label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.proof.intervals import Interval, bootstrap, wilson
 from onnxslim_bert.proof.metrics import pearson, score, share
 from onnxslim_bert.proof.reading import Kind
+
+TAIL = 0.01  # share of the rows that are the tail
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,12 @@ class Fidelity:
     rows: rows compared, those on which both outputs are finite.
     agreement: percent of rows on which both give the same class; of tags a word, of labels one label of a row, of
     answers in passages the same text.
-    mean_difference, max_difference: of |base - candidate|, over all outputs.
+    mean_difference, max_difference: of |base - candidate|, over all outputs. tail_difference: what the largest
+    difference of a row exceeds on one row of a hundred.
     kl: KL(base || candidate) of the softmax, nats, mean over the rows.
     shift: mean of candidate - base of a score.
     correlation: Pearson correlation of the two scores, in points.
-    cosine, min_cosine: of base and candidate embedding, mean and worst row.
+    cosine, min_cosine: of base and candidate embedding, mean and worst row. tail_cosine: the first percentile of rows.
     whole: percent of rows of which all is the same, where a row has several answers: the tags of a sentence.
     """
 
@@ -35,6 +38,8 @@ class Fidelity:
     cosine: float | None = None
     min_cosine: float | None = None
     whole: Interval | None = None
+    tail_difference: float | None = None
+    tail_cosine: float | None = None
 
 
 def fidelity(
@@ -50,16 +55,18 @@ def fidelity(
     if not len(base):
         return Fidelity(0, 0.0, 0.0, agreement, whole=whole)
     difference = np.abs(base - candidate)
-    rows, mean, largest = len(base), float(difference.mean()), float(difference.max())
+    tail = float(np.quantile(difference.max(axis=1), 1 - TAIL))
+    close = Fidelity(len(base), float(difference.mean()), float(difference.max()), tail_difference=tail)
     if kind in ("classes", "tokens"):
-        return Fidelity(rows, mean, largest, agreement, kl=softmax_kl(base, candidate), whole=whole)
+        return replace(close, agreement=agreement, kl=softmax_kl(base, candidate), whole=whole)
     if kind in ("labels", "spans"):
-        return Fidelity(rows, mean, largest, agreement, whole=whole)
+        return replace(close, agreement=agreement, whole=whole)
     if kind == "score":
         shift, correlation = float((candidate - base).mean()), score(pearson, candidate[:, 0], base[:, 0])
-        return Fidelity(rows, mean, largest, shift=shift, correlation=correlation)
+        return replace(close, shift=shift, correlation=correlation)
     cosines = row_cosines(base, candidate)
-    return Fidelity(rows, mean, largest, cosine=float(cosines.mean()), min_cosine=float(cosines.min()))
+    low = float(np.quantile(cosines, TAIL))
+    return replace(close, cosine=float(cosines.mean()), min_cosine=float(cosines.min()), tail_cosine=low)
 
 
 def _agreement(

@@ -1,5 +1,8 @@
 """Static int8: weights to half a step, ranges from real tokens, products in integers, the same in both formats."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphs import EVERY, SOME, apply, batches, every_padding, feeds, fixture, prepared, reference
@@ -13,6 +16,7 @@ from int8_oracles import (
 )
 from oracles import answers, assert_same_outputs, matrix, values_of
 
+from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.layer_sets import layer_groups
@@ -25,6 +29,9 @@ from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.recipes.recipe import Recipe, Step
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets import int8_check
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
@@ -318,3 +325,48 @@ def test_layers_that_share_a_matrix_belong_together():
     assert layer_groups(prepared("albert-ts14-sdpa", CANONICAL, FUSE)) == [(0, 1, 2)]
     shared = prepared("bert-ts17-eager", CANONICAL, FUSE, ShareWeights(groups=2, roles="ffn"))
     assert sorted(map(len, layer_groups(shared))) == [1, 2]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SOME)
+def test_named_inputs_have_their_range_from_run_time(name, form):
+    """The others keep the calibrated one; it still runs in integers, near to the float model."""
+    *before, step = FORMATS[form]
+    original = prepared(name, *before)
+    calibrated = prepared(name, *before, step)
+    model = prepared(name, *before, replace(step, run_time=(1, 3)))
+    quantizers = Counter(node.op for node in model.graph.nodes)
+    assert quantizers["DynamicQuantizeLinear"] == 2
+    assert quantizers["QuantizeLinear"] == Counter(n.op for n in calibrated.graph.nodes)["QuantizeLinear"] - 2
+    assert_weights_close(model, original)
+    assert_runs_in_integers(model)
+    given = [feeds(model)]
+    assert np.abs(answers(model, given)[0]["logits"] - answers(original, given)[0]["logits"]).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"run_time": (99,)}, "run-time=99, but the last input has number"),
+        ({"run_time": (1, 1)}, "names an input twice"),
+        ({"run_time": (1,), "ranges": "best"}, "ranges=best finds run-time itself"),
+    ],
+)
+def test_inputs_that_cannot_be_meant_are_refused(options, said):
+    with pytest.raises(PassError, match=said):
+        prepared("bert-ts17-eager", CANONICAL, FUSE, QuantizeStatic(**options))
+
+
+@pytest.mark.parametrize("name", ["bert-ts17-eager", "albert-ts17-eager"])
+def test_what_clips_hard_rows_gets_its_range_at_run_time(name):
+    """Calibrated on rows of one id alone: the step names inputs, with which hard rows are nearer to the original."""
+    model = prepared(name, CANONICAL, FUSE)
+    one_id = [Batch({**b.feeds, "input_ids": b.feeds["input_ids"] * 0 + 7}, b.mask, b.rows) for b in batches(model)]
+    on_rows = Trials(model.clone(), one_id, batches(model, ((4, 8), (2, 5))), hard=([], batches(model, ((4, 2),))))
+    change = run_recipe(model, Recipe.parse("quantize-static{ranges=best}"), on_rows)[0]
+    measured = change.details["ranges"]
+    assert measured["inputs"]
+    assert Recipe.parse(change.step) == Recipe((Step(QuantizeStatic(run_time=measured["inputs"])),))
+    assert measured["error"] < measured["fixed"]
+    assert on_rows.error_a_row(model) == pytest.approx(measured["error"])
+    assert ("instead" in change.details) != measured["as_good"]

@@ -60,3 +60,15 @@ def test_padding_is_no_part_of_the_mean():
     states = np.array([[[1.0, 2], [3, 4], [99, 99]], [[5, 6], [99, 99], [99, 99]]])
     mask = np.array([[True, True, False], [True, False, False]])
     assert mean_pooled(states, mask).tolist() == [[2, 3], [5, 6]]
+
+
+def test_the_tail_is_told_beside_the_mean():
+    """Of 200 rows three are off: the mean hides them, the percentile does not."""
+    base = np.tile(np.array([[1.0, 0.0]]), (200, 1))
+    candidate = base.copy()
+    candidate[:3] = [0.6, 0.8]
+    close = fidelity("embedding", base, candidate)
+    assert close.cosine > 0.99
+    assert (close.tail_cosine, close.min_cosine) == pytest.approx((0.6, 0.6))
+    logits = fidelity("classes", base, candidate)
+    assert (logits.mean_difference, logits.tail_difference) == pytest.approx((0.009, 0.8))

@@ -70,3 +70,39 @@ def test_ids_are_counted_without_padding(model):
     np.testing.assert_array_equal(trials(model).collect(model, [want])[want], expected)
     held_back = Trials(model, [], given).held_back_counts(name)
     np.testing.assert_array_equal(held_back, expected)
+
+
+def test_row_errors_count_each_row_once_however_long(model):
+    """The definition for logits; hard rows come behind those held back."""
+    given, hard = batches(model, HELD_BACK), batches(model, ((2, 1), (3, 13)))
+    changed = model.clone()
+    weight = model.encoder.layers[0].output.weight
+    changed.replace(weight, model.array(weight) * 0.5)
+    found = Trials(model.clone(), given, given, hard=([], hard)).row_errors(changed)
+    pairs = zip(*(answers(m, [b.feeds for b in (*given, *hard)]) for m in (model, changed)), strict=True)
+    exact, moved = (np.concatenate(side) for side in zip(*((a["logits"], b["logits"]) for a, b in pairs), strict=True))
+    expected = np.square(moved - exact).mean(1) / np.square(exact).mean(1).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert len(found) == 12
+
+
+def test_row_errors_are_those_of_real_tokens():
+    """A row of two tokens whose states are wholly wrong counts as much as a long one."""
+    model = prepared("bert-features", Canonicalize(), Fuse())
+    given = batches(model, ((2, 2), (2, 9)))
+    changed = model.clone()
+    norm = [node for node in changed.graph.nodes if node.op == "LayerNormalization"][-1]
+    for tensor in norm.inputs[1:]:
+        changed.replace(tensor.name, tensor.values * 0)
+    np.testing.assert_allclose(Trials(model, given, given).row_errors(changed).mean(), 1, rtol=1e-4)
+
+
+def test_what_is_wanted_hard_is_taken_of_hard_rows_too(model):
+    """And what is not so is not."""
+    given, hard = batches(model), batches(model, ((6, 3),))
+    source = model.encoder.layers[0].up.source
+    wants = [Want(source, "sample"), Want(source, "sample", hard=True)]
+    plain, both = Trials(model, given, given, hard=(hard, [])).collect(model, wants).values()
+    np.testing.assert_array_equal(plain, Trials(model, given, given).collect(model, wants)[wants[0]])
+    np.testing.assert_array_equal(both, Trials(model, [*given, *hard], given).collect(model, wants)[wants[0]])
+    assert len(both) == len(plain) + hard[0].mask.sum()
