@@ -51,7 +51,7 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @click.option(
     "--mode",
-    type=click.Choice(["auto", "static", "dynamic", "weight-only", "fp16", "fp32"]),
+    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "fp32", "auto"]),
     help="Calibrated int8 (static), int8 with ranges found at run time (dynamic), the first where it measures as well "
     "on hard rows (auto), int8 weights alone, half precision, or the target's graph form alone  [default: the target's "
     "best measured; auto for cpu]",

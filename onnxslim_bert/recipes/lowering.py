@@ -10,7 +10,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.recipes.int8 import STANDARD, int8
 from onnxslim_bert.recipes.recipe import Recipe
 
-Mode = Literal["auto", "static", "dynamic", "weight-only", "fp16", "fp32"]
+Mode = Literal["static", "dynamic", "weight-only", "fp16", "fp32", "auto"]
 
 PLAIN_MASK = ["mask-bias?", "split-sums?"]
 INTEGER_GRAPH = ["lookup-positions?"]  # of positions, for models that count them from the ids

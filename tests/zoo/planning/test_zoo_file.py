@@ -369,7 +369,7 @@ rounds = 5
         14: "threads = 0: needed a whole number from 1 to 1024",
         16: "max-drop = 1000: needed a number from -100 to 100",
         17: "min-agreement = nan: needed a number from 0 to 100",
-        19: "mode = 'statc': needed one of static, dynamic, weight-only, fp16, fp32, did you mean 'static'?",
+        19: "mode = 'statc': needed one of static, dynamic, weight-only, fp16, fp32, auto, did you mean 'static'?",
         20: "recipe 'dyn' for cpu: method does nothing with mode dynamic; leave it out",
         24: "no pass 'prune-fn', did you mean 'prune-ffn'?",
         25: "mode does nothing with passes",
