@@ -72,7 +72,7 @@ def chart(result: SearchResult, tables: Sensitivities) -> dict[str, Any]:
     texts = points.mark_text(align="left", dx=9, fontSize=11).encode(x=x, y=y, text="said:N")
     joined = points.mark_line(strokeWidth=4, opacity=0.2).encode(x=x, y=y)
     title = f"frontier; filled: chosen; drop in points on {result.judged}"
-    charts = [alt.layer(joined, marks, texts).properties(width=WIDTH, height=HEIGHT, title=title)]
+    charts: list[Any] = [alt.layer(joined, marks, texts).properties(width=WIDTH, height=HEIGHT, title=title)]
     for kind in dict.fromkeys(one.site.kind for one in tables.sensitivities):
         lines = alt.Chart(alt.Data(values=list(_lines(kind, tables)))).mark_line(point=True)
         charts.append(
