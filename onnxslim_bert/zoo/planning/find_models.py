@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -46,9 +46,7 @@ def find_models(path: str, folder: Path) -> Matches:
     elif place.is_file() or not glob.has_magic(path):
         found, needed = [place] * place.is_file(), "no such file or folder"
     else:
-        # not Path.glob, which takes no absolute pattern
-        matches = (folder / match for match in glob.glob(path, root_dir=folder, recursive=True))  # noqa: PTH207
-        found = sorted(match for match in matches if match.is_file() and not any(map(is_output, match.parents)))
+        found = sorted(match for match in _matched(path, folder) if not any(map(is_output, match.parents)))
         needed = "no file matches"
     written = [] if place.is_file() else [model for model in found if is_written(model)]
     if not found:
@@ -59,6 +57,21 @@ def find_models(path: str, folder: Path) -> Matches:
         )
     passed = set(written)
     return Matches([str(model) for model in found if model not in passed], list(map(str, written)))
+
+
+def _matched(pattern: str, folder: Path) -> Iterator[Path]:
+    """The files that a pattern matches, from `folder` on. `**` enters no link, which may lead back; `*` is no dot."""
+    parts = Path(pattern).parts
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    above, asked = folder.joinpath(*parts[:first]), parts[first:]
+    wants_hidden = any(part.startswith(".") for part in asked)
+    try:
+        for match in above.glob("/".join(asked)):
+            hidden = any(part.startswith(".") for part in match.relative_to(above).parts)
+            if match.is_file() and (wants_hidden or not hidden):
+                yield match
+    except ValueError as error:
+        raise DataError(f"{pattern}: no pattern of files: {error}") from error
 
 
 def is_output(folder: Path) -> bool:

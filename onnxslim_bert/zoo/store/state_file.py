@@ -87,6 +87,9 @@ class StateFile:
             raise OutputError(
                 f"{self.path}: written by a newer onnxslim-bert (its version {version}, here {VERSION}); update it here"
             )
+        foreign = self._db.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
+        if foreign:  # a query of ours would run what somebody wrote there, without end perhaps
+            raise OutputError(f"{self.path}: no state of a zoo, it has the {foreign[0]} {foreign[1]}; move it away")
         if version == 0:
             self._db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")

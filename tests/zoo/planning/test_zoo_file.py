@@ -9,6 +9,7 @@ import pytest
 from command_line import workspace, write_rows
 from graphs import fixture
 
+from onnxslim_bert.errors import DataError
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.main_recipe import Quantization, main_recipe
@@ -226,6 +227,24 @@ def test_paths_name_files_globs_folders_and_urls(tmp_path):
     assert find_models("s3://nowhere/m.onnx", tmp_path).models == ["s3://nowhere/m.onnx"]
     url = f"file://{tmp_path}/deep"
     assert find_models(f"{url}/**/*.onnx", tmp_path).models == [f"{url}/er/c.onnx"]
+
+
+def test_links_that_lead_back_are_not_followed_without_end(tmp_path):
+    """Two of them double the paths at every level; and a folder's own brackets are no pattern."""
+    folder = tmp_path / "x[1]*"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.onnx", "deep/b.onnx", "deep/.hidden.onnx"):
+        (folder / name).write_bytes(b"")
+    for name in ("again", "once more", "deep/up"):
+        (folder / name).symlink_to(folder)
+    (folder / "itself.onnx").symlink_to("itself.onnx")
+    for pattern in ("**/*.onnx", f"{tmp_path}/x[[]1][*]/**/*.onnx"):
+        found = find_models(pattern, folder).models
+        assert [Path(model).relative_to(folder).as_posix() for model in found] == ["a.onnx", "deep/b.onnx"]
+    assert len(find_models("deep/.*.onnx", folder).models) == 1
+    for pattern in ("**.onnx", "*\0.onnx"):
+        with pytest.raises(DataError, match=r"no pattern of files|no file matches"):
+            find_models(pattern, folder)
 
 
 def test_a_glob_passes_over_what_a_run_has_written(tmp_path):

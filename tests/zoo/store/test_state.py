@@ -279,6 +279,23 @@ def test_a_file_that_is_no_state_is_refused(path, content):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE tasks; CREATE VIEW tasks AS "
+        "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT * FROM r",
+        "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM tasks; END",
+    ],
+)
+def test_a_state_that_would_run_something_is_refused(path, statement):
+    """A view may take for ever to read, a trigger does what it likes."""
+    RunState(path)._file.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(statement)
+    with pytest.raises(OutputError, match=r"no state of a zoo, it has the (view tasks|trigger t)"):
+        RunState(path)
+
+
 def test_a_damaged_state_is_refused(path):
     """Whenever the damage is met."""
     with RunState(path) as state:
