@@ -42,11 +42,15 @@ def model_place(layout: str | None, name: str | None) -> PurePosixPath:
 
 
 def files_in(folder: Path) -> list[PurePosixPath]:
-    """Every file below a folder, by its name in it, sorted; nothing in hidden folders, such as .git and .cache."""
+    """Every file below a folder, and every link to a folder, by its name in it, sorted.
+
+    Nothing in hidden folders, such as .git and .cache.
+    """
     found: list[PurePosixPath] = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [PurePosixPath(Path(place, name).relative_to(folder).as_posix()) for name in files]
+        links = [name for name in folders if Path(place, name).is_symlink()]  # which os.walk does not follow
+        found += [PurePosixPath(Path(place, name).relative_to(folder).as_posix()) for name in (*files, *links)]
     return sorted(found)
 
 
@@ -56,10 +60,19 @@ def is_weight(name: PurePosixPath) -> bool:
 
 
 def copy_files(source: Path, target: Path, names: Iterable[PurePosixPath]) -> None:
-    """Copy files of one folder to the same names in another; of a link, what it leads to. Raises OutputError."""
+    """Copy files of one folder to the same names in another.
+
+    Of a link, what it leads to: a file of the same folder, or of the cache of the hub, which keeps its files in blobs/
+    and links to them from snapshots/REVISION/. Raises OutputError for any other link, and for what cannot be copied.
+    """
+    whole = source.resolve()
+    held = whole, whole.parent.parent / "blobs"
     try:
         for name in names:
-            if not (source / name).is_file():
+            led = (source / name).resolve()
+            if not any(led.is_relative_to(folder) for folder in held):
+                raise OutputError(f"{source / name} leads to {led}, outside of that folder; put a copy there")
+            if not led.is_file():
                 raise OutputError(f"{source / name}: no regular file, so it cannot be copied; take it away")
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)

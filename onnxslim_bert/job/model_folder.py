@@ -83,6 +83,8 @@ class FolderJob:
             source, made = _model_of(job.source), beside / job.output.name
             file = made / self.place
             file.parent.mkdir(parents=True)
+            if not self.adds:
+                copy_files(job.source, made, self._kept(source))
             read = source or _exported(job.source, beside / "exported")
             report = run(replace(job, source=read, output=file, report=False))
             report = replace(report, source=source or job.source, output=job.output / self.place)
@@ -91,7 +93,6 @@ class FolderJob:
                     write_report(report_path(file), report)
                 if not self.adds:
                     text = card(report, job.source, job.output.name, str(self.place))
-                    copy_files(job.source, made, self._kept(source))
                     write_atomically(made / CARD, [text.encode()], overwrite=True)
                 _publish(made, job.output, self.place, overwrite=job.overwrite)
         return report

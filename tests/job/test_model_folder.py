@@ -190,7 +190,8 @@ def test_a_budget_that_is_missed_writes_no_folder(source: Path, tmp_path: Path) 
 
 def test_links_are_followed(source: Path, tmp_path: Path) -> None:
     """A folder of links, as the hub's cache is, becomes one of files."""
-    links = tmp_path / "snapshot"
+    source = source.rename(tmp_path / "blobs")
+    links = tmp_path / "snapshots" / "1a2b"
     for name in contents(source):
         if (source / name).is_file():
             (links / name).parent.mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,18 @@ def test_links_are_followed(source: Path, tmp_path: Path) -> None:
     assert run("slim", links, "-p", "fuse", "-o", tmp_path / "out").code == 0
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     assert (tmp_path / "out/config.json").read_bytes() == (source / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("led", ["secret.txt", "private", "gone"])
+def test_a_link_that_leads_out_of_the_folder_is_refused(source: Path, tmp_path: Path, led: str) -> None:
+    """To a file, a folder, or nothing: one line that names the link, and no folder."""
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/key").write_text("secret")
+    (source / "notes").symlink_to(tmp_path / led)
+    before = contents(tmp_path)
+    assert_refused(run("slim", source, "-p", "fuse", "-o", tmp_path / "out"), "notes leads to", "put a copy there")
+    assert contents(tmp_path) == before
 
 
 def test_commands_that_read_models_take_folders(source: Path, tmp_path: Path) -> None:
