@@ -61,12 +61,14 @@ class Smooth(Pass):
         details: dict[str, float] = {}
         muls = 0
         build = Builder(model.graph, "smooth")
+        encoder = encoder_of(model)  # once: what is divided and multiplied below moves no role
+        layers = encoder.layers if encoder is not None else ()
         for sites in group_sites(_whole(model)):
             weights = [_matrix(model, linear) for linear in _distinct(sites)]
             rows = np.concatenate([ctx.stats[Want(site[0].source, "sample")] for site in sites])
             ranges = [ctx.stats[Want(site[0].source, "channel-range", hard=True)] for site in sites]
             spanned = np.stack([np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)])
-            homes = _homes(model, sites)
+            homes = _homes(model, layers, sites)
             strength, scales, _ = choose_scales(rows, spanned, weights, 1.0 if homes else self.gain)
             if scales is None:
                 continue
@@ -103,23 +105,22 @@ def _matrix(model: Model, linear: Linear) -> Array:
     return weight.T if linear.trans_b else weight
 
 
-def _homes(model: Model, sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Node, int]]:
+def _homes(model: Model, layers: Sequence[Layer], sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Node, int]]:
     """Where the scales fold in: constants, as (node, input position), to divide; empty when a Mul is needed."""
-    homes = [_value_home(model, site[0].source) or _norm_home(model, site) for site in sites]
+    homes = [_value_home(model, layers, site[0].source) or _norm_home(model, site) for site in sites]
     return [place for home in homes for place in home] if all(homes) else []
 
 
-def _value_home(model: Model, source: str) -> list[tuple[gs.Node, int]]:
+def _value_home(model: Model, layers: Sequence[Layer], source: str) -> list[tuple[gs.Node, int]]:
     """Value's weight and bias, when `source` is the result of attention; empty otherwise.
 
     A channel of that result is a mix of that channel of the values alone, so a scale passes through attention.
     """
-    encoder = encoder_of(model)
-    layers = [x for x in (encoder.layers if encoder else ()) if x.context == source and x.form is not None]
-    if not layers or not _only_mixed(model, layers[0]):
+    layer = next((x for x in layers if x.context == source and x.form is not None), None)
+    if layer is None or not _only_mixed(model, layer):
         return []
     nodes = {node.name: node for node in model.graph.nodes}
-    value = layers[0].value
+    value = layer.value
     places = [(nodes[value.node], 1)]
     if value.bias is not None:
         adder = model.graph.tensors()[value.result].inputs[0]

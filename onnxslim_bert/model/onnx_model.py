@@ -128,7 +128,9 @@ class Model:
 
     def clone(self) -> "Model":
         """A copy that shares the arrays, which nothing edits in place."""
-        return Model.from_proto(*self.skeleton(), self.path)
+        copy = Model.from_proto(*self.skeleton(), self.path)
+        copy._encoder = self._encoder  # it holds names, which are the same in the copy; finding it takes time
+        return copy
 
     def proto(self) -> onnx.ModelProto:
         """The whole model as a protobuf message."""

@@ -101,6 +101,8 @@ class Limits:
         shape = len(kinds), length
         real = np.stack([_mask(kind, length) for kind in kinds])
         ids = rng.integers(min(2, self.vocabulary - 1), self.vocabulary, shape)  # 0 or 1 may be the id of padding
+        if not any(taken.role == "mask" for _, taken in self.roles):
+            ids = np.where(real, ids, min((length + 1) % 2, self.vocabulary - 1))  # a mask may be made of the ids
         made: dict[Role, Array] = {"ids": ids, "types": rng.integers(0, self.types, shape)}
         feeds = {
             name: np.where(real, taken.real, taken.padding) if taken.role == "mask" else made[taken.role]

@@ -1,6 +1,7 @@
 """The main job, from the command line: a smaller model that answers alike, a report, and nothing else touched."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph import sessions as runtime
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.model import session as model_session_module
+from onnxslim_bert.passes import quantize_static
 from onnxslim_bert.recipes.provenance import KEY
+from onnxslim_bert.rewriting.int8.run_time import RunTime
 
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
@@ -442,3 +445,39 @@ def test_dynamic_ranges_and_a_length_that_is_too_long_are_said(model, tmp_path):
     assert "dynamic int8: answers depend on" in run("slim", model, *steps).out
     assert "dynamic int8" not in run("slim", model, "-p", "canonicalize", "-o", tmp_path / "c.onnx").out
     assert "--max-length 500: the model serves 23 tokens a row, so rows were cut to 23" in outcome.out
+
+
+# ranges of activations
+
+
+def test_a_default_that_measures_worse_than_ranges_from_run_time_is_not_written(model, monkeypatch):
+    """The result is then that of --mode dynamic, weight for weight; the report says what was measured."""
+    calibration, _ = rows(model)
+    found = RunTime(inputs=(0,), error=0.2, fixed=0.3, dynamic=0.1, as_good=False)
+    monkeypatch.setattr(quantize_static, "choose_run_time", lambda *_: found)
+    report = quantized(model, "--calib", calibration)
+    step = next(step for step in report["steps"] if step["step"].startswith("quantize"))
+    assert step["step"] == "quantize-dynamic"
+    assert "0.3 of the answers is lost with calibrated ranges alone, 0.1 with ranges from run time" in step["note"]
+    assert step["details"]["ranges"] == {**asdict(found), "inputs": [0]}
+    assert "smooth" not in report["provenance"]["recipe"]
+    assert report["methods"]
+    given = model.parent / "dynamic.onnx"
+    assert run("quantize", model, "--mode", "dynamic", "-o", given).code == 0
+    np.testing.assert_array_equal(answers(model.parent / "model.int8.onnx"), answers(given))
+
+
+@pytest.mark.parametrize("form", ["contrib", "qdq"])
+def test_the_default_is_never_worse_than_ranges_from_run_time(model, form):
+    """On rows of random ids, of one token to all that fit, whatever the calibration texts are: here two words."""
+    few = model.parent / "few.txt"
+    few.write_text("".join(" ".join(WORDS[-2:] * (1 + n % 4)) + "\n" for n in range(40)))
+    errors = {}
+    for mode in ("auto", "dynamic"):
+        out = model.parent / f"{mode}.onnx"
+        calib = ["--calib", few] if mode == "auto" else []
+        assert run("quantize", model, "--mode", mode, "--format", form, "-o", out, *calib).code == 0
+        lengths = (1, 2, 3, 5, 9, 16)
+        errors[mode] = [np.square(answers(out, 16, n) - answers(model, 16, n)).mean() for n in lengths]
+    assert np.mean(errors["auto"]) <= 1.25 * np.mean(errors["dynamic"])
+    assert np.max(errors["auto"]) <= 2 * np.max(errors["dynamic"])

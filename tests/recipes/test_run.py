@@ -55,9 +55,9 @@ def sweeps(monkeypatch):
     seen = []
     real = trials_module.collect
 
-    def counting(model, wants, batches, report, *, threads):
-        seen.append((len(wants), threads))
-        return real(model, wants, batches, report, threads=threads)
+    def counting(model, wants, batches, report, **options):
+        seen.append((len(wants), options["threads"]))
+        return real(model, wants, batches, report, **options)
 
     monkeypatch.setattr(trials_module, "collect", counting)
     return seen
