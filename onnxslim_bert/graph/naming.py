@@ -116,10 +116,13 @@ def take_back(folder: Path) -> bool:
     """
     try:
         moves = [_read_move(folder, entry) for entry in json.loads((folder / JOURNAL).read_bytes())]
-        done = [move.undo() for move in reversed(moves)]
-        (folder / JOURNAL).unlink()
     except (OSError, ValueError, TypeError, KeyError):  # none, or one that was being written: nothing was moved yet
         return True
+    try:
+        done = [move.undo() for move in reversed(moves)]
+    except OSError:
+        return False
+    (folder / JOURNAL).unlink()
     return all(done)
 
 

@@ -136,3 +136,20 @@ def test_a_journal_names_no_other_folder(tmp_path, name):
     remove_dead(work)
     assert victim.read_text() == "mine"
     assert not claim.exists()
+
+
+def test_what_cannot_be_moved_back_now_is_kept(tmp_path, monkeypatch):
+    """The claim stays for a later job, which may be allowed to."""
+    write(tmp_path, "old")
+    claim = left_half_moved(tmp_path, monkeypatch, overwrite=True)
+
+    def refuse(_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(naming._Move, "undo", refuse)
+        remove_dead(tmp_path)
+    assert claim.exists()
+    remove_dead(tmp_path)
+    assert set(contents(tmp_path).values()) == {"old"}
+    assert not claim.exists()
