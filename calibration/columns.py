@@ -20,6 +20,9 @@ TEXT_COLUMNS = (
     ("question", "sentence"),
     ("question", "context"),
     ("query", "passage"),
+    ("query", "document"),
+    ("query", "doc"),
+    ("query", "text"),
     ("text1", "text2"),
     ("text_a", "text_b"),
     ("#1 string", "#2 string"),
@@ -31,7 +34,7 @@ TEXT_COLUMNS = (
     ("query",),
 )
 MOST_CLASSES = 1 << 31
-LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target")
+LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target", "relevance", "relevant")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class Scores:
     high: float = math.inf
 
 
-def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tuple[tuple[str, ...], ...]:
-    """The rows of text, one or two strings each, from the columns `names` or from the first known ones."""
+def find_texts(
+    columns: Columns, names: Sequence[str] | None, source: str, most: int = 2
+) -> tuple[tuple[str, ...], ...]:
+    """The rows of text, `most` strings each at most, from the columns `names` or from the first known ones."""
     chosen = _named(columns, names, source) if names else _known(columns)
-    if not 1 <= len(chosen) <= 2:
+    if not 1 <= len(chosen) <= most:
         raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two text columns")
     for name in chosen:
         for row, value in enumerate(columns[name], 1):
@@ -63,6 +68,11 @@ def find_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tu
             except UnicodeEncodeError as error:
                 raise DataError(f"{source}, row {row}: '{name}' holds half of a surrogate pair: needed text") from error
     return tuple(zip(*(columns[name] for name in chosen), strict=True))
+
+
+def are_queries(columns: Columns) -> bool:
+    """Whether the texts, as found by name, are queries and passages."""
+    return any(name.lower() == "query" for name in _known(columns)) and len(_known(columns)) == 2
 
 
 def find_labels(columns: Columns, name: str | None, kind: Classes | Scores | None, source: str) -> Array | None:

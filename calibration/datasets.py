@@ -15,10 +15,12 @@ from typing import Literal
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration import ranked
 from onnxslim_bert.calibration.columns import (
     LABEL_COLUMNS,
     Classes,
     Scores,
+    are_queries,
     find_labels,
     find_texts,
     kind_of,
@@ -33,6 +35,8 @@ from onnxslim_bert.errors import DataError
 
 Purpose = Literal["calibration", "evaluation"]
 Form = Literal["texts", "words", "passages", "windows"]
+RANKED = ("reranking", "retrieval")  # tasks whose rows are pairs of a query and a passage
+ITSELF = ("fill-mask", "triplets")  # tasks whose texts themselves say what is right
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Dataset:
     names: of the classes, where they are known.
     worded: the file has names for labels; their numbers only follow the alphabet and may not be the model's.
     gold: what is right where it is no number: the tags of words, the answers in a passage, the labels that hold.
-    task: what the model is to be judged as, a name in `proof.reading.TASKS`; when empty, told from the model.
+    task: what the model is to be judged as, a name in `proof.tasks.table.TASKS`; when empty, told from the model.
+    pool: all passages that a query may find, where there are more than those of the rows.
+    output: the model's output to be judged; when empty, told from the model.
     """
 
     name: str
@@ -63,11 +69,13 @@ class Dataset:
     gold: tuple[tuple[str, ...], ...] | None = None
     task: str = ""
     encoded: tuple[PlacedRow, ...] = ()
+    pool: tuple[str, ...] = ()
+    output: str = ""
 
     @property
     def is_labelled(self) -> bool:
-        """Whether the data say what is right: they have labels or gold answers."""
-        return self.labels is not None or self.gold is not None
+        """Whether the data say what is right: they have labels or gold answers, or texts that say it themselves."""
+        return self.labels is not None or self.gold is not None or self.task in ITSELF
 
     def __len__(self) -> int:
         return len(self.texts) if self.feeds is None else len(next(iter(self.feeds.values())))
@@ -77,13 +85,25 @@ class Dataset:
         digest = hashlib.sha256()
         for row in self.texts:
             digest.update(json.dumps(row).encode())
-        for right in self.gold or ():
+        for right in (*(self.gold or ()), *self.pool):
             digest.update(json.dumps(right).encode())
         arrays = {} if self.labels is None else {"": self.labels}
         for name, values in sorted((arrays | dict(self.feeds or {})).items()):
             digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
             digest.update(values.tobytes())
         return digest.hexdigest()
+
+    def units(self) -> Array:
+        """The number of what each row belongs to, int64 [rows]: rows to be ranked belong to their query, others to
+        themselves."""
+        if self.task not in RANKED or self.feeds is not None:
+            return np.arange(len(self))
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(row[0], len(numbers)) for row in self.texts], np.int64)
+
+    def probe(self) -> "Dataset":
+        """The first row alone, to see what a model answers."""
+        return replace(self.take([0]), pool=())
 
     def take(self, rows: Sequence[int]) -> "Dataset":
         """The rows with these indices, in this order."""
@@ -99,13 +119,18 @@ class Dataset:
 
     @property
     def is_pairs(self) -> bool:
-        """Whether each row is two texts."""
-        return self.form == "texts" and self.feeds is None and all(len(row) == 2 for row in self.texts)
+        """Whether each row is several texts: two, or the three of a triplet."""
+        return self.form == "texts" and self.feeds is None and all(len(row) > 1 for row in self.texts)
 
     def apart(self) -> "Dataset":
-        """The texts of pairs as rows of their own, all first ones before all second ones, without labels."""
-        sides = tuple((row[side],) for side in (0, 1) for row in self.texts)
-        return replace(self, texts=sides, labels=None, metric=None)
+        """The texts of pairs as rows of their own, all first ones before all second ones, without labels.
+
+        With a pool they are the queries, each once, and then the pool.
+        """
+        sides = tuple((row[side],) for side in range(len(self.texts[0])) for row in self.texts)
+        if self.pool:
+            sides = (*dict.fromkeys((row[0],) for row in self.texts), *((passage,) for passage in self.pool))
+        return replace(self, texts=sides, labels=None, metric=None, pool=(), task="")
 
     def without(self, other: "Dataset") -> "Dataset":
         """The rows that are not in `other`; texts that differ in spaces or case only count as the same."""
@@ -122,13 +147,14 @@ def load_dataset(
     text_columns: Sequence[str] | None = None,
     label_column: str | None = None,
     task: str = "",
+    output: str = "",
 ) -> Dataset:
-    """The data set that `spec` names: a GLUE set, `reviews`, or the path of a file.
+    """The data set that `spec` names: a GLUE set, a built-in one, or the path of a file or of a folder like BEIR's.
 
     A GLUE set calibrates on train and evaluates on validation; a path gives the same rows for both.
     rows: size of a random sample without replacement, in file order; all rows when there are no more.
     text_columns, label_column: instead of those recognised by name; a label column that is named must hold labels.
-    task: what the model is to be judged as (`Dataset`).
+    task, output: what the model is to be judged as, and by which output (`Dataset`).
     For calibration, which needs no labels, a text file's labels that cannot be read are left out, unless their column
     was named. Raises DataError.
     """
@@ -139,11 +165,14 @@ def load_dataset(
         dataset = _reviews(purpose, text_columns, label_column)
     elif name in GLUE:
         dataset = _glue(name, purpose, text_columns, label_column)
+    elif ranked.is_folder(Path(spec)):
+        dataset = _folder(Path(spec), purpose)
     elif Path(spec).suffix.lower() == ".npz":
         dataset = _feeds(_existing(spec), label_column)
     else:
         dataset = _dataset(spec, purpose, "all", read_columns(_existing(spec)), None, text_columns, label_column)
-    dataset = replace(dataset, task=task or dataset.task)
+    dataset = replace(dataset, task=task or dataset.task, output=output)
+    dataset = _with_pool(dataset, purpose)
     if label_column and not dataset.is_labelled:
         raise DataError(f"{spec}: every label in '{label_column}' is -1, which means held back: needed labels")
     return sample(dataset, rows, seed)
@@ -156,11 +185,18 @@ def is_named(spec: str | None) -> bool:
 
 
 def sample(dataset: Dataset, rows: int | None, seed: int) -> Dataset:
-    """`rows` of the set drawn without replacement, in file order; all of them when there are no more."""
+    """`rows` of the set drawn without replacement, in file order; all of them when there are no more.
+
+    Rows to be ranked are drawn query by query, so that the last one may bring more.
+    """
     if rows is None or rows >= len(dataset):
         return dataset
-    chosen = np.random.default_rng(seed).choice(len(dataset), rows, replace=False)
-    return dataset.take(np.sort(chosen).tolist())
+    units, drawn = dataset.units(), np.random.default_rng(seed)
+    if dataset.task not in RANKED:
+        return dataset.take(np.sort(drawn.choice(len(dataset), rows, replace=False)).tolist())
+    order = drawn.permutation(int(units.max()) + 1)
+    before = np.cumsum([0, *np.bincount(units)[order][:-1]])
+    return dataset.take(np.flatnonzero(np.isin(units, order[before < rows])).tolist())
 
 
 def check_disjoint(calibration: Dataset, evaluation: Dataset) -> None:
@@ -177,7 +213,7 @@ def check_disjoint(calibration: Dataset, evaluation: Dataset) -> None:
 
 def holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Split into (kept, held) in file order, disjoint: `fraction` of the distinct rows, and at least one, is held."""
-    keys = _keys(dataset)
+    keys = _keys(dataset) if dataset.task not in RANKED else dataset.units().tolist()  # a query is held with all it has
     distinct = list(dict.fromkeys(keys))
     if len(distinct) < 2:
         raise DataError(f"'{dataset.name}' has {len(distinct)} distinct row: needed 2 to hold one back")
@@ -211,7 +247,7 @@ def _glue(name: str, purpose: Purpose, text_columns: Sequence[str] | None, label
 def _existing(spec: str) -> Path:
     path = Path(spec)
     if path.is_dir():
-        raise DataError(f"{spec} is a folder: needed one file in it")
+        raise DataError(f"{spec} is a folder: needed one file in it, or {ranked.CORPUS}, {ranked.QUERIES} and qrels")
     if not path.exists():
         near = difflib.get_close_matches(spec.lower(), (*GLUE, "reviews"), 1)
         hint = f"did you mean '{near[0]}'?" if near else f"the named sets are {', '.join(GLUE)} and reviews"
@@ -246,6 +282,10 @@ def _dataset(
         task = {"words": "tags", "passages": "answers"}[found.form]
         form: Form = "words" if found.form == "words" else "passages"
         return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task)
+    columns = columns if text_columns else ranked.in_pairs(columns, source)
+    triplet = None if text_columns else ranked.triplets(columns)
+    if triplet:
+        return Dataset(*split_of, find_texts(columns, triplet, source, most=3), None, None, task="triplets")
     texts = find_texts(columns, text_columns, source)
     column = label_column(columns, labelled, source)
     if kind is None and (gold := find_sets(columns, column, source)) is not None:
@@ -261,9 +301,33 @@ def _dataset(
         if purpose == "evaluation" or labelled or not guessed:
             raise
         labels = None
-    return Dataset(
-        Path(source).name, split, texts, labels, _metric(labels), names=names, worded=guessed and names != ()
-    )
+    worded = guessed and names != ()
+    rows = Dataset(*split_of, texts, labels, _metric(labels), names=names, worded=worded)
+    return replace(rows, task="reranking") if are_queries(columns) and _repeats(rows) else rows
+
+
+def _folder(path: Path, purpose: Purpose) -> Dataset:
+    split, texts, relevance, pool = ranked.read_folder(path, purpose)
+    pool = pool if purpose == "evaluation" else ()
+    labels = np.array(relevance, np.float32)
+    return Dataset(path.resolve().name, split, texts, labels, _metric(labels), task="reranking", pool=pool)
+
+
+def _with_pool(dataset: Dataset, purpose: Purpose) -> Dataset:
+    """`dataset` with the passages that its queries may find: those of all rows, where the task is named retrieval.
+
+    Pairs without labels are then queries with a passage that answers each.
+    """
+    if dataset.task != "retrieval" or purpose == "calibration" or not dataset.is_pairs:
+        return dataset if dataset.task in RANKED and purpose == "evaluation" else replace(dataset, pool=())
+    labels = np.ones(len(dataset), np.float32) if dataset.labels is None else dataset.labels
+    pool = dataset.pool or tuple(dict.fromkeys(row[1] for row in dataset.texts))
+    return replace(dataset, labels=labels, metric=_metric(labels), pool=pool)
+
+
+def _repeats(dataset: Dataset) -> bool:
+    """Whether a first text has several second ones, so that they can be ranked."""
+    return dataset.labels is not None and dataset.is_pairs and len({row[0] for row in dataset.texts}) < len(dataset)
 
 
 def _metric(labels: Array | None) -> Task | None:

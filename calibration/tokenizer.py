@@ -23,6 +23,7 @@ DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transfor
 VOCABULARIES = (".json", ".model", ".txt")  # what files of tokenizers are called
 MOST_ADDED = 64  # tokens, to a pair of texts
 MOST_LETTERS = 64  # that a normalizer writes for one
+MASK_TOKENS = ("[MASK]", "<mask>")
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
 
 
@@ -54,6 +55,7 @@ class Tokenizer:
     vocab_size: tokens, added ones included; ids are below it.
     pad_id: the id that fills a batch.
     max_length: tokens in a row that the tokenizer's own configuration allows.
+    mask_id: the id that stands for a masked token; None where there is none.
     file: the tokenizer.json that it was read from; None when there is none.
     windows: (text, None, max_length, 0) -> the row of one text, or (question, passage, max_length, shared) -> the rows
     of the question with each window of the passage, of which `shared` tokens are also in the next. None without a
@@ -68,6 +70,7 @@ class Tokenizer:
     file: Path | None = None
     inputs: Named = field(default_factory=dict)
     windows: Callable[[str, str | None, int, int], list[PlacedRow]] | None = None
+    mask_id: int | None = None
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         """Rows of one or two texts to ids, unpadded; the longer text of a pair is cut first to fit `max_length`."""
@@ -171,13 +174,15 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
             found.append(PlacedRow(row.ids, row.type_ids, places))
         return found
 
-    named = config.get("pad_token")
-    token = named.get("content") if isinstance(named, dict) else named
-    known = (backend.token_to_id(name) for name in (token, *PAD_TOKENS) if isinstance(name, str))
-    pad_id = next((number for number in known if number is not None), padding.get("pad_id", 0))
-    return Tokenizer(
-        backend.get_vocab_size(), pad_id, _length(config.get("model_max_length")), encode, file, windows=windows
-    )
+    def special(key: str, others: Sequence[str]) -> int | None:
+        named = config.get(key)
+        token = named.get("content") if isinstance(named, dict) else named
+        known = (backend.token_to_id(name) for name in (token, *others) if isinstance(name, str))
+        return next((number for number in known if number is not None), None)
+
+    found, size, length = special("pad_token", PAD_TOKENS), backend.get_vocab_size(), config.get("model_max_length")
+    pad_id, mask_id = padding.get("pad_id", 0) if found is None else found, special("mask_token", MASK_TOKENS)
+    return Tokenizer(size, pad_id, _length(length), encode, file, windows=windows, mask_id=mask_id)
 
 
 def _with_starts(row: PlacedRow, words: tuple[str, ...]) -> PlacedRow:

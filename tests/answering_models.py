@@ -72,6 +72,37 @@ def reading(folder: Path, max_length: int = 128) -> Working:
     return Working(max_length, tokenizer=tokenizer(folder))
 
 
+def per_token(path: Path, table: Array, names: tuple[str, ...], squeezed: bool = False) -> Path:
+    """[batch, length, width] = table[input_ids], or as many outputs [batch, length] as there are names."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["each"]),
+        helper.make_node("Identity", ["attention_mask"], ["unused"]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", "length")) for name in names]
+    if squeezed:
+        for place, name in enumerate(names):
+            nodes.append(helper.make_node("Gather", ["each", f"place{place}"], [name], axis=2))
+    else:
+        nodes[0].output[0] = names[0]
+        outputs = [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, ("batch", "length", table.shape[1]))]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ("batch", "length"))
+        for name in ("input_ids", "attention_mask")
+    ]
+    places = [numpy_helper.from_array(np.array(place), f"place{place}") for place in range(len(names))]
+    graph = helper.make_graph(nodes, "each", inputs, outputs, [numpy_helper.from_array(table, "table"), *places])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def configured(folder: Path, architecture: str, labels: tuple[str, ...] = (), **more: object) -> Working:
+    """The tokenizer of words, and a config.json that says so."""
+    folder.mkdir(exist_ok=True)
+    document = {"architectures": [f"Bert{architecture}"], "id2label": dict(enumerate(labels)), **more}
+    (folder / "config.json").write_text(json.dumps(document))
+    return reading(folder)
+
+
 def texts(rows: list[str], labels: Sequence[float] | None = None, metric: Task | None = "accuracy") -> Dataset:
     """A data set of these rows."""
     kind = np.float32 if metric == "pearson-spearman" else np.int64

@@ -10,13 +10,14 @@ from onnxslim_bert.cli.options import Finite, refuse_ignored
 if TYPE_CHECKING:
     from onnxslim_bert.job.seal import Gate
 
-BUDGETS = ["max_drop", "min_agreement", "min_speedup", "max_size"]
+BUDGETS = ["max_drop", "min_agreement", "min_cosine", "min_speedup", "max_size"]
 
 
 def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `min_agreement`, `min_speedup`, `max_size` and `strict`; it defines `max_drop` itself."""
+    """Give a command `min_agreement`, `min_cosine`, `min_speedup`, `max_size` and `strict`; it defines `max_drop` itself."""
     options = (
         click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must keep MODEL's class."),
+        click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of MODEL."),
         click.option("--min-speedup", type=Finite(min=0), help="Latency of MODEL over that of what is written."),
         click.option("--max-size", metavar="SIZE", help="Bytes that may be written, like 24MB or 23.5MiB."),
         click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict."),
@@ -27,13 +28,18 @@ def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gate_of(
-    max_drop: float | None, min_agreement: float | None, min_speedup: float | None, max_size: str | None, strict: bool
+    max_drop: float | None,
+    min_agreement: float | None,
+    min_cosine: float | None,
+    min_speedup: float | None,
+    max_size: str | None,
+    strict: bool,
 ) -> "Gate":
     """The gate that the options set together. Raises UsageError for --strict without a budget."""
     from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.proof.gates import Budgets, parse_size
 
-    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
+    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None, min_cosine)
     if budgets == Budgets():
         refuse_ignored(["strict"], "without a budget")
     return Gate(budgets, strict)

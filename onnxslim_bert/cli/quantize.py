@@ -107,12 +107,14 @@ def quantize(
     tokenizer: Path | None,
     inputs: str,
     task: str,
+    output_name: str,
     text_columns: tuple[str, ...],
     label_column: str | None,
     seed: int,
     threads: int,
     max_drop: float | None,
     min_agreement: float | None,
+    min_cosine: float | None,
     min_speedup: float | None,
     max_size: str | None,
     strict: bool,
@@ -159,7 +161,7 @@ def quantize(
     of_folders = writes_folder(model, output, in_place)
     model = model if of_folders else find_model(model)
     what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task)
+    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task, output=output_name)
     with progress_bar() as progress:
         working = Working(max_length, threads, seed, progress=progress)
         if target == "auto":
@@ -175,7 +177,7 @@ def quantize(
             data=sources,
             deployment=where,
             working=working,
-            gate=gate_of(max_drop, min_agreement, min_speedup, max_size, strict),
+            gate=gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, strict),
             overwrite=force,
             in_place=in_place,
         )

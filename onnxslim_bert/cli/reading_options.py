@@ -8,9 +8,7 @@ import click
 from click.core import ParameterSource
 
 from onnxslim_bert.cli.options import SEED, THREADS
-
-TASKS = ["classification", "multi-label", "regression", "embedding", "tags", "answers"]  # those of `proof.reading`
-
+from onnxslim_bert.proof.tasks.table import TASKS
 
 def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `inputs`: inputs of the model by role, as text for `role_names.parse_named`; "" to find out."""
@@ -25,20 +23,26 @@ def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def judges(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `task`: what a model is judged as, a name in `proof.reading.TASKS`; "" to find it out."""
+    """Give a command `task`, what a model is judged as, a name in `TASKS`, and `output_name`; "" to find them out."""
+    named = click.option(
+        "--output-name",
+        default="",
+        metavar="NAME",
+        help="The output that is judged, of several; of a reader of passages NAME,NAME for start and end.",
+    )
     option = click.option(
         "--task",
-        type=click.Choice(TASKS),
+        type=click.Choice(list(TASKS)),
         callback=lambda ctx, param, value: value or "",
         help="What the model is judged as  [default: what its outputs, config.json and the data say]",
     )
-    return option(command)
+    return option(named(command))
 
 
 def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command all options on reading rows and working on them that `quantize` and `slim` share.
 
-    They are tokenizer, inputs, task, text_columns, label_column, seed and threads.
+    They are tokenizer, inputs, task, output_name, text_columns, label_column, seed and threads.
     """
     options = (
         click.option(

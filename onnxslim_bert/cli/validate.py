@@ -37,6 +37,7 @@ PATH = click.Path(exists=True, path_type=Path)
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
 @click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must get the base's class.")
+@click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of BASE.")
 @click.option("--min-speedup", type=Finite(min=0), help="Latency of BASE over that of CANDIDATE, timed on the rows.")
 @click.option("--max-size", metavar="SIZE", help="Bytes of CANDIDATE with its external data, like 24MB or 23.5MiB.")
 @click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
@@ -57,10 +58,12 @@ def validate(
     tokenizer: Path | None,
     inputs: str,
     task: str,
+    output_name: str,
     batch: int,
     max_length: int,
     max_drop: float | None,
     min_agreement: float | None,
+    min_cosine: float | None,
     min_speedup: float | None,
     max_size: str | None,
     strict: bool,
@@ -99,7 +102,7 @@ def validate(
     if not any(target.fixed_shapes for target in targets):
         refuse_ignored(["seq"], "on providers that take open shapes")
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
-    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None)
+    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None, min_cosine)
     dataset = load_dataset(
         data,
         "evaluation",
@@ -108,6 +111,7 @@ def validate(
         text_columns=text_columns or None,
         label_column=label_column,
         task=task,
+        output=output_name,
     )
     if dataset.feeds is not None:
         refuse_ignored(["tokenizer", "text_columns", "max_length", "inputs"], "with ready inputs")

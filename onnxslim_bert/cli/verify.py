@@ -45,6 +45,7 @@ def verify(
     tokenizer: Path | None,
     inputs: str,
     task: str,
+    output_name: str,
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,
@@ -71,9 +72,8 @@ def verify(
     files.check([model, *([base] if base else [])])
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
-        result = run_verify(
-            model, Now(base, tokenizer, given, allow_missing_data, inputs, task), strict=strict, progress=progress
-        )
+        now = Now(base, tokenizer, given, allow_missing_data, inputs, task, output_name)
+        result = run_verify(model, now, strict=strict, progress=progress)
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
         echo(json.dumps(report_json(result), indent=2, allow_nan=False))

@@ -20,7 +20,8 @@ from onnxslim_bert.model.model_config import ModelConfig
 from onnxslim_bert.model.role_names import InputRole, Roles, role_of
 from onnxslim_bert.proof.collect import one_per_row
 from onnxslim_bert.proof.fidelity import Fidelity, fidelity
-from onnxslim_bert.proof.reading import Kind, read_model
+from onnxslim_bert.proof.reading import read_model
+from onnxslim_bert.proof.tasks.table import Kind
 
 
 @dataclass(frozen=True)

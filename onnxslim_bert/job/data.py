@@ -18,7 +18,8 @@ class Sources:
     rows: number of calibration rows, drawn at random; None takes all. text_columns, label_column: columns of the
     files; of the named sets when there is no file.
     tokenizer: a folder or a tokenizer.json; by default the model's folder. inputs: names of model inputs by role, such
-    as `ids=in0,mask=in1`, where the model does not tell. task: what the model is judged as; "" to find it out.
+    as `ids=in0,mask=in1`, where the model does not tell. task: what the model is judged as, and output: by which of its
+    outputs; "" to find them out.
 
     Example: calibration="sst2", rows=256: 256 rows of SST-2's training split to fit to, its validation split to judge.
     """
@@ -33,6 +34,7 @@ class Sources:
     own_split: bool = True
     inputs: str = ""
     task: str = ""
+    output: str = ""
 
     def read(self, model: Path, seed: int) -> "tuple[Data, Tokenizer | None]":
         """Load every data set that is named, and the tokenizer for its texts; None when all rows are ready inputs."""
@@ -88,9 +90,11 @@ class Sources:
 
     def _read(self, spec: str, purpose: Purpose, label_column: str | None) -> Dataset:
         if is_named(spec) and not self._all_named():
-            return load_dataset(spec, purpose, task=self.task)
+            return load_dataset(spec, purpose, task=self.task, output=self.output)
         columns = self.text_columns or None
-        return load_dataset(spec, purpose, text_columns=columns, label_column=label_column, task=self.task)
+        return load_dataset(
+            spec, purpose, text_columns=columns, label_column=label_column, task=self.task, output=self.output
+        )
 
 
 @dataclass(frozen=True)

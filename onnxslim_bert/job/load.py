@@ -128,7 +128,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_
 
 def check_labels(source: Path, evaluation: Dataset, working: Working) -> None:
     """Raise DataError now, from the answer to one row, for labels that evaluation could not use in the end."""
-    task_metrics(evaluate_once(source, evaluation.take([0]), working), evaluation)
+    task_metrics(evaluate_once(source, evaluation.probe(), working), evaluation)
 
 
 def _read(job: Job) -> tuple[Data, Working]:

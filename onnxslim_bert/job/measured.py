@@ -18,6 +18,8 @@ from onnxslim_bert.proof.gates import Budgets, Verdict
 from onnxslim_bert.recipes.provenance import MEASURED, Provenance, notes, provenance_in
 
 MOST_THREADS = 1024
+# What the first records did not have: written only where it was given.
+SINCE = (("asked", "inputs"), ("asked", "task"), ("asked", "output"), ("budgets", "min_cosine"))
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Asked:
     rows: int | None
     text_columns: tuple[str, ...]
     label_column: str
+    inputs: str = ""
+    task: str = ""
+    output: str = ""
 
     @classmethod
     def of(cls, sources: Sources, evaluated: bool) -> "Asked":
@@ -45,6 +50,9 @@ class Asked:
             sources.rows,
             tuple(sources.text_columns),
             sources.label_column or "",
+            sources.inputs,
+            sources.task,
+            sources.output,
         )
 
 
@@ -136,7 +144,12 @@ class Measured:
 
 def record(path: Path, measured: Measured) -> None:
     """Append `measured` to the model file at `path`, in place of an earlier record. Raises OutputError."""
-    write_trailer(path, MEASURED, json.dumps(asdict(measured), sort_keys=True, allow_nan=False))
+    document = asdict(measured)
+    for part, name in SINCE:
+        inner = document[part]
+        if inner is not None and not inner[name]:
+            del inner[name]
+    write_trailer(path, MEASURED, json.dumps(document, sort_keys=True, allow_nan=False))
 
 
 def read(path: Path) -> tuple[Provenance, Measured | None]:

@@ -190,6 +190,8 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
 
 def _are_apart(model: Model, dataset: Dataset, working: Working) -> bool:
     """Whether the two texts of a pair are fed as two rows, as a model of sentence embeddings takes them."""
+    if dataset.task == "triplets":
+        return True
     if not dataset.is_pairs or model.path is None or not model.path.is_file() or working.tokenizer is None:
         return False
     return pairs_are_apart(model.path, dataset, working)

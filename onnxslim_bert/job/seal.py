@@ -29,9 +29,9 @@ class Gate:
 
     def check(self, evaluation: Dataset | None) -> None:
         """Raise DataError when a budget needs evaluation rows, or labels, that `evaluation` does not have."""
-        drop, agreement = self.budgets.max_drop, self.budgets.min_agreement
-        if evaluation is None and (drop, agreement) != (None, None):
-            raise DataError("a budget for the drop or the agreement needs evaluation texts: name some with --data")
+        drop = self.budgets.max_drop
+        if evaluation is None and self.budgets.judges_rows:
+            raise DataError("a budget for the drop, agreement or cosine needs evaluation texts: name some with --data")
         if evaluation is not None and drop is not None and not evaluation.is_labelled:
             raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
 

@@ -29,7 +29,7 @@ class ModelConfig:
     labels: names of the classes in the model's order, as many as it has; () where they have only numbers.
     classes: how many there are; 0 where that is not said.
     ids: the number of each class by name, other spellings included.
-    hidden: width of the token states.
+    hidden: width of the token states. vocabulary: words that it knows.
     pooling: how a sentence-transformers folder makes one vector of them: mean, first, max or last.
     """
 
@@ -39,6 +39,7 @@ class ModelConfig:
     classes: int = 0
     ids: Mapping[str, int] = field(default_factory=dict)
     hidden: int = 0
+    vocabulary: int = 0
     pooling: str = ""
 
 
@@ -54,6 +55,7 @@ def read_config(model: Path) -> ModelConfig:
     names = _names(found.get("id2label"), file) or _in_order(ids)
     named = names if names and not all(UNNAMED.fullmatch(name) for name in names) else ()
     widths = (found.get(key) for key in ("hidden_size", "dim", "d_model"))
+    size = found.get("vocab_size")
     return ModelConfig(
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
         problem_type=str(found.get("problem_type") or ""),
@@ -61,6 +63,7 @@ def read_config(model: Path) -> ModelConfig:
         classes=len(names),
         ids={**ids, **{name: number for number, name in enumerate(named)}} if named else {},
         hidden=next((width for width in widths if type(width) is int and width > 0), 0),
+        vocabulary=size if type(size) is int and size > 0 else 0,
         pooling=_pooling(folder_with(model, MODULES)),
     )
 

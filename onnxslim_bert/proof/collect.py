@@ -13,6 +13,7 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.fidelity import pooled
 from onnxslim_bert.proof.reading import Reading
 from onnxslim_bert.proof.tasks.answers import best_span
+from onnxslim_bert.proof.tasks.masked import found
 
 
 class Collected:
@@ -35,6 +36,11 @@ class Collected:
         if kind == "tokens":
             kept = batch.mask if batch.starts is None else batch.starts
             self._keep(outputs[name][kept], owner[batch.rows[np.nonzero(kept)[0]]])
+        elif kind == "masked":
+            assert batch.starts is not None
+            assert windows.labels is not None
+            fed = batch.rows[np.nonzero(batch.starts)[0]]
+            self._keep(found(outputs[name][batch.starts], windows.labels[fed]), owner[fed])
         elif kind == "spans":
             both = np.stack([outputs[name], outputs[others[0]]], axis=-1)
             self._keep(both[batch.mask], owner[batch.rows[np.nonzero(batch.mask)[0]]])

@@ -5,22 +5,26 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.datasets import RANKED, Dataset
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.role_names import described
 from onnxslim_bert.proof.class_order import check_class_order
 from onnxslim_bert.proof.fidelity import Fidelity, fidelity
 from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar, paired_bootstrap, wilson, with_unseen
-from onnxslim_bert.proof.metrics import METRICS
+from onnxslim_bert.proof.metrics import COUNTED, LESS_IS_BETTER, METRICS
 from onnxslim_bert.proof.outputs import Outputs
-from onnxslim_bert.proof.reading import Kind
 from onnxslim_bert.proof.tasks.answers import plain
 from onnxslim_bert.proof.tasks.judged import judged, metrics_of, unknown_labels
+from onnxslim_bert.proof.tasks.ranking import first_kept, order_kept, queries
+from onnxslim_bert.proof.tasks.table import Kind
 
 
 @dataclass(frozen=True)
 class Score:
-    """One task metric of both models and the drop from base to candidate, in points with 95 % intervals."""
+    """One task metric of both models, with 95 % intervals, in points but for a perplexity.
+
+    drop: by how much the candidate is worse: less, or more where less is better (`LESS_IS_BETTER`).
+    """
 
     metric: str
     base: Interval
@@ -82,7 +86,7 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         kind=base.kind,
         scores=tuple(scores),
         mcnemar=split,
-        fidelity=fidelity(base.kind, base.values, candidate.values, owner=base.owner, same=_same(base, candidate)),
+        fidelity=_fidelity(base, candidate, dataset),
         broken=candidate.broken,
         resamples=resamples,
         seed=seed,
@@ -90,6 +94,16 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         taken=_taken(base),
         notes=(*base.notes, *_unused(base, dataset, metrics)),
     )
+
+
+def _fidelity(base: Outputs, candidate: Outputs, dataset: Dataset) -> Fidelity:
+    close = fidelity(base.kind, base.values, candidate.values, owner=base.owner, same=_same(base, candidate))
+    if dataset.task not in RANKED or base.kind not in ("score", "embedding"):
+        return close
+    ours, theirs = queries(base, dataset), queries(candidate, dataset)
+    kept, first = order_kept(ours, theirs), first_kept(ours, theirs)
+    order = bootstrap(METRICS["mrr@10"], kept, np.zeros(len(kept))) if len(kept) else None
+    return replace(close, rank_correlation=order, agreement=wilson(int(first.sum()), len(first)))
 
 
 def _taken(outputs: Outputs) -> str:
@@ -157,8 +171,11 @@ def _score(name: str, base: Outputs, candidate: Outputs, dataset: Dataset, resam
     metric = METRICS[name]
     before, labels = judged(name, base, dataset)
     after, _ = judged(name, candidate, dataset)
-    drop = paired_bootstrap(metric, before, after, labels, resamples, seed)
-    if base.kind not in ("score", "embedding"):
+    if not len(labels):
+        raise DataError(f"'{dataset.name}' has no query with a relevant passage: needed one to rank")
+    first, second = (after, before) if name in LESS_IS_BETTER else (before, after)
+    drop = paired_bootstrap(metric, first, second, labels, resamples, seed)
+    if name in COUNTED:
         drop = with_unseen(drop, len(labels))
     if name == "accuracy":
         hits = [int(np.sum(predictions == labels)) for predictions in (before, after)]
@@ -181,5 +198,6 @@ def taken_for(kind: Kind, width: int) -> str:
         "embedding": f"an embedding of width {width}",
         "tokens": f"{width} classes a word",
         "spans": "where an answer begins and ends",
+        "masked": "the words behind masks",
     }
     return what[kind]

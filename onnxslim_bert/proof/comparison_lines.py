@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from onnxslim_bert.model.role_names import role_of
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.proof.tasks.table import AGREES
 
 
 def compared(seen: Comparison) -> Iterator[str]:
@@ -24,7 +25,7 @@ def facts(seen: Comparison) -> Iterator[str]:
     yield from seen.notes
     close = seen.fidelity
     if close.agreement:
-        of = {"tokens": "words", "labels": "labels", "spans": "answers"}.get(seen.kind, "rows")
+        of = AGREES.get(seen.kind, "rows") if close.rank_correlation is None else "queries, by the first passage"
         yield f"agreement: {spread(close.agreement)} % of {of}"
     if close.whole:
         yield f"rows of which all agrees: {spread(close.whole)} %"
@@ -34,6 +35,10 @@ def facts(seen: Comparison) -> Iterator[str]:
         yield f"KL(base || candidate): {close.kl:.3g} nats"
     if close.correlation is not None:
         yield f"one output, no argmax: correlation with the base {close.correlation:.2f}, shift {close.shift:+.4g}"
+    if close.rank_correlation is not None:
+        yield f"rank correlation a query: {spread(close.rank_correlation)}"
+    if close.neighbours is not None:
+        yield f"nearest neighbours kept: {spread(close.neighbours)} %"
     if close.cosine is not None:
         tail = "" if close.tail_cosine is None else f", on 99 % of rows from {close.tail_cosine:.6f}"
         yield f"cosine: mean {close.cosine:.6f}{tail}, least {close.min_cosine:.6f}"

@@ -31,6 +31,7 @@ def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
     key = key_of(
         "answers-with-notes",
         task=dataset.task,
+        output=dataset.output,
         config=config,
         model=model,
         rows=rows,

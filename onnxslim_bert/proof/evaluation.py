@@ -22,6 +22,8 @@ from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.reading import Reading, read_model
+from onnxslim_bert.proof.tasks.masked import masked_rows
+from onnxslim_bert.proof.tasks.ranking import relevance
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
@@ -62,10 +64,13 @@ def answer(
     roles = {name: roles[name] for name in taken if name in roles}
     reading = like.reading if like is not None else None
     if reading is None or not {*reading.outputs} <= {value.name for value in session.get_outputs()}:
-        probe = dataset.take(range(min(len(dataset), batch_size)))
+        probe = replace(dataset.take(range(min(len(dataset), batch_size))), pool=())
+        probe = probe.apart() if dataset.task == "triplets" else probe
         first = next(iter(feed_batches(session, roles, probe, working, batch_size=batch_size)))
         answers = run(session, path, first.feeds)
-        reading = read_model(path, first.mask, answers, read_config(path), dataset.task)
+        reading = read_model(path, first.mask, answers, read_config(path), dataset.task, dataset.output)
+        if reading.kind == "masked" and not (dataset.task or can_mask(dataset, working.tokenizer)):
+            reading = replace(reading, kind="tokens")
     longest = min(working.max_length, fixed_shape(session)[1] or working.max_length)
     fed, owner = fed_rows(dataset, working.tokenizer, reading, longest)
     batches = feed_batches(session, roles, fed, working, batch_size=batch_size)
@@ -76,6 +81,8 @@ def answer(
         if working.progress:
             working.progress(f"running {path.name} on {target.name}", done, len(batches))
     values, owners = found.values()
+    if reading.kind == "score" and values.shape[1] == 2:
+        values = relevance(values, config.labels)
     outputs = Outputs(
         path=path,
         output=reading.output,
@@ -83,7 +90,7 @@ def answer(
         values=values,
         roles=roles,
         reading=reading,
-        owner=owners if reading.kind in ("tokens", "spans") else None,
+        owner=owners if reading.kind in ("tokens", "spans", "masked") else None,
         found=found.answers(fed, dataset) if reading.kind == "spans" else (),
         names=config.labels,
         notes=like.notes if like is not None else _notes(batches, fed, longest),
@@ -94,9 +101,9 @@ def answer(
 def pairs_are_apart(path: Path, dataset: Dataset, working: Working) -> bool:
     """Whether the model at `path` answers an embedding, so that pairs go in as two texts; found once for each file."""
     stat = path.stat()
-    key = (path.absolute(), stat.st_mtime_ns, stat.st_size, dataset.task)
+    key = (path.absolute(), stat.st_mtime_ns, stat.st_size, dataset.task, dataset.output)
     if key not in _APART:
-        found = evaluate(path, dataset.take([0]), working)
+        found = evaluate(path, dataset.probe(), working)
         _APART[key] = found.kind == "embedding"
     return _APART[key]
 
@@ -118,9 +125,17 @@ def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, ma
         owner = np.repeat(rows, [len(each) for each in windows])
         encoded = tuple(row for each in windows for row in each)
         return replace(dataset.take(owner.tolist()), form="windows", encoded=encoded), owner
+    if reading.kind == "masked" and tokenizer is not None:
+        return masked_rows(dataset, tokenizer, max_length)
     if reading.kind == "embedding" and dataset.is_pairs:
-        return dataset.apart(), np.arange(2 * len(dataset))
+        texts = dataset.apart()
+        return texts, np.arange(len(texts))
     return dataset, rows
+
+
+def can_mask(dataset: Dataset, tokenizer: Tokenizer | None) -> bool:
+    """Whether words of the rows can be masked."""
+    return dataset.feeds is None and dataset.form in ("texts", "words") and bool(tokenizer and tokenizer.mask_id)
 
 
 def in_order_of(dataset: Dataset, outputs: Outputs) -> Outputs:

@@ -15,7 +15,7 @@ from onnxslim_bert.errors import (
 )
 from onnxslim_bert.proof.intervals import Interval
 
-GateName = Literal["made", "finite", "max-drop", "min-agreement", "min-speedup", "coverage", "max-size"]
+GateName = Literal["made", "finite", "max-drop", "min-agreement", "min-cosine", "min-speedup", "coverage", "max-size"]
 Outcome = Literal["met", "missed", "inconclusive"]
 
 # In the order in which a miss decides the exit code.
@@ -24,6 +24,7 @@ GATES: dict[GateName, type[GateError]] = {
     "finite": AccuracyGateError,
     "max-drop": AccuracyGateError,
     "min-agreement": AccuracyGateError,
+    "min-cosine": AccuracyGateError,
     "min-speedup": LatencyGateError,
     "coverage": CoverageGateError,
     "max-size": SizeGateError,
@@ -38,12 +39,19 @@ class Budgets:
     min_agreement: percent of answers that must be the base's (`Fidelity.agreement`).
     min_speedup: latency of the base over that of the candidate.
     max_size: bytes, external data included.
+    min_cosine: mean cosine of the candidate's embeddings to the base's, of the same texts.
     """
 
     max_drop: float | None = None
     min_agreement: float | None = None
     min_speedup: float | None = None
     max_size: int | None = None
+    min_cosine: float | None = None
+
+    @property
+    def judges_rows(self) -> bool:
+        """Whether a budget is held against answers to rows."""
+        return any(budget is not None for budget in (self.max_drop, self.min_agreement, self.min_cosine))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@ class Interval:
     high: float
 
 
+def in_unit(interval: Interval, size: float) -> Interval:
+    """The interval in another unit: percent in shares with a `size` of 0.01."""
+    return Interval(interval.value * size, interval.low * size, interval.high * size)
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Rows that only one of two classifiers gets right, and the chance of a split at least as uneven.

@@ -67,6 +67,13 @@ def mean(predictions: Array, labels: Array, counts: Array) -> Array:
     return _ratio(counts @ predictions, counts.sum(axis=1))
 
 
+def perplexity(predictions: Array, labels: Array, counts: Array) -> Array:
+    """exp(-mean log p): predictions [rows, 2] add up each row's log p and count them; no points, and less is better."""
+    sums, tries = counts @ predictions[:, 0], counts @ predictions[:, 1]
+    scores: Array = np.exp(-np.divide(sums, tries, out=np.zeros(len(sums)), where=tries > 0))
+    return scores
+
+
 def micro_f1(predictions: Array, labels: Array, counts: Array) -> Array:
     """F1 of all that is found: predictions [rows, 3] or [rows, labels, 3] count right, found and there."""
     right, found, there = (counts @ part.reshape(len(part), -1).sum(axis=1) for part in np.moveaxis(predictions, -1, 0))
@@ -93,7 +100,18 @@ METRICS: dict[str, Metric] = {
     "answer-f1": mean,
     "micro-f1": micro_f1,
     "macro-f1": macro_f1,
+    "triplet-accuracy": mean,
+    "ndcg@10": mean,
+    "mrr@10": mean,
+    "recall@10": mean,
+    "recall@100": mean,
+    "top-1": share,
+    "top-5": share,
+    "pseudo-perplexity": perplexity,
 }
+LESS_IS_BETTER = frozenset({"pseudo-perplexity"})
+# Metrics that add up what each row, query or text gets, from 0 to 1: where all rows agree, unseen ones may not.
+COUNTED = frozenset(METRICS) - {"pearson-spearman", "pearson", "spearman", "pseudo-perplexity"}
 
 # What is reported for a data set: the metric that judges it first.
 REPORTED: dict[str, tuple[str, ...]] = {

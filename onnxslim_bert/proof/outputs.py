@@ -7,7 +7,8 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.model.role_names import Roles
-from onnxslim_bert.proof.reading import Kind, Reading
+from onnxslim_bert.proof.reading import Reading
+from onnxslim_bert.proof.tasks.table import Kind
 
 
 @dataclass(frozen=True)

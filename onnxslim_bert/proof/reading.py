@@ -1,12 +1,13 @@
 """What a model's outputs are: decided by the graph and the configuration beside it; names count where these do not say.
 
-One output, or the pair of a reader of passages, is taken for one of six kinds:
+One output, or the pair of a reader of passages, is taken for one of seven kinds:
 
 classes    [rows, classes], logits of one class a row; or the numbers of the classes themselves, [rows]
 labels     [rows, labels], logits of labels that hold or not, each by itself
 score      [rows] or [rows, 1], one number a row
 embedding  [rows, width], or [rows, tokens, width] to be pooled
 tokens     [rows, tokens, classes], logits of one class a token
+masked     [rows, tokens, vocabulary], logits of the word behind a mask
 spans      two of [rows, tokens], logits of where an answer begins and ends
 """
 
@@ -21,37 +22,22 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.model_config import ModelConfig
+from onnxslim_bert.proof.tasks.table import TASKS, Kind, needs
 
 INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-Kind = Literal["classes", "labels", "score", "embedding", "tokens", "spans"]
 Axis = int | Literal["rows", "tokens"]
 
-# What `--task` may name, and what is then needed of the outputs.
-TASKS: Mapping[str, Kind] = {
-    "classification": "classes",
-    "multi-label": "labels",
-    "regression": "score",
-    "embedding": "embedding",
-    "tags": "tokens",
-    "answers": "spans",
-}
 # How an architecture's name ends -> what it answers.
 ARCHITECTURES: Mapping[str, Kind] = {
     "ForSequenceClassification": "classes",
     "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "spans",
+    "ForMaskedLM": "masked",
     "Model": "embedding",
-}
-NEEDED: Mapping[Kind, str] = {
-    "classes": "logits [rows, classes]",
-    "labels": "logits [rows, labels]",
-    "score": "one number a row",
-    "embedding": "vectors [rows, width] or [rows, tokens, width]",
-    "tokens": "logits [rows, tokens, classes]",
-    "spans": "two outputs [rows, tokens]",
 }
 # Words in names, which count only where nothing else decides.
 EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")
+LEAST_VOCABULARY = 1000  # words, where config.json does not say how many
 FEWEST_OF_HIDDEN = 4  # constants of one width from which it is taken for the encoder's
 
 
@@ -85,12 +71,14 @@ class Reading:
         return " and ".join(self.outputs)
 
 
-def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: ModelConfig, task: str = "") -> Reading:
+def read_model(
+    path: Path, mask: Array, answers: Mapping[str, Array], config: ModelConfig, task: str = "", output: str = ""
+) -> Reading:
     """What the outputs of the model at `path` are taken for.
 
     answers: its outputs for one batch, by name. mask: of that batch, [batch, seq].
-    task: a name in TASKS, or "" to find it. Raises DataError for a task that the outputs do not serve, ModelError for
-    outputs that serve none.
+    task: a name in TASKS, or "" to find it. output: the name of the one to take, "" to find it. Raises DataError for a
+    task that the outputs do not serve or an output that is not there, ModelError for outputs that serve no task.
     """
     graph = read_skeleton(path)[0].graph if path.is_file() else onnx.GraphProto()
     declared = {value.name: _sizes(value) for value in graph.output}
@@ -109,28 +97,43 @@ def read_model(path: Path, mask: Array, answers: Mapping[str, Array], config: Mo
             name: replace(x, axes=("rows", "tokens", x.axes[2])) if len(x.axes) == 3 else x for name, x in seen.items()
         }
     try:
-        reading = read_outputs(seen, config, config.hidden or hidden_width(graph), task)
+        reading = read_outputs(seen, config, config.hidden or hidden_width(graph), task, output)
         return replace(reading, whole=bool(whole))
     except ModelError as error:
         found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
         raise ModelError(f"{path} answers {found}: {error}") from error
 
 
-def read_outputs(outputs: Mapping[str, Output], config: ModelConfig, hidden: int, task: str = "") -> Reading:
+def read_outputs(
+    outputs: Mapping[str, Output], config: ModelConfig, hidden: int, task: str = "", output: str = ""
+) -> Reading:
     """What `outputs`, by name, are taken for: as `task` says, else config.json, else their own shapes and types.
+
+    Only those that `output` names count, where it names any.
 
     hidden: width of the encoder, 0 where it is not known. Raises as `read_model` does.
     """
+    if output:
+        outputs = _named(outputs, output)
     if task:
-        named = _fitting(outputs, TASKS[task], config, hidden)
-        if not named:
-            found = ", ".join(f"{name} {list(output.axes)}" for name, output in outputs.items())
-            raise DataError(f"task {task!r} needs {NEEDED[TASKS[task]]}: the model answers {found}")
-        return Reading(named, TASKS[task], "--task", config.pooling or "mean")
+        for kind in TASKS[task].kinds:
+            named = _fitting(outputs, kind, config, hidden, task)
+            if named:
+                return Reading(named, kind, "--task", config.pooling or "mean")
+        found = ", ".join(f"{name} {list(output.axes)}" for name, output in outputs.items())
+        raise DataError(f"task {task!r} needs {needs(task)}: the model answers {found}")
     said = "embedding" if config.pooling else _said(config)
     if said and (named := _fitting(outputs, said, config, hidden)):
         return Reading(named, said, "config.json", config.pooling or "mean")
     return _by_graph(outputs, config, hidden)
+
+
+def _named(outputs: Mapping[str, Output], names: str) -> Mapping[str, Output]:
+    """The outputs that the user names, one or, parted by a comma, two. Raises DataError for a name that none has."""
+    chosen = [name.strip() for name in names.split(",")]
+    if missing := [name for name in chosen if name not in outputs]:
+        raise DataError(f"output {missing[0]!r} is none of the model's: it answers {', '.join(outputs)}")
+    return {name: outputs[name] for name in chosen}
 
 
 def hidden_width(graph: onnx.GraphProto) -> int:
@@ -147,8 +150,14 @@ def _said(config: ModelConfig) -> Kind | None:
     return "score" if kind == "classes" and (config.classes == 1 or config.problem_type == "regression") else kind
 
 
-def _fitting(outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hidden: int) -> tuple[str, ...]:
-    """The outputs that can be of this kind: one, two for spans; none when there are no such."""
+def _fitting(
+    outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hidden: int, task: str = ""
+) -> tuple[str, ...]:
+    """The outputs that can be of this kind: one, two for spans; none when there are no such.
+
+    task: as the user or the data name it. For reranking two logits, of relevant and of not, are a score, too; for
+    fill-mask a vocabulary may be small.
+    """
     floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
     flat = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] != "tokens"]
     states = [name for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"]
@@ -158,7 +167,12 @@ def _fitting(outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hid
         numbers = [name for name, output in outputs.items() if output.dtype in "iu" and output.axes in _ONE]
         return tuple((preferred or (numbers if kind == "classes" else []))[:1])
     if kind == "score":
-        return tuple([name for name, axes in floats.items() if axes in _ONE][:1])
+        scores = [name for name, axes in floats.items() if axes in _ONE]
+        return tuple((scores or [name for name in flat if task == "reranking" and floats[name] == ("rows", 2)])[:1])
+    if kind == "masked":
+        sizes = {name: size for name in states if isinstance(size := floats[name][2], int) and size != hidden}
+        own = [name for name, size in sizes.items() if size == config.vocabulary]
+        return tuple((own or [name for name, size in sizes.items() if size >= LEAST_VOCABULARY or task])[:1])
     if kind == "tokens":
         classes = [name for name in states if floats[name][2] == config.classes]
         return tuple((classes or [name for name in states if floats[name][2] != hidden] or states)[:1])
@@ -166,7 +180,7 @@ def _fitting(outputs: Mapping[str, Output], kind: Kind, config: ModelConfig, hid
         spans = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] == "tokens"]
         return _start_first(spans)
     pooled = [name for name in flat if any(word in name.lower() for word in ("sentence", "embed"))]
-    return tuple((pooled or states or flat)[:1])
+    return tuple((pooled or states or [name for name in flat if floats[name][1] != 1])[:1])
 
 
 def _start_first(names: list[str]) -> tuple[str, ...]:

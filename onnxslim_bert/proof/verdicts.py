@@ -24,16 +24,21 @@ def judge(
     Raises DataError for a budget that the rows cannot judge.
     """
     verdicts = [_finite(comparison)] if comparison else []
-    if comparison is None and (budgets.max_drop is not None or budgets.min_agreement is not None):
-        raise DataError("a budget for the drop or the agreement needs evaluation rows: name some with --data")
+    if comparison is None and budgets.judges_rows:
+        raise DataError("a budget for the drop, agreement or cosine needs evaluation rows: name some with --data")
     if comparison and budgets.max_drop is not None:
         if not comparison.scores:
             raise DataError(f"a budget for the drop needs logits and labels: {comparison.output} is an embedding")
         verdicts.append(at_most("max-drop", comparison.scores[0].drop, budgets.max_drop, " points"))
     if comparison and budgets.min_agreement is not None:
         if comparison.fidelity.agreement is None:
-            raise DataError(f"a budget for the agreement needs classes: {comparison.output} has no argmax")
+            better = "; --min-cosine holds an embedding" if comparison.kind == "embedding" else ""
+            raise DataError(f"a budget for the agreement needs classes: {comparison.output} has no argmax{better}")
         verdicts.append(at_least("min-agreement", comparison.fidelity.agreement, budgets.min_agreement, " %"))
+    if comparison and budgets.min_cosine is not None:
+        if comparison.fidelity.mean_cosine is None:
+            raise DataError(f"a budget for the cosine needs embeddings: {comparison.output} is {comparison.taken}")
+        verdicts.append(at_least("min-cosine", comparison.fidelity.mean_cosine, budgets.min_cosine, ""))
     if budgets.min_speedup is not None and speedup is not None:
         verdicts.append(at_least("min-speedup", speedup, budgets.min_speedup, "x"))
     elif budgets.min_speedup is not None and emulated:

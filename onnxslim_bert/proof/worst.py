@@ -44,13 +44,15 @@ def worst_rows(base: Outputs, candidate: Outputs, dataset: Dataset, count: int) 
     each one's logit of its class, less that of the other model's class, added up. Example: base [2, -1] and candidate
     [0, 1] give 3 + 1 = 4. The rest is ordered by distance.
     """
+    if dataset.pool and base.kind == "embedding":
+        dataset = dataset.apart()  # each text is a row
     distances, flipped = _distances(base, candidate, len(dataset)), _flipped(base, candidate, len(dataset))
     margins = _margins(base, candidate) if base.kind == "classes" else np.zeros(len(distances))
     order = np.lexsort([np.arange(len(distances)), -distances, -np.where(flipped, margins, 0), ~flipped])
     ours, theirs = base.predictions(), candidate.predictions()
     if base.kind == "embedding":
         ours, theirs = np.ones_like(distances), 1 - distances
-    elif base.kind in ("tokens", "labels", "spans"):
+    elif base.kind in ("tokens", "labels", "spans", "masked"):
         ours, theirs = np.ones_like(distances), _kept(base, candidate, len(distances))
     return tuple(
         Disagreement(
@@ -76,6 +78,8 @@ def _text(dataset: Dataset, row: int) -> tuple[str, ...]:
 def _distances(base: Outputs, candidate: Outputs, rows: int) -> Array:
     """How far the answers to each row are apart, float64 [rows]; infinite where the candidate's are not finite."""
     ours, theirs = base.values.astype(np.float64), candidate.values.astype(np.float64)
+    if base.kind == "masked":
+        ours, theirs = ours[:, :1], theirs[:, :1]
     with np.errstate(invalid="ignore"):
         apart = 1 - row_cosines(ours, theirs) if base.kind == "embedding" else np.abs(ours - theirs).max(axis=1)
     furthest = np.zeros(rows)
@@ -93,7 +97,9 @@ def _kept(base: Outputs, candidate: Outputs, rows: int) -> Array:
     if base.kind == "spans":
         return np.array([plain(a) == plain(b) for a, b in zip(base.found, candidate.found, strict=True)], np.float64)
     same = (base.values > 0) == (candidate.values > 0)
-    if base.kind == "tokens":
+    if base.kind == "masked":
+        same = (base.values[:, 2] == candidate.values[:, 2])[:, None]
+    elif base.kind == "tokens":
         same = (base.predictions() == candidate.predictions())[:, None]
     owner = _rows(base, rows)
     counts = np.bincount(owner, minlength=rows)

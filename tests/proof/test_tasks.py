@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from answering_models import WORDS, classifier, embedder, reading
+from answering_models import WORDS, classifier, configured, embedder, per_token, reading
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.datasets import Dataset, load_dataset
-from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError, ModelError
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.validate import validate
@@ -23,37 +22,6 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC")
 # w0 to w3 are outside, w4 begins a person, w5 goes on with one, w6 is a place.
 TAG_OF = [0, 0, 0, 0, 1, 2, 3]
 TAGGER = np.eye(4, dtype=np.float32)[[0, *TAG_OF]] * 5
-
-
-def per_token(path: Path, table: Array, names: tuple[str, ...], squeezed: bool = False) -> Path:
-    """[batch, length, width] = table[input_ids], or as many outputs [batch, length] as there are names."""
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["each"]),
-        helper.make_node("Identity", ["attention_mask"], ["unused"]),
-    ]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", "length")) for name in names]
-    if squeezed:
-        for place, name in enumerate(names):
-            nodes.append(helper.make_node("Gather", ["each", f"place{place}"], [name], axis=2))
-    else:
-        nodes[0].output[0] = names[0]
-        outputs = [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, ("batch", "length", table.shape[1]))]
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ("batch", "length"))
-        for name in ("input_ids", "attention_mask")
-    ]
-    places = [numpy_helper.from_array(np.array(place), f"place{place}") for place in range(len(names))]
-    graph = helper.make_graph(nodes, "each", inputs, outputs, [numpy_helper.from_array(table, "table"), *places])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def configured(folder: Path, architecture: str, labels: tuple[str, ...] = (), **more: object) -> Working:
-    """The tokenizer of words, and a config.json that says so."""
-    folder.mkdir(exist_ok=True)
-    document = {"architectures": [f"Bert{architecture}"], "id2label": dict(enumerate(labels)), **more}
-    (folder / "config.json").write_text(json.dumps(document))
-    return reading(folder)
 
 
 def tagged(folder: Path, form: str) -> Dataset:

@@ -7,7 +7,7 @@ import pytest
 
 from onnxslim_bert.calibration.datasets import Dataset
 from onnxslim_bert.proof.outputs import Outputs
-from onnxslim_bert.proof.reading import Kind
+from onnxslim_bert.proof.tasks.table import Kind
 from onnxslim_bert.proof.worst import worst_rows
 
 TEXTS = tuple((f"row {i}",) for i in range(5))

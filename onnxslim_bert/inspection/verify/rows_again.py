@@ -14,13 +14,13 @@ Found = Dataset | DataError  # the rows, or why they are not here
 
 
 def rows_again(
-    asked: Asked | None, seed: int, folder: Path, given: Mapping[str, str], task: str = ""
+    asked: Asked | None, seed: int, folder: Path, given: Mapping[str, str], task: str = "", output: str = ""
 ) -> dict[str, Found]:
     """Read the rows that a model was made with: {"calibration", "evaluation", "corpus": the rows, or why not}.
 
     asked: the recorded names of the data. seed: that they were sampled with. given: where data sets are now, by these
     three names; any other file is looked for in the current folder and in `folder`, where the model is. task: what the
-    model is judged as; "" to find it out.
+    model is judged as, output: by which of its outputs; "" for what was recorded.
     """
     asked = asked or NOTHING
     specs = {
@@ -38,7 +38,8 @@ def rows_again(
         text_columns=asked.text_columns,
         label_column=asked.label_column or None,
         corpus=specs["corpus"] or None,
-        task=task,
+        task=task or asked.task,
+        output=output or asked.output,
     )
     # each is read on its own, so that a missing one does not keep the others from being read
     evaluation = _read("evaluation", specs, lambda: evaluation_alone(sources).load(seed)[1])

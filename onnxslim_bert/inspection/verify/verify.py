@@ -32,8 +32,8 @@ class Now:
     base: the source; by default the file of the recorded name beside the model. tokenizer: the source's; by default in
     its folder. data: a named set or a file for "calibration", "evaluation" or "corpus", where it is not found by its
     recorded name. missing_data: rows that are not here make a check inconclusive instead of missed.
-    inputs: names of model inputs by role, and task: what the models are judged as, both as they were given when the
-    model was made.
+    inputs: names of model inputs by role, task: what the models are judged as, and output: by which of their outputs;
+    "" for what was recorded when the model was made.
     """
 
     base: Path | None = None
@@ -42,6 +42,7 @@ class Now:
     missing_data: bool = False
     inputs: str = ""
     task: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
     base = now.base or model.parent / Path(provenance.source).name
     if not base.is_file() or base.samefile(model):
         raise ModelError(f"{model} was made from {provenance.source}, which is not beside it: name it with --base")
-    found = rows_again(measured.asked, measured.seed, model.parent, now.data, now.task)
+    if measured.asked is not None:
+        now = replace(now, inputs=now.inputs or measured.asked.inputs)
+    found = rows_again(measured.asked, measured.seed, model.parent, now.data, now.task, now.output)
     rows, readers = found["evaluation"], _Readers()
     checks = [
         _same("content", content_sha256(model, MEASURED), measured.content_sha256),
@@ -122,7 +125,7 @@ def _held(
     measured, budgets = result.measured, result.measured.budgets
     if seen is None:
         result = _with(result, Check(ANSWERS, "inconclusive", unasked))
-        budgets = replace(budgets, max_drop=None, min_agreement=None)
+        budgets = replace(budgets, max_drop=None, min_agreement=None, min_cosine=None)
     latencies: tuple[Latency, ...] = ()
     if budgets.min_speedup is not None:
         how = Working(measured.max_length, measured.threads, measured.seed, inputs=inputs, progress=progress)

@@ -1,17 +1,34 @@
 """The metrics by which a data set judges a model, and what each of them is computed from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.datasets import RANKED, Dataset
 from onnxslim_bert.proof.fidelity import row_cosines
 from onnxslim_bert.proof.metrics import REPORTED
 from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.proof.tasks import masked
 from onnxslim_bert.proof.tasks.answers import exact_match, word_f1
+from onnxslim_bert.proof.tasks.ranking import MEASURES, per_query
+from onnxslim_bert.proof.tasks.table import TASKS
 from onnxslim_bert.proof.tasks.tags import entity_counts, word_counts
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One way in which data judge answers.
+
+    fits: whether it does these. metrics: their names, the one that judges first. values: what one of them is computed
+    from, with one entry for each row, or for each query: what it adds to the metric, counts for instance.
+    """
+
+    fits: Callable[[Outputs, Dataset], bool]
+    metrics: Callable[[Outputs, Dataset], tuple[str, ...]]
+    values: Callable[[str, Outputs, Dataset], Array]
 
 
 def metrics_of(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
@@ -20,38 +37,28 @@ def metrics_of(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
     One score has no argmax, so it is judged by its correlation with the labels whatever they are; an embedding by that
     of the cosines of pairs.
     """
+    judge = _judge(outputs, dataset)
+    if judge is not None:
+        return judge.metrics(outputs, dataset)
     labels, metric = dataset.labels, dataset.metric
-    if dataset.gold is not None:
-        marks = any(tag[:2] in ("B-", "I-") for tag in outputs.names)
-        by_kind = {
-            "tokens": ("entity-f1", "token-accuracy") if marks else ("token-accuracy",),
-            "spans": ("exact-match", "answer-f1"),
-            "labels": ("micro-f1", "macro-f1"),
-        }
-        return by_kind.get(outputs.kind, ())
-    if labels is None or metric is None or outputs.kind in ("tokens", "spans", "labels"):
+    if labels is None or metric is None or outputs.kind not in ("classes", "score", "embedding"):
         return ()
     if outputs.kind == "embedding":
-        return ("spearman", "pearson") if dataset.is_pairs and labels.dtype.kind == "f" else ()
+        return TASKS["embedding"].metrics if dataset.is_pairs and labels.dtype.kind == "f" else ()
     return REPORTED["pearson-spearman"] if outputs.kind == "score" else REPORTED[metric]
 
 
 def judged(metric: str, outputs: Outputs, dataset: Dataset) -> tuple[Array, Array]:
-    """The two arrays that `metric` is computed from, one entry a row: predictions and labels.
+    """The two arrays that `metric` is computed from: predictions and labels, one entry for each row or query.
 
-    With gold answers they are what each row adds to the metric, counts for instance, and zeros.
+    Where labels do not say it all, predictions are what each entry adds to the metric (`Judge`), and labels zeros.
     """
-    nothing = np.zeros(len(dataset))
-    if dataset.gold is None or outputs.kind not in ("tokens", "spans", "labels"):
-        assert dataset.labels is not None
-        return (pair_cosines(outputs) if outputs.kind == "embedding" else outputs.predictions()), dataset.labels
-    if outputs.kind == "tokens":
-        found, right = tags_of(outputs, len(dataset)), _right_tags(outputs, dataset)
-        right = [gold[: len(ours)] for ours, gold in zip(found, right, strict=True)]
-        return (entity_counts if metric == "entity-f1" else word_counts)(found, right), nothing
-    if outputs.kind == "spans":
-        return (exact_match if metric == "exact-match" else word_f1)(outputs.found, dataset.gold), nothing
-    return label_counts(outputs, dataset), nothing
+    judge = _judge(outputs, dataset)
+    if judge is not None:
+        values = judge.values(metric, outputs, dataset)
+        return values, np.zeros(len(values))
+    assert dataset.labels is not None
+    return (pair_cosines(outputs) if outputs.kind == "embedding" else outputs.predictions()), dataset.labels
 
 
 def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
@@ -88,7 +95,70 @@ def unknown_labels(outputs: Outputs, dataset: Dataset) -> Sequence[str]:
     return sorted({label for row in dataset.gold for label in row} - known)
 
 
+def _judge(outputs: Outputs, dataset: Dataset) -> Judge | None:
+    return next((judge for judge in JUDGES if judge.fits(outputs, dataset)), None)
+
+
 def _right_tags(outputs: Outputs, dataset: Dataset) -> list[tuple[str, ...]]:
     """The right tags by name, where they are written as numbers of classes too."""
     numbers = {str(number): name for number, name in enumerate(outputs.names)}
     return [tuple(numbers.get(tag, tag) for tag in row) for row in dataset.gold or ()]
+
+
+def _tag_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
+    """Entities are counted only where the model's tags mark them."""
+    names = TASKS["tags"].metrics
+    return names if any(tag[1:2] == "-" and tag[:1] in "BISEUL" for tag in outputs.names) else names[1:]
+
+
+def _tag_counts(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
+    found, right = tags_of(outputs, len(dataset)), _right_tags(outputs, dataset)
+    right = [gold[: len(ours)] for ours, gold in zip(found, right, strict=True)]
+    return (entity_counts if metric == "entity-f1" else word_counts)(found, right)
+
+
+def _answer_scores(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
+    return (exact_match if metric == "exact-match" else word_f1)(outputs.found, dataset.gold or ())
+
+
+def _ranks(outputs: Outputs, dataset: Dataset) -> bool:
+    return dataset.task in RANKED and dataset.labels is not None and outputs.kind in ("score", "embedding")
+
+
+def _rank_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
+    """What needs a long list of passages is told only of all that are in a pool."""
+    finds = outputs.kind == "embedding" and dataset.pool
+    return TASKS["retrieval" if finds else "reranking"].metrics
+
+
+def _nearer(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
+    """Whether the first text of each triplet is nearer to the second than to the third, [triplets]; ties are not."""
+    text, like, unlike = np.split(np.nan_to_num(outputs.values.astype(np.float64)), 3)
+    return (row_cosines(text, like) > row_cosines(text, unlike)).astype(np.float64)
+
+
+def _has_gold(kind: str) -> Callable[[Outputs, Dataset], bool]:
+    return lambda outputs, dataset: outputs.kind == kind and dataset.gold is not None
+
+
+def _of_task(task: str) -> Callable[[Outputs, Dataset], tuple[str, ...]]:
+    return lambda outputs, dataset: TASKS[task].metrics
+
+
+# The first that fits judges.
+JUDGES = (
+    Judge(_has_gold("tokens"), _tag_metrics, _tag_counts),
+    Judge(_has_gold("spans"), _of_task("answers"), _answer_scores),
+    Judge(_has_gold("labels"), _of_task("multi-label"), lambda metric, outputs, data: label_counts(outputs, data)),
+    Judge(_ranks, _rank_metrics, lambda metric, outputs, data: per_query(MEASURES[metric], outputs, data)),
+    Judge(
+        lambda outputs, data: outputs.kind == "embedding" and data.task == "triplets",
+        _of_task("triplets"),
+        _nearer,
+    ),
+    Judge(
+        lambda outputs, data: outputs.kind == "masked",
+        _of_task("fill-mask"),
+        lambda metric, outputs, data: masked.counts(metric, outputs, len(data)),
+    ),
+)

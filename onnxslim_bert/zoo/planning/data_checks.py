@@ -7,6 +7,7 @@ from onnxslim_bert.calibration.files import READERS
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
+from onnxslim_bert.calibration.ranked import is_folder
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.rewriting.options import nearest
 
@@ -31,6 +32,8 @@ def check_there(spec: str, purpose: Purpose) -> None:
     elif not is_named(spec):
         path = Path(spec)
         if not path.is_file():
+            if is_folder(path):
+                return
             if path.is_dir():
                 raise DataError(f"{spec} is a folder: needed one file in it")
             known = (*GLUE, "reviews")
@@ -40,11 +43,11 @@ def check_there(spec: str, purpose: Purpose) -> None:
             raise DataError(f"{spec}: unknown file type: needed one of {', '.join((*READERS, INPUTS))}")
 
 
-def is_labelled(spec: str, text_columns: tuple[str, ...], label_column: str | None) -> bool:
+def is_labelled(spec: str, text_columns: tuple[str, ...], label_column: str | None, task: str = "") -> bool:
     """Whether evaluation rows have labels. A file is read, and DataError raised for what is wrong in it."""
     if is_named(spec):
         return spec.lower().replace("-", "") not in UNLABELLED
-    rows = load_dataset(spec, "evaluation", text_columns=text_columns or None, label_column=label_column)
+    rows = load_dataset(spec, "evaluation", text_columns=text_columns or None, label_column=label_column, task=task)
     return rows.is_labelled
 
 

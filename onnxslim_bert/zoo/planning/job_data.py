@@ -56,6 +56,9 @@ class JobData:
             text_columns=settings.take("text-columns", ()) if texts else (),
             label_column=settings.take("label-column") if labels else None,
             corpus=corpus,
+            inputs=settings.take("inputs", "") if texts else "",
+            task=settings.take("task", ""),
+            output=settings.take("output-name", ""),
         )
 
     def check_tokenizer(self, settings: Settings, sources: Sources, source: str, where: Place) -> None:
@@ -71,7 +74,7 @@ class JobData:
         spec = sources.evaluation
         if spec is None or self._tried(check_there, spec, "evaluation")[1]:
             return True
-        labelled, trouble = self._tried(is_labelled, spec, sources.text_columns, sources.label_column)
+        labelled, trouble = self._tried(is_labelled, spec, sources.text_columns, sources.label_column, sources.task)
         if trouble:
             self._mistakes.add(settings.place("data"), trouble)
         return bool(labelled) or bool(trouble)

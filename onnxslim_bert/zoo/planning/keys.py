@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, get_args
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.job.main_recipe import Format
+from onnxslim_bert.proof.tasks.table import TASKS
 from onnxslim_bert.recipes.lowering import Mode
 from onnxslim_bert.rewriting.options import nearest
 from onnxslim_bert.zoo.planning.mistakes import Mistakes
@@ -41,6 +42,7 @@ BUDGETS: dict[str, Reader] = {
     "min-agreement": number(0, 100),
     "min-speedup": number(0, 1e6),
     "max-size": size,
+    "min-cosine": number(-1, 1),
 }
 DATA: dict[str, Reader] = {
     "calib": words,
@@ -49,6 +51,9 @@ DATA: dict[str, Reader] = {
     "rows": whole(1),
     "text-columns": columns,
     "label-column": words,
+    "task": choice(tuple(TASKS)),
+    "inputs": words,
+    "output-name": words,
     "max-length": whole(1),
     "threads": whole(1, 1024),
     "seed": whole(0),

@@ -12,7 +12,7 @@ from onnxslim_bert.inspection.verify.claims import contradictions
 from onnxslim_bert.job.measured import Answers
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.outputs import Outputs
-from onnxslim_bert.proof.reading import Kind
+from onnxslim_bert.proof.tasks.table import Kind
 
 # Ten rows of two logits; the model is off by 0.1 in one of them, 0.05 on average. All rows are far from a tie.
 BASE = np.array([[3.0, 0.0]] * 5 + [[0.0, 3.0]] * 5, np.float32)
