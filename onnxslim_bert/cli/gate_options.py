@@ -14,7 +14,7 @@ BUDGETS = ["max_drop", "min_agreement", "min_cosine", "min_speedup", "max_size"]
 
 
 def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `min_agreement`, `min_cosine`, `min_speedup`, `max_size` and `strict`; it defines `max_drop` itself."""
+    """Give a command `strict` and all budgets but `max_drop`, which it defines itself."""
     options = (
         click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must keep MODEL's class."),
         click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of MODEL."),

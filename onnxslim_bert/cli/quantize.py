@@ -161,7 +161,9 @@ def quantize(
     of_folders = writes_folder(model, output, in_place)
     model = model if of_folders else find_model(model)
     what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
-    sources = Sources(calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task, output=output_name)
+    sources = Sources(
+        calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task, output=output_name
+    )
     with progress_bar() as progress:
         working = Working(max_length, threads, seed, progress=progress)
         if target == "auto":

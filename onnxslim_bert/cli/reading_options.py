@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from onnxslim_bert.cli.options import SEED, THREADS
 from onnxslim_bert.proof.tasks.table import TASKS
 
+
 def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `inputs`: inputs of the model by role, as text for `role_names.parse_named`; "" to find out."""
     option = click.option(

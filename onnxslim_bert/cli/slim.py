@@ -154,7 +154,9 @@ def slim(
             source=model,
             output=output or model,
             recipe=main_recipe() if recipe is None else lowered(read_recipe(recipe), place, seq),
-            data=Sources(calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs, task, output_name),
+            data=Sources(
+                calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs, task, output_name
+            ),
             deployment=where,
             working=Working(max_length, threads, seed, progress=progress),
             gate=OPEN if searches else gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, strict),

@@ -31,7 +31,7 @@ class Gate:
         """Raise DataError when a budget needs evaluation rows, or labels, that `evaluation` does not have."""
         drop = self.budgets.max_drop
         if evaluation is None and self.budgets.judges_rows:
-            raise DataError("a budget for the drop, agreement or cosine needs evaluation texts: name some with --data")
+            raise DataError(f"a budget for {self.budgets.on_rows} needs evaluation texts: name some with --data")
         if evaluation is not None and drop is not None and not evaluation.is_labelled:
             raise DataError(f"a budget for the drop needs labels, and '{evaluation.name}' has none: name their column")
 

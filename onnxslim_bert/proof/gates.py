@@ -53,6 +53,11 @@ class Budgets:
         """Whether a budget is held against answers to rows."""
         return any(budget is not None for budget in (self.max_drop, self.min_agreement, self.min_cosine))
 
+    @property
+    def on_rows(self) -> str:
+        """What such a budget is for, in words."""
+        return "the drop or the agreement" if self.min_cosine is None else "the cosine"
+
 
 @dataclass(frozen=True)
 class Verdict:

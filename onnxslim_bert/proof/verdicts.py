@@ -25,7 +25,7 @@ def judge(
     """
     verdicts = [_finite(comparison)] if comparison else []
     if comparison is None and budgets.judges_rows:
-        raise DataError("a budget for the drop, agreement or cosine needs evaluation rows: name some with --data")
+        raise DataError(f"a budget for {budgets.on_rows} needs evaluation rows: name some with --data")
     if comparison and budgets.max_drop is not None:
         if not comparison.scores:
             raise DataError(f"a budget for the drop needs logits and labels: {comparison.output} is an embedding")

@@ -56,7 +56,15 @@ def test_spearman_with_ties_is_pearson_of_the_ranks():
 
 
 # Metrics that are made of counts of each row, and how many a row has.
-COUNTED = {"entity-f1": (3,), "micro-f1": (3, 3), "macro-f1": (3, 3), "token-accuracy": (2,)}
+COUNTED = {
+    "entity-f1": (3,),
+    "micro-f1": (3, 3),
+    "macro-f1": (3, 3),
+    "token-accuracy": (2,),
+    "top-1": (2,),
+    "top-5": (2,),
+    "pseudo-perplexity": (2,),
+}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -69,6 +77,7 @@ def test_counts_equal_repeated_rows(name):
         predictions = predictions + rng.normal(size=41).round(1)
     if name in COUNTED:
         predictions = rng.integers(1, 5, size=(41, *COUNTED[name])).astype(float)
+        predictions[..., 0] *= -1 if name == "pseudo-perplexity" else 1
     counts = rng.multinomial(41, np.full(41, 1 / 41), size=5).astype(float)
     expected = [
         score(METRICS[name], np.repeat(predictions, row.astype(int), axis=0), np.repeat(labels, row.astype(int)))

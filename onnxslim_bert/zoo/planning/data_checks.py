@@ -6,8 +6,8 @@ from onnxslim_bert.calibration.datasets import Purpose, is_named, load_dataset
 from onnxslim_bert.calibration.files import READERS
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
-from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.calibration.ranked import is_folder
+from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.rewriting.options import nearest
 
