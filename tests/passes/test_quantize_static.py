@@ -370,3 +370,16 @@ def test_what_clips_hard_rows_gets_its_range_at_run_time(name):
     assert measured["error"] < measured["fixed"]
     assert on_rows.error_a_row(model) == pytest.approx(measured["error"])
     assert ("instead" in change.details) != measured["as_good"]
+
+
+@pytest.mark.parametrize("name", ["albert-ts17-eager", "albert-dynamo20-sdpa"])
+def test_each_call_of_a_shared_weight_has_a_range_of_its_own(name):
+    """ALBERT's layers share their matrices: stored once, and read with as many ranges as there are inputs."""
+    model = prepared(name, CANONICAL, FUSE, STATIC)
+    products = [node for node in model.graph.nodes if node.op == "MatMulIntegerToFloat"]
+    by_weight = {}
+    for node in products:
+        by_weight.setdefault(node.inputs[1].name, []).append(float(node.inputs[2].values))
+    calls = [scales for scales in by_weight.values() if len(scales) > 1]
+    assert calls
+    assert all(len(set(scales)) == len(scales) for scales in calls)
