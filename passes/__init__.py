@@ -31,6 +31,7 @@ from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.sparsify import Sparsify
 from onnxslim_bert.passes.split_outliers import SplitOutliers
 from onnxslim_bert.passes.split_sums import SplitSums
+from onnxslim_bert.passes.student import Student
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
 from onnxslim_bert.passes.unfuse_norms import UnfuseNorms
 from onnxslim_bert.passes.unpad import Unpad
@@ -60,6 +61,7 @@ _TABLE: tuple[type[Pass], ...] = (
     FactorizeEmbedding,
     LowRank,
     Sparsify,
+    Student,
     Distill,
     FirstToken,
     DropTokens,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.dense import dense_layers, encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -98,7 +98,7 @@ class Distill(Pass):
         return True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        if not self.quantized:
+        if not self.quantized and encoder_of(model) is not None:
             dense_layers(model)  # float32, or a PassError
         trials = ctx.trials
         if importlib.util.find_spec("torch") is None:

@@ -39,6 +39,7 @@ OPTIONS = {
     "prune-ffn": "{keep=0.5}",
     "quantize-blockwise": "{block=16}",
     "quantize-embedding": "{block=8}",
+    "student": "{width=8,hidden=32}",
     "trim-vocabulary": "{tokens=25}",
 }
 BEFORE = {

@@ -31,6 +31,7 @@ OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads
     "prune-heads": "keep=0.5",
     "quantize-blockwise": "block=16",
     "quantize-embedding": "block=8",
+    "student": "width=8,hidden=8",
     "trim-vocabulary": "tokens=25",
 }
 STEPS = tuple(f"{name}{{{OPTIONS[name]}}}" if name in OPTIONS else name for name in PASSES)

@@ -125,13 +125,13 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         relations = relation_pairs(student, teacher_model) if weights.relations else []
         answers = [tensor.name for tensor in teacher_model.graph.outputs]
         inner = [theirs for _, theirs in (*layers, *relations)]
-        judged_on = list(material.held_back.epoch())
-        teacher = Teacher(teacher_model, list(dict.fromkeys([*answers, *inner])), judged_on, threads=trials.threads)
-        held_back = [(batch, teacher.answer(batch)) for batch in judged_on]
-        others = [(batch, teacher.answer(batch)) for batch in islice(material.texts.epoch(), DESCRIBED)]
+        judged_on, some = list(material.held_back.epoch()), list(islice(material.texts.epoch(), DESCRIBED))
+        tensors = list(dict.fromkeys([*answers, *inner]))
+        teacher = Teacher(teacher_model, tensors, [*judged_on, *some], threads=trials.threads)
+        held_back, others = ([(batch, teacher.answer(batch)) for batch in part] for part in (judged_on, some))
         objective = Objective(
             weights,
-            find_outputs(student, teacher.by_token, [*held_back, *others]),
+            find_outputs(teacher_model, teacher.by_token, [*held_back, *others]),
             _like_in_shape(executor, layers, *held_back[0]),
             list(_like_in_shape(executor, relations, *held_back[0], axes=2)),
             teacher_model.encoder.layers[-1].heads,

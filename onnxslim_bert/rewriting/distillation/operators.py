@@ -16,6 +16,7 @@ from torch.nn import functional
 from onnxslim_bert.graph.probe import MICROSOFT
 from onnxslim_bert.rewriting.distillation.attention import attention, multi_head_attention
 from onnxslim_bert.rewriting.distillation.integer_operators import INTEGER
+from onnxslim_bert.rewriting.distillation.recurrent import lstm
 from onnxslim_bert.rewriting.distillation.shaping import SHAPING
 
 Operator = Callable[..., Any]
@@ -147,6 +148,7 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "Greater"): torch.gt,
     ("", "GreaterOrEqual"): torch.ge,
     ("", "IsNaN"): torch.isnan,
+    ("", "LSTM"): lstm,
     ("", "LayerNormalization"): _layer_norm,
     ("", "Less"): torch.lt,
     ("", "LessOrEqual"): torch.le,

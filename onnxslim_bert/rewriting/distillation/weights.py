@@ -5,6 +5,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
+from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 
 
@@ -26,7 +27,7 @@ def trainable(model: Model, *, words: bool = False) -> list[str]:
 
 
 def _weights(model: Model, words: bool) -> list[str]:
-    embeddings = model.encoder.embeddings
+    embeddings = embeddings_of(model)
     tables = {name for role, name in embeddings.tables.items() if words or role != "word"}
     found: dict[str, None] = {}
     activations: set[int] = set()
@@ -44,4 +45,4 @@ def _is_weight(tensor: gs.Tensor, node: gs.Node) -> bool:
     values = constant(tensor)
     if values is None or values.dtype.kind != "f" or values.size == 1:
         return False
-    return values.ndim in (1, 2) or node.op == "Conv"
+    return values.ndim in (1, 2) or node.op in ("Conv", "LSTM")
