@@ -12,6 +12,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.model.dense import encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.enrich import enriched
 from onnxslim_bert.rewriting.distillation.executor import Executor
@@ -117,6 +118,8 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         raise PassError(
             f"distill: labels={weights.labels} needs labels; the texts have none: name a --corpus with some"
         )
+    if (weights.hidden or weights.relations) and encoder_of(student) is None:
+        raise PassError("distill: hidden and relations compare layers, of which this student has none; leave them out")
     with torch_threads(trials.threads):
         quantized = quantized_weights(student) if plan.quantized else {}
         plain = [name for name in trainable(student, words=plan.words) if name not in quantized]
