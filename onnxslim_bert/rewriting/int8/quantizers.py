@@ -7,6 +7,7 @@ from onnxslim_bert.arrays import Array
 SIGNED_LIMIT = 127
 UNSIGNED_LEVELS = 255
 Quantizer = tuple[Array, Array]  # the scale, float32, and the zero point, uint8, of activations
+ROWS = 1 << 14  # of a table at a time
 PAIR_LIMIT = 128  # 255 * 128 fits 16 bits, 255 * 129 does not
 
 
@@ -35,9 +36,16 @@ def quantize_columns_affine(weight: Array) -> tuple[Array, Array, Array]:
 
 
 def quantize_rows(table: Array) -> tuple[Array, Array]:
-    """table [rows, width] -> int8 [rows, width] and scales [rows, 1], symmetric, each value within scale / 2."""
-    scales = _scales(np.abs(table).max(1, keepdims=True))
-    return np.clip(np.rint(table / scales), -SIGNED_LIMIT, SIGNED_LIMIT).astype(np.int8), scales
+    """table [rows, width] -> int8 [rows, width] and scales [rows, 1], symmetric, each value within scale / 2.
+
+    Rows are taken some at a time, so that no float copy of the whole table is held.
+    """
+    levels, scales = np.empty(table.shape, np.int8), np.empty((len(table), 1), np.float32)
+    for start in range(0, len(table), ROWS):
+        some = slice(start, start + ROWS)
+        scales[some] = _scales(np.abs(table[some]).max(1, keepdims=True))
+        levels[some] = np.clip(np.rint(table[some] / scales[some]), -SIGNED_LIMIT, SIGNED_LIMIT)
+    return levels, scales
 
 
 def column_scales(weight: Array) -> Array:

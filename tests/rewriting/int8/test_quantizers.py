@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxslim_bert.rewriting.int8 import quantizers
 from onnxslim_bert.rewriting.int8.quantizers import (
     activation_quantizer,
     mean_rounding,
@@ -72,3 +73,15 @@ def test_mean_rounding_is_what_the_product_loses():
     correction = mean_rounding(rows, weight, scale, zero_point)
     np.testing.assert_allclose((product + correction).mean(0), (rows @ weight).mean(0), atol=1e-5)
     assert np.abs(correction).max() > 1e-4
+
+
+@pytest.mark.parametrize("rows", [1, 4, 11, 12])
+def test_a_table_is_quantized_alike_however_many_rows_at_a_time(monkeypatch, rows):
+    """A row of zeros among them, and a last part that is shorter."""
+    table = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
+    table[3] = 0
+    whole = quantize_rows(table)
+    monkeypatch.setattr(quantizers, "ROWS", rows)
+    for part, expected in zip(quantize_rows(table), whole, strict=True):
+        np.testing.assert_array_equal(part, expected)
+        assert part.dtype == expected.dtype
