@@ -6,6 +6,7 @@ from typing import ClassVar
 from onnxslim_bert.errors import NoEncoderError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.biased_attention import biased_attention
 from onnxslim_bert.model.gelu_form import fuse_gelus
 from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
@@ -19,6 +20,9 @@ class Fuse(Pass):
 
     Each piece is recognised by what it computes, not by its names, so outputs stay within 1e-5 of the original. Rows
     without a real token, which attend to nothing, may answer otherwise.
+
+    Attention whose scores have something added that does not depend on query and key (relative positions, a window, a
+    causal mask) becomes one node in the style contrib, which adds the same tensor; what makes it stays as it is.
 
     Residual sums become `Sum` nodes. ONNX Runtime would fuse an `Add` and the norm behind it to SkipLayerNormalization,
     which its CPU provider runs slower than the two apart, and a file cannot switch that off.
@@ -69,18 +73,21 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
     except NoEncoderError as error:
         return 0, [f"attention: {error}"]
     for layer in layers:
-        if layer.form is None:
-            reasons.append(f"layer {layer.index}'s attention: {layer.reason}")
-            continue
         tensors = model.graph.tensors()
         old = tensors[layer.context]
         above = producer(old)
         if style == "contrib" and above is not None and above.op == "MultiHeadAttention":
             continue
-        mask = tensors[layer.form.mask] if layer.form.mask else None
         roles = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
         build = Builder(model.graph, f"layer.{layer.index}/attention")
-        context = emit_attention(build, style, roles, layer.query.d_out, layer.heads, layer.form.scale, mask)
+        if layer.form is not None:
+            mask = tensors[layer.form.mask] if layer.form.mask else None
+            context = emit_attention(build, style, roles, layer.query.d_out, layer.heads, layer.form.scale, mask)
+        elif style == "contrib" and (biased := biased_attention(model.graph, layer)) is not None:
+            context = biased.write(build, roles, layer.heads)
+        else:
+            reasons.append(f"layer {layer.index}'s attention: {layer.reason}")
+            continue
         redirect(model.graph, old, context)
         model.changed()
         count += 1

@@ -52,6 +52,11 @@ class Kind:
         """Whether attention is softmax(scale q kᵀ + mask) v."""
         return not self.window and self.bias == "none" and not self.rotary and self.groups == HEADS
 
+    @property
+    def is_biased(self) -> bool:
+        """Whether attention is softmax(scale q kᵀ + B) v, B of more than the mask."""
+        return bool(self.window or self.bias != "none") and not self.rotary and self.groups == HEADS
+
 
 def random_kind(seed: int) -> Kind:
     """A kind that `seed` decides; of about half of them, attention is plain."""

@@ -128,6 +128,14 @@ class Region:
         read = {tensor.name for tensor in self.read}
         return run_all(self.nodes, {n: v for n, v in given.items() if n in read}, targets, opsets_of(self.graph))
 
+    def moving(self) -> set[int]:
+        """The ids of the tensors whose values depend on query, key or value; shapes alone do not count."""
+        moving = {id(tensor) for tensor in self.sources}
+        for node in self.nodes:
+            if node.op not in ("Shape", "Size") and any(id(tensor) in moving for tensor in node.inputs):
+                moving |= {id(tensor) for tensor in node.outputs}
+        return moving
+
     def horizon(self) -> Horizon | str:
         """The largest numbers that positions meet in the region (`horizon.py`); or, in words, why they are unknown."""
         batch, seq = probe_size(self.graph)
@@ -322,15 +330,17 @@ def _lookups(graph: gs.Graph) -> Iterator[tuple[gs.Tensor, Array]]:
                 yield node.outputs[0], table
 
 
-def attention(query: Array, key: Array, value: Array, heads: int, scale: float, seen: Array) -> Array:
+def attention(
+    query: Array, key: Array, value: Array, heads: int, scale: float, seen: Array | bool, bias: Array | float = 0.0
+) -> Array:
     """Multi-head attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
     query, key, value [batch, seq, heads * head_dim]; seen, True where a key is visible, broadcasts to
-    [batch, query, key] -> [batch, seq, heads * head_dim]
+    [batch, query, key]; bias, added to the scores, to [batch, heads, query, key] -> [batch, seq, heads * head_dim]
     """
     batch, length, width = query.shape
     split = [x.reshape(batch, -1, heads, x.shape[-1] // heads).transpose(0, 2, 1, 3) for x in (query, key, value)]
-    scores = scale * split[0] @ split[1].transpose(0, 1, 3, 2)
+    scores = scale * split[0] @ split[1].transpose(0, 1, 3, 2) + bias
     scores = np.where(np.broadcast_to(seen, (batch, length, key.shape[1]))[:, None], scores, -np.inf)
     with np.errstate(invalid="ignore"):  # of tokens that see none
         weights = np.exp(scores - scores.max(-1, keepdims=True))

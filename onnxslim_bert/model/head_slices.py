@@ -77,7 +77,7 @@ def _tried(region: Region, units: int) -> HeadSlices | str:
 
 def _following(region: Region) -> set[int]:
     """The ids of the tensors that depend on the shape of what depends on query, key or value."""
-    moving, following = _moving(region), set[int]()
+    moving, following = region.moving(), set[int]()
     for node in region.nodes:
         reads_shape = node.op in ("Shape", "Size") and any(id(tensor) in moving for tensor in node.inputs)
         if reads_shape or any(id(tensor) in following for tensor in node.inputs):
@@ -136,7 +136,7 @@ def _read(region: Region, units: int) -> HeadSlices | str:
     """What holds heads in `region`, by runs in which one unit's query, key and value are others."""
     if any(subgraph_nodes(node) for node in region.nodes):
         return "it has branches"
-    moving = _moving(region)
+    moving = region.moving()
     inner = [node for node in region.nodes if any(id(tensor) in moving for tensor in node.outputs)]
     seen = {t.name: t for node in inner for t in [*node.inputs, *node.outputs] if not t.is_empty()}
     written = {id(tensor) for node in region.nodes for tensor in node.outputs}
@@ -166,15 +166,6 @@ def _read(region: Region, units: int) -> HeadSlices | str:
     shapes = [node for node in region.nodes if node.op == "Shape" and node.inputs[0].name in axes]
     restored = [(numbers[id(node)], axes[node.inputs[0].name]) for node in shapes]
     return HeadSlices(units, tuple(edits), tuple(restored))
-
-
-def _moving(region: Region) -> set[int]:
-    """The ids of the tensors whose values depend on query, key or value; shapes alone do not count."""
-    moving = {id(tensor) for tensor in region.sources}
-    for node in region.nodes:
-        if node.op not in ("Shape", "Size") and any(id(tensor) in moving for tensor in node.inputs):
-            moving |= {id(tensor) for tensor in node.outputs}
-    return moving
 
 
 def _changed(region: Region, feeds: Mapping[str, Array], units: int, unit: int) -> dict[str, Array]:
