@@ -77,6 +77,7 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
         old = tensors[layer.context]
         above = producer(old)
         if style == "contrib" and above is not None and above.op == "MultiHeadAttention":
+            reasons += [f"layer {layer.index}'s attention: {layer.reason}"] * (layer.form is None)
             continue
         roles = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
         build = Builder(model.graph, f"layer.{layer.index}/attention")
