@@ -1,6 +1,6 @@
-"""Data sets to calibrate and evaluate on: GLUE's by name, a file by path, or `reviews`, built in.
+"""Data sets to calibrate and evaluate on: GLUE's by name, a file by path, or one that is built in.
 
-`reviews` (reviews.tsv) was written for this project and has the project's licence, Apache-2.0.
+What is built in was written for this project and has the project's licence, Apache-2.0.
 """
 
 import difflib
@@ -37,6 +37,17 @@ Purpose = Literal["calibration", "evaluation"]
 Form = Literal["texts", "words", "passages", "windows"]
 RANKED = ("reranking", "retrieval")  # tasks whose rows are pairs of a query and a passage
 ITSELF = ("fill-mask", "triplets")  # tasks whose texts themselves say what is right
+
+
+# The built-in sets: their files, and what their labels are where the values do not say.
+BUILT_IN: Mapping[str, tuple[str, Classes | Scores | None]] = {
+    "tags": ("tags.jsonl", None),
+    "answers": ("answers.jsonl", None),
+    "similarity": ("similarity.jsonl", GLUE["stsb"].labels),
+    "retrieval": ("retrieval.jsonl", None),
+    "reviews": ("reviews.tsv", GLUE["sst2"].labels),
+}
+NAMES = ", ".join(BUILT_IN)
 
 
 @dataclass(frozen=True)
@@ -161,8 +172,8 @@ def load_dataset(
     if rows is not None and rows < 1:
         raise DataError(f"{rows} rows of '{spec}' asked for: needed at least 1")
     name = spec.lower().replace("-", "")
-    if name == "reviews":
-        dataset = _reviews(purpose, text_columns, label_column)
+    if name in BUILT_IN:
+        dataset = _built_in(name, purpose, text_columns, label_column)
     elif name in GLUE:
         dataset = _glue(name, purpose, text_columns, label_column)
     elif ranked.is_folder(Path(spec)):
@@ -179,9 +190,9 @@ def load_dataset(
 
 
 def is_named(spec: str | None) -> bool:
-    """Whether `spec` is a set with splits of its own: a GLUE set or `reviews`."""
+    """Whether `spec` is a set with splits of its own: a GLUE set or a built-in one."""
     name = (spec or "").lower().replace("-", "")
-    return name == "reviews" or name in GLUE
+    return name in BUILT_IN or name in GLUE
 
 
 def sample(dataset: Dataset, rows: int | None, seed: int) -> Dataset:
@@ -225,11 +236,13 @@ def holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
     return dataset.take(sides[0]), dataset.take(sides[1])
 
 
-def _reviews(purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
-    with resources.as_file(resources.files("onnxslim_bert.calibration") / "reviews.tsv") as path:
+def _built_in(name: str, purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
+    file, labels = BUILT_IN[name]
+    with resources.as_file(resources.files("onnxslim_bert.calibration") / file) as path:
         columns = read_columns(path)
-    both = _dataset("reviews", purpose, purpose, columns, GLUE["sst2"].labels, text_columns, label_column)
-    return both.take([row for row, split in enumerate(columns["split"]) if split == purpose])
+    both = _dataset(name, purpose, purpose, columns, labels, text_columns, label_column)
+    own = both.take([row for row, split in enumerate(columns["split"]) if split == purpose])
+    return replace(own, task=name) if name == "retrieval" else own
 
 
 def _glue(name: str, purpose: Purpose, text_columns: Sequence[str] | None, label_column: str | None) -> Dataset:
@@ -249,8 +262,8 @@ def _existing(spec: str) -> Path:
     if path.is_dir():
         raise DataError(f"{spec} is a folder: needed one file in it, or {ranked.CORPUS}, {ranked.QUERIES} and qrels")
     if not path.exists():
-        near = difflib.get_close_matches(spec.lower(), (*GLUE, "reviews"), 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the named sets are {', '.join(GLUE)} and reviews"
+        near = difflib.get_close_matches(spec.lower(), (*GLUE, *BUILT_IN), 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the named sets are {', '.join(GLUE)} and {NAMES}"
         raise DataError(f"no data set and no file is called '{spec}': {hint}")
     return path
 

@@ -25,7 +25,10 @@ PATH = click.Path(exists=True, path_type=Path)
     "--batch", "batch_sizes", callback=counts, metavar="N,...", default="1", show_default=True, help="Rows a run."
 )
 @click.option("--seq", "lengths", callback=counts, metavar="N,...", help="Tokens a row, random ids  [default: 128]")
-@click.option("--data", help="Time real texts at their own lengths: a GLUE name, `reviews`, or a file.")
+@click.option(
+    "--data",
+    help="Time real texts at their own lengths: a GLUE name, a built-in set like `reviews`, or a file.",
+)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--tokenizer", type=PATH, help="Folder or tokenizer.json for --data  [default: the first MODEL's folder]")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a real text.")

@@ -35,7 +35,11 @@ def device() -> None:
 
 @device.command()
 @click.argument("model", type=FILE)
-@click.option("--data", required=True, help="A GLUE name (its validation split), `reviews`, or a file.")
+@click.option(
+    "--data",
+    required=True,
+    help="A GLUE name (its validation split), a built-in set like `reviews`, or a file.",
+)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--rows", type=COUNT, default=32, show_default=True, help="Rows drawn from the data.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the rows drawn.")

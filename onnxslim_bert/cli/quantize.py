@@ -25,7 +25,10 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     "agreement; 4 latency; 6 size."
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
+@click.option(
+    "--calib",
+    help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
+)
 @click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
 @click.option(
     "-o",

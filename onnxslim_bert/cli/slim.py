@@ -41,7 +41,10 @@ from onnxslim_bert.cli.screen import echo
     help="Points that the task metric may drop: with -p a budget, else search for the fastest model within it.",
 )
 @held_to
-@click.option("--calib", help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.")
+@click.option(
+    "--calib",
+    help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
+)
 @click.option("--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself.")
 @click.option(
     "--corpus",

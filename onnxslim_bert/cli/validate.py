@@ -25,7 +25,11 @@ PATH = click.Path(exists=True, path_type=Path)
 )
 @click.argument("base", type=ModelFile())
 @click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, type=ModelFile())
-@click.option("--data", required=True, help="A GLUE name (its validation split), `reviews`, or a file.")
+@click.option(
+    "--data",
+    required=True,
+    help="A GLUE name (its validation split), a built-in set like `reviews`, or a file.",
+)
 @click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file.")
 @click.option("--label-column", help="Name the label column of a file.")
 @click.option("--rows", type=COUNT, help="Evaluate a random sample of this many rows.")

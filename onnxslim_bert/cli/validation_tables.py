@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.proof.bench import entry_name
-from onnxslim_bert.proof.comparison_lines import facts, spread
+from onnxslim_bert.proof.comparison_lines import facts, fallen, spread
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.targets.table import TARGETS
 
@@ -13,10 +13,10 @@ from onnxslim_bert.targets.table import TARGETS
 def show(result: Validation) -> None:
     """Print the evidence and the verdicts."""
     seen, before, after = result.comparison, result.base_bytes / 1e6, result.candidate_bytes / 1e6
-    echo(f"{seen.data} {seen.split}, {seen.rows} rows")
+    echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %, a drop below 0 is better")
     table = plain_table("", "base", "candidate", "drop")
     for score in seen.scores:
-        table.add_row(score.metric, *(spread(interval) for interval in (score.base, score.candidate, score.drop)))
+        table.add_row(score.metric, spread(score.base), spread(score.candidate), fallen(score).removeprefix("drop "))
     table.add_row("size", f"{before:.1f} MB", f"{after:.1f} MB", f"{before / after:.2f}x")
     if result.bench:
         first, second = result.bench.latencies

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=ModelFile())
 @click.option("--base", type=ModelFile(), help="What MODEL was made of  [default: the file of that name beside MODEL]")
-@click.option("--data", help="Where the evaluation rows are now: a GLUE name, `reviews`, or a file.")
+@click.option(
+    "--data",
+    help="Where the evaluation rows are now: a GLUE name, a built-in set like `reviews`, or a file.",
+)
 @click.option("--calib", help="Where the calibration rows are now.")
 @click.option("--corpus", help="Where the texts of the corpus are now.")
 @click.option(

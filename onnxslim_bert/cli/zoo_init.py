@@ -22,7 +22,7 @@ from onnxslim_bert.cli.screen import echo
     "--calib",
     default="reviews",
     show_default=True,
-    help="Calibration texts: a GLUE name (its training split), `reviews`, or a file.",
+    help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def init(folder: Path, output: Path, calib: str, force: bool) -> None:

@@ -3,17 +3,27 @@
 from collections.abc import Iterator
 
 from onnxslim_bert.model.role_names import role_of
-from onnxslim_bert.proof.comparison import Comparison
+from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.proof.metrics import LESS_IS_BETTER
 from onnxslim_bert.proof.tasks.table import AGREES
+
+SHOWN = 0.01  # the least that two decimals show
 
 
 def compared(seen: Comparison) -> Iterator[str]:
     """On which rows two models were compared, and what came of it."""
     yield f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %"
     for score in seen.scores:
-        yield f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, drop {spread(score.drop)}"
+        yield f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, {fallen(score)}"
     yield from facts(seen)
+
+
+def fallen(score: Score) -> str:
+    """The drop with its interval; below 0 it is called better, and where less is better, that is said."""
+    better = ", better" if score.drop.value < -SHOWN / 2 else ""
+    less = "; less is better" if score.metric in LESS_IS_BETTER else ""
+    return f"drop {spread(score.drop)}{better}{less}"
 
 
 def facts(seen: Comparison) -> Iterator[str]:

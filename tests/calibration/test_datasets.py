@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.calibration.columns import Scores
-from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout, load_dataset
+from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout, is_named, load_dataset
 from onnxslim_bert.calibration.glue import GLUE
 from onnxslim_bert.errors import DataError
 
@@ -207,3 +207,40 @@ def test_a_holdout_is_disjoint_even_when_rows_repeat() -> None:
     assert holdout(dataset, 0.25, seed=3)[1].fingerprint() == held.fingerprint()
     with pytest.raises(DataError, match="'set' has 1 distinct row: needed 2"):
         holdout(texts_dataset("a", "A"), 0.5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "task"),
+    [
+        ("tags", "words", "tags"),
+        ("answers", "passages", "answers"),
+        ("similarity", "texts", ""),
+        ("retrieval", "texts", "retrieval"),
+    ],
+)
+def test_sets_that_are_built_in_serve_their_task(name: str, form: str, task: str) -> None:
+    """150 distinct rows or more, half to calibrate and half to judge, which say what is right."""
+    calibration, evaluation = load_dataset(name, "calibration"), load_dataset(name, "evaluation")
+    assert is_named(name)
+    assert len(calibration) == len(evaluation) >= 75
+    check_disjoint(calibration, evaluation)
+    for half in (calibration, evaluation):
+        assert (half.form, half.task) == (form, task)
+        assert len(set(half.texts)) == len(half) or name in ("tags", "answers")
+    assert evaluation.is_labelled
+    if name == "tags":
+        assert evaluation.gold is not None
+        assert {tag for row in evaluation.gold for tag in row} == {
+            "O",
+            *(f"{p}-{k}" for p in "BI" for k in ("PER", "LOC", "ORG")),
+        }
+    if name == "answers":
+        assert evaluation.gold is not None
+        for (_, passage), right in zip(evaluation.texts, evaluation.gold, strict=True):
+            assert all(answer in passage for answer in right)
+        assert 0 < sum(not right for right in evaluation.gold) < len(evaluation) / 2
+    if name == "similarity":
+        assert evaluation.labels is not None
+        assert (evaluation.labels.min(), evaluation.labels.max()) == (0, 5)
+    if name == "retrieval":
+        assert len(evaluation.pool) == len(evaluation)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Purpose, is_named, load_dataset
+from onnxslim_bert.calibration.datasets import BUILT_IN, Purpose, is_named, load_dataset
 from onnxslim_bert.calibration.files import READERS
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
@@ -36,7 +36,7 @@ def check_there(spec: str, purpose: Purpose) -> None:
                 return
             if path.is_dir():
                 raise DataError(f"{spec} is a folder: needed one file in it")
-            known = (*GLUE, "reviews")
+            known = (*GLUE, *BUILT_IN)
             hint = nearest(path.name, known) or f"; the named sets are {', '.join(known)}"
             raise DataError(f"no named set, and no file {spec}{hint}")
         if path.suffix.lower() not in (*READERS, INPUTS):
