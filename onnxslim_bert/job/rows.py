@@ -118,7 +118,10 @@ def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: 
         PlacedRow(ids[real].tolist(), [], ())
         for batch in rows
         for ids, real in zip(batch.feeds[names["ids"]], batch.mask, strict=True)
+        if real.any()
     ]
+    if not taken:
+        return []
     known = np.arange(word_rows(model) or 1 + max(max(row.ids) for row in taken))
     table = embeddings_of(model).token_type
     longest = shape[1] or fixed_shape(model)[1] or working.max_length
