@@ -66,6 +66,7 @@ class Dataset:
     task: what the model is to be judged as, a name in `proof.tasks.table.TASKS`; when empty, told from the model.
     pool: all passages that a query may find, where there are more than those of the rows.
     output: the model's output to be judged; when empty, told from the model.
+    notes: what is to be said of the rows beside what they show.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Dataset:
     encoded: tuple[PlacedRow, ...] = ()
     pool: tuple[str, ...] = ()
     output: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_labelled(self) -> bool:

@@ -1,11 +1,14 @@
 """Where texts and their tokenizer come from, as a user names them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, Purpose, is_named, load_dataset, sample
 from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.proof.wording import plural
+
+FEW = 0.01  # share of the calibration rows that may be left out without asking
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,13 @@ class Sources:
         calibration = self._read(self.calibration, "calibration", None)
         if evaluation is not None and is_named(self.calibration):
             calibration = calibration.without(evaluation)  # STS-B's own splits share rows
-        return sample(calibration, self.rows, seed), evaluation
+        calibration = sample(calibration, self.rows, seed)
+        if evaluation is None or len(left := leave_out(calibration, evaluation)) == len(calibration):
+            return calibration, evaluation
+        said = (
+            f"{plural(len(calibration) - len(left), 'calibration row')} of {len(calibration)} left out, as evaluated on"
+        )
+        return left, replace(evaluation, notes=(said,))
 
     def spare(self, calibration: Dataset, evaluation: Dataset | None, rows: int, seed: int) -> Dataset:
         """At most `rows` other rows of the calibration set: none that is in `calibration` or `evaluation`.
@@ -95,6 +104,15 @@ class Sources:
         return load_dataset(
             spec, purpose, text_columns=columns, label_column=label_column, task=self.task, output=self.output
         )
+
+
+def leave_out(calibration: Dataset, evaluation: Dataset) -> Dataset:
+    """`calibration` without the rows that are evaluation rows, too, where these are few; more are left to be refused.
+
+    Few are at most one in a hundred.
+    """
+    left = calibration.without(evaluation)
+    return left if len(calibration) - len(left) <= FEW * len(calibration) else calibration
 
 
 @dataclass(frozen=True)

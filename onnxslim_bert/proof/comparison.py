@@ -92,7 +92,7 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         seed=seed,
         inputs=described(base.roles),
         taken=_taken(base),
-        notes=(*base.notes, *_unused(base, dataset, metrics)),
+        notes=(*dataset.notes, *base.notes, *_unused(base, dataset, metrics)),
     )
 
 

@@ -258,3 +258,36 @@ def test_what_rows_lose_is_said(tmp_path):
         "the labels of 'rows' were not used: they do not judge an embedding of width 5",
     )
     assert validate(base, base, rows, reader).comparison.notes[0].startswith("the labels")
+
+
+def test_the_output_that_is_named_is_judged(tmp_path):
+    """Of several, by whichever it would be taken for; a name that is none is refused with those that are."""
+    reader = reading(tmp_path)
+    path = classifier(tmp_path / "m.onnx", TAGGER)
+    proto = onnx.load(path)
+    proto.graph.node.append(helper.make_node("Neg", ["logits"], ["opposite"]))
+    proto.graph.output.append(helper.make_tensor_value_info("opposite", TensorProto.FLOAT, ("batch", 4)))
+    onnx.save(proto, path)
+    file = tmp_path / "rows.tsv"
+    right = [int(np.argmin(sum(TAGGER[int(word[1:]) + 1] for word in words))) for words in SENTENCES]
+    lines = [f"{' '.join(words)}\t{label}" for words, label in zip(SENTENCES, right, strict=True)]
+    file.write_text("\n".join(["sentence\tlabel", *lines]))
+    seen = validate(path, path, load_dataset(str(file), "evaluation", output="opposite"), reader).comparison
+    assert (seen.output, seen.scores[0].base.value) == ("opposite", 100)
+    assert validate(path, path, load_dataset(str(file), "evaluation"), reader).comparison.output == "logits"
+    with pytest.raises(DataError, match=r"output 'other' is none of the model's: it answers logits, opposite"):
+        validate(path, path, load_dataset(str(file), "evaluation", output="other"), reader)
+
+
+def test_a_cosine_is_held_and_named_where_an_agreement_is_asked_of_embeddings(tmp_path):
+    """Each budget says which outputs it is for."""
+    reader = configured(tmp_path, "Model")
+    base = embedder(tmp_path / "m.onnx", RNG.normal(size=(WORDS + 1, 5)).astype(np.float32))
+    rows = Dataset("rows", "dev", tuple((" ".join(words),) for words in SENTENCES), None, None)
+    assert validate(base, base, rows, reader, Budgets(min_cosine=0.999)).verdicts[1].outcome == "met"
+    with pytest.raises(DataError, match="has no argmax; --min-cosine holds an embedding"):
+        validate(base, base, rows, reader, Budgets(min_agreement=90))
+    (tmp_path / "config.json").unlink()
+    other = classifier(tmp_path / "c.onnx", TAGGER)
+    with pytest.raises(DataError, match="a budget for the cosine needs embeddings: logits is 4 classes"):
+        validate(other, other, rows, reading(tmp_path), Budgets(min_cosine=0.9))

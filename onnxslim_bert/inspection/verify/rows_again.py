@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.datasets import Dataset, is_named
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.data import Sources, leave_out
 from onnxslim_bert.job.measured import Asked
 
 NOTHING = Asked("", "", "", None, (), "")
@@ -46,7 +46,7 @@ def rows_again(
     rows = evaluation if isinstance(evaluation, Dataset) else None
     missing = bool(specs["evaluation"]) and rows is None  # then the corpus, which leaves them out, is unknown, too
     return {
-        "calibration": _read("calibration", specs, lambda: calibration_alone(sources).load(seed)[0]),
+        "calibration": _read("calibration", specs, lambda: _calibration(sources, seed, rows)),
         "evaluation": evaluation,
         "corpus": evaluation if missing else _read("corpus", specs, lambda: sources.load_corpus(rows)),
     }
@@ -80,6 +80,12 @@ def calibration_alone(sources: Sources) -> Sources:
     From a named set the evaluation rows were left out, so they are needed again; with a file they play no part.
     """
     return sources if is_named(sources.calibration) else replace(sources, evaluation=None, label_column=None)
+
+
+def _calibration(sources: Sources, seed: int, evaluation: Dataset | None) -> Dataset | None:
+    """The calibration rows, without the few that were evaluated on, too, where those are here."""
+    rows = calibration_alone(sources).load(seed)[0]
+    return rows if rows is None or evaluation is None else leave_out(rows, evaluation)
 
 
 def _read(name: str, specs: Mapping[str, str], load: Callable[[], Dataset | None]) -> Found:
