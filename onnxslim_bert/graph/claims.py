@@ -113,7 +113,9 @@ def remove_dead(parent: Path) -> None:
 
     Only folders of this user that hold a claim, or nothing.
     """
-    for folder in parent.glob(f"{PREFIX}*") if fcntl is not None else ():
+    if fcntl is None:
+        return
+    for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue

@@ -46,7 +46,7 @@ def measure_costs(
     for name, tensor in model.constants().items():
         part = owners.get(name, "other")
         parameters[part] += tensor.values.size if name in learned - repeated else 0
-        nbytes[part] += as_stored.get(name, tensor.values.nbytes) if name not in not_stored else 0
+        nbytes[part] += 0 if name in not_stored else as_stored.get(name) or int(tensor.values.nbytes)
     return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
 
 
