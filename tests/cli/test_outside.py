@@ -11,8 +11,7 @@ from onnxslim_bert.cli import main
 
 seen = []
 def look(event, given):
-    named = given and str(given[0]).endswith(("secret.bin", "link.bin"))
-    if named and event in ("open", "os.listdir", "shutil.copyfile"):
+    if event in ("open", "os.listdir", "shutil.copyfile") and str(given[0]).endswith(("secret.bin", "link.bin")):
         seen.append(f"{event} {given[0]}")
 
 sys.addaudithook(look)
