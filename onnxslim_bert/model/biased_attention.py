@@ -141,7 +141,7 @@ def _proven_rank(region: Region, heads: int, found: BiasedAttention) -> int:
                 values = _values(region, given, [term for term, _ in found.terms])
             except ValueError:
                 return 0
-            bias = sum(factor * term for (_, factor), term in zip(found.terms, values, strict=True))
+            bias = np.asarray(sum(factor * term for (_, factor), term in zip(found.terms, values, strict=True)))
             if bias.ndim not in (3, 4) or bias.shape[-2:] != (length, length):
                 return 0
             q, k, v = (given[tensor.name] for tensor in region.sources)

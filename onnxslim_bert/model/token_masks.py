@@ -44,11 +44,12 @@ def has_fixed_length(graph: gs.Graph) -> bool:
 
 
 def masks(graph: gs.Graph) -> list[TokenMask]:
-    """The tensors that may be masks over keys, of three kinds.
+    """The tensors that may be masks over keys, of four kinds.
 
     Graph inputs [batch, seq] that no table is read by.
     Parts of them, [batch, kept], which the pass `drop-tokens` writes: what GatherND takes of a mask, times 0 for places
     that no token fills.
+    The first tokens of each row, as many as a graph input has ones: what attention sees that is given their number.
     What the graph makes of token ids by comparing them with the id that stands for padding: ids != 1, for instance.
     """
     inputs = token_inputs(graph)
@@ -58,8 +59,31 @@ def masks(graph: gs.Graph) -> list[TokenMask]:
         for node in graph.nodes
         if node.op == "Mul" and (above := producer(node.inputs[0])) is not None and above.op == "GatherND"
     ]
-    taken = [TokenMask(part, np.int64) for part in parts if any(_taken_from(part) is tensor for tensor in inputs)]
-    return [*given, *taken, *(mask for tensor in inputs if _is_ids(tensor) for mask in _made_of(graph, tensor))]
+    counted = [TokenMask(node.outputs[0], np.int32) for node in graph.nodes if _counts_ones(node, inputs)]
+    whole = [*inputs, *(mask.tensor for mask in counted)]
+    taken = [TokenMask(part, np.int64) for part in parts if _is_taken_from(part, whole)]
+    return [
+        *given,
+        *counted,
+        *taken,
+        *(mask for tensor in inputs if _is_ids(tensor) for mask in _made_of(graph, tensor)),
+    ]
+
+
+def _counts_ones(node: gs.Node, inputs: list[gs.Tensor]) -> bool:
+    """Whether `node` writes which places of a row lie within the number of ones that one of `inputs` has there."""
+    for op in ("Cast", "Not", "Greater"):
+        if node is None or node.op != op:
+            return False
+        node = producer(node.inputs[1 if op == "Greater" else 0])
+    while node is not None and node.op in ("Unsqueeze", "Cast"):
+        node = producer(node.inputs[0])
+    if node is None or node.op != "ReduceSum":
+        return False
+    ones = node.inputs[0]
+    while (above := producer(ones)) is not None and above.op == "Cast":
+        ones = above.inputs[0]
+    return any(ones is tensor for tensor in inputs)
 
 
 def _is_ids(tensor: gs.Tensor) -> bool:
@@ -72,11 +96,14 @@ def _is_ids(tensor: gs.Tensor) -> bool:
     )
 
 
-def _taken_from(tensor: gs.Tensor) -> gs.Tensor:
-    """The tensor that `tensor` was taken from."""
-    while (node := producer(tensor)) is not None and node.op in ("Cast", "Mul", "GatherND"):
+def _is_taken_from(tensor: gs.Tensor, masks: list[gs.Tensor]) -> bool:
+    """Whether `tensor` holds what a GatherND has taken of one of `masks`."""
+    while not any(tensor is mask for mask in masks):
+        node = producer(tensor)
+        if node is None or node.op not in ("Cast", "Mul", "GatherND"):
+            return False
         tensor = node.inputs[0]
-    return tensor
+    return True
 
 
 def _made_of(graph: gs.Graph, ids: gs.Tensor) -> Iterator[TokenMask]:

@@ -77,8 +77,7 @@ def _embed_norm(node: gs.Node, build: Builder) -> bool:
     if len(node.outputs) > 1 and node.outputs[1].outputs:
         if mask is None:
             return False
-        count = build.node("ReduceSum", "count", [mask, build.constant("one", np.ones(1, np.int64))], keepdims=0)
-        outputs[1] = build.node("Cast", "lengths", [count], to=onnx.TensorProto.INT32)
+        outputs[1] = build.node("ReduceSum", "lengths", [mask, build.constant("one", np.ones(1, np.int64))], keepdims=0)
     return _replace(build.graph, node, outputs)
 
 
@@ -107,8 +106,42 @@ def _attention(node: gs.Node, build: Builder) -> bool:
             result = build.node("Add", role, [result, build.constant("bias", shift)])
         roles.append(result)
     kept = {name: node.attrs[name] for name in ("num_heads", "scale", "mask_filter_value") if name in node.attrs}
-    context = build.node("MultiHeadAttention", "context", [*roles, None, _optional(node.inputs, 3)], MICROSOFT, **kept)
+    mask = _mask_of_lengths(build, _optional(node.inputs, 3))
+    context = build.node("MultiHeadAttention", "context", [*roles, None, mask], MICROSOFT, **kept)
     return _replace(build.graph, node, {0: context})
+
+
+def _mask_of_lengths(build: Builder, mask: gs.Tensor | None) -> gs.Tensor | None:
+    """The mask [batch, seq] that numbers of tokens stand for: 1 at places below them; `mask` itself where it is none.
+
+    BERT's optimizer in ONNX Runtime counts the ones of a mask [batch, seq] and lets attention see so many of the first
+    tokens, wherever the ones were: padding is taken to be on the right.
+    """
+    counts = None if mask is None else producer(mask)
+    if counts is not None and counts.op == "Cast":
+        counts = producer(counts.inputs[0])
+    if mask is None or counts is None or counts.op != "ReduceSum" or counts.attrs.get("keepdims", 1):
+        return mask
+    seen = f"{counts.outputs[0].name}/seen"
+    if (existing := build.graph.tensors().get(seen)) is not None:
+        return existing
+    length = build.node("Shape", "length", [counts.inputs[0]], start=1, end=2)
+    ones = build.node("ConstantOfShape", "ones", [length], value=gs.Constant("value", np.ones(1, np.int64)))
+    numbers = build.node("CumSum", "numbers", [ones, build.constant("axis", np.array(0, np.int64))])
+    limits = build.node("Cast", "limits", [counts.outputs[0]], to=onnx.TensorProto.INT64)
+    apart = build.node("Unsqueeze", "apart", [limits, build.constant("last", np.array([1], np.int64))])
+    within = build.node("Not", "within", [build.node("Greater", "beyond", [numbers, apart])])
+    return build.once("Cast", seen, [within], to=onnx.TensorProto.INT32)
+
+
+def _attention_inputs(node: gs.Node, build: Builder) -> bool:
+    """MultiHeadAttention with a packed bias, or with numbers of tokens for a mask -> with neither."""
+    shifted = _attention_bias(node, build)
+    mask = _optional(node.inputs, 4)
+    if mask is None or (made := _mask_of_lengths(build, mask)) is mask:
+        return shifted
+    node.inputs[4] = made
+    return True
 
 
 def _attention_bias(node: gs.Node, build: Builder) -> bool:
@@ -160,7 +193,7 @@ REWRITES: dict[str, Callable[[gs.Node, Builder], bool]] = {
     "SkipLayerNormalization": _skip_norm,
     "EmbedLayerNormalization": _embed_norm,
     "Attention": _attention,
-    "MultiHeadAttention": _attention_bias,
+    "MultiHeadAttention": _attention_inputs,
     "BiasGelu": _bias_gelu,
     "FastGelu": _fast_gelu_bias,
 }

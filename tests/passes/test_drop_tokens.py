@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared, real_tokens, reference
+from graphs import EVERY, SOME, apply, causal, every_padding, feeds, fixture, prepared, real_tokens, reference
 from oracles import Answers, answers, assert_layers, assert_same_answers, assert_same_outputs, values_of
 
 from onnxslim_bert.arrays import Array
@@ -184,12 +184,11 @@ def test_counts_round_up_and_leave_short_texts_whole():
     [
         ("bert-features", (CANONICAL, FUSE), "every token is needed: the whole last hidden state is an output"),
         ("bert-mlm", (CANONICAL, FUSE), "every token is needed: the whole last hidden state is an output"),
-        ("fused-mha", (CANONICAL, FUSE), "layer 0's attention is not proven: "),
         ("bert-ts13-eager", (CANONICAL, FUSE, FIRST, Unpad()), "drop tokens before `unpad`"),
         ("bert-ts13-eager", (CANONICAL, FUSE, SkipMask()), "drop tokens before `skip-mask`"),
         ("bert-ts13-eager", (CANONICAL,), "(ReduceMean)"),
     ],
-    ids=["states", "masked words", "fused elsewhere", "unpadded", "skip-mask", "not fused"],
+    ids=["states", "masked words", "unpadded", "skip-mask", "not fused"],
 )
 def test_what_cannot_lose_tokens_is_left_and_told(name, steps, reason):
     """The pass says why it does not apply, and the graph stays what it was."""
@@ -253,3 +252,12 @@ def test_options_out_of_range_are_refused(options, message):
 def test_a_drop_that_no_layer_profits_from_is_refused(step):
     with pytest.raises(PassError, match="go beyond layer 1, the last but one"):
         apply(step, prepared("bert-ts17-eager", CANONICAL, FUSE))
+
+
+def test_attention_that_is_not_proven_keeps_its_tokens():
+    model = causal(prepared("bert-ts13-eager", CANONICAL, FUSE))
+    before = model.fingerprint()
+    change = apply(HALF, model)
+    assert not change
+    assert change.note.startswith("layer 0's attention is not proven: ")
+    assert model.fingerprint() == before

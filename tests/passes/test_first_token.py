@@ -74,8 +74,7 @@ def test_dynamic_ranges_keep_the_layer_whole():
         ("bert-features", "the whole last hidden state is an output ('last_hidden_state')"),
         ("bert-features-pooled", "the whole last hidden state is an output ('last_hidden_state')"),
         ("bert-mlm", "is an output ('logits')"),
-        ("fused-mha", "the last layer's attention is not proven: "),
-        ("fused-attention", "the last layer's attention is not proven: "),
+        ("decoder-ts17", "the last layer's attention is not proven: "),
     ],
 )
 def test_what_reads_more_than_position_0_is_left_and_told(name, reason):

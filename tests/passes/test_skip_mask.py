@@ -46,10 +46,9 @@ def test_canonicalize_brings_the_mask_back(name):
     [
         ("bert-ts17-eager", (CANONICAL,)),
         ("bert-nomask", (CANONICAL, FUSE)),
-        ("fused-mha", (CANONICAL, FUSE)),
         ("bert-ts17-eager", (CANONICAL, FUSE, SKIP)),
     ],
-    ids=["not fused", "no mask", "a mask of lengths", "a second time"],
+    ids=["not fused", "no mask", "a second time"],
 )
 def test_where_no_mask_is_read_nothing_changes_and_that_is_said(name, steps):
     model = prepared(name, *steps)
