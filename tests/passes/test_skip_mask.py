@@ -17,7 +17,7 @@ from onnxslim_bert.passes.unpad import Unpad
 CANONICAL, FUSE, SKIP = Canonicalize(), Fuse(), SkipMask()
 
 
-@pytest.mark.parametrize("name", EVERY[::3])
+@pytest.mark.parametrize("name", [*EVERY[::3], "fused-attention", "fused-mha"])
 def test_padded_or_not_the_answers_are_the_same(name):
     model = prepared(name, CANONICAL, FUSE, SKIP)
     assert Counter(node.op for node in model.graph.nodes)["If"] == 3

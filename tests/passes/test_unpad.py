@@ -17,14 +17,14 @@ CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 FIRST, UNPAD = FirstToken(), Unpad()
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY, "fused-attention", "fused-mha"])
 def test_a_ragged_batch_answers_the_same(name):
     """With padding right, left, in holes, nowhere; with one row; and with random ids where the padding is."""
     model = prepared(name, CANONICAL, FUSE, UNPAD)
     assert_same_outputs(model, Model.load(fixture(name)), every_padding(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY, "fused-attention", "fused-mha"])
 def test_with_first_token_a_ragged_batch_answers_the_same(name):
     model = prepared(name, CANONICAL, FUSE, FIRST, UNPAD)
     assert model.encoder.layers[-1].first_token
