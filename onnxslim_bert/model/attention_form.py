@@ -261,8 +261,8 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
                     names = " and ".join(repr(other.tensor.name) for other in region.candidates)
                     return f"it reads {names} otherwise than to hide the keys at zeros"
                 return AttentionForm(float(factor), mask.tensor.name if mask is not None else None)
-            causal = seen & np.tri(q.shape[1], seq, dtype=bool)
-            if q.shape[1] > 1 and is_close(actual.reshape(*q.shape[:2], -1), attention(q, k, v, heads, factor, causal)):
+            causal = attention(q, k, v, heads, factor, seen & np.tri(q.shape[1], seq, dtype=bool))
+            if q.shape[1] > 1 and actual.size == causal.size and is_close(actual.reshape(causal.shape), causal):
                 return CAUSAL
     return "it is not scaled dot-product attention with a mask over keys"
 

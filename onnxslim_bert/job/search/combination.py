@@ -38,11 +38,12 @@ class Combination:
     def go_together(self, count: int) -> bool:
         """Whether an encoder of `count` layers can have all of them.
 
-        No layer is both dropped and left in float32. Where tokens are dropped behind layer `after`, the layers up to
-        `after` stay, and so does at least one layer behind it. Example: 4 layers and after=1: layer 3 can be dropped,
-        layer 0 cannot, nor can layers 2 and 3 together.
+        No layer is both dropped and left in float32, and some layer that stays is int8. Where tokens are dropped behind
+        layer `after`, the layers up to `after` stay, and so does at least one layer behind it. Example: 4 layers and
+        after=1: layer 3 can be dropped, layer 0 cannot, nor can layers 2 and 3 together.
         """
-        if {*self.precision.floats} & {*self.layers.gone}:
+        floats, gone = {*self.precision.floats}, {*self.layers.gone}
+        if floats & gone or (floats and len(floats) + len(gone) >= count):
             return False
         if self.tokens.after is None or not self.layers.gone:
             return True

@@ -91,7 +91,7 @@ def test_a_missed_target_writes_nothing(measured):
 
 @pytest.mark.parametrize(
     "targets",
-    [Targets(speedup=5.0), Targets(nbytes=36_000.0), Targets(5.0, 37_000.0), Targets(drop=5.0)],
+    [Targets(speedup=5.0), Targets(nbytes=30_000.0), Targets(5.0, 37_000.0), Targets(drop=5.0)],
     ids=str,
 )
 def test_a_target_is_reached_and_the_folder_goes(folder, targets):
