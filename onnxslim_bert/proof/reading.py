@@ -119,7 +119,7 @@ def read_outputs(
         for kind in TASKS[task].kinds:
             named = _fitting(outputs, kind, config, hidden, task)
             if named:
-                return Reading(named, kind, "--task", config.pooling or "mean")
+                return Reading(named, kind, f"the task {task!r}", config.pooling or "mean")
         found = ", ".join(f"{name} {list(output.axes)}" for name, output in outputs.items())
         raise DataError(f"task {task!r} needs {needs(task)}: the model answers {found}")
     said = "embedding" if config.pooling else _said(config)
