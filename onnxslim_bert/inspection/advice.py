@@ -14,6 +14,7 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
 INT8 = ("quantize-static", "quantize-dynamic")
 FOR_TARGETS = {*(kind.name for kind in FORMS), "quantize-qdq"}  # `explain` says what those are good for
+ANOTHER_MODEL = {"student"}  # what fits any model says nothing of this one
 TAKEN_BACK = ("canonicalize", "skip-mask")  # what they do is undone when a file is read: only its notes tell of them
 SCALE_BYTES = 4
 
@@ -34,7 +35,7 @@ def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbyte
     """
     found: list[Advice] = []
     for name, kind in PASSES.items():
-        if name in FOR_TARGETS:
+        if name in FOR_TARGETS | ANOTHER_MODEL:
             continue
         if name in TAKEN_BACK and name in ran:
             found.append(Advice(name, False, "the file has it behind it"))

@@ -3,11 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import SOME, fixture
+from graphs import SOME, causal, fixture, prepared
 from inspected import inspected
 from onnx import numpy_helper
 
 from onnxslim_bert.inspection.inspection import inspect
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fuse import Fuse
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -25,11 +27,18 @@ def test_words_stored_twice_are_a_problem():
     assert inspected("bert-mlm-tied").problems == ()
 
 
-def test_unproven_attention_is_a_problem_with_its_reason():
-    """ONNX Runtime's fused attention counts tokens instead of reading a mask."""
-    found = inspected("fused-mha")
+def test_unproven_attention_is_a_problem_with_its_reason(tmp_path):
+    """A causal mask lets tokens see earlier ones alone."""
+    causal(prepared("bert-ts17-eager", Canonicalize(), Fuse())).save(tmp_path / "causal.onnx")
+    found = inspect(tmp_path / "causal.onnx").encoder
+    assert found is not None
     assert found.facts.proven == (False, False, False)
-    assert found.problems[0].startswith("attention of layers 0 to 2 is not proven: it reads 'attention_mask'")
+    assert found.problems[0].startswith("attention of layers 0 to 2 is not proven: each token sees only earlier ones")
+
+
+def test_attention_that_counts_tokens_is_proven():
+    """ONNX Runtime's fused attention is given their number in place of a mask."""
+    assert inspected("fused-mha").facts.proven == (True, True, True)
 
 
 def test_fixed_shapes_are_a_problem(tmp_path):
