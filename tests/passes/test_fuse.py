@@ -104,10 +104,18 @@ def test_fusing_twice_says_that_there_was_nothing():
 
 
 def test_what_is_not_proven_is_left_and_reported():
-    model = prepared("fused-mha", CANONICAL)
+    model = prepared("decoder-ts17", CANONICAL)
     change = FUSE.apply(model, None)
-    assert "left as it is: layer 1's attention: " in change.note
-    assert_same_outputs(model, Model.load(fixture("fused-mha")), every_padding(model), atol=1e-5)
+    assert "left as it is: layer 0's attention: " in change.note
+    assert_same_outputs(model, Model.load(fixture("decoder-ts17")), every_padding(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fused-attention", "fused-mha"])
+def test_what_onnx_runtime_fused_is_fused_again(name):
+    model = prepared(name, CANONICAL)
+    change = FUSE.apply(model, None)
+    assert "left as it is" not in change.note
+    assert_same_outputs(model, Model.load(fixture(name)), every_padding(model), atol=1e-5)
 
 
 def test_an_unknown_style_is_refused():

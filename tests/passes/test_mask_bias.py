@@ -23,7 +23,7 @@ BERT = [name for name in EVERY if name.startswith("bert")]  # every way in which
 ONLY_FOR_MASKS = {"Where", "IsNaN", "Equal", "And", "Not", "GatherND", "Cast", "Expand"}
 
 
-@pytest.mark.parametrize("name", [*BERT, *SOME[1:], "bert-dynamo23-sdpa", "bert-features", "bert-mlm"])
+@pytest.mark.parametrize("name", [*BERT, *SOME[1:], "bert-dynamo23-sdpa", "bert-features", "bert-mlm", "fused-mha"])
 def test_the_answers_stay_with_every_padding(name):
     """As exported, with dynamic shapes."""
     model = prepared(name, CANONICAL, MASK)
@@ -93,7 +93,7 @@ def test_plain_attention_keeps_its_nodes():
     [
         ("bert-ts17-eager", (CANONICAL, MASK), "every layer's mask is looked up already"),
         ("bert-nomask", (CANONICAL,), "no layer is proven to read a mask"),
-        ("fused-mha", (CANONICAL,), "no layer is proven to read a mask; layer 0 stays as it is: "),
+        ("decoder-ts17", (CANONICAL,), "no layer is proven to read a mask; layer 0 stays as it is: "),
     ],
 )
 def test_nothing_to_do_changes_nothing_and_says_so(name, steps, note):
