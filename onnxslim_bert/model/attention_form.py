@@ -18,6 +18,7 @@ from onnxslim_bert.model.token_masks import TokenMask, has_fixed_length, probe_s
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
 LONGEST = 1100  # tokens of a probe
+FURTHER = 12  # tokens by which a second probe is longer
 MEMORY = 300  # tokens from which a probe has one row
 MANY = 9  # token ids of a probe lie below
 FUSED_ATTENTION = ("MultiHeadAttention", "Attention")
@@ -122,6 +123,15 @@ class Region:
             hides = holes is not None and hiding in (None, mask)
             found[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
         return found
+
+    def probes(self) -> Iterator[dict[str, Array]]:
+        """What to run the region on: rows of two lengths, where it takes two, each without and with holes in them."""
+        batch, seq = probe_size(self.graph)
+        for length in [seq] if has_fixed_length(self.graph) else [seq, seq + FURTHER]:
+            holes = (np.random.default_rng(1).random((batch, length)) < 0.6).astype(np.int64)
+            holes[:, -1] = 1
+            for hiding in (None, holes):
+                yield self.given(self.feeds(batch, length), None, hiding)
 
     def run_targets(self, given: Mapping[str, Array], targets: Sequence[gs.Tensor]) -> list[Array]:
         """The value of each of `targets`; `given` may hold more than the nodes read."""

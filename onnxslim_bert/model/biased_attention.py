@@ -15,11 +15,9 @@ from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import MICROSOFT, constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import Region, attention, is_close
 from onnxslim_bert.model.encoder import Layer, attention_region
-from onnxslim_bert.model.token_masks import has_fixed_length, probe_size
 
 VIEWS = frozenset(["Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"])
 GUARDS = frozenset(["Softmax", "IsNaN", "Where", "MatMul"])  # a guard puts zeros for tokens that see no key
-FURTHER = 12  # tokens by which a second probe is longer
 
 
 @dataclass(frozen=True)
@@ -130,24 +128,20 @@ def _is_mixed_plainly(region: Region, softmax: gs.Node) -> bool:
 def _proven_rank(region: Region, heads: int, found: BiasedAttention) -> int:
     """The rank of the terms' sum; 0 unless the nodes give what the formula gives, and one operator takes that sum."""
     rank = 0
-    batch, seq = probe_size(region.graph)
-    for length in [seq] if has_fixed_length(region.graph) else [seq, seq + FURTHER]:
-        holes = (np.random.default_rng(1).random((batch, length)) < 0.6).astype(np.int64)
-        holes[:, -1] = 1
-        for hiding in (None, holes):
-            given = region.given(region.feeds(batch, length), None, hiding)
-            try:
-                actual = region.run_targets(given, [region.target])[0]
-                values = _values(region, given, [term for term, _ in found.terms])
-            except ValueError:
-                return 0
-            bias = np.asarray(sum(factor * term for (_, factor), term in zip(found.terms, values, strict=True)))
-            if bias.ndim not in (3, 4) or bias.shape[-2:] != (length, length):
-                return 0
-            q, k, v = (given[tensor.name] for tensor in region.sources)
-            if not is_close(actual, attention(q, k, v, heads, found.scale, True, bias)):
-                return 0
-            rank = bias.ndim
+    for given in region.probes():
+        try:
+            actual = region.run_targets(given, [region.target])[0]
+            values = _values(region, given, [term for term, _ in found.terms])
+        except ValueError:
+            return 0
+        q, k, v = (given[tensor.name] for tensor in region.sources)
+        length = given[region.hidden.name].shape[1]
+        bias = np.asarray(sum(factor * term for (_, factor), term in zip(found.terms, values, strict=True)))
+        if bias.ndim not in (3, 4) or bias.shape[-2:] != (length, length):
+            return 0
+        if not is_close(actual, attention(q, k, v, heads, found.scale, True, bias)):
+            return 0
+        rank = bias.ndim
     return rank
 
 

@@ -22,13 +22,12 @@ from onnxslim_bert.graph.probe import (
 )
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION, Region, is_close
 from onnxslim_bert.model.head_cuts import HEAD_COUNTS, Edit, HeadAxis, HeadSlices
-from onnxslim_bert.model.token_masks import has_fixed_length, probe_size
+from onnxslim_bert.model.token_masks import probe_size
 
 SHAPES = {"Reshape": 1, "Expand": 1}  # the input that holds the shape of the output
 FIRST_INPUT_ONLY = frozenset(  # the other inputs say where, or how much
     ["Slice", "Split", "Squeeze", "Unsqueeze", "Gather", "Tile", "Pad", "Clip", "CumSum", "ReduceSum", "TopK", "Trilu"]
 )
-FURTHER = 12  # tokens by which a second probe is longer
 
 
 _KNOWN: dict[str, HeadSlices | str] = {}
@@ -96,15 +95,10 @@ def _follows(region: Region, before: HeadSlices, edit: Edit, operand: gs.Tensor)
 def _holds(region: Region, found: HeadSlices) -> bool:
     """Whether a copy that `found` narrows to every other unit gives what the region gives for those."""
     copy = _Narrowed(region, found, region.target)
-    batch, seq = probe_size(region.graph)
-    for length in [seq] if has_fixed_length(region.graph) else [seq, seq + FURTHER]:
-        holes = (np.random.default_rng(1).random((batch, length)) < 0.6).astype(np.int64)
-        holes[:, -1] = 1
-        for hiding in (None, holes):
-            given = region.given(region.feeds(batch, length), None, hiding)
-            whole = region.run_targets(given, [region.target])[0]
-            if not is_close(copy.run(given), _units_of(whole, found.units, copy.kept)):
-                return False
+    for given in region.probes():
+        whole = region.run_targets(given, [region.target])[0]
+        if not is_close(copy.run(given), _units_of(whole, found.units, copy.kept)):
+            return False
     return True
 
 
