@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from onnxslim_bert.calibration.observers import Want
@@ -126,7 +127,11 @@ class QuantizeStatic(Pass):
         """Which inputs should have their range found at run time; `model` is not changed."""
         (method,) = self._methods()
         sources = list(dict.fromkeys(linear.source for linear in self._linears(model)))
-        gains = excess(model, {source: self._quantizer(source, method, ctx) for source in sources}, ctx.trials)
+
+        @cache
+        def order() -> list[int]:
+            gains = excess(model, {source: self._quantizer(source, method, ctx) for source in sources}, ctx.trials)
+            return sorted(range(len(sources)), key=lambda number: -gains[sources[number]])
 
         def made(inputs: tuple[int, ...]) -> Model:
             quantized = model.clone()
@@ -135,8 +140,7 @@ class QuantizeStatic(Pass):
 
         dynamic = ctx.trials.original.clone()
         write_dynamic(dynamic, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
-        order = sorted(range(len(sources)), key=lambda number: -gains[sources[number]])
-        return choose_run_time(order, made, dynamic, ctx.trials)
+        return choose_run_time(len(sources), order, made, dynamic, ctx.trials)
 
     def _quantizer(self, source: str, method: Method, ctx: Context) -> Quantizer:
         """The scale and the zero point of what the layers that read `source` multiply."""

@@ -42,17 +42,22 @@ class RunTime:
 
 
 def choose_run_time(
-    order: Sequence[int], made: Callable[[tuple[int, ...]], Model], dynamic: Model, trials: Trials
+    count: int,
+    order: Callable[[], Sequence[int]],
+    made: Callable[[tuple[int, ...]], Model],
+    dynamic: Model,
+    trials: Trials,
 ) -> RunTime:
     """The fewest inputs, of the SHARES tried, with which rows are as near to the original as those of `dynamic`.
 
-    Where not even all of them reach that, the share with the least error. order: the inputs, those that gain most
-    first. made: the quantized model in which given inputs have their range from run time.
+    Where not even all of them reach that, the share with the least error. count: of the inputs. order: finds them in
+    the order of their gain, the largest first; asked only where calibrated ranges alone are not as good. made: the
+    quantized model in which given inputs have their range from run time.
     """
     limit, groups = trials.row_errors(dynamic), _groups(trials)
     tried: dict[tuple[int, ...], Array] = {}
     for share in SHARES:
-        inputs = tuple(sorted(order[: int(np.ceil(share * len(order)))]))
+        inputs = tuple(sorted(order()[: int(np.ceil(share * count))])) if share else ()
         if inputs not in tried:
             tried[inputs] = trials.row_errors(made(inputs))
             trials.progress("choosing ranges", len(tried), len(SHARES))
