@@ -26,6 +26,7 @@ from onnxslim_bert.model.role_names import FORMS, ORDER, InputRole, Named, Role,
 MOST_TYPES = 16  # rows of a table of token types, at most
 PROBE_LENGTH = 8  # tokens of a probe, where the graph leaves the length open
 HIDDEN = 0.2  # share of what seen tokens change that hidden ones may: dynamic int8 rounds all tokens by one scale
+EXACT = 1e-3  # the same, where a name says what the mask is and the two texts cannot share their scale
 READY = "give the model's inputs ready in an npz file, or say which takes what: --inputs ids=NAME,mask=NAME,types=NAME"
 
 
@@ -160,45 +161,61 @@ def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe:
 
 
 class _Probe:
-    """Runs the model on two texts that differ in their last tokens only: a mask that hides these keeps the answers."""
+    """Runs the model on two texts that differ in their last tokens only: a mask that hides these keeps the answers.
+
+    Both texts are rows of one batch where the graph allows it: int8 with ranges from run time then rounds both alike.
+    """
 
     def __init__(self, inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, ids: str, run: Run) -> None:
         shapes = [given.shape for given in inputs.values() if given.shape is not None and len(given.shape) == 2]
         fixed = fixed_axes(shapes)
-        self._inputs, self._roles, self._ids, self._run = inputs, roles, ids, run
-        batch, length = fixed[0] or 1, fixed[1] or PROBE_LENGTH
-        self._shape = batch, length
+        self._inputs, self._roles, self._run = inputs, roles, run
+        batch, length = fixed[0] or 2, fixed[1] or PROBE_LENGTH
+        self._shape, self._together = (batch, length), batch > 1
         self._real = np.arange(length) < max(1, length - max(1, length // 3))
         most = max(4, min(rows.get(ids, MOST_TYPES), 1000))
         low = 4 if most >= 2 * MOST_TYPES else 1
         middle = (low + most) // 2
         rng = np.random.default_rng(0)
-        shared, one, other = (rng.integers(*ends, self._shape) for ends in ((low, most), (low, middle), (middle, most)))
+        shared, one, other = (rng.integers(*ends, length) for ends in ((low, most), (low, middle), (middle, most)))
         self._texts = [np.where(self._real, shared, hidden) for hidden in (one, other)]
 
     def form(self, name: str) -> InputRole | None:
-        """How the mask `name` is written; None when its values are not proven to hide tokens."""
+        """How the mask `name` is written: what hides tokens best; None when no values are proven to hide them."""
         forms = FORMS if self._inputs[name].dtype.kind == "f" else FORMS[:2]
-        seen = [self._change(name, InputRole("mask", value, value)) for value in (1, 0)]
-        changes = [self._change(name, form) for form in forms]
-        most = max([change for change in [*seen, *changes] if change is not None], default=0.0)
-        hides = (change is not None and change <= HIDDEN * most for change in changes)
-        return next((form for form, found in zip(forms, hides, strict=True) if most > 0 and found), None)
+        changes = {form: self._change(name, form) for form in forms}
+        moved = [self._change(name, InputRole("mask", value, value)) for value in (1, 0)]
+        most = max([change for change in [*moved, *changes.values()] if change is not None], default=0.0)
+        ran = {form: change for form, change in changes.items() if change is not None}
+        best = min(ran, key=lambda form: ran[form], default=None)
+        allowed = HIDDEN if self._together or role_of(name) != "mask" else EXACT
+        return best if best is not None and most > 0 and ran[best] <= allowed * most else None
 
     def ignores(self, name: str) -> bool:
         """Whether the answers are the same whatever `name` holds."""
-        answers = [self._answer(self._texts[0], name, form) for form in (FORMS[0], FORMS[1])]
-        return all(answer is not None for answer in answers) and _apart(answers[0] or [], answers[1] or []) == 0
+        answers = [self._answers(name, form) for form in (FORMS[0], FORMS[1])]
+        return all(each is not None for each in answers) and all(
+            _apart(*pair) == 0 for pair in zip(answers[0] or [], answers[1] or [], strict=True)
+        )
 
     def _change(self, name: str, form: InputRole) -> float | None:
         """How far the answers of real tokens move when the others' ids change; None where the model does not run."""
-        first, second = (self._answer(text, name, form) for text in self._texts)
-        return None if first is None or second is None else _apart(first, second)
+        answers = self._answers(name, form)
+        return None if answers is None else _apart(*answers)
 
-    def _answer(self, text: Array, name: str, form: InputRole) -> list[Array] | None:
+    def _answers(self, name: str, form: InputRole) -> list[list[Array]] | None:
+        """The outputs for the first text and for the second; None where the model does not run."""
+        if not self._together:
+            runs = [self._outputs(text[None], name, form) for text in self._texts]
+            return None if runs[0] is None or runs[1] is None else [runs[0], runs[1]]
+        ids = np.stack(self._texts)[np.arange(self._shape[0]) % 2]
+        outputs = self._outputs(ids, name, form)
+        return None if outputs is None else [[_of_row(each, row, *self._shape) for each in outputs] for row in (0, 1)]
+
+    def _outputs(self, ids: Array, name: str, form: InputRole) -> list[Array] | None:
         feeds = {other: np.ones(self._shape).astype(given.dtype) for other, given in self._inputs.items()}
         for other, each in self._roles.items():
-            feeds[other] = (text if each.role == "ids" else np.full(self._shape, each.role == "mask")).astype(
+            feeds[other] = (ids if each.role == "ids" else np.full(self._shape, each.role == "mask")).astype(
                 self._inputs[other].dtype
             )
         feeds[name] = np.broadcast_to(np.where(self._real, form.real, form.padding), self._shape).astype(
@@ -210,6 +227,14 @@ class _Probe:
     def _of_real(self, output: Array) -> Array:
         """The part of `output` that is about real tokens, where it holds an answer for each token; else all of it."""
         return output[:, self._real] if output.ndim > 1 and output.shape[1] == self._shape[1] else output
+
+
+def _of_row(output: Array, row: int, batch: int, length: int) -> Array:
+    """What `output` says of a row of the batch, whose axis comes first, or second behind one of `length` tokens."""
+    if output.ndim > 1 and output.shape[:2] == (length, batch) != (batch, length):
+        return output[:, row]
+    each = output.shape[0] // batch  # several, where the tokens of all rows stand in one axis
+    return output[row * each : (row + 1) * each]
 
 
 def _is_vector(output: Array) -> bool:

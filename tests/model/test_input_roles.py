@@ -1,6 +1,7 @@
 """The inputs of a model are told apart by what the graph does with them; by name only where it leaves that open."""
 
 import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 import pytest
 from graphs import EVERY, FIXTURES, SOME, fixture
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 from renamed_inputs import with_inputs, with_mask
 
 from onnxslim_bert.arrays import Array
@@ -136,6 +138,30 @@ def test_a_mask_that_is_added_to_scores_is_known_by_what_it_does(tmp_path: Path,
     path = with_mask(fixture(name), tmp_path / "m.onnx", "attention_mask", scale, offset, TensorProto.FLOAT)
     found = roles_of(path)["attention_mask"]
     assert (found.real, found.padding) == (0, -1e4)
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("inverted", [False, True], ids=["1 is a token", "1 is padding"])
+def test_ranges_from_run_time_do_not_hide_the_mask(tmp_path: Path, name: str, inverted: bool) -> None:
+    """Dynamic int8 rounds every token by what the longest-reaching one needs: still, what hides tokens is the mask."""
+    source = fixture(name)
+    if inverted:
+        source = with_mask(source, tmp_path / "t.onnx", "attention_mask", np.array(-1, np.int64), np.array(1, np.int64))
+    with_ranges_from_run_time(source, tmp_path / "q.onnx")
+    assert roles_of(tmp_path / "q.onnx") == roles_of(source)
+    for order in itertools.permutations(roles_of(source)):
+        called = dict(zip(roles_of(source), order, strict=True))
+        path = with_inputs(tmp_path / "q.onnx", tmp_path / f"{'-'.join(order)}.onnx", order, called)
+        assert {called[given]: each for given, each in roles_of(source).items()} == roles_of(path)
+
+
+def with_ranges_from_run_time(source: Path, path: Path) -> None:
+    """`source` as onnxruntime's own dynamic int8."""
+    logging.disable(logging.WARNING)
+    try:
+        quantize_dynamic(source, path, extra_options={"DefaultTensorType": TensorProto.FLOAT})
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("called", CALLED)
