@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer, TokenRow
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError

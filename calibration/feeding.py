@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.input_roles import graph_roles, roles_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import PAD_TOKENS, Tokenizer
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError

@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset, Task
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.glue import Task
 from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
 from onnxslim_bert.calibration.working import Working
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import peers
 
 from onnxslim_bert import __version__
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError

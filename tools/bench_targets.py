@@ -17,7 +17,7 @@ from pathlib import Path
 from peer_table import markdown
 
 from onnxslim_bert import __version__
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.progress import progress_bar

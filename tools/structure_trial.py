@@ -12,7 +12,7 @@ from peers import Job
 from structure_cases import FUSED, Case, Cut, mixtures
 from structure_table import Row
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, SlimError
 from onnxslim_bert.graph.files import model_bytes

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
-from onnxslim_bert.calibration.datasets import load_dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.export.hugging_face import export_encoder
 
 FOLDER = Path(__file__).parents[1] / "models" / "sst2-tiny"

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch, Batches
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.device.bundle import sha256_of

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Dataset, Purpose, is_named, load_dataset, sample
+from onnxslim_bert.calibration.dataset import Dataset, Purpose
+from onnxslim_bert.calibration.loading import is_named, load_dataset
+from onnxslim_bert.calibration.splitting import sample
 from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.proof.wording import plural

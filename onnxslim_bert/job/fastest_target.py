@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import is_named
+from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError, ProviderError
 from onnxslim_bert.job.data import Sources

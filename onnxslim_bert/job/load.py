@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Dataset, check_disjoint
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.splitting import check_disjoint
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, OutputError, PassError
 from onnxslim_bert.graph.claims import remove_dead

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from onnxslim_bert.calibration.datasets import is_named
+from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.documents import read_document
 from onnxslim_bert.errors import DataError

@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 
 from onnxslim_bert.calibration.batches import Batch, Batches
-from onnxslim_bert.calibration.datasets import Dataset, holdout, sample
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.hard_rows import Counts, hard_rows
+from onnxslim_bert.calibration.splitting import holdout, sample
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.calibration.working import Working

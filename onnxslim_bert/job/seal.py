@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.measured import Measured, record

@@ -14,7 +14,8 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import MICROSOFT, constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import Region, attention, is_close
-from onnxslim_bert.model.encoder import Layer, attention_region
+from onnxslim_bert.model.attention_region import attention_region
+from onnxslim_bert.model.encoder import Layer
 
 VIEWS = frozenset(["Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"])
 GUARDS = frozenset(["Softmax", "IsNaN", "Where", "MatMul"])  # a guard puts zeros for tokens that see no key

@@ -18,7 +18,8 @@ from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
-from onnxslim_bert.model.encoder import Encoder, find_encoder
+from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.find_encoder import find_encoder
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
 LARGE = 1024  # bytes from which a constant counts as a weight

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.documents import plain
 from onnxslim_bert.errors import DataError, ProviderError

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.model_config import ModelConfig
 from onnxslim_bert.proof.intervals import wilson

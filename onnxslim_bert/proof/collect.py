@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.fidelity import pooled
 from onnxslim_bert.proof.reading import Reading

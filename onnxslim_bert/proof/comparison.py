@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import RANKED, Dataset
+from onnxslim_bert.calibration.dataset import RANKED, Dataset
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.role_names import described
 from onnxslim_bert.proof.class_order import check_class_order

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batches
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working

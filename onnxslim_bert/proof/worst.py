@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.proof.fidelity import row_cosines
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks.answers import plain

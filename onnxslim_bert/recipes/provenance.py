@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from onnxslim_bert import __version__
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model

@@ -10,7 +10,7 @@ import pytest
 from onnxslim_bert.calibration import batches as module
 from onnxslim_bert.calibration.batches import Batches as RoledBatches
 from onnxslim_bert.calibration.batches import Inputs
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow, load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError

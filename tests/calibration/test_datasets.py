@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from onnxslim_bert.calibration.columns import Scores
-from onnxslim_bert.calibration.datasets import Dataset, check_disjoint, holdout, is_named, load_dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.glue import GLUE
+from onnxslim_bert.calibration.loading import is_named, load_dataset
+from onnxslim_bert.calibration.splitting import check_disjoint, holdout
 from onnxslim_bert.errors import DataError
 
 COLUMNS = {

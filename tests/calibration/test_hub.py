@@ -98,7 +98,7 @@ def load(home: Path, url: str, **settings: str) -> tuple[str, str]:
     """(texts as JSON, '') or ('', message) from a process that loads SST-2; the hub reads its settings at the start."""
     program = (
         "import json, sys\n"
-        "from onnxslim_bert.calibration.datasets import load_dataset\n"
+        "from onnxslim_bert.calibration.loading import load_dataset\n"
         "from onnxslim_bert.errors import DataError\n"
         "try:\n"
         "    print(json.dumps(load_dataset('sst2', 'calibration').texts))\n"

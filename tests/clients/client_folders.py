@@ -8,7 +8,7 @@ from command_line import ROOT, run
 from sentence_folder import sentence_folder, texts
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.proof.evaluate_once import evaluate_once

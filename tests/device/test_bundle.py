@@ -13,7 +13,7 @@ from command_line import assert_refused, contents, run, workspace
 from devices import PLAN, ROWS, TABLE, expected_logits, small_bundle
 from graphs import EVERY
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.device.bundle import open_bundle
 from onnxslim_bert.device.make import make_bundle

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_bert.calibration.datasets import check_disjoint
+from onnxslim_bert.calibration.splitting import check_disjoint
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.inspection.verify.rows_again import rows_again
 from onnxslim_bert.job.data import Sources

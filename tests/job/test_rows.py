@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphs import fixture, prepared
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.hard_rows import Counts
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Data

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import assert_refused, contents, run, workspace
 
-from onnxslim_bert.calibration.datasets import load_dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError

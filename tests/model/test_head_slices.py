@@ -6,7 +6,7 @@ from graphs import prepared, shared_graph
 from random_encoders import HEADS, Kind, encoder
 
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.model.encoder import attention_region
+from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.head_cuts import HeadAxis, HeadSlices
 from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.onnx_model import Model

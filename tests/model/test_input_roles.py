@@ -14,7 +14,7 @@ from onnxruntime.quantization import quantize_dynamic
 from renamed_inputs import with_inputs, with_mask
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import load_dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError

@@ -6,7 +6,7 @@ from command_line import run, workspace
 from graphs import SOME, prepared
 
 from onnxslim_bert.errors import FaultError, NoEncoderError
-from onnxslim_bert.model import encoder
+from onnxslim_bert.model import find_encoder
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.soundness import why_unsound
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -22,7 +22,7 @@ def test_graphs_that_run_are_sound(name):
 
 
 def test_a_failure_on_a_sound_graph_is_our_fault(monkeypatch):
-    monkeypatch.setattr(encoder, "find_embeddings", broken)
+    monkeypatch.setattr(find_encoder, "find_embeddings", broken)
     model = prepared("bert-ts17-sdpa", Canonicalize())
     model.changed()
     said = r"a fault of onnxslim-bert, not of the model: .* KeyError \('layer\.0'\) came up in test_soundness\.py, line"
@@ -40,7 +40,7 @@ def unrunnable() -> Model:
 
 def test_a_failure_on_a_graph_that_does_not_run_is_the_graph_s(monkeypatch):
     model = unrunnable()
-    monkeypatch.setattr(encoder, "_layer", broken)
+    monkeypatch.setattr(find_encoder, "_layer", broken)
     with pytest.raises(NoEncoderError, match=r"fits no encoder that is read here: .*(cannot load|does not run)"):
         assert model.encoder
 
@@ -51,7 +51,7 @@ def test_a_failure_on_a_graph_that_does_not_run_is_the_graph_s(monkeypatch):
 )
 def test_our_fault_is_one_line_and_never_passed_over(tmp_path, monkeypatch, command):
     """Exit code 1, not 2: there is nothing that the user could mend. Optional passes do not skip it, either."""
-    monkeypatch.setattr(encoder, "find_embeddings", broken)
+    monkeypatch.setattr(find_encoder, "find_embeddings", broken)
     monkeypatch.chdir(tmp_path)
     ended = run(*command.format(workspace(tmp_path).name).split())
     assert (ended.code, len(ended.err.strip().splitlines())) == (1, 1)

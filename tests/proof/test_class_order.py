@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from answering_models import WORDS, classifier, reading, texts
 
-from onnxslim_bert.calibration.datasets import Dataset, load_dataset
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.errors import AccuracyGateError, DataError
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.proof.class_order import check_class_order, class_order

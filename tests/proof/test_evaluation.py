@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from answering_models import WORDS, classifier, embedder, reading, texts
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.evaluation import evaluate

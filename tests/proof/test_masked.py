@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from answering_models import WORDS, configured, per_token
 
-from onnxslim_bert.calibration.datasets import load_dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from answering_models import WORDS, classifier, configured, embedder
 
-from onnxslim_bert.calibration.datasets import Dataset, holdout, load_dataset, sample
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.loading import load_dataset
+from onnxslim_bert.calibration.splitting import holdout, sample
 from onnxslim_bert.errors import AccuracyGateError, DataError
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.tasks.neighbours import neighbours_kept

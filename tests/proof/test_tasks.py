@@ -11,7 +11,8 @@ from answering_models import WORDS, classifier, configured, embedder, per_token,
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset, load_dataset
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.errors import AccuracyGateError, DataError, ModelError
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.validate import validate

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks.table import Kind
 from onnxslim_bert.proof.worst import worst_rows

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Dataset, is_named
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.job.data import Sources, leave_out
 from onnxslim_bert.job.measured import Asked

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import onnxruntime
 
 from onnxslim_bert import __version__
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import DataError, GateError
 from onnxslim_bert.graph.files import file_sha256, staging
 from onnxslim_bert.job.data import Sources

@@ -3,7 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import evaluate

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import RANKED, Dataset
+from onnxslim_bert.calibration.dataset import RANKED, Dataset
 from onnxslim_bert.proof.fidelity import row_cosines
 from onnxslim_bert.proof.metrics import REPORTED
 from onnxslim_bert.proof.outputs import Outputs

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.proof.outputs import Outputs

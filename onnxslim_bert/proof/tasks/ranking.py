@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.proof.metrics import average_ranks, spearman
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks.neighbours import of_length_one

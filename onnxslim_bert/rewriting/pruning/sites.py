@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant, nodes_between
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
-from onnxslim_bert.model.encoder import Layer, attention_region
+from onnxslim_bert.model.attention_region import attention_region
+from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear

@@ -9,7 +9,8 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import nodes_between, producer
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
-from onnxslim_bert.model.encoder import Layer, attention_region
+from onnxslim_bert.model.attention_region import attention_region
+from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.head_cuts import HEAD_COUNTS
 from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.linear import Linear

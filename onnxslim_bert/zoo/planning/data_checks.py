@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import BUILT_IN, Purpose, is_named, load_dataset
+from onnxslim_bert.calibration.dataset import Purpose
 from onnxslim_bert.calibration.files import READERS
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
+from onnxslim_bert.calibration.loading import BUILT_IN, is_named, load_dataset
 from onnxslim_bert.calibration.ranked import is_folder
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError

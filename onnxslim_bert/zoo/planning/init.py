@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from onnxslim_bert.calibration.datasets import is_named
+from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.errors import DataError, printable
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.zoo.planning.data_checks import check_there

@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.calibration.datasets import Purpose, is_named
+from onnxslim_bert.calibration.dataset import Purpose
+from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.zoo.planning.data_checks import check_there, check_tokenizer, is_labelled, is_text, place_of

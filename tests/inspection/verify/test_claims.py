@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxslim_bert.calibration.datasets import Dataset
+from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.inspection.verify.claims import contradictions
 from onnxslim_bert.job.measured import Answers
 from onnxslim_bert.proof.comparison import compare

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from command_line import ROOT, assert_refused, contents, run, workspace
 
-from onnxslim_bert.calibration.datasets import Dataset, load_dataset
+from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.errors import AccuracyGateError, GateError
 from onnxslim_bert.inspection.verify.rows_again import rows_again
 from onnxslim_bert.inspection.verify.verification import Check, Verification
