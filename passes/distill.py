@@ -8,6 +8,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.dense import dense_layers, encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.options import Weight
 
 NOT_NEGATIVE = ("epochs", "steps", "minutes", "answers", "chances", "hidden", "relations", "likenesses", "labels")
 POSITIVE = ("texts", "batch", "rate", "temperature")
@@ -45,12 +46,15 @@ class Distill(Pass):
     seed: decides the order of the texts and which tokens are replaced.
 
     What it makes small is the sum of these losses, each times its weight; weight 0 leaves one out. Squared errors are
-    shares of the teacher's variance.
+    shares of the teacher's variance. auto is 1 for the losses that are usual for what an output is, else 0: answers for
+    classes and scores of a text; answers and chances for tags, words and places in a text; answers and likenesses for
+    embeddings.
     answers: weight of the squared error of the outputs.
-    chances: weight of the divergence between the classes' probabilities, both softened by `temperature`.
+    chances: weight of the divergence between the probabilities of classes or places, both softened by `temperature`.
     hidden: weight of the squared error of each layer's result.
     relations: weight of the difference in how alike tokens are, by queries, keys and values of the last layer.
-    likenesses: weight of the difference in how alike texts are, by cosine; for outputs that are vectors.
+    likenesses: weight of the difference in how alike texts are, by cosine of their vectors or, where each token has
+        one, of the means of those.
     labels: weight of the error against the corpus's labels, where it has some.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531; Jiao et al. 2019, https://arxiv.org/abs/1909.10351; Wang et
@@ -66,12 +70,12 @@ class Distill(Pass):
     minutes: float = 0.0
     batch: int = 32
     rate: float = 3e-4
-    answers: float = 1.0
-    chances: float = 0.0
+    answers: Weight = "auto"
+    chances: Weight = "auto"
     temperature: float = 2.0
     hidden: float = 0.0
     relations: float = 0.0
-    likenesses: float = 0.0
+    likenesses: Weight = "auto"
     labels: float = 0.0
     words: bool = False
     quantized: bool = False
@@ -80,7 +84,7 @@ class Distill(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         for option in NOT_NEGATIVE:
-            if getattr(self, option) < 0:
+            if getattr(self, option) != "auto" and getattr(self, option) < 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is negative; give 0 or more")
         for option in POSITIVE:
             if getattr(self, option) <= 0:

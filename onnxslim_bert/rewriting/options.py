@@ -1,7 +1,7 @@
 """The options of a pass: their types, and how they are written as text and read from it.
 
-An option is a field of the pass's dataclass, of type bool, int, float, a Literal of strings or of numbers, or
-tuple[int, ...] (numbers of layers or widths, written 6/8/9).
+An option is a field of the pass's dataclass, of type bool, int, float, a Literal of strings or of numbers,
+tuple[int, ...] (numbers of layers or widths, written 6/8/9), or Weight (a float, or auto).
 """
 
 import dataclasses
@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from onnxslim_bert.errors import PassError
 
 Numbers = tuple[int, ...]
+Weight = float | Literal["auto"]
+"""A number, or the one that is usual for what the model does."""
 
 
 def types_of(action: type) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def read_option(action: str, option: str, text: str, kind: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise PassError(f"{given} is neither true nor false")
         return text.lower() == "true"
+    if kind == Weight:
+        return text if text == "auto" else read_option(action, option, text, float)
     if kind in (int, float):
         try:
             number = kind(text)
@@ -65,6 +69,9 @@ def check_options(action: Any) -> None:
         if get_origin(kind) is Literal:
             if value not in get_args(kind):
                 raise PassError(f"{given} is not one of {', '.join(map(write_option, get_args(kind)))}")
+        elif kind == Weight:
+            if value != "auto" and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+                raise PassError(f"{given} is neither a number nor auto")
         elif kind == Numbers:
             if not isinstance(value, tuple) or not all(type(number) is int for number in value):
                 raise PassError(f"{given} is not a tuple of whole numbers")

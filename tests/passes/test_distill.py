@@ -102,7 +102,9 @@ def test_the_student_answers_more_like_its_teacher(name):
 @pytest.mark.parametrize("loss", ["chances", "hidden", "relations", "likenesses"])
 def test_every_loss_alone_brings_the_student_nearer(loss):
     name = "bert-features-pooled" if loss == "likenesses" else "bert-dynamo20-sdpa"
-    step = Distill(**{"answers": 0.0, loss: 1.0}, steps=100, batch=8, texts=400, rate=0.002)
+    step = Distill(
+        **{"answers": 0.0, "chances": 0.0, "likenesses": 0.0} | {loss: 1.0}, steps=100, batch=8, texts=400, rate=0.002
+    )
     _, before, after, change = distilled(name, step)
     weight = after.encoder.layers[0].up.weight
     assert change
@@ -313,7 +315,8 @@ def test_labels_that_are_not_there_are_asked_for():
         ({"texts": 0}, "texts=0 is not above 0"),
         ({"hidden": -1.0}, "hidden=-1.0 is negative"),
         ({"replace": 1.5}, "replace=1.5 is not a share from 0 to 1"),
-        ({"answers": 0.0}, "every loss has weight 0"),
+        ({"answers": 0.0, "chances": 0.0, "likenesses": 0.0}, "every loss has weight 0"),
+        ({"answers": "usual"}, "answers='usual' is neither a number nor auto"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, said):

@@ -17,7 +17,13 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.enrich import enriched
 from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
-from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs
+from onnxslim_bert.rewriting.distillation.objective import (
+    Objective,
+    OutputWeights,
+    Weights,
+    check_weights,
+    find_outputs,
+)
 from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Row, Texts, padding_of, rows_of
@@ -66,7 +72,7 @@ class Distilled:
     """What came of a training.
 
     texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
-    of tensors inside were made alike.
+    of tensors inside were made alike. weights: of the losses of each output, by its name.
     """
 
     trained: Trained
@@ -74,6 +80,7 @@ class Distilled:
     copies: int
     hidden: int
     relations: int
+    weights: Mapping[str, OutputWeights]
 
     @property
     def note(self) -> str:
@@ -104,6 +111,7 @@ class Distilled:
             ],
             "hidden": self.hidden,
             "relations": self.relations,
+            "weights": {output: asdict(weights) for output, weights in self.weights.items()},
         }
 
 
@@ -132,9 +140,11 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         tensors = list(dict.fromkeys([*answers, *inner]))
         teacher = Teacher(teacher_model, tensors, [*judged_on, *some], threads=trials.threads)
         held_back, others = ([(batch, teacher.answer(batch)) for batch in part] for part in (judged_on, some))
+        outputs = find_outputs(teacher_model, teacher.by_token, [*held_back, *others])
+        check_weights(weights, outputs)
         objective = Objective(
             weights,
-            find_outputs(teacher_model, teacher.by_token, [*held_back, *others]),
+            outputs,
             _like_in_shape(executor, layers, *held_back[0]),
             list(_like_in_shape(executor, relations, *held_back[0], axes=2)),
             teacher_model.encoder.layers[-1].heads,
@@ -148,7 +158,8 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         for name, values in executor.trained().items():
             student.replace(name, values)
     copies = len(material.texts.rows) - material.own
-    return Distilled(trained, material.own, copies, len(objective.hidden), len(objective.relations))
+    used = {output.name: weights.of(output) for output in objective.outputs}
+    return Distilled(trained, material.own, copies, len(objective.hidden), len(objective.relations), used)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ def likenesses(ours: Tensor, theirs: Tensor) -> Tensor:
     return (mine @ mine.T - other @ other.T).square().mean()
 
 
+def mean_vectors(vectors: Tensor, real: Tensor) -> Tensor:
+    """The mean over the real tokens of each text: [batch, seq, width] -> [batch, width]."""
+    shares = real / real.sum(1, keepdim=True).clamp(min=1)
+    return (shares.unsqueeze(1).to(vectors.dtype) @ vectors).squeeze(1)
+
+
 def labelled(ours: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of logits [texts, classes] with classes; squared error of [texts, 1] with scores."""
     if labels.is_floating_point():

@@ -14,8 +14,36 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation import losses
 from onnxslim_bert.rewriting.distillation.layers import relation_heads
+from onnxslim_bert.rewriting.options import Weight
 
 OutputKind = Literal["classes", "score", "vector", "span"]
+Answers = Sequence[tuple[Batch, Mapping[str, Array]]]
+"""Batches, each with the teacher's answers."""
+
+
+@dataclass(frozen=True)
+class OutputWeights:
+    """The weight of each loss of one output: see `Weights`."""
+
+    answers: float
+    chances: float = 0.0
+    likenesses: float = 0.0
+
+
+USUAL: Mapping[tuple[OutputKind, bool], OutputWeights] = {
+    # Squared error of logits alone: Ba and Caruana 2014, https://arxiv.org/abs/1312.6184
+    ("classes", False): OutputWeights(answers=1.0),
+    ("score", False): OutputWeights(answers=1.0),
+    ("score", True): OutputWeights(answers=1.0),
+    # Of many tags, words or places one is answered. The squared error counts the others as much, chances do not:
+    # Sanh et al. 2019, https://arxiv.org/abs/1910.01108
+    ("classes", True): OutputWeights(answers=1.0, chances=1.0),
+    ("span", True): OutputWeights(answers=1.0, chances=1.0),
+    # Embeddings are compared by cosine: Reimers and Gurevych 2020, https://arxiv.org/abs/2004.09813, for the first loss
+    ("vector", False): OutputWeights(answers=1.0, likenesses=1.0),
+    ("vector", True): OutputWeights(answers=1.0, likenesses=1.0),
+}
+"""The weights that `auto` stands for, by what an output is and whether it has a value or row for each token."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +52,24 @@ class Weights:
 
     answers: squared error of the outputs. chances: divergence of classes' or places' chances at `temperature`. hidden:
     squared error of what each layer leaves. relations: of queries, keys and values. likenesses: of texts, for outputs
-    that are vectors. labels: of the texts, where they have some.
+    that are vectors. labels: of the texts, where they have some. "auto" is the weight in `USUAL`.
     """
 
-    answers: float = 1.0
-    chances: float = 0.0
+    answers: Weight = "auto"
+    chances: Weight = "auto"
     temperature: float = 2.0
     hidden: float = 0.0
     relations: float = 0.0
-    likenesses: float = 0.0
+    likenesses: Weight = "auto"
     labels: float = 0.0
+
+    def of(self, output: "Output") -> OutputWeights:
+        """Those of one output; 0 for a loss that it cannot have."""
+        usual = USUAL[output.kind, output.by_token]
+        given = {loss: getattr(self, loss) for loss in output.losses}
+        return OutputWeights(
+            **{"answers": 0.0} | {loss: getattr(usual, loss) if w == "auto" else w for loss, w in given.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -45,10 +81,18 @@ class Output:
     by_token: bool
     spread: float
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The losses of `OutputWeights` that this output can have."""
+        return {
+            "classes": ("answers", "chances"),
+            "span": ("answers", "chances"),
+            "vector": ("answers", "likenesses"),
+            "score": ("answers",),
+        }[self.kind]
 
-def find_outputs(
-    model: Model, by_token: Collection[str], answered: Sequence[tuple[Batch, Mapping[str, Array]]]
-) -> list[Output]:
+
+def find_outputs(model: Model, by_token: Collection[str], answered: Answers) -> list[Output]:
     """The float outputs of `model`, described by the teacher's answers to batches.
 
     by_token: outputs with a value or row for each token. Raises PassError when there are none, when they do not differ
@@ -58,15 +102,20 @@ def find_outputs(
     names = [t.name for t in model.graph.outputs if first[t.name].dtype.kind == "f" and first[t.name].ndim > 1]
     if not names:
         raise PassError("distill: the model has no float output with a row for each text; nothing can be learnt of it")
-    return [_described(name, name in by_token, model.encoder.hidden, answered) for name in names]
+    word = model.encoder.embeddings.word
+    words = 0 if word is None else len(model.array(word))
+    widths = {name: first[name].shape[-1] for name in names}
+    classes = {name for name, width in widths.items() if width < model.encoder.hidden or width == words}
+    return [_described(name, name in by_token, name in classes, answered) for name in names]
 
 
-def _described(name: str, by_token: bool, hidden: int, answered: Sequence[tuple[Batch, Mapping[str, Array]]]) -> Output:
+def _described(name: str, by_token: bool, classes: bool, answered: Answers) -> Output:
+    """classes: it has fewer columns than the encoder, or one for each word: no vector."""
     first = answered[0][1][name]
     kind: OutputKind = "vector"
     if by_token and first.ndim == 2:
         kind = "span"
-    elif first.shape[-1] < hidden:
+    elif classes:
         kind = "classes" if first.shape[-1] > 1 else "score"
     real = [given[name][batch.mask] if by_token else given[name] for batch, given in answered]
     rows = np.concatenate([values.reshape(-1, values.shape[-1] if kind != "span" else 1) for values in real])
@@ -79,6 +128,15 @@ def _described(name: str, by_token: bool, hidden: int, answered: Sequence[tuple[
             "that it tells apart"
         )
     return output
+
+
+def check_weights(weights: Weights, outputs: Sequence[Output]) -> None:
+    """Raise PassError for a loss that was given a weight and that none of the outputs can have."""
+    for loss in ("chances", "likenesses"):
+        weight = getattr(weights, loss)
+        if weight not in ("auto", 0) and not any(loss in output.losses for output in outputs):
+            what = ", ".join(f"{output.name!r} of the kind {output.kind}" for output in outputs)
+            raise PassError(f"distill: {loss}={weight:g} is no loss of this model's outputs: {what}; leave it out")
 
 
 class Objective:
@@ -122,15 +180,15 @@ class Objective:
         return total
 
     def _of_output(self, output: Output, ours: Tensor, theirs: Tensor, real: Tensor) -> Tensor:
-        weights = self.weights
-        if output.kind == "span":
-            total = weights.answers * losses.squared_error(ours[real], theirs[real], output.spread)
-            ours, theirs = (logits.masked_fill(~real, -1e4) for logits in (ours, theirs))
-        else:
-            ours, theirs = (values[real] if output.by_token else values for values in (ours, theirs))
-            total = weights.answers * losses.squared_error(ours, theirs, output.spread)
-        if output.kind in ("classes", "span") and weights.chances:
-            total = total + weights.chances * losses.divergence(ours, theirs, weights.temperature)
-        if output.kind == "vector" and not output.by_token and weights.likenesses:
-            total = total + weights.likenesses * losses.likenesses(ours, theirs)
+        weights, vectors = self.weights.of(output), (ours, theirs)
+        if output.by_token and output.kind == "vector":
+            vectors = losses.mean_vectors(ours, real), losses.mean_vectors(theirs, real)
+        logits = (ours.masked_fill(~real, -1e4), theirs.masked_fill(~real, -1e4)) if output.kind == "span" else None
+        if output.by_token:
+            ours, theirs = ours[real], theirs[real]
+        total = weights.answers * losses.squared_error(ours, theirs, output.spread)
+        if weights.chances:
+            total = total + weights.chances * losses.divergence(*(logits or (ours, theirs)), self.weights.temperature)
+        if weights.likenesses:
+            total = total + weights.likenesses * losses.likenesses(*vectors)
         return total

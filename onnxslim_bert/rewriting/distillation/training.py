@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -17,7 +17,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.machine import instruction_sets
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.rewriting.distillation.executor import Executor
-from onnxslim_bert.rewriting.distillation.objective import Objective
+from onnxslim_bert.rewriting.distillation.objective import Answers, Objective
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Texts
 from onnxslim_bert.rewriting.distillation.unfinished import state_of, take_up
@@ -29,10 +29,6 @@ PATIENCE = 10  # judgements in a row that bring nothing better; the rate falls t
 LARGEST_GRADIENT = 1.0  # its norm; larger ones are scaled down
 EQUAL = 1e-8  # of the teacher's variance: a student this near has nothing to learn
 LOST = 4.0  # of the teacher's variance: worse than the mean of its answers would be
-
-
-Answered = Sequence[tuple[Batch, Mapping[str, Array]]]
-"""Batches, each with the teacher's answers."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Lessons:
     """texts: to train on. held_back: others, with the teacher's answers. labels: of the first texts; or None."""
 
     texts: Texts
-    held_back: Answered
+    held_back: Answers
     labels: Array | None = None
 
 
@@ -188,7 +184,7 @@ def rate_at(used: float, peak: float) -> float:
     return peak * max(min(used / WARM_UP, (1 - used) / (1 - WARM_UP)), 0.0)
 
 
-def judge(student: Executor, objective: Objective, held_back: Answered) -> Judged:
+def judge(student: Executor, objective: Objective, held_back: Answers) -> Judged:
     """How the student answers held-back texts."""
     squares, values, same, classes = 0.0, 0, 0, 0
     for batch, theirs in held_back:
