@@ -7,6 +7,7 @@ from onnxslim_bert.errors import NoEncoderError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.biased_attention import biased_attention
+from onnxslim_bert.model.distances import look_up_by_distance
 from onnxslim_bert.model.gelu_form import fuse_gelus
 from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
@@ -24,6 +25,9 @@ class Fuse(Pass):
     Attention whose scores have something added that does not depend on query and key (relative positions, a window, a
     causal mask) becomes one node in the style contrib, which adds the same tensor; what makes it stays as it is.
 
+    Scores that are looked up by the distance of two tokens (DeBERTa's positions) are computed for the distances that a
+    text has, and read off the diagonals of that product, in the style contrib.
+
     Residual sums become `Sum` nodes. ONNX Runtime would fuse an `Add` and the norm behind it to SkipLayerNormalization,
     which its CPU provider runs slower than the two apart, and a file cannot switch that off.
 
@@ -39,10 +43,12 @@ class Fuse(Pass):
         norms = fuse_norms(model)
         gelus = fuse_gelus(model, self.style)
         attentions, reasons = fuse_attention(model, self.style)
+        distances = fuse_distances(model) if self.style == "contrib" else 0
         sums = part_residual_sums(model)
-        note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums; "
+        note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums, "
+        note += f"{distances} lookups by distance; "
         note += f"{before} nodes became {len(model.graph.nodes)}" + "".join(f"; left as it is: {r}" for r in reasons)
-        return Change(norms + gelus + attentions + sums, note)
+        return Change(norms + gelus + attentions + distances + sums, note)
 
 
 def fuse_norms(model: Model) -> int:
@@ -93,6 +99,13 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
         model.changed()
         count += 1
     return count, reasons
+
+
+def fuse_distances(model: Model) -> int:
+    """Multiply with the distances that a text has instead of all that the table of positions has."""
+    count = look_up_by_distance(model.graph)
+    model.changed()
+    return count
 
 
 def part_residual_sums(model: Model) -> int:

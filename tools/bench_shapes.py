@@ -1,0 +1,147 @@
+"""Time onnxslim beside onnxruntime's quantize_dynamic on the shapes of known encoders, random weights, one run each.
+
+    taskset -c 0 python tools/bench_shapes.py [NAME]... [--layers 3] [--seq 128]
+
+Every shape has its published widths, heads, windows and gates, and some of its layers, which are all alike. Both files
+are timed with the float export in interleaved rounds, batch 1, one thread. Fidelity means nothing on random weights and
+is not measured. Needs the [export] extra. A table goes to stdout in Markdown, progress to stderr.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import make_families
+import peers
+import torch
+import transformers
+from family_trial import texts_of
+
+from onnxslim_bert import __version__
+from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.job import Job
+from onnxslim_bert.job.run import run
+from onnxslim_bert.machine import host
+from onnxslim_bert.proof.bench import Latency, Rounds, bench
+from onnxslim_bert.proof.markdown import table
+from onnxslim_bert.recipes.recipe import Recipe
+
+RECIPE = "canonicalize?,fuse?,quantize-static,skip-mask?"
+BASE: dict[str, Any] = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # the configuration's class, and what is published of it
+    "mpnet": ("MPNetConfig", {**BASE, "max_position_embeddings": 514, "pad_token_id": 1}),
+    "deberta-v3": (
+        "DebertaV2Config",
+        {
+            **BASE,
+            "relative_attention": True,
+            "position_buckets": 256,
+            "pos_att_type": ["p2c", "c2p"],
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+    ),
+    "nomic": ("NomicBertConfig", {**BASE, "max_position_embeddings": 2048}),
+    "modernbert": (
+        "ModernBertConfig",
+        {**BASE, "intermediate_size": 1152, "local_attention": 128, "max_position_embeddings": 8192},
+    ),
+    "mobilebert": ("MobileBertConfig", {"hidden_size": 512, "embedding_size": 128, "intra_bottleneck_size": 128}),
+}
+EAGER = ("mpnet", "deberta-v3")  # transformers has no SDPA for these
+ROWS = 4  # of calibration: ranges cost no time when they are run
+FILES = ("fp32", "peer", "ours")
+
+
+def main() -> None:
+    options = parse()
+    here = host()
+    print(
+        f"{here.cpu}, load {here.load}, onnxruntime {here.onnxruntime}, onnxslim-bert {__version__}; {options.layers}"
+    )
+    print(
+        f"layers, {options.vocabulary} words, {options.export}; `{options.recipe}`; batch {options.batch}, one thread,"
+    )
+    print(f"{options.rounds} interleaved rounds; milliseconds, and in brackets the file's MB.\n")
+    rows = []
+    for name in options.names:
+        with tempfile.TemporaryDirectory() as scratch:
+            rows += measured(name, (options.work or Path(scratch)) / name, options)
+            print(" ".join(rows[-1]), file=sys.stderr, flush=True)
+    headers = ["shape", "tokens", *FILES, "ours over fp32", "ours over the peer", "file over the peer's"]
+    print(table(headers, rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(SHAPES), metavar="NAME", help=", ".join(SHAPES))
+    parser.add_argument("--layers", type=int, default=3, help="encoder layers (default 3)")
+    parser.add_argument("--seq", type=int, nargs="+", default=[128], help="lengths to time (default 128)")
+    parser.add_argument("--batch", type=int, default=1, help="rows at once (default 1)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed runs of each file and length (default 30)")
+    parser.add_argument("--vocabulary", type=int, default=30000, help="words of the table (default 30000)")
+    parser.add_argument("--export", choices=make_families.EXPORTS, default="dyn20-sdpa")
+    parser.add_argument("--recipe", default=RECIPE, help=f"what makes our file (default {RECIPE})")
+    parser.add_argument("--work", type=Path, help="folder to keep what is made; exports found there are taken")
+    return parser.parse_args()
+
+
+def measured(name: str, folder: Path, options: argparse.Namespace) -> list[Sequence[str]]:
+    """The lines of one shape, one a length."""
+    paths = {file: folder / f"{file}.onnx" for file in FILES}
+    if not paths["peer"].exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        export(name, paths["fp32"], options)
+        copy = peers.without_types(paths["fp32"], folder / "copy.onnx")
+        peers.dynamic(copy, peers.Job(str(copy), str(paths["peer"]), 0, 0, "", 0, 0, "", 0))
+    made_of(paths["fp32"], paths["ours"], options.recipe)
+    timed = bench(
+        list(paths.values()),
+        Working(),
+        batch_sizes=[options.batch],
+        lengths=options.seq,
+        rounds=Rounds(options.rounds),
+        footprints=False,
+    ).latencies
+    sizes = {file: model_bytes(path) for file, path in paths.items()}
+    return [line(name, [each for each in timed if each.length == length], sizes) for length in options.seq]
+
+
+def export(name: str, path: Path, options: argparse.Namespace) -> None:
+    """Write the shape's export, and a tokenizer for it, to the folder of `path`."""
+    config_name, sizes = SHAPES[name]
+    exporter, opset, attention = make_families.EXPORTS[options.export]
+    attention = attention if name not in EAGER else "eager"
+    torch.manual_seed(0)
+    config = getattr(transformers, config_name)(
+        **{"pad_token_id": 0, **sizes}, num_hidden_layers=options.layers, vocab_size=options.vocabulary
+    )
+    model = transformers.AutoModel.from_config(config, attn_implementation=attention)
+    make_families.write(make_families.LastState(model).eval(), path, (exporter, opset), make_families.TEXT)
+    make_families.tokenizer().save(str(path.with_name("tokenizer.json")))
+
+
+def made_of(source: Path, output: Path, recipe: str) -> None:
+    """Our file of `source`, calibrated on made-up texts."""
+    texts = source.with_name("texts.txt")
+    texts.write_text(texts_of(make_families.tokenizer(), ROWS))
+    run(Job(source, output, Recipe.parse(recipe), Sources(str(texts)), timing=False, allow_noop=True, overwrite=True))
+
+
+def line(name: str, timed: Sequence[Latency], sizes: dict[str, int]) -> Sequence[str]:
+    """One line of the table. timed: of FILES, in their order."""
+    times = [f"{each.median_ms:.2f} ({sizes[file] / 1e6:.2f})" for file, each in zip(FILES, timed, strict=True)]
+    peer, ours = (each.speedup.value for each in timed[1:])
+    ratio = sizes["ours"] / sizes["peer"]
+    return [name, str(timed[0].length), *times, f"{ours:.2f}x", f"{ours / peer:.2f}x", f"{ratio:.4f}"]
+
+
+if __name__ == "__main__":
+    main()
