@@ -1,19 +1,26 @@
-"""Store the word embeddings in two, three or four bits an entry."""
+"""Store the word embeddings in one to four bits an entry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.embeddings import table_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.codebooks import CodedRows, Fit, code_rows
+from onnxslim_bert.rewriting.weights.norm_view import norm_view
 from onnxslim_bert.rewriting.weights.packed_rows import PLANES, PackedRows, middle, pack_rows
+
+Codebook = Literal["none", "product", "residual", "additive"]
+CODED = (1, 2, 3, 4)  # bits of an entry by codebooks
 
 
 @dataclass(frozen=True)
@@ -25,23 +32,63 @@ class QuantizeEmbedding(Pass):
     text's tokens are unpacked, never the table. Example: 30,522 x 384 entries take 46.9 MB in
     float32, 11.8 MB in int8 with a scale a row, and 6.6 MB with bits=4, block=32.
 
-    bits: of an entry, 4, 3 or 2.
-    block: columns that share a scale, a multiple of 8.
+    With a codebook nothing is unpacked: one Gather fetches a row's codes, a byte each, another the centroids that they
+    stand for. Centroids are fitted by k-means to the rows as the first norm scales them, where each row counts as
+    often as calibration texts (or those of --corpus) use its token. Example: bits=2, codebook=product cuts a row of
+    384 columns into 96 groups of 4 and gives each the number of one of 256 centroids: 2.9 MB of codes, 0.4 MB of
+    centroids.
+
+    bits: of an entry, 4, 3 or 2; with a codebook also 1, its centroids aside.
+    block: columns that share a scale, a multiple of 8; without a codebook.
+    codebook: none rounds entries. product: one code for a group of 8 / bits columns. residual: `codes` codes for a
+        group of 8 * codes / bits columns, whose centroids are added up; each fits what the ones before it leave.
+        additive: likewise, but the codes of a group are chosen, and its centroids fitted, together.
+    codes: of a group of columns, with codebook=residual or additive.
+    smoothing: added to every token's count, above 0, because unseen tokens matter too; with a codebook.
 
     Round to nearest with the scale of least squared error a block, as in Dettmers and Zettlemoyer 2022,
     https://arxiv.org/abs/2212.09720 (small blocks) and Shen et al. 2019, https://arxiv.org/abs/1909.05840 (embeddings).
+    Codebooks: Jegou et al. 2011, https://hal.science/inria-00514462 (product quantization); Shu and Nakayama 2018,
+    https://arxiv.org/abs/1711.01068 (sums of centroids for words); Babenko and Lempitsky 2014 (additive quantization).
     """
 
     name: ClassVar[str] = "quantize-embedding"
     bits: int = 4
     block: int = 32
+    codebook: Codebook = "none"
+    codes: int = 2
+    smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bits not in PLANES:
-            raise PassError(f"quantize-embedding: bits={self.bits} is not one of {', '.join(map(str, PLANES))}")
+        allowed = tuple(PLANES) if self.codebook == "none" else CODED[::-1]
+        if self.bits not in allowed:
+            raise PassError(f"quantize-embedding: bits={self.bits} is not one of {', '.join(map(str, allowed))}")
         if self.block < 8 or self.block % 8:
             raise PassError(f"quantize-embedding: block={self.block} is not a multiple of 8, from 8 up")
+        if self.codebook not in get_args(Codebook):
+            names = ", ".join(get_args(Codebook))
+            raise PassError(f"quantize-embedding: codebook={self.codebook!r} is not one of {names}")
+        if self.codes < 1:
+            raise PassError(f"quantize-embedding: codes={self.codes} is not 1 or more")
+        if self.codebook != "none" and 8 * self._stages % self.bits:
+            raise PassError(
+                f"quantize-embedding: {8 * self._stages} bits of codes for a group are no whole number of columns at "
+                f"bits={self.bits}; give other bits, or codes=3 with residual or additive"
+            )
+        if self.smoothing <= 0:
+            raise PassError(f"quantize-embedding: smoothing={self.smoothing} is not above 0")
+
+    @property
+    def _stages(self) -> int:
+        return 1 if self.codebook == "product" else self.codes
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        embeddings = embeddings_of(model)
+        if self.codebook == "none" or embeddings.ids is None or embeddings.word is None:
+            return []
+        is_float = model.array(embeddings.word).dtype == np.float32
+        return [Want(embeddings.ids, "counts")] if is_float else []
 
     def apply(self, model: Model, ctx: Context) -> Change:
         name = embeddings_of(model).word
@@ -54,14 +101,57 @@ class QuantizeEmbedding(Pass):
         if others:
             return Change(0, f"the word table is read at node {others[0]!r} too, which needs it whole")
         values = table.values
-        packed = pack_rows(values, self.bits, self.block)
+        packed = pack_rows(values, self.bits, self.block) if self.codebook == "none" else self._coded(model, ctx)
         size = float(np.linalg.norm(values))
         error = float(np.linalg.norm(packed.restored() - values)) / max(size, 1e-30)
+        build = Builder(model.graph, name)
         for node in list(table.outputs):
-            redirect(model.graph, node.outputs[0], unpacked(Builder(model.graph, name), node.inputs[1], packed))
+            ids = node.inputs[1]
+            rows = unpacked(build, ids, packed) if isinstance(packed, PackedRows) else decoded(build, ids, packed)
+            redirect(model.graph, node.outputs[0], rows)
         model.changed()
         note = f"{values.nbytes / 1e6:.1f} -> {packed.nbytes / 1e6:.1f} MB, relative error {error:.3f}"
         return Change(1, note, {"error": error})
+
+    def _coded(self, model: Model, ctx: Context) -> CodedRows:
+        """Codes of the word table, each row and column weighed as the first norm and the texts do."""
+        embeddings = embeddings_of(model)
+        assert embeddings.word is not None
+        table = model.array(embeddings.word)
+        rows, columns = norm_view(model.graph, embeddings)
+        counts = np.full(len(table), self.smoothing)
+        for want in self.wants(model):
+            seen = ctx.stats[want]
+            read = np.arange(len(seen)) if embeddings.map is None else model.array(embeddings.map)[: len(seen)]
+            counts += np.bincount(read, seen, len(table))[: len(table)]
+        scale = np.maximum(columns, 1e-3 * columns.max()).astype(np.float32)
+        fit = Fit(8 * self._stages // self.bits, self._stages, self.codebook == "additive")
+        coded = code_rows(table * scale, counts * np.square(rows), fit)
+        return coded.times(1 / scale)
+
+
+def decoded(build: Builder, ids: gs.Tensor, coded: CodedRows) -> gs.Tensor:
+    """The rows `ids` [batch, seq] of the coded table, float32 [batch, seq, width], by Gather, Add and Reshape."""
+    rows, groups, stages = coded.codes.shape
+    entries, group = coded.centroids.shape[2:]
+    # stage by stage, so that what is added up lies together
+    flat = np.ascontiguousarray(coded.codes.transpose(0, 2, 1)).reshape(rows, stages * groups)
+    codes = build.node("Gather", "codes", [build.constant("coded", flat), ids], axis=0)
+    numbers = build.node("Cast", "numbers", [codes], to=onnx.TensorProto.INT32)
+    starts = build.constant("starts", np.arange(0, stages * groups * entries, entries, dtype=np.int32))
+    places = build.node("Add", "places", [numbers, starts])
+    # [centroids, 1, group]: centroids are no table of vectors
+    centroids = np.ascontiguousarray(coded.centroids.transpose(1, 0, 2, 3)).reshape(-1, 1, group)
+    parts = build.node("Gather", "parts", [build.constant("centroids", centroids), places], axis=0)
+    shape = [0, 0, groups * group] if stages == 1 else [0, 0, stages, groups * group]
+    whole = build.node("Reshape", "rows", [parts, build.constant("shape", np.array(shape, np.int64))])
+    if stages > 1:
+        numbered = (build.constant(f"stage{i}", np.array(i, np.int64)) for i in range(stages))
+        terms = [build.node("Gather", "terms", [whole, stage], axis=2) for stage in numbered]
+        whole = terms[0]
+        for term in terms[1:]:
+            whole = build.node("Add", "sum", [whole, term])
+    return _columns(build, whole, coded.width) if coded.width < groups * group else whole
 
 
 def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
@@ -95,5 +185,10 @@ def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
     rows = build.node("Reshape", "rows", [scaled, shape])
     if packed.width % packed.block == 0:
         return rows
-    bounds = [build.constant(n, np.array([v], np.int64)) for n, v in (("0", 0), ("width", packed.width), ("last", -1))]
+    return _columns(build, rows, packed.width)
+
+
+def _columns(build: Builder, rows: gs.Tensor, width: int) -> gs.Tensor:
+    """The first `width` columns of rows [batch, seq, columns]."""
+    bounds = [build.constant(n, np.array([v], np.int64)) for n, v in (("0", 0), ("width", width), ("last", -1))]
     return build.node("Slice", "columns", [rows, *bounds])

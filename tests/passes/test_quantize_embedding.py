@@ -9,12 +9,14 @@ from oracles import assert_same_outputs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.passes import quantize_embedding
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
+from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding, decoded
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
+from onnxslim_bert.rewriting.weights import codebooks
 from onnxslim_bert.rewriting.weights.packed_rows import pack_rows
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
@@ -58,6 +60,42 @@ def test_the_encoder_is_found_as_before_and_the_rest_becomes_int8(name):
     assert np.array_equal(kept, packed)
 
 
+CODEBOOKS = [
+    QuantizeEmbedding(bits=4, codebook="product"),
+    QuantizeEmbedding(bits=2, codebook="residual"),
+    QuantizeEmbedding(bits=3, codebook="additive", codes=3),
+]
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("step", CODEBOOKS)
+def test_codebooks_with_an_entry_for_every_token_change_nothing(name, step):
+    """The fixtures' tables have fewer rows than a codebook has entries, so every row is kept."""
+    model = prepared(name, CANONICAL, step)
+    assert_same_outputs(model, prepared(name, CANONICAL), every_padding(model), atol=1e-5)
+    assert model.array(model.encoder.embeddings.word).dtype == np.uint8
+    assert model.encoder.embeddings.position == prepared(name, CANONICAL).encoder.embeddings.position
+
+
+@pytest.mark.parametrize("step", CODEBOOKS)
+def test_the_graph_adds_up_what_the_codes_stand_for(step, monkeypatch):
+    """With three entries a codebook: the same answers as with a float table of the restored values."""
+    monkeypatch.setattr(codebooks, "ENTRIES", 3)
+    made = []
+    monkeypatch.setattr(quantize_embedding, "decoded", lambda *given: made.append(given[2]) or decoded(*given))
+    model, exact = (prepared("bert-dynamo20-sdpa", CANONICAL, FUSE) for _ in range(2))
+    change = apply(step, model)
+    assert change.details["error"] > 0.1
+    exact.replace(exact.encoder.embeddings.word, made[0].restored())
+    assert_same_outputs(model, exact, every_padding(model), atol=1e-5)
+
+
+def test_codebooks_count_rows_as_texts_use_them_through_a_map():
+    steps = CANONICAL, TrimVocabulary(tokens=19)
+    model = prepared("bert-ts17-sdpa", *steps, CODEBOOKS[0])
+    assert_same_outputs(model, prepared("bert-ts17-sdpa", *steps), every_padding(model), atol=1e-5)
+
+
 def test_a_trimmed_vocabulary_reads_packed_rows_through_its_map():
     steps = CANONICAL, TrimVocabulary(tokens=19)
     model = prepared("bert-ts17-sdpa", *steps, QuantizeEmbedding(block=8))
@@ -89,7 +127,16 @@ def test_a_table_that_is_packed_or_tied_stays_as_it_is():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"bits": 5}, "bits=5 is not one of 4, 3, 2"), ({"block": 12}, "block=12 is not a multiple of 8, from 8 up")],
+    [
+        ({"bits": 5}, "bits=5 is not one of 4, 3, 2"),
+        ({"bits": 1}, "bits=1 is not one of 4, 3, 2"),
+        ({"bits": 5, "codebook": "product"}, "bits=5 is not one of 4, 3, 2, 1"),
+        ({"block": 12}, "block=12 is not a multiple of 8, from 8 up"),
+        ({"codebook": "sum"}, "codebook='sum' is not one of none, product, residual, additive"),
+        ({"codebook": "additive", "codes": 0}, "codes=0 is not 1 or more"),
+        ({"codebook": "product", "bits": 3}, "8 bits of codes for a group are no whole number of columns at bits=3"),
+        ({"codebook": "residual", "smoothing": 0.0}, "smoothing=0.0 is not above 0"),
+    ],
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(PassError, match=f"quantize-embedding: {message}"):
