@@ -59,11 +59,12 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
         return Recipe.parse(f"{STANDARD},quantize-weights")
     contrib = what.format == "contrib" and mode != "fp16"
     narrow = u8s8_saturates() if what.reduce_range is None else what.reduce_range
-    static = f"{method},format={what.format},reduce-range={str(narrow).lower()}"
+    written = f"format={what.format},reduce-range={str(narrow).lower()}"
+    static = f"{method},{written}"
     last = {
         "auto": f"quantize-static{{{static},ranges=best}}",
         "static": f"quantize-static{{{static}}}",
-        "dynamic": f"quantize-dynamic{{format={what.format}}}",
+        "dynamic": f"quantize-dynamic{{{written}}}",
         "fp16": "float16",
     }[mode]
     then_text = int8(last, smooth=what.smooth and mode in CALIBRATED, batch=what.batch, contrib=contrib)
@@ -117,7 +118,7 @@ def _refuse_ignored(what: Quantization, mode: Mode, target: str) -> None:
         "--no-smooth": not static and not what.smooth,
         "--format qdq": not int8_here and what.format == "qdq",
         "--batch": target != "cpu" and what.batch,
-        "--reduce-range": not (static and target == "cpu") and what.reduce_range is not None,
+        "--reduce-range": not int8_here and what.reduce_range is not None,
     }
     for option, given in ignored.items():
         if given:

@@ -111,7 +111,7 @@ def test_the_report_says_what_was_done_and_what_it_is_worth(model):
     assert report["max_length"] == 23  # as many as the model has positions
     best = min(report["methods"], key=report["methods"].get)
     chosen = next(step["step"] for step in report["steps"] if step["step"].startswith("quantize-static"))
-    assert chosen == ("quantize-static" if best == "minmax" else f"quantize-static{{method={best}}}")
+    assert (f"method={best}" in chosen) is (best != "minmax")  # another option depends on the CPU
 
 
 def test_the_model_carries_its_provenance(model):
@@ -457,7 +457,7 @@ def test_a_default_that_measures_worse_than_ranges_from_run_time_is_not_written(
     monkeypatch.setattr(quantize_static, "choose_run_time", lambda *_: found)
     report = quantized(model, "--calib", calibration)
     step = next(step for step in report["steps"] if step["step"].startswith("quantize"))
-    assert step["step"] == "quantize-dynamic"
+    assert step["step"].startswith("quantize-dynamic")
     assert "0.3 of the answers is lost with calibrated ranges alone, 0.1 with ranges from run time" in step["note"]
     assert step["details"]["ranges"] == {**asdict(found), "inputs": [0]}
     assert "smooth" not in report["provenance"]["recipe"]

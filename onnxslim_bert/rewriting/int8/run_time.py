@@ -14,7 +14,6 @@ from onnxslim_bert.model.session import model_session
 from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, Quantizer, activation_quantizer
 from onnxslim_bert.rewriting.trials import Trials, by_row
 
-WORST = 1.5  # times the worst row's error with ranges from run time may be
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of the inputs that get their range at run time, tried in this order
 
 
@@ -71,8 +70,7 @@ def choose_run_time(
 def _as_good(errors: Array, limit: Array, groups: Sequence[Array]) -> bool:
     """Whether rows of these errors are as good as those of `limit`: in each group on average, and the worst of it."""
     return all(
-        errors[group].mean() <= limit[group].mean() and errors[group].max() <= WORST * limit[group].max()
-        for group in groups
+        errors[group].mean() <= limit[group].mean() and errors[group].max() <= limit[group].max() for group in groups
     )
 
 
