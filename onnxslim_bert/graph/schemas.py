@@ -1,4 +1,6 @@
-"""Operators by their schemas: how many inputs and outputs a node has, and of which types its attributes are."""
+"""Operators by their schemas: how many inputs and outputs a node has, of which types its attributes are, and that
+element types which attributes name exist.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -7,6 +9,7 @@ from typing import Any
 import onnx
 
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.tensors import TYPES
 from onnxslim_bert.graph.words import called, shown
 
 ONNX = "ai.onnx"  # the domain that is written "" otherwise
@@ -21,6 +24,8 @@ FIELDS = {  # where values of the kinds that are read lie
     "INTS": "ints",
     "STRINGS": "strings",
 }
+ELEMENT_TYPES = ("to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision")
+UNSET = ("output_dtype", "softmax_precision")  # where 0 leaves the type to the operator
 
 
 def operator_sets(path: object, imported: Mapping[str, int]) -> dict[str, int]:
@@ -66,6 +71,10 @@ def _check_value(path: object, node: onnx.NodeProto, attribute: onnx.AttributePr
     held = {field.name for field, _ in attribute.ListFields()} - {"name", "type", "doc_string"}
     if held - {FIELDS[kind]} or (kind in ("TENSOR", "GRAPH") and not held):
         raise ModelError(f"{place} is {kind} and holds {', '.join(sorted(held)) or 'nothing'}")
+    if kind == "INT" and attribute.name in ELEMENT_TYPES:
+        number = attribute.i
+        if number not in TYPES and not (number == 0 and attribute.name in UNSET):
+            raise ModelError(f"{place} names element type {number}, which ONNX does not know")
     if node.op_type == "EPContext":  # holds what a provider compiled
         return
     try:

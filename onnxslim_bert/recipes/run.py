@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import DataError, NoEncoderError, PassError, SlimError
+from onnxslim_bert.graph.words import shown
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe, Step
@@ -51,8 +54,8 @@ def run_recipe(
     after the last; None makes one for these steps alone.
 
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`, and when a pass broke a
-    promise of its class; DataError when a pass wants calibration and there are no `trials`; ModelError when ONNX
-    Runtime refuses the model that was given.
+    promise of its class or met a matrix that it cannot solve; DataError when a pass wants calibration and there are no
+    `trials`; ModelError when ONNX Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
@@ -105,6 +108,9 @@ def run_step(
             held.settle()  # a fault of an earlier pass may be the reason
             raise
         change = Change(0, str(error))
+    except np.linalg.LinAlgError as error:
+        held.settle()
+        raise PassError(unsolvable(step.action.name, model, error)) from error
     if not step.action.keeps_activations:
         known.clear()
     if not change and not step.optional and not allow_noop:
@@ -113,6 +119,22 @@ def run_step(
     if promises is None:
         held.settle()
     return record(change.ran or str(step), change, started, model, step_damage)
+
+
+def unsolvable(name: str, model: Model, error: Exception) -> str:
+    """Why pass `name` met a matrix that it cannot solve or factorize: constants that are no numbers, or none that are.
+
+    Example: "low-rank: SVD did not converge; constant 'w' holds 3 values that are not finite".
+    """
+    for key, constant in model.constants().items():
+        values = constant.values
+        # a mask may hold -inf
+        if values.dtype.kind == "f" and (wrong := np.count_nonzero(~np.isfinite(values) & (values != -np.inf))):
+            return f"{name}: {error}; constant {shown(key)} holds {wrong:,} values that are not finite, mend the export"
+    return (
+        f"{name}: {error}; the weights or the activations of the calibration rows give a degenerate matrix, "
+        f"leave {name} out or calibrate on more rows"
+    )
 
 
 def record(step: str, change: Change, started: float, model: Model, step_damage: StepDamage | None = None) -> Done:

@@ -26,6 +26,18 @@ def attribute(model: onnx.ModelProto, operator: str, name: str) -> onnx.Attribut
     return next(a for n in model.graph.node if n.op_type == operator for a in n.attribute if a.name == name)
 
 
+def set_type(model: onnx.ModelProto, operator: str, name: str, number: int) -> None:
+    attribute(model, operator, name).i = number
+
+
+def normed(model: onnx.ModelProto, number: int) -> None:
+    """A norm of the logits that computes in type `number`."""
+    scale = numpy_helper.from_array(np.ones(1, np.float32), "normed.scale")
+    model.graph.initializer.append(scale)
+    node = helper.make_node("LayerNormalization", ["logits", "normed.scale"], ["normed"], stash_type=number)
+    model.graph.node.append(node)
+
+
 def weight(model: onnx.ModelProto) -> onnx.TensorProto:
     """The first matrix."""
     return next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
@@ -141,6 +153,10 @@ def test_a_loop_that_ends_soon_or_may_end_is_read(tmp_path, rounds, going, insid
 REFUSED: dict[str, tuple[Change, str]] = {
     # names
     "a name that is not UTF-8": (lambda m: None, "is not UTF-8 text"),  # see `written`
+    "a cast to a type that does not exist": (lambda m: set_type(m, "Cast", "to", 99), "names element type 99"),
+    "a cast to no type": (lambda m: set_type(m, "Cast", "to", 0), "names element type 0"),
+    "a cast to a type below 0": (lambda m: set_type(m, "Cast", "to", -1), "names element type -1"),
+    "a norm that computes in no type": (lambda m: normed(m, 40), "names element type 40"),
     "an attribute that is not UTF-8": (
         lambda m: first(m, "Add").attribute.append(helper.make_attribute("a", b"\xff")),
         "not UTF-8",
@@ -402,6 +418,15 @@ def test_functions_are_put_in_place_and_checked_there(tmp_path):
 @pytest.mark.parametrize("name", [*SOME, *(f"bert-{export}" for export in EXPORTS), "fused-attention", "fused-mha"])
 def test_what_exporters_write_is_let_in(name):
     assert read_skeleton(fixture(name))[0].graph.node
+
+
+def test_a_type_that_is_left_to_the_operator_is_let_in(tmp_path):
+    """`output_dtype` is 0 where a quantizer writes it out unset."""
+    model = onnx.load(fixture("bert-dynamo23-sdpa"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "step"))
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["logits", "step"], ["levels"], output_dtype=0))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert read_skeleton(tmp_path / "m.onnx")[0].graph.node[-1].attribute[0].i == 0
 
 
 def test_an_unsorted_graph_is_let_in(tmp_path):

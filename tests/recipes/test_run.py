@@ -121,3 +121,28 @@ def test_progress_names_the_pass_that_calibrates(model):
     )
     run_step(model, Step(Look()), watched, {})
     assert seen == [("calibrating look", done, 3) for done in (1, 2, 3)]
+
+
+@dataclass(frozen=True)
+class Solve(Pass):
+    """Solves for a matrix that has no inverse."""
+
+    name: ClassVar[str] = "solve"
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        np.linalg.inv(np.zeros((3, 3)))
+        return Change(1, "unreachable")
+
+
+def test_a_matrix_that_cannot_be_solved_is_an_error_that_names_the_pass(model):
+    with pytest.raises(PassError, match=r"solve: Singular matrix; .* degenerate matrix, leave solve out"):
+        run_step(model, Step(Solve()), None, {})
+
+
+def test_weights_that_are_not_finite_are_named_where_a_matrix_cannot_be_solved(model):
+    weight = model.encoder.layers[1].up.weight
+    broken = model.array(weight).copy()
+    broken[0, :3] = np.nan, np.inf, np.nan
+    model.replace(weight, broken)
+    with pytest.raises(PassError, match=rf"solve: .*constant '{weight}' holds 3 values that are not finite"):
+        run_step(model, Step(Solve()), None, {})
