@@ -57,14 +57,14 @@ def outside(tensor: onnx.TensorProto, **entries: str) -> None:
 
 def nest(model: onnx.ModelProto, depth: int) -> None:
     """Graphs in graphs, `depth` deep."""
-    inner = helper.make_graph(
+    inner = leaf = helper.make_graph(
         [helper.make_node("Identity", ["logits"], ["v"])], "g", [], [helper.make_empty_tensor_value_info("v")]
     )
     for i in range(depth):
-        node = helper.make_node("If", ["condition"], [f"v{i}"], then_branch=inner, else_branch=inner)
+        node = helper.make_node("If", ["condition"], [f"v{i}"], then_branch=inner, else_branch=leaf)
         inner = helper.make_graph([node], f"g{i}", [], [helper.make_empty_tensor_value_info(f"v{i}")])
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
-    model.graph.node.append(helper.make_node("If", ["condition"], ["end"], then_branch=inner, else_branch=inner))
+    model.graph.node.append(helper.make_node("If", ["condition"], ["end"], then_branch=inner, else_branch=leaf))
 
 
 def functions(model: onnx.ModelProto, *bodies: list[str], name: str = "F") -> None:
