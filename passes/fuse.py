@@ -23,7 +23,8 @@ class Fuse(Pass):
     without a real token, which attend to nothing, may answer otherwise.
 
     Attention whose scores have something added that does not depend on query and key (relative positions, a window, a
-    causal mask) becomes one node in the style contrib, which adds the same tensor; what makes it stays as it is.
+    causal mask) becomes one node in the style contrib, which adds the same tensor; what makes it stays as it is. Rotary
+    positions are one more node for each of query and key.
 
     Scores that are looked up by the distance of two tokens (DeBERTa's positions) are computed for the distances that a
     text has, and read off the diagonals of that product, in the style contrib.
@@ -91,7 +92,7 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
             mask = tensors[layer.form.mask] if layer.form.mask else None
             context = emit_attention(build, style, roles, layer.query.d_out, layer.heads, layer.form.scale, mask)
         elif style == "contrib" and (biased := biased_attention(model.graph, layer)) is not None:
-            context = biased.write(build, roles, layer.heads)
+            context = biased.write(build, roles, layer.heads, layer.head_dim)
         else:
             reasons.append(f"layer {layer.index}'s attention: {layer.reason}")
             continue

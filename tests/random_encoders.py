@@ -54,8 +54,8 @@ class Kind:
 
     @property
     def is_biased(self) -> bool:
-        """Whether attention is softmax(scale q kᵀ + B) v, B of more than the mask."""
-        return bool(self.window or self.bias != "none") and not self.rotary and self.groups == HEADS
+        """Whether attention is softmax(scale q kᵀ + B) v, B of more than the mask, or q and k turned."""
+        return bool(self.window or self.bias != "none" or self.rotary) and self.groups == HEADS
 
 
 def random_kind(seed: int) -> Kind:

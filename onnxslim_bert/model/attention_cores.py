@@ -41,6 +41,7 @@ FIRST_INPUT_ONLY = (
     "Gather",
     "Slice",
     "Split",
+    "RotaryEmbedding",
 )  # the others are shapes, axes or positions
 
 

@@ -1,13 +1,15 @@
 """Attention with something added to its scores: softmax(scale q kᵀ + B) v, B independent of query, key and value.
 
-Relative positions, ALiBi, windows, causal masks and padding are such B. What adds it is read node by node, so that what
-is found holds at every length, however B is made; that the nodes compute the formula is proven by running them.
+Relative positions, ALiBi, windows, causal masks and padding are such B; q and k may be turned by rotary positions. What
+adds B is read node by node, so that what is found holds at every length, however B is made; that the nodes compute the
+formula is proven by running them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
@@ -16,34 +18,85 @@ from onnxslim_bert.graph.probe import MICROSOFT, constant, nodes_between, produc
 from onnxslim_bert.model.attention_form import Region, attention, is_close
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.rotary import Rotation, rotation, turned_by
 
 VIEWS = frozenset(["Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"])
 GUARDS = frozenset(["Softmax", "IsNaN", "Where", "MatMul"])  # a guard puts zeros for tokens that see no key
+
+
+LOWEST = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True)
 class BiasedAttention:
     """softmax(scale * q @ k.T + sum of factor * term) @ v for each head.
 
-    terms: each with its factor; together [batch or 1, heads or 1, seq, seq], the first axis left out where rank is 3.
+    terms: each with its factor; together [batch or 1, heads or 1, seq or 1, seq], the first axis left out where rank is
+    3. flat: one row of them holds for all tokens, as where padding alone is hidden.
+    turned: what turns query and key first; None for one that is taken as it is. guarded: tokens that see no key, whose
+    terms are all -inf, get zeros; then all heads have the same terms.
     """
 
     scale: float
     terms: tuple[tuple[gs.Tensor, float], ...]
+    turned: tuple[Rotation | None, Rotation | None] = (None, None)
+    guarded: bool = False
     rank: int = 4
+    flat: bool = False
 
-    def write(self, build: Builder, roles: Sequence[gs.Tensor], heads: int) -> gs.Tensor:
-        """One node for it over `roles` (query, key, value); layers that add the same share the sum of the terms."""
+    def write(self, build: Builder, roles: Sequence[gs.Tensor], heads: int, size: int) -> gs.Tensor:
+        """One node for it over `roles` (query, key, value) of `heads` heads, `size` wide each.
+
+        Layers that add the same share the sum of the terms.
+        """
+        pairs = zip(roles, (*self.turned, None), strict=True)
+        inputs = [role if turn is None else turn.write(build, role, heads, size) for role, turn in pairs]
+        bias = self._bias(build)
+        seen = None
+        if self.guarded and bias is not None:
+            seen, bias = _seen(build, bias)
+        operands = inputs if bias is None else [*inputs, None, None, bias]
+        context = build.node("MultiHeadAttention", "context", operands, MICROSOFT, num_heads=heads, scale=self.scale)
+        return context if seen is None else build.node("Mul", "seen", [context, seen])
+
+    def _bias(self, build: Builder) -> gs.Tensor | None:
+        """The sum of the terms, rank 4."""
         total: gs.Tensor | None = None
         for term, factor in self.terms:
             number = build.constant("factor", np.array(factor, np.float32))
             added = term if factor == 1 else build.once("Mul", f"{term.name}/times/{factor:.9g}", [term, number])
             total = added if total is None else build.once("Add", f"{total.name}+{added.name}", [total, added])
-        assert total is not None
-        axes = build.constant("axes", np.zeros(1, np.int64))
-        four = build.once("Unsqueeze", f"{total.name}/rows", [total, axes]) if self.rank == 3 else total
-        inputs = [*roles, None, None, four]
-        return build.node("MultiHeadAttention", "context", inputs, MICROSOFT, num_heads=heads, scale=self.scale)
+        if total is not None and self.rank == 3:
+            axes = build.constant("axes", np.zeros(1, np.int64))
+            total = build.once("Unsqueeze", f"{total.name}/rows", [total, axes])
+        return _for_every_token(build, total) if total is not None and self.flat else total
+
+
+def _for_every_token(build: Builder, bias: gs.Tensor) -> gs.Tensor:
+    """bias [.., 1, seq] -> [.., seq, seq], which one operator wants."""
+    seq = build.once("Shape", f"{bias.name}/seq", [bias], start=3, end=4)
+    one = build.constant("one", np.ones(1, np.int64))
+    shape = build.once("Concat", f"{bias.name}/square", [one, one, seq, one], axis=0)
+    return build.once("Expand", f"{bias.name}/every", [bias, shape])
+
+
+def _seen(build: Builder, bias: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor]:
+    """1 for tokens that see a key and 0 for others, [batch or 1, seq, 1]; and `bias` with a finite number for -inf.
+
+    A softmax over -inf alone is not a number, and would reach every token by way of the values of the next layer.
+    """
+    lowest = build.constant("lowest", np.array(LOWEST))
+    finite = build.once("Max", f"{bias.name}/finite", [bias, lowest])
+    last = build.constant("axis", np.array([-1], np.int64))
+    name = f"{bias.name}/largest"
+    if build.graph.opset < 18:
+        largest = build.once("ReduceMax", name, [bias], axes=[-1], keepdims=1)
+    else:  # the axes are an input
+        largest = build.once("ReduceMax", name, [bias, last], keepdims=1)
+    sees = build.once("GreaterOrEqual", f"{bias.name}/sees", [largest, lowest])
+    as_float = build.once("Cast", f"{bias.name}/seen4", [sees], to=onnx.TensorProto.FLOAT)
+    first = build.constant("axis", np.ones(1, np.int64))
+    return build.once("Squeeze", f"{bias.name}/seen", [as_float, first]), finite
 
 
 def biased_attention(graph: gs.Graph, layer: Layer) -> BiasedAttention | None:
@@ -57,8 +110,8 @@ def biased_attention(graph: gs.Graph, layer: Layer) -> BiasedAttention | None:
     found = _scores(region, softmax[0])
     if found is None or not _is_mixed_plainly(region, softmax[0]):
         return None
-    rank = _proven_rank(region, layer.heads, found)
-    return replace(found, rank=rank) if rank else None
+    found = replace(found, guarded=any(node.op == "IsNaN" for node in region.nodes))
+    return _proven(region, layer.heads, found)
 
 
 def _scores(region: Region, softmax: gs.Node) -> BiasedAttention | None:
@@ -77,14 +130,16 @@ def _scores(region: Region, softmax: gs.Node) -> BiasedAttention | None:
         else:
             return None
         tensor = ours[0]
-    if node is None or not terms:
+    if node is None:
         return None
+    turned: list[Rotation | None] = []
     for operand, source in zip(node.inputs, region.sources[:2], strict=True):
-        number = _view_scale(operand, source)
-        if number is None:
+        found = _view(operand, source, moving)
+        if found is None:
             return None
-        factor *= number
-    return BiasedAttention(factor, tuple(terms))
+        factor *= found[0]
+        turned.append(found[1])
+    return BiasedAttention(factor, tuple(terms), (turned[0], turned[1])) if terms or any(turned) else None
 
 
 def _number(node: gs.Node, ours: gs.Tensor, other: gs.Tensor) -> float | None:
@@ -98,14 +153,18 @@ def _number(node: gs.Node, ours: gs.Tensor, other: gs.Tensor) -> float | None:
     return 1 / value if node.op == "Div" and node.inputs[0] is ours and value else None
 
 
-def _view_scale(operand: gs.Tensor, source: gs.Tensor) -> float | None:
-    """The number that `operand`, a view of `source`, is multiplied with; None where it is anything else."""
-    scale = 1.0
+def _view(operand: gs.Tensor, source: gs.Tensor, moving: set[int]) -> tuple[float, Rotation | None] | None:
+    """The number that `operand`, a view of `source`, is multiplied with, and what turns it; None for anything else."""
+    scale, turn = 1.0, None
     while operand is not source:
         node = producer(operand)
         if node is None:
             return None
-        if node.op not in VIEWS:
+        if node.op in VIEWS:
+            operand = node.inputs[0]
+        elif turn is None and (turn := rotation(operand, moving)) is not None:
+            operand = turn.source
+        else:
             ours, others = node.inputs[0], node.inputs[1:]
             if len(others) == 1 and constant(ours) is not None:
                 ours, others = others[0], [ours]
@@ -114,9 +173,7 @@ def _view_scale(operand: gs.Tensor, source: gs.Tensor) -> float | None:
                 return None
             scale *= number
             operand = ours
-        else:
-            operand = node.inputs[0]
-    return scale
+    return scale, turn
 
 
 def _is_mixed_plainly(region: Region, softmax: gs.Node) -> bool:
@@ -126,28 +183,41 @@ def _is_mixed_plainly(region: Region, softmax: gs.Node) -> bool:
     return all(node.op in VIEWS | GUARDS for node in nodes if any(id(tensor) in moving for tensor in node.outputs))
 
 
-def _proven_rank(region: Region, heads: int, found: BiasedAttention) -> int:
-    """The rank of the terms' sum; 0 unless the nodes give what the formula gives, and one operator takes that sum."""
-    rank = 0
+def _proven(region: Region, heads: int, found: BiasedAttention) -> BiasedAttention | None:
+    """`found` with the shape of its terms' sum; None unless the nodes give what the formula gives."""
     for given in region.probes():
         try:
             actual = region.run_targets(given, [region.target])[0]
-            values = _values(region, given, [term for term, _ in found.terms])
+            bias = np.asarray(sum(factor * _value(region, given, term) for term, factor in found.terms))
+            query, key = (_turned(region, given, each, turn, heads) for each, turn in enumerate(found.turned))
         except ValueError:
-            return 0
-        q, k, v = (given[tensor.name] for tensor in region.sources)
+            return None
         length = given[region.hidden.name].shape[1]
-        bias = np.asarray(sum(factor * term for (_, factor), term in zip(found.terms, values, strict=True)))
-        if bias.ndim not in (3, 4) or bias.shape[-2:] != (length, length):
-            return 0
-        if not is_close(actual, attention(q, k, v, heads, found.scale, True, bias)):
-            return 0
-        rank = bias.ndim
-    return rank
+        if found.terms:
+            if bias.ndim not in (3, 4) or bias.shape[-1] != length or bias.shape[-2] not in (1, length):
+                return None
+            found = replace(found, rank=bias.ndim, flat=bias.shape[-2] == 1 < length)
+        if query is None or key is None:
+            return None
+        expected = attention(query, key, given[region.sources[2].name], heads, found.scale, True, bias)
+        if found.guarded and found.terms:
+            if bias.shape[-3] != 1:
+                return None
+            expected = np.where((bias.max(-1) == -np.inf)[..., 0, :, None], 0, expected)
+        if not is_close(actual, expected):
+            return None
+    return found
 
 
-def _values(region: Region, given: dict[str, Array], terms: Sequence[gs.Tensor]) -> list[Array]:
-    made = [term for term in terms if constant(term) is None and term.name not in given]
-    found = dict(zip([t.name for t in made], region.run_targets(given, made) if made else [], strict=True))
-    known = {**given, **found, **{t.name: t.values for t in terms if isinstance(t, gs.Constant)}}
-    return [known[term.name] for term in terms]
+def _turned(region: Region, given: dict[str, Array], role: int, turn: Rotation | None, heads: int) -> Array | None:
+    """The query (role 0) or key (1), turned; None where it is turned in another way."""
+    values = given[region.sources[role].name]
+    if turn is None:
+        return values
+    return turned_by(values, _value(region, given, turn.cos), _value(region, given, turn.sin), heads)
+
+
+def _value(region: Region, given: dict[str, Array], tensor: gs.Tensor) -> Array:
+    if (values := constant(tensor)) is not None:
+        return values
+    return given[tensor.name] if tensor.name in given else region.run_targets(given, [tensor])[0]

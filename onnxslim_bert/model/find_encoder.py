@@ -44,6 +44,7 @@ VIEWS = frozenset(
         "Concat",
         "Slice",
         "Split",
+        "RotaryEmbedding",
         "QuantizeLinear",
         "DequantizeLinear",
     ]

@@ -21,7 +21,10 @@ WARMUP = 2  # runs before those that count
 OPERATORS: dict[str, tuple[str, ...]] = {
     "dense int8": ("DynamicQuantizeMatMul", "MatMulNBits"),
     "dense float": (),
-    "attention": ("Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"),
+    "attention": (
+        *("Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"),
+        "RotaryEmbedding",
+    ),
     "softmax": ("BiasSoftmax", "LogSoftmax", "QLinearSoftmax", "Softmax"),
     "norm": (
         *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"),

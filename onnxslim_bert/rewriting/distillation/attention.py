@@ -61,6 +61,21 @@ def attention(
     return mixed.transpose(1, 2).flatten(2) if whole else mixed
 
 
+def rotary_embedding(
+    x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, *, num_heads: int = 0, interleaved: int = 0
+) -> Tensor:
+    """com.microsoft's: x [batch, seq, width], cos and sin [positions, head_dim / 2] -> x turned.
+
+    positions: [1], that of the first token.
+    """
+    if interleaved or not num_heads or positions.numel() != 1:
+        raise NotImplementedError(f"interleaved={interleaved}, num_heads={num_heads}, {positions.numel()} positions")
+    rows = slice(int(positions), int(positions) + x.shape[1])
+    c, s = (angles[rows, None].to(x.dtype) for angles in (cos, sin))
+    first, second = x.unflatten(-1, (num_heads, -1)).chunk(2, -1)
+    return torch.cat([first * c - second * s, second * c + first * s], -1).flatten(2)
+
+
 def _apart(x: Tensor, heads: int) -> Tensor:
     """[batch, seq, width] -> [batch, heads, seq, head_dim]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)

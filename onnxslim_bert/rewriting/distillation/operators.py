@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxslim_bert.graph.probe import MICROSOFT
-from onnxslim_bert.rewriting.distillation.attention import attention, multi_head_attention
+from onnxslim_bert.rewriting.distillation.attention import attention, multi_head_attention, rotary_embedding
 from onnxslim_bert.rewriting.distillation.integer_operators import INTEGER
 from onnxslim_bert.rewriting.distillation.recurrent import lstm
 from onnxslim_bert.rewriting.distillation.shaping import SHAPING
@@ -181,4 +181,5 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     (MICROSOFT, "Gelu"): _gelu,
     (MICROSOFT, "MultiHeadAttention"): multi_head_attention,
     (MICROSOFT, "QuickGelu"): _quick_gelu,
+    (MICROSOFT, "RotaryEmbedding"): rotary_embedding,
 }

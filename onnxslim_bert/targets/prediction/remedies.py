@@ -10,6 +10,7 @@ ONLY_FOR_MASKS = (
 ONLY_FOR_SHAPES = ("ConstantOfShape", "Expand", "Range", "Shape", "Size", "Tile")
 CONTRIB = (
     *("Attention", "MultiHeadAttention", "PackedAttention", "EmbedLayerNormalization", "SkipLayerNormalization"),
+    "RotaryEmbedding",
     *("BiasGelu", "FastGelu", "FusedMatMul", "BiasSkipLayerNormalization"),
 )
 
