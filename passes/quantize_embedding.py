@@ -163,11 +163,7 @@ def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
     low = 0
     for bits, plane in zip(PLANES[packed.bits], packed.planes, strict=True):
         rows = build.node("Gather", "bytes", [build.constant(f"bits{low}", plane), ids], axis=0)
-        apart = build.node("Unsqueeze", "apart", [rows, build.constant("last", np.array([-1], np.int64))])
-        left = build.constant(f"left{bits}", np.arange(8 - bits, -1, -bits, dtype=np.uint8))
-        high = build.node("BitShift", "high", [apart, left], direction="LEFT")
-        right = build.constant(f"right{bits}", np.array([8 - bits], np.uint8))
-        entries = build.node("BitShift", "entries", [high, right], direction="RIGHT")
+        entries = build.node("Concat", "entries", _apart(build, rows, bits), axis=-1)
         part = build.node("Cast", "levels", [entries], to=onnx.TensorProto.FLOAT)
         if low:
             part = build.node("Mul", "weighed", [part, build.constant(f"weight{low}", np.array(1 << low, np.float32))])
@@ -186,6 +182,20 @@ def unpacked(build: Builder, ids: gs.Tensor, packed: PackedRows) -> gs.Tensor:
     if packed.width % packed.block == 0:
         return rows
     return _columns(build, rows, packed.width)
+
+
+def _apart(build: Builder, rows: gs.Tensor, bits: int) -> list[gs.Tensor | None]:
+    """The entries of `bits` bits in uint8 rows, 8 / bits tensors of the same shape, from the lowest bits up.
+
+    Shifted left, a byte loses what lies above an entry; shifted right again, what lies below it.
+    """
+    right = build.constant(f"right{bits}", np.array(8 - bits, np.uint8))
+    parts: list[gs.Tensor | None] = []
+    for above in range(8 - bits, -1, -bits):
+        left = build.constant(f"left{above}", np.array(above, np.uint8))
+        high = build.node("BitShift", "high", [rows, left], direction="LEFT") if above else rows
+        parts.append(build.node("BitShift", "entries", [high, right], direction="RIGHT"))
+    return parts
 
 
 def _columns(build: Builder, rows: gs.Tensor, width: int) -> gs.Tensor:

@@ -15,9 +15,10 @@ class PackedRows:
     """A table [rows, width] = (levels - (2**bits - 1) / 2) * scales, levels from 0 to 2**bits - 1.
 
     planes: the bits of the levels. Four or two bits are one plane; three bits are a plane of the lower two and a plane
-    of the highest one, because three do not divide a byte. A plane of b bits is uint8 [rows, blocks * block * b / 8];
-    its byte j holds columns j * 8 / b and following, the first one in the lowest bits. Example: with four bits, byte 0
-    holds column 0 in its lower half and column 1 in its upper one.
+    of the highest one, because three do not divide a byte. A plane of b bits is uint8 [rows, n], n = blocks * block *
+    b / 8; its byte j holds columns j, j + n, j + 2n and so on, the first one in the lowest bits, so that one shift of
+    whole rows leaves n neighbouring columns. Example: with four bits and 384 columns, byte 0 holds column 0 in its
+    lower half and column 192 in its upper one.
     scales: float16 [rows, blocks]. The last block is filled up with zeros.
     """
 
@@ -38,7 +39,7 @@ class PackedRows:
         low = 0
         for width, plane in zip(PLANES[self.bits], self.planes, strict=True):
             shifts = np.arange(0, 8, width, dtype=np.uint8)
-            values = (plane[:, :, None] >> shifts) & ((1 << width) - 1)
+            values = (plane[:, None] >> shifts[:, None]) & ((1 << width) - 1)
             levels += values.reshape(len(plane), -1).astype(np.float32) * (1 << low)
             low += width
         centred = (levels - middle(self.bits)).reshape(len(levels), -1, self.block)
@@ -67,9 +68,9 @@ def pack_rows(table: Array, bits: int, block: int) -> PackedRows:
     levels = _levels(blocks, scales, bits, centred=False).reshape(len(table), -1).astype(np.uint8)
     planes, low = [], 0
     for width in PLANES[bits]:
-        part = ((levels >> low) & ((1 << width) - 1)).reshape(len(table), -1, 8 // width)
+        part = ((levels >> low) & ((1 << width) - 1)).reshape(len(table), 8 // width, -1)
         shifts = np.arange(0, 8, width, dtype=np.uint8)
-        planes.append(np.bitwise_or.reduce(part << shifts, axis=-1).astype(np.uint8))
+        planes.append(np.bitwise_or.reduce(part << shifts[:, None], axis=1).astype(np.uint8))
         low += width
     return PackedRows(table.shape[1], bits, block, tuple(planes), scales)
 
