@@ -12,9 +12,10 @@ from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
 from onnxslim_bert.model.dense import dense_layers, tables_of
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.int8.quantizers import quantize_columns, quantize_rows
+from onnxslim_bert.rewriting.int8.quantizers import SIGNED_LIMIT, quantize_columns, quantize_rows
 
 Format = Literal["contrib", "qdq"]
+WIDE = 256  # columns from which a byte each and two nodes take less than four bytes each
 
 
 class Int8Writer:
@@ -69,7 +70,11 @@ class Int8Writer:
         bias = self.tensors[linear.bias] if linear.bias else None
         if correction is not None:
             old = bias.values if bias is not None else np.float32(0)
-            bias = self.build.constant(f"{linear.node}/bias", (old + correction).astype(np.float32))
+            name = f"{linear.node}/bias"
+            if self.form == "contrib" and linear.d_out >= WIDE and not np.any(old):
+                bias = self._narrow(name, correction)
+            else:
+                bias = self.build.constant(name, (old + correction).astype(np.float32))
         name = f"{linear.node}/int8"
         if self.form == "contrib":
             operands = [quantized, weight, scale, scales, zero_point, None, bias]
@@ -84,6 +89,15 @@ class Int8Writer:
         redirect(self.graph, old, result)
         # a layer that reads this one directly, as ALBERT's first do, must not read its float result
         self.tensors[linear.result] = old if is_output(self.graph, old) else result
+
+    def _narrow(self, name: str, correction: Array) -> gs.Tensor | None:
+        """A correction by itself, stored in a byte a column; ONNX Runtime computes it when a session is made."""
+        if not np.any(correction):
+            return None
+        step = np.float32(np.abs(correction).max() / SIGNED_LIMIT)
+        stored = self.build.constant(f"{name}/int8", np.rint(correction / step).astype(np.int8))
+        wide = self.build.node("Cast", f"{name}/float", [stored], to=onnx.TensorProto.FLOAT)
+        return self.build.node("Mul", name, [wide, self.build.constant(f"{name}/scale", np.array(step))])
 
     def _weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
         key = (linear.weight, linear.trans_b)
