@@ -14,6 +14,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.cli.cut_short import said_when_cut
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.signals import ended_by_signals
+from onnxslim_bert.cli.stuck import ended_when_stuck
 from onnxslim_bert.errors import SlimError
 from onnxslim_bert.graph.naming import NAMED
 from onnxslim_bert.machine import BLAS_THREADS
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
-        with ended_by_signals(), said_when_cut():
+        with ended_by_signals(), said_when_cut(), ended_when_stuck():
             warn_of_clash()
             if not {"--help", "-h", "--version"} & set(given):
                 check_memory()

@@ -12,11 +12,12 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, SlimError
 from onnxslim_bert.graph.claims import scratch
+from onnxslim_bert.graph.patience import patience, renewed
 from onnxslim_bert.graph.sessions import open_session, run
 from onnxslim_bert.graph.wire import data_file
 
 REFUSED, FINITE, BROKEN = 3, "finite", "broken"
-SECONDS = 60.0  # that opening and running a file may take, where a second is usual
+SECONDS = 300.0  # by the clock, that opening and running a file may take; it ends itself long before (`patience.py`)
 PACE = 1e6  # bytes of the file that may take a second more
 
 
@@ -35,7 +36,7 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
         reads, writes = os.pipe()  # its stdin, which closes when this process ends, however it ends
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row)],
+                [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row), str(patience.left)],
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -58,13 +59,17 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     return done.stdout.strip() == FINITE
 
 
-def main(path: Path, row: Path) -> int:
-    """What the process does: it prints whether the answers are finite. It ends as soon as stdin closes."""
+def main(path: Path, row: Path, seconds: float) -> int:
+    """What the process does: it prints whether the answers are finite. It ends as soon as stdin closes.
+
+    seconds: what is left of the time that the calls of the command share.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        session = open_session(path)
-        feeds = dict(np.load(row))
-        answers = run(session, feeds) if feeds else []
+        with renewed(lambda: _stuck(path), seconds):
+            session = open_session(path)
+            feeds = dict(np.load(row))
+            answers = run(session, feeds) if feeds else []
     except SlimError as error:
         print(error, file=sys.stderr)
         return REFUSED
@@ -79,5 +84,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _stuck(path: Path) -> None:
+    print(f"{path}: ONNX Runtime stays inside of one node; nothing was written", file=sys.stderr, flush=True)
+    os._exit(REFUSED)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))

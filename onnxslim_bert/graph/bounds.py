@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError
+from onnxslim_bert.graph.patience import patience
 
 with contextlib.suppress(ImportError):  # Windows has no such limits
     import resource
@@ -24,9 +25,12 @@ MEMORY = 1 << 29  # bytes that any run may take; a session keeps them, and a com
 TIMES = 8  # and both times the bytes of the model's file: weights unfold, and are packed for products
 A_PAIR = 512  # and bytes for two tokens of one row: scores of 16 heads, in eight copies
 A_TOKEN = 1024 * A_PAIR  # and bytes for one token: states of width 4096, in 32 copies
-SECONDS = 10.0  # that a run on FEW values may take, where milliseconds are usual
-FEW = 64
-A_VALUE = 0.25  # seconds for each further value that is fed
+A_RUN = 0.1  # seconds that any run may take, where milliseconds are usual
+A_VALUE = 1e-3  # and seconds for each value that is fed
+READ = 4e8  # and for each value a second for so many bytes of the model's file, a hundred times what products take
+A_LOAD = 1.0  # seconds that any load may take
+LOADED_A_SECOND = 1e8  # and bytes of the file for which it may take a second more
+A_NODE = 2e-3  # seconds for each node that is walked through
 PAGES, DATA = Path("/proc/self/statm"), 5  # pages of this process, the place of those that it may write
 _one_at_a_time = threading.Lock()
 
@@ -37,29 +41,38 @@ def run_within(
     """`session.run(outputs, feeds)`; raises BoundsError when it takes more memory or time than its size explains.
 
     nbytes: of the model's file. Example: 40 MB and 8 rows of 128 tokens may take 1.5 GB more than the process has,
-    and 250 s. A single node is not interrupted.
+    and 104 s. What a run takes beyond such time is taken from what all share (`patience.py`).
     """
     largest = max(feeds.values(), key=np.size, default=np.zeros(0))
     length = largest.shape[-1] if largest.ndim else 1
     memory = MEMORY + TIMES * nbytes + largest.size * (A_PAIR * length + A_TOKEN)
-    seconds = SECONDS + A_VALUE * max(0, largest.size - FEW)
+    usual = A_RUN + largest.size * (A_VALUE + nbytes / READ)
     options = ort.RunOptions()
     options.log_severity_level = 4
-    watch = threading.Timer(seconds, setattr, (options, "terminate", True))
-    watch.daemon = True
-    watch.start()
-    try:
-        with memory_within(memory):
-            return [*session.run(outputs, dict(feeds), options)]
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
-        if options.terminate:
-            raise BoundsError(f"the model runs longer than {seconds:.0f} s on {shapes}; it may never end") from error
-        if lacks_memory(error):
-            raise BoundsError(f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}") from error
-        raise
-    finally:
-        watch.cancel()
+    with patience.for_call(usual, lambda: setattr(options, "terminate", True)) as call:
+        try:
+            with memory_within(memory):
+                return [*session.run(outputs, dict(feeds), options)]
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
+            if call.over:
+                spent = f"{call.spent():.0f} s on {shapes}, where {usual:.1f} s are usual"
+                raise BoundsError(f"the model runs longer than {spent}; it may never end") from error
+            if lacks_memory(error):
+                raise BoundsError(f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}") from error
+            raise
+
+
+@contextlib.contextmanager
+def load_within(nbytes: float, nodes: int = 0) -> Iterator[None]:
+    """While open, a model of `nbytes` may be read, or its constants folded, in the memory that this explains.
+
+    nodes: how many Python walks through meanwhile. Time beyond what both explain is taken from what all calls share.
+    """
+    memory = LOADED + TIMES * nbytes
+    usual = A_LOAD + nbytes / LOADED_A_SECOND + nodes * A_NODE
+    with patience.for_call(usual), memory_within(memory):
+        yield
 
 
 def lacks_memory(error: Exception) -> bool:

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError
-from onnxslim_bert.graph.bounds import LOADED, TIMES, memory_within, run_within
+from onnxslim_bert.graph.bounds import load_within, run_within
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -173,7 +173,7 @@ def run_all(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = proto.SerializeToString()
     try:
-        with memory_within(LOADED + TIMES * len(data)):
+        with load_within(len(data)):
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         values = run_within(session, [target.name for target in targets], feeds, len(data))
     except BoundsError:

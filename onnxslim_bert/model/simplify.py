@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.graph.bounds import LOADED, TIMES, memory_within
+from onnxslim_bert.graph.bounds import load_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
 from onnxslim_bert.graph.probe import attribute_text, constant, producer, subgraph_nodes
 from onnxslim_bert.model.linear import is_linear
@@ -23,7 +23,8 @@ NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUn
 def fold(model: Model) -> None:
     """Compute everything that does not depend on an input's values."""
     fold_shapes(model.graph)
-    with memory_within(LOADED + TIMES * sum(constant.values.nbytes for constant in model.constants().values())):
+    nbytes = sum(constant.values.nbytes for constant in model.constants().values())
+    with load_within(nbytes, len(model.graph.nodes)):
         model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
     model.changed()
 

@@ -55,7 +55,7 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     """Also where it would wait for ever, and whoever started it was killed."""
     os.mkfifo(tmp_path / "row.npz")
     command = [sys.executable, "-m", "onnxslim_bert.graph.apart", str(classifier(tmp_path / "m.onnx", TABLE))]
-    process = subprocess.Popen([*command, str(tmp_path / "row.npz")], stdin=subprocess.PIPE, env=environment())
+    process = subprocess.Popen([*command, str(tmp_path / "row.npz"), "60"], stdin=subprocess.PIPE, env=environment())
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     assert process.stdin is not None
