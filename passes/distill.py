@@ -105,8 +105,7 @@ class Distill(Pass):
         if not self.quantized and encoder_of(model) is not None:
             dense_layers(model)  # float32, or a PassError
         trials = ctx.trials
-        if importlib.util.find_spec("torch") is None:
-            raise PassError("distill needs PyTorch, which is not installed: pip install 'onnxslim-bert[distill]'")
+        check_torch()
         from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
         from onnxslim_bert.rewriting.distillation.objective import Weights
         from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
@@ -124,3 +123,9 @@ class Distill(Pass):
         plan = DistillationPlan(**{part.name: options[part.name] for part in fields(DistillationPlan)})
         done = distil(model, trials, weights, plan)
         return Change(done.trained.kept, done.note, done.details)
+
+
+def check_torch() -> None:
+    """Raise PassError where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise PassError("distill needs PyTorch, which is not installed: pip install 'onnxslim-bert[distill]'")

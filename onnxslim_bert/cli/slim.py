@@ -50,6 +50,16 @@ from onnxslim_bert.cli.screen import echo
     "--corpus",
     help="Texts whose tokens count and that `distill` learns from: a GLUE name (training split) or a file, every row.",
 )
+@click.option(
+    "--distill", is_flag=True, help="A search trains the best plans, too, on texts of --corpus: needs PyTorch."
+)
+@click.option(
+    "--distill-texts",
+    type=COUNT,
+    default=24000,
+    show_default=True,
+    help="Texts that --distill trains the best plan on, copies with replaced tokens included.",
+)
 @click.option("--rows", type=COUNT, default=512, show_default=True, help="Calibration rows, sampled.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run on which a search times models.")
@@ -85,6 +95,8 @@ def slim(
     calib: str | None,
     data: str | None,
     corpus: str | None,
+    distill: bool,
+    distill_texts: int,
     rows: int,
     max_length: int,
     batch: int,
@@ -111,6 +123,7 @@ def slim(
     onnxslim slim all-MiniLM-L6-v2/ -p "canonicalize?,fuse" -o all-MiniLM-L6-v2-fused/
     onnxslim slim model.onnx --target-speedup 4 --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-size 12MB --target-speedup 6 --max-drop 1 --calib sst2 --corpus sst2 -o small.onnx
+    onnxslim slim model.onnx --target-speedup 8 --distill --calib sst2 --corpus sst2 -o small.onnx
 
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
@@ -137,7 +150,9 @@ def slim(
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
     of_recipe = [*BUDGETS[1:], "strict", "allow_noop", "allow_fallback", "rewrite_tokenizer", "place", "seq"]
-    refuse_ignored(of_recipe if searches else ["batch"], "with" + "out" * (not searches) + " a target")
+    refuse_ignored(of_recipe if searches else ["batch", "distill"], "with" + "out" * (not searches) + " a target")
+    if not distill:
+        refuse_ignored(["distill_texts"], "without --distill")
     if calib is None:
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
     if calib is None and data is None:
@@ -173,7 +188,8 @@ def slim(
         folder = None
         if searches:
             nbytes = None if target_size is None else parse_size(target_size)
-            report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch)
+            texts = distill_texts if distill else 0
+            report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch, texts)
         else:
             folder = in_folder(job, layout, name, keep_weights) if of_folders else None
             report = run(job) if folder is None else folder.run()

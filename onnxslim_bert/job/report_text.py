@@ -54,17 +54,29 @@ def unstable(steps: Sequence[Done]) -> Iterator[str]:
 
 
 def searched(found: SearchResult) -> Iterator[str]:
-    """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one."""
-    rows = [HEADER, *(_row(number, point, found) for number, point in enumerate(found.frontier, start=1))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one.
+
+    Where some were distilled, a second table shows the frontier of the others.
+    """
+    points = list(dict.fromkeys((*found.frontier, *found.refitted)))
+    yield from _table(found.frontier, points, found)
+    if found.refitted:
+        yield "without distillation:"
+        yield from _table(found.refitted, points, found)
     yield f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
     if "sensitivities" in found.tables:
         kinds = {one["site"].kind for one in found.tables["sensitivities"]}
         yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)
-    for number, point in enumerate(found.frontier, start=1):
+    for number, point in enumerate(points, start=1):
         yield f'{number}: -p "{point.recipe}"'
+
+
+def _table(shown: Sequence[MeasuredPoint], points: Sequence[MeasuredPoint], found: SearchResult) -> Iterator[str]:
+    """points: by whose order the models are numbered."""
+    rows = [HEADER, *(_row(1 + points.index(point), point, found) for point in shown)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _row(number: int, point: MeasuredPoint, found: SearchResult) -> tuple[str, ...]:

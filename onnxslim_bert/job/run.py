@@ -36,10 +36,15 @@ def run_in(folder: Path, job: Job, found: SearchResult | None = None) -> Report:
 
     found: what a search measured on its way to the recipe.
     """
-    kept = UnfinishedFolder(job.output.with_name(f"{job.output.name}.unfinished"))
+    kept = unfinished_folder(job)
     loaded = load(replace(job, working=replace(job.working, unfinished=kept)))
     made = make(loaded, folder)
     proof = prove(loaded, made)
     report = publish(loaded, made, proof, found)
     kept.remove()
     return report
+
+
+def unfinished_folder(job: Job) -> UnfinishedFolder:
+    """Where the state of long work of `job` is kept until its output is written."""
+    return UnfinishedFolder(job.output.with_name(f"{job.output.name}.unfinished"))

@@ -1,5 +1,6 @@
 """What people read of a search."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,21 @@ from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.rewriting.pruning.sites import Site
 
 POINT = MeasuredPoint("quantize-static", Path("small.onnx"), 9, 1.0, 2.0, 0.1, 0.1, 0.0)
+
+
+def test_the_frontier_is_shown_with_and_without_distillation():
+    """Each model has one number and one recipe, whichever table it is in."""
+    whole = replace(POINT, recipe="whole")
+    refitted = replace(POINT, recipe="refitted", speedup=4.0, damage=0.5)
+    distilled = replace(POINT, recipe="distilled", speedup=4.5, damage=0.2)
+    found = SearchResult(
+        Targets(speedup=4.0), "rows, 9", 2.0, (whole, distilled), distilled, {}, refitted=(whole, refitted)
+    )
+    lines = list(searched(found))
+    shown = [line.split()[:3] for line in lines if "MB" in line]
+    assert shown == [["1", "2.00x", "0.0"], ["->", "2", "4.50x"], ["1", "2.00x", "0.0"], ["3", "4.00x", "0.0"]]
+    assert lines.index("without distillation:") == 3
+    assert lines[-3:] == ['1: -p "whole"', '2: -p "distilled"', '3: -p "refitted"']
 
 
 @pytest.mark.parametrize(

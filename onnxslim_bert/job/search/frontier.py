@@ -35,7 +35,8 @@ class SearchResult:
     judged: name and number of the rows on which drops were measured. source_ms: milliseconds a run of the source.
     frontier: the model with nothing removed, and those that no other beats, slowest first; their files are gone, their
     recipes make them again. chosen: the one that meets the targets. tables: everything that was measured before models
-    were built (`MeasuredOptions.shown`).
+    were built (`MeasuredOptions.shown`). refitted: the frontier of those that were not distilled, where others were;
+    else empty.
     """
 
     targets: Targets
@@ -44,6 +45,7 @@ class SearchResult:
     frontier: tuple[MeasuredPoint, ...]
     chosen: MeasuredPoint
     tables: Mapping[str, Any]
+    refitted: tuple[MeasuredPoint, ...] = ()
 
 
 def frontier(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:

@@ -8,7 +8,7 @@ import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.errors import DataError, GateError
+from onnxslim_bert.errors import DataError, GateError, PassError
 from onnxslim_bert.graph.files import file_sha256, staging
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job
@@ -16,7 +16,7 @@ from onnxslim_bert.job.load import Loaded, check_free, load
 from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.rows import fixed_shape, make_trials
-from onnxslim_bert.job.run import run_in
+from onnxslim_bert.job.run import run_in, unfinished_folder
 from onnxslim_bert.job.search.costs import TimingConditions
 from onnxslim_bert.job.search.frontier import SearchResult
 from onnxslim_bert.job.search.search import Search
@@ -24,54 +24,91 @@ from onnxslim_bert.job.search.search_folder import SearchFolder
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.job.search.task_drop import TaskDrop
 from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.passes.distill import check_torch
 from onnxslim_bert.recipes.recipe import Recipe
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
 LENGTH = 128  # tokens in the rows on which models are timed, at most
 
 
-def run_search(job: Job, targets: Targets, batch: int = 1) -> Report:
+def run_search(job: Job, targets: Targets, batch: int = 1, texts: int = 0) -> Report:
     """Search for the recipe that reaches `targets` at the least damage, and run `job` with it.
 
     `job.recipe` is not read. batch: rows in a run when models are timed. What the search measures is kept in a folder
     beside the output, OUTPUT.search without the output's suffix, until the model is written: run again after it was
     stopped, or with other targets, the search measures none of it again.
 
+    texts: on so many texts of the corpus, enriched copies included, the best plan is distilled; 0 distils none. Rows
+    that candidates are judged on are left out of the corpus then.
+
     Raises a GateError when the targets are out of reach, another SlimError for what the user can mend.
     """
     if job.data.calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
+    if texts:
+        _check_distils(job, targets)
     check_free(job)
     with staging(job.output) as folder:
-        found, state = find_recipe(load(replace(job, recipe=main_recipe(), timing=True)), targets, batch)
+        loaded = load(replace(job, recipe=main_recipe(), timing=True))
+        rows = judged_rows(loaded)
+        if texts:
+            loaded = without_judged(loaded, rows)
+            job = replace(job, data=loaded.data, working=replace(loaded.working, unfinished=None))
+        found, state = find_recipe(loaded, rows, targets, batch, texts)
         report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
     state.remove()
     return report
 
 
-def find_recipe(loaded: Loaded, targets: Targets, batch: int) -> tuple[SearchResult, SearchFolder]:
+def judged_rows(loaded: Loaded) -> Dataset:
+    """The rows on which candidates lose points of the task metric: in no calibration where there are others."""
+    calibration = loaded.data.calibration
+    assert calibration is not None
+    if not isinstance(loaded.job.data, Sources):
+        return calibration
+    return loaded.job.data.spare(calibration, loaded.data.evaluation, JUDGED, loaded.working.seed)
+
+
+def without_judged(loaded: Loaded, rows: Dataset) -> Loaded:
+    """The same with no row of `rows` in the corpus, and with a place to keep the state of trainings."""
+    corpus = loaded.data.corpus
+    assert corpus is not None
+    working = replace(loaded.working, unfinished=unfinished_folder(loaded.job))
+    return replace(loaded, data=replace(loaded.data, corpus=corpus.without(rows)), working=working)
+
+
+def _check_distils(job: Job, targets: Targets) -> None:
+    """Raise an error where nothing could be distilled, before hours of measuring."""
+    if targets.speedup is None and targets.nbytes is None:
+        raise PassError("--distill trains plans for a speed or a size: --target-speedup or --target-size")
+    if job.data.corpus is None:
+        raise DataError("--distill learns from texts: --corpus sst2 or a file, without labels")
+    check_torch()
+
+
+def find_recipe(
+    loaded: Loaded, rows: Dataset, targets: Targets, batch: int, texts: int = 0
+) -> tuple[SearchResult, SearchFolder]:
     """Search for `targets`: what was measured, with the chosen recipe, and the folder in which it is kept.
 
-    Raises PassError for a model that is not float32, a GateError when the targets are out of reach.
+    rows: on which candidates are judged. texts: see `run_search`. Raises PassError for a model that is not float32, a
+    GateError when the targets are out of reach.
     """
     job, working, canonical = loaded.job, loaded.working, loaded.canonical
-    calibration, evaluation = loaded.data.calibration, loaded.data.evaluation
     assert canonical is not None
-    assert calibration is not None
     dense_layers(canonical)  # float32, or a PassError
     trials = make_trials(canonical, loaded.data, working, split=True)
     conditions = TimingConditions(
         fixed_shape(canonical)[0] or batch, min(LENGTH, working.max_length), working.threads, working.seed
     )
-    rows = calibration
-    if isinstance(job.data, Sources):
-        rows = job.data.spare(calibration, evaluation, JUDGED, working.seed)
-    judged = f"{rows.name} {rows.split}, {len(rows)} rows" + ", those of calibration" * (rows is calibration)
+    of_calibration = ", those of calibration" * (rows is loaded.data.calibration)
+    judged = f"{rows.name} {rows.split}, {len(rows)} rows{of_calibration}"
     state = SearchFolder(job.output.with_suffix(".search"), _key(loaded, rows, conditions))
     search = Search(job.source, loaded.model, trials, TaskDrop(job.source, rows, working), conditions, state, judged)
     try:
-        return search.run(targets), state
+        return search.run(targets, texts), state
     except GateError as error:
+        unfinished_folder(job).remove()  # the models that came of it are kept
         kept = f"what was measured is kept in {state.folder}: ask for less, or delete it"
         raise type(error)(f"{error}; {kept}") from error
 

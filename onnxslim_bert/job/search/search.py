@@ -13,6 +13,7 @@ from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
 from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_costs, time_models
 from onnxslim_bert.job.search.depth import budget_at, reach
+from onnxslim_bert.job.search.distilled_plans import distil_plans
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, pick
 from onnxslim_bert.job.search.precisions import measure_precisions
 from onnxslim_bert.job.search.search_folder import Candidate, SearchFolder
@@ -22,6 +23,7 @@ from onnxslim_bert.job.search.tables import (
     layer_steps,
     measure_alternatives,
     measure_sensitivities,
+    more_layer_steps,
     showing,
     spliced_trials,
     token_steps,
@@ -37,7 +39,6 @@ from onnxslim_bert.targets.int8_check import check_weights_stay_int8
 
 DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the targets
 CORRECTIONS = 3  # times that a target is aimed at again, when what was built misses what the tables said
-MARGIN = 1.02  # by which targets are then aimed beyond
 BISECTIONS = 3  # steps between the deepest model within the drop and the first beyond it
 
 
@@ -72,35 +73,57 @@ class Search:
         self.judged = judged
         self.points: dict[str, MeasuredPoint] = {}
 
-    def run(self, targets: Targets) -> SearchResult:
+    def run(self, targets: Targets, texts: int = 0) -> SearchResult:
         """Build models on the way to `targets`, and choose the one that meets them with the least damage.
 
+        texts: on so many, copies included, the best plan is distilled (`distil_plans`); 0 distils none.
         Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came, when none does.
         """
         options = self._measured()
         only_drop = targets.speedup is None and targets.nbytes is None
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
-        best = frontier(list(dict.fromkeys(points)))
+        best = without = frontier(list(dict.fromkeys(points)))
+        if texts:
+            options = replace(options, layers=[*options.layers, *self._deeper()])
+            points += distil_plans(options, targets, texts, self._made)
+            best = frontier(list(dict.fromkeys(points)))
         source_ms = best[0].ms * best[0].speedup
-        return SearchResult(targets, self.judged, source_ms, tuple(best), pick(best, targets), options.shown())
+        chosen = pick(best, targets)
+        return SearchResult(
+            targets, self.judged, source_ms, tuple(best), chosen, options.shown(), tuple(without) if texts else ()
+        )
 
     def _measured(self) -> MeasuredOptions:
         """Everything that plans are chosen from; each table is on disk as soon as it is measured."""
         once, trials = self.state.once, self.trials
 
-        def alternatives(name: str, steps: Steps, trials: Trials) -> list[Alternative]:
-            return measure_alternatives(
-                self._fused, steps(self._fused), costs, self.conditions, self.state.folder, trials, f"measuring {name}"
-            )
-
         sensitivities = once("widths", list[Sensitivity], lambda: measure_sensitivities(self._fused, trials))
         costs = once("costs", Costs, self._costs)
-        layers = once("layers", list[Alternative], lambda: alternatives("layers", layer_steps, trials))
-        tables = once("tables", list[Alternative], lambda: alternatives("word tables", embedding_steps, trials))
-        tokens = once("tokens", list[Alternative], lambda: alternatives("tokens", token_steps, self._long))
+        layers = once("layers", list[Alternative], lambda: self._tried("layers", layer_steps, costs))
+        tables = once("tables", list[Alternative], lambda: self._tried("word tables", embedding_steps, costs))
+        tokens = once("tokens", list[Alternative], lambda: self._tried("tokens", token_steps, costs, self._long))
         method = once("method", str, lambda: choose_int8_method(self._fused, trials))
         precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
         return MeasuredOptions(sensitivities, costs, layers, tables, tokens, method, precisions)
+
+    def _tried(self, name: str, steps: Steps, costs: Costs, trials: Trials | None = None) -> list[Alternative]:
+        return measure_alternatives(
+            self._fused,
+            steps(self._fused),
+            costs,
+            self.conditions,
+            self.state.folder,
+            trials or self.trials,
+            f"measuring {name}",
+        )
+
+    def _deeper(self) -> list[Alternative]:
+        """Steps that drop more layers than a refit mends."""
+        costs = self.state.once("costs", Costs, self._costs)
+        found = self.state.once(
+            "more layers", list[Alternative], lambda: self._tried("more layers", more_layer_steps, costs)
+        )
+        return found[1:]  # the first one does nothing
 
     def _costs(self) -> Costs:
         return measure_costs(self.source, self._fused, self.state.folder, self.conditions, self.trials.progress)
@@ -121,8 +144,7 @@ class Search:
     def _towards(self, options: MeasuredOptions, targets: Targets) -> list[MeasuredPoint]:
         """Models at each of DEPTHS towards the targets of speed and size, and up to CORRECTIONS beyond them.
 
-        When the deepest model misses the targets that the tables promised, it is aimed further by the factor that it
-        misses them by, and MARGIN. Example: it is 3.8 times as fast and 4 is asked for: the next plan aims at 4.29.
+        When the deepest model misses the targets that the tables promised, it is aimed further (`Targets.beyond`).
         """
         deepest = reach(options, targets)
         points = [self._made(whole(options))]
@@ -134,9 +156,7 @@ class Search:
             last = points[-1]
             if deepest < 1 or Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
                 break
-            speedup = aim.speedup and targets.speedup and aim.speedup * max(1, MARGIN * targets.speedup / last.speedup)
-            nbytes = aim.nbytes and targets.nbytes and aim.nbytes * min(1, targets.nbytes / MARGIN / last.nbytes)
-            aim = Targets(speedup, nbytes, targets.drop)
+            aim = aim.beyond(targets, last.speedup, last.nbytes)
             deepest = reach(options, aim)
             points += self._at(options, aim, deepest)
             self.trials.progress("correcting the aim", done, CORRECTIONS)
@@ -185,7 +205,7 @@ class Search:
         if held is not None:
             return held
         model = self.model.clone()
-        run_recipe(model, prediction.plan.recipe, showing(self.trials))
+        run_recipe(model, prediction.plan.recipe, showing(self.trials, "distilling"))
         damage = self.trials.damage(model)
         if prediction.plan.tokens:
             damage = max(damage, self._long.damage(model))

@@ -98,6 +98,12 @@ def layer_steps(model: Model) -> list[Alternative]:
     return [Alternative(f"drop-layers{{drop={drop}}}") for drop in LAYERS if drop < len(model.encoder.layers)]
 
 
+def more_layer_steps(model: Model) -> list[Alternative]:
+    """Steps that drop more layers than `layer_steps`, up to half of them: what is left needs training."""
+    most = len(model.encoder.layers) // 2
+    return [Alternative(f"drop-layers{{drop={drop}}}") for drop in range(max(LAYERS) + 1, most + 1)]
+
+
 def embedding_steps(model: Model) -> list[Alternative]:
     """Steps that make the word table smaller: as a product of two factors, or with fewer tokens."""
     embeddings = model.encoder.embeddings
@@ -137,9 +143,12 @@ def spliced_trials(trials: Trials, length: int) -> Trials:
 
 
 def showing(trials: Trials, stage: str = "") -> Trials:
-    """A copy of `trials` that reports the progress of `stage` alone, and not that of the work within it."""
+    """A copy of `trials` that reports the progress of `stage` alone, and not that of the work within it.
+
+    A colon ends the name of a stage; what follows changes on the way.
+    """
     shown = copy(trials)
-    shown.progress = lambda task, done, total: trials.progress(task, done, total) if task == stage else None
+    shown.progress = lambda task, *counts: trials.progress(task, *counts) if task.partition(":")[0] == stage else None
     return shown
 
 

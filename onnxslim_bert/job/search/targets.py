@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from onnxslim_bert.errors import PassError
 
+MARGIN = 1.02  # by which targets are aimed beyond when a model missed them
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -26,6 +28,15 @@ class Targets:
             raise PassError(f"--target-size {self.nbytes:g} bytes is no size; give for instance 10MB")
         if self.drop is not None and self.drop < 0:
             raise PassError(f"--max-drop {self.drop:g} is negative; give the points that may be lost, 1.0 for instance")
+
+    def beyond(self, asked: "Targets", speedup: float, nbytes: float) -> "Targets":
+        """These targets, further by the factor by which a model made for them misses those `asked`, and MARGIN.
+
+        Example: it is 3.8 times as fast and 4 is asked for: it was aimed at 4, and the next one is at 4.29.
+        """
+        aim = self.speedup and asked.speedup and self.speedup * max(1, MARGIN * asked.speedup / speedup)
+        size = self.nbytes and asked.nbytes and self.nbytes * min(1, asked.nbytes / MARGIN / nbytes)
+        return Targets(aim, size, self.drop)
 
     def met_by(self, speedup: float, nbytes: float, drop: float) -> bool:
         """Whether a model with these measurements reaches every target."""

@@ -20,7 +20,7 @@ from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.objective import Answers, Objective
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Texts
-from onnxslim_bert.rewriting.distillation.unfinished import state_of, take_up
+from onnxslim_bert.rewriting.distillation.unfinished import moments_of, take_up
 from onnxslim_bert.rewriting.trials import Unfinished
 
 WARM_UP = 0.06  # of the budget, while the rate rises
@@ -88,8 +88,9 @@ def train(
 ) -> Trained:
     """Move the parameters of `student` to where it answers held-back texts best.
 
-    unfinished: keeps the state at each judgement; a training of which it holds one goes on from there. Raises PassError
-    when a loss is not finite, or held-back answers become worse than the mean of the teacher's would be.
+    unfinished: keeps the state at each judgement, and in the end the best weights; a training of which it holds one
+    goes on from there, and one that had ended is not done again. Raises PassError when a loss is not finite, or
+    held-back answers become worse than the mean of the teacher's would be.
     """
     run = _Run(student, judge(student, objective, lessons.held_back))
     before = run.judged
@@ -97,6 +98,8 @@ def train(
         return Trained(0, 0, before, before, 0.0)
     if unfinished is not None and (state := unfinished.load()) is not None:
         run.take_up(state)
+        if run.ended(budget):
+            return run.result(before)
     started, recent = time.monotonic() - run.seconds, run.recent
     batches = _endless(lessons.texts, budget.seed)
     for batch in islice(batches, run.step):  # answers differ in their last bit from batch to batch
@@ -122,12 +125,11 @@ def train(
         run.see(step, now, time.monotonic() - started)
         rows = step * lessons.texts.batch / run.seconds
         progress(_said(float(np.mean(recent)), now, rows), min(int(1000 * used), 1000), 1000)
-        if used >= 1 or run.worse == PATIENCE:
-            break
         if unfinished is not None:
-            unfinished.keep(run.state())
-    run.restore()
-    return Trained(run.step, run.best, before, run.judged, float(np.mean(recent)))
+            unfinished.keep(run.state(budget))
+        if run.ended(budget):
+            break
+    return run.result(before)
 
 
 class _Run:
@@ -152,22 +154,31 @@ class _Run:
         if judged.error < self.judged.error:
             self._keep(step, judged)
 
-    def restore(self) -> None:
+    def ended(self, budget: Budget) -> bool:
+        """Whether the budget is used up, or nothing more is to be gained."""
+        used = self.seconds / (60 * budget.minutes) if budget.minutes else self.step / budget.steps
+        return used >= 1 or self.worse == PATIENCE
+
+    def result(self, before: Judged) -> Trained:
         """Give the student the best weights back."""
         with torch.no_grad():
             for parameter, values in zip(self._parameters, self._weights, strict=True):
                 parameter.copy_(values)
+        return Trained(self.step, self.best, before, self.judged, float(np.mean(self.recent)))
 
-    def state(self) -> dict[str, Array]:
-        """Everything that the rest of the training follows from."""
+    def state(self, budget: Budget) -> dict[str, Array]:
+        """Everything that the rest of the training follows from; of one that has ended, what it came to."""
         counts = [self.step, self.judgements, self.best, self.worse]
         numbers = [self.seconds, self.judged.error, self.judged.agreement]
         best = {f"best/{i}": values.numpy() for i, values in enumerate(self._weights)}
-        return state_of(self.optimizer, counts=counts, numbers=numbers, recent=list(self.recent)) | best
+        moving = {} if self.ended(budget) else moments_of(self.optimizer)
+        told = {"counts": np.array(counts), "numbers": np.array(numbers), "recent": np.array(self.recent)}
+        return moving | told | best
 
     def take_up(self, state: Mapping[str, Array]) -> None:
         """Go on from what `state` has returned."""
-        take_up(self.optimizer, state)
+        if "parameter/0" in state:
+            take_up(self.optimizer, state)
         self.step, self.judgements, self.best, self.worse = map(int, state["counts"])
         self.seconds, error, agreement = map(float, state["numbers"])
         self.judged = Judged(error, agreement)

@@ -1,7 +1,6 @@
 """A training that was interrupted goes on where it was last judged, as if nothing had happened."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +10,13 @@ from onnxslim_bert.arrays import Array
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
-def state_of(optimizer: torch.optim.Optimizer, **others: Any) -> dict[str, Array]:
-    """The parameters of `optimizer`, what it remembers of them, and `others`: numbers or lists of numbers."""
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Array]:
+    """The parameters of `optimizer`, and what it remembers of them."""
     state: dict[str, Array] = {}
     for i, parameter in enumerate(_parameters(optimizer)):
         state[f"parameter/{i}"] = parameter.detach().numpy().copy()
         state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy().copy() for moment in (*MOMENTS, "step")}
-    return state | {name: np.asarray(value) for name, value in others.items()}
+    return state
 
 
 def take_up(optimizer: torch.optim.Optimizer, state: Mapping[str, Array]) -> None:

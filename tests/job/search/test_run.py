@@ -1,6 +1,7 @@
 """A search over a file: what it writes, what it leaves, and what it says."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import signal
@@ -31,6 +32,10 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.provenance import KEY
 
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
+)
 TOO_FAST = Targets(speedup=1000.0)
 WHOLE = "canonicalize?,fuse?,prune{heads=3/3/3,neurons=20/20/20}?,first-token?,split-outliers?"
 
@@ -231,3 +236,61 @@ def test_an_output_that_exists_is_refused_first(folder):
         searched(folder, TOO_FAST)
     assert (folder / "small.onnx").read_text() == "mine"
     assert (folder / "small.search").is_dir()
+
+
+def with_corpus(folder: Path) -> Sources:
+    """Texts of words that are in no other file."""
+    texts = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 4 + i % 5)) for i in range(1, 120)]
+    (folder / "corpus.txt").write_text("\n".join(texts) + "\n")
+    return replace(sources(folder), corpus=str(folder / "corpus.txt"))
+
+
+@needs_torch
+def test_a_search_distils(tmp_path, monkeypatch):
+    """The plan that is written is one that was trained, once: the file that was judged is what the job makes again."""
+    from onnxslim_bert.rewriting.distillation import training
+
+    workspace(tmp_path)
+    steps, step = [], training._step
+    monkeypatch.setattr(training, "_step", lambda *given: steps.append(1) or step(*given))
+    judged, spent = {}, []
+    keep = SearchFolder.keep_candidate
+
+    def noting(state, candidate):
+        spent.append(len(steps))
+        judged[candidate.recipe] = onnx.load(candidate.file).graph.SerializeToString()
+        keep(state, candidate)
+
+    monkeypatch.setattr(SearchFolder, "keep_candidate", noting)
+    job = Job(tmp_path / "model.onnx", tmp_path / "small.onnx", data=with_corpus(tmp_path), timing=False)
+    found = run_search(job, Targets(speedup=5.0), texts=640)
+    chosen = found.found.chosen.recipe
+    assert "distill{texts=" in chosen
+    assert any("distill{texts=640}" in recipe for recipe in judged)
+    assert onnx.load(found.output).graph.SerializeToString() == judged[chosen]
+    assert 0 < spent[-1] == len(steps)
+    assert found.found.refitted
+    assert not any("distill" in point.recipe for point in found.found.refitted)
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".onnx", ".json", ".tsv", ".txt"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "corpus", "error", "said"),
+    [
+        (Targets(drop=1.0), True, PassError, "--distill trains plans for a speed or a size: --target-speedup or"),
+        (
+            Targets(speedup=2.0),
+            False,
+            DataError,
+            "--distill learns from texts: --corpus sst2 or a file, without",
+        ),
+    ],
+    ids=["no place to go", "no texts"],
+)
+def test_what_cannot_be_distilled_is_refused_before_anything_is_measured(targets, corpus, error, said, tmp_path):
+    workspace(tmp_path)
+    data = with_corpus(tmp_path) if corpus else sources(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(error, match=said):
+        run_search(Job(tmp_path / "model.onnx", tmp_path / "small.onnx", data=data), targets, texts=100)
+    assert contents(tmp_path) == before

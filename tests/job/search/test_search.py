@@ -16,6 +16,7 @@ from onnxslim_bert.job.search.combination import Combination
 from onnxslim_bert.job.search.costs import Saving, TimingConditions
 from onnxslim_bert.job.search.search_folder import SearchFolder
 from onnxslim_bert.job.search.targets import Targets
+from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.recipe import Recipe
@@ -72,8 +73,14 @@ class World:
         return round(self.options.costs.full_bytes - self.saved(recipe).nbytes)
 
     def damage(self, recipe: str) -> float:
+        """A training halves it; one on all texts leaves a quarter."""
         squares = [one.squared([one.site.units - n])[0] for one, n in self.removed(recipe)]
-        return float(np.sqrt(sum(squares) + self.precision(recipe).damage ** 2))
+        left = {(): 1.0, (256,): 0.5, (2000,): 0.25}[self.texts(recipe)]
+        return left * float(np.sqrt(sum(squares) + self.precision(recipe).damage ** 2))
+
+    def texts(self, recipe: str) -> tuple[int, ...]:
+        """On how many texts its model is trained."""
+        return tuple(step.action.texts for step in Recipe.parse(recipe).steps if isinstance(step.action, Distill))
 
 
 class FakeModel:
@@ -110,12 +117,12 @@ def enter(world: World, monkeypatch) -> World:
         "measure_alternatives": lambda *given: world.note(given[-1], found.layers),
         "choose_int8_method": lambda *_: world.note("method", "mse"),
         "measure_precisions": lambda *_: world.note("precisions", found.precisions),
-        **{name: lambda _: [] for name in ("layer_steps", "embedding_steps", "token_steps")},
+        **{name: lambda _: [] for name in ("layer_steps", "more_layer_steps", "embedding_steps", "token_steps")},
         "run_recipe": run_recipe,
         "check_weights_stay_int8": lambda _: None,
         "fixed_shape": lambda _: (None, None),
         "spliced_trials": lambda trials, _: trials,
-        "showing": lambda trials: trials,
+        "showing": lambda trials, *_: trials,
         "model_bytes": lambda path: world.nbytes(path.read_text()),
         "time_models": time_models,
     }
@@ -302,3 +309,46 @@ def test_no_stage_goes_backwards(world, targets, tmp_path):
         assert done == sorted(set(done))
         assert len({shown[2] for shown in world.shown if shown[0] == stage}) == 1
     assert "building models" in {shown[0] for shown in world.shown}
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.03], ids=["as foretold", "slower than foretold"])
+def test_a_plan_is_distilled_for_a_short_time_and_then_on_all_texts(monkeypatch, slower, tmp_path):
+    """At a drop that refits do not hold; the frontier without it is that of a search that distils nothing."""
+    world = enter(World(slower), monkeypatch)
+    refitted = searcher(world, tmp_path / "plain.search").run(Targets(speedup=5.0))
+    drop = 0.5 * refitted.chosen.drop
+    with pytest.raises(AccuracyGateError):
+        searcher(world, tmp_path / "plain.search").run(Targets(5.0, drop=drop))
+    found = searcher(world, tmp_path / "small.search").run(Targets(5.0, drop=drop), 2000)
+    assert world.texts(found.chosen.recipe) == (2000,)
+    assert found.chosen.speedup >= 5.0
+    assert found.chosen.drop <= drop
+    assert [point.recipe for point in found.refitted] == [point.recipe for point in refitted.frontier]
+    short = [what for what in world.done if what.startswith("built") and "distill{texts=256}" in what]
+    assert found.chosen.recipe.replace("2000", "256") == short[-1].removeprefix("built ")
+
+
+def test_a_search_that_distils_goes_on_where_it_was_killed(world, tmp_path, monkeypatch):
+    """Models that were trained are not trained again."""
+    targets, folder = Targets(speedup=5.0), tmp_path / "small.search"
+    keep = SearchFolder.keep_candidate
+
+    def dying(state, candidate):
+        keep(state, candidate)
+        if "distill{texts=256}" in candidate.recipe:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchFolder, "keep_candidate", dying)
+        with pytest.raises(Killed):
+            searcher(world, folder).run(targets, 2000)
+    searcher(world, folder).run(targets, 2000)
+    built = [what for what in world.done if what.startswith("built")]
+    assert len(built) == len({*built})
+    assert sum("distill" in what for what in built) == 2
+
+
+def test_nothing_is_distilled_where_no_plan_reaches_the_targets(world, tmp_path):
+    with pytest.raises(LatencyGateError):
+        searcher(world, tmp_path / "small.search").run(Targets(speedup=50.0), 2000)
+    assert not any("distill" in what for what in world.done)

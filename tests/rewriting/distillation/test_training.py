@@ -116,6 +116,24 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(stop_after):
     assert kept.state["counts"][0] == 2 * stop_after
     resumed, student = ended(kept)
     assert str(resumed) == str(whole)  # an agreement of NaN is none
-    assert kept.count == 19
+    assert kept.count == 20
+    for name, values in student.trained().items():
+        np.testing.assert_array_equal(values, expected.trained()[name])
+
+
+def test_a_training_that_ended_is_not_done_again(monkeypatch):
+    """What it keeps is its result: the best weights, without what another step would need."""
+
+    def ended(kept):
+        student, teacher, objective, texts, held_back = setting()
+        given = Lessons(texts, held_back)
+        return train(student, teacher, objective, given, Budget(40, 0, 1e-3, 3), lambda *_: None, kept), student
+
+    kept = Kept()
+    first, expected = ended(kept)
+    assert not any(name.startswith(("parameter", "exp_avg")) for name in kept.state)
+    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("trained again"))
+    again, student = ended(kept)
+    assert str(again) == str(first)
     for name, values in student.trained().items():
         np.testing.assert_array_equal(values, expected.trained()[name])
