@@ -56,6 +56,10 @@ class DropTokens(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         encoder = model.encoder
         last = len(encoder.layers) - 2  # the last layer with another behind it
+        if last < 0:
+            raise PassError(
+                "drop-tokens: the encoder has 1 layer, and tokens are dropped in one that has another behind it"
+            )
         if self.after + self.steps - 1 > last:
             asked = f"after={self.after} and steps={self.steps}"
             raise PassError(f"drop-tokens: {asked} go beyond layer {last}, the last but one (counted from 0)")

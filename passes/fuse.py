@@ -8,7 +8,9 @@ from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.biased_attention import biased_attention
 from onnxslim_bert.model.distances import look_up_by_distance
+from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.gelu_form import fuse_gelus
+from onnxslim_bert.model.layer_words import unproven
 from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import Style, emit_attention
@@ -72,9 +74,9 @@ def fuse_norms(model: Model) -> int:
 def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
     """Rewrite in `style` the attention of each layer whose form is proven.
 
-    Returns how many were rewritten, and for each layer that was left as it is the reason.
+    Returns how many were rewritten, and why others were left as they are: a reason once, with the layers that have it.
     """
-    count, reasons = 0, list[str]()
+    count, left = 0, list[Layer]()
     try:
         layers = model.encoder.layers
     except NoEncoderError as error:
@@ -84,7 +86,7 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
         old = tensors[layer.context]
         above = producer(old)
         if style == "contrib" and above is not None and above.op == "MultiHeadAttention":
-            reasons += [f"layer {layer.index}'s attention: {layer.reason}"] * (layer.form is None)
+            left.append(layer)
             continue
         roles = [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)]
         build = Builder(model.graph, f"layer.{layer.index}/attention")
@@ -94,12 +96,12 @@ def fuse_attention(model: Model, style: Style) -> tuple[int, list[str]]:
         elif style == "contrib" and (biased := biased_attention(model.graph, layer)) is not None:
             context = biased.write(build, roles, layer.heads, layer.head_dim)
         else:
-            reasons.append(f"layer {layer.index}'s attention: {layer.reason}")
+            left.append(layer)
             continue
         redirect(model.graph, old, context)
         model.changed()
         count += 1
-    return count, reasons
+    return count, [f"attention of {where}: {reason}" for where, reason in unproven(left)]
 
 
 def fuse_distances(model: Model) -> int:

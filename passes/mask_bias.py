@@ -13,6 +13,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, float_type, nodes_between, producer
 from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.layer_words import unproven
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.model.token_masks import COMPARES
@@ -49,7 +50,7 @@ class MaskBias(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         layers = model.encoder.layers
-        reasons = [f"; layer {layer.index} stays as it is: {layer.reason}" for layer in layers if layer.form is None]
+        reasons = [f"; left as it is: attention of {where}: {reason}" for where, reason in unproven(layers)]
         masked = [layer for layer in layers if layer.form is not None and layer.form.mask]
         todo = [layer for layer in masked if not is_looked_up(model, layer, self.value)]
         if not todo:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.inspection.file_facts import FileFacts
 from onnxslim_bert.inspection.sharing import Shared
+from onnxslim_bert.model.layer_words import numbered_layers, unproven
 from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.wording import numbered_layers, plural, si
+from onnxslim_bert.proof.wording import plural, si
 
 WORTH_SAYING = 0.01  # share of the weights stored more than once, above which that is a problem
 
@@ -21,11 +22,10 @@ def find_problems(
     narrow: weights that it stores in fewer bits than it computes with.
     """
     encoder = model.encoder
-    unproven = [layer for layer in encoder.layers if layer.form is None]
-    if unproven:
-        reason = unproven[0].reason
-        yield f"attention of {numbered_layers(layer.index for layer in unproven)} is not proven: {reason}"
-    elif encoder.mask is None:
+    not_proven = unproven(encoder.layers)
+    for where, reason in not_proven:
+        yield f"attention of {where} is not proven: {reason}"
+    if not not_proven and encoder.mask is None:
         yield "no input says which tokens are real: padding changes the answers"
     lacking = [layer.index for layer in encoder.layers if layer.up is None]
     if lacking:

@@ -93,7 +93,7 @@ def test_plain_attention_keeps_its_nodes():
     [
         ("bert-ts17-eager", (CANONICAL, MASK), "every layer's mask is looked up already"),
         ("bert-nomask", (CANONICAL,), "no layer is proven to read a mask"),
-        ("decoder-ts17", (CANONICAL,), "no layer is proven to read a mask; layer 0 stays as it is: "),
+        ("decoder-ts17", (CANONICAL,), "no layer is proven to read a mask; left as it is: attention of layer 0: "),
     ],
 )
 def test_nothing_to_do_changes_nothing_and_says_so(name, steps, note):

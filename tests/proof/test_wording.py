@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxslim_bert.proof.wording import numbered_layers, plural, si
+from onnxslim_bert.proof.wording import plural, si
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,6 @@ from onnxslim_bert.proof.wording import numbered_layers, plural, si
 )
 def test_numbers_have_a_prefix(value, unit, text):
     assert si(value, unit) == text
-
-
-@pytest.mark.parametrize(
-    ("layers", "text"), [([3], "layer 3"), ([0, 1, 2, 5], "layers 0 to 2, 5"), ([1, 3], "layers 1, 3")]
-)
-def test_layers_are_numbered_in_runs(layers, text):
-    assert numbered_layers(layers) == text
 
 
 def test_one_is_singular():
