@@ -48,8 +48,8 @@ class Fuse(Pass):
         attentions, reasons = fuse_attention(model, self.style)
         distances = fuse_distances(model) if self.style == "contrib" else 0
         sums = part_residual_sums(model)
-        note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums, "
-        note += f"{distances} lookups by distance; "
+        note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums"
+        note += f", {distances} lookups by distance; " if distances else "; "
         note += f"{before} nodes became {len(model.graph.nodes)}" + "".join(f"; left as it is: {r}" for r in reasons)
         return Change(norms + gelus + attentions + distances + sums, note)
 
