@@ -8,7 +8,10 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.probe import constant, nodes_between, producer, read_by, subgraph_nodes
+from onnxslim_bert.model.attention_region import attention_region
+from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.padding import padding_mask
 from onnxslim_bert.model.selection import find_selection
 from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -23,6 +26,9 @@ class Unpad(Pass):
     found by a Gather; attention reads [batch, seq] again through the inverse Gather. Position 0 is always kept.
     Example: 8 rows of 128 positions that hold 300 tokens are computed as 300 rows, not as 1,024.
 
+    Attention of any form will do in which what padding holds reaches no real token: with rotary or relative positions,
+    with a window. Where its formula is not known, rows whose position 0 is padding are computed whole.
+
     Only for models that read position 0 of the last layer and nothing else, which is proven; others would read values
     at padding positions, which change. Exact, except for rows of padding alone, which attend to nothing and may answer
     otherwise. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1.
@@ -34,14 +40,15 @@ class Unpad(Pass):
     exact: ClassVar[float | None] = 1e-5
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        reason = _why_not(model)
-        if reason:
-            return Change(0, reason)
-        _Unpadder(model).run()
+        found = _mask_or_why_not(model)
+        if isinstance(found, str):
+            return Change(0, found)
+        _Unpadder(model, found).run()
         return Change(1, f"{len(model.encoder.layers)} layers run on real tokens")
 
 
-def _why_not(model: Model) -> str:
+def _mask_or_why_not(model: Model) -> gs.Tensor | str:
+    """The mask that says what padding is; or, in words, why it cannot be dropped."""
     encoder = model.encoder
     if UNPADDED.is_in(model.graph):
         return "the model is unpadded already"
@@ -49,27 +56,40 @@ def _why_not(model: Model) -> str:
         return "the inputs have fixed shapes, and without padding shapes depend on the rows; unpad before `fix-shapes`"
     if any(node.op == "DynamicQuantizeLinear" for node in model.graph.nodes):
         return "activation ranges are found at run time, and without padding they are others; unpad before quantizing"
+    tensors, known = model.graph.tensors(), dict[str, str | None]()
+    first: str | None = None
     for layer in encoder.layers:
-        if layer.form is None:
+        mask = layer.form.mask if layer.form is not None else _keeping_apart(model, layer, known)
+        if mask is None and layer.form is None:
             return f"layer {layer.index}'s attention is not proven: {layer.reason}"
-        if layer.form.mask is None:
+        if mask is None:
             return "the model reads no attention mask, so it has no padding to drop"
-        if layer.form.mask != encoder.mask:
+        first = first or mask
+        if mask != first:
             return f"layer {layer.index} has fewer tokens than those before it (`drop-tokens`), padding gone first"
-    if encoder.layers[-1].first_token:
-        return ""
-    selection = find_selection(model, encoder.layers[-1])
-    return f"padding positions are read: {selection}" if isinstance(selection, str) else ""
+    selection = "" if encoder.layers[-1].first_token else find_selection(model, encoder.layers[-1])
+    return (
+        f"padding positions are read: {selection}" if selection and isinstance(selection, str) else tensors[str(first)]
+    )
+
+
+def _keeping_apart(model: Model, layer: Layer, known: dict[str, str | None]) -> str | None:
+    """The mask of the attention of `layer`, whose formula is not known. known: what was found, by a region's key."""
+    region = attention_region(model.graph, layer)
+    key = region.key(layer.heads)
+    if key not in known:
+        known[key] = padding_mask(region)
+    return known[key]
 
 
 class _Unpadder:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, mask: gs.Tensor) -> None:
         self.model = model
         self.graph = model.graph
         self.build = UNPADDED.builder(model.graph)
         self.packed: dict[int, gs.Tensor] = {}  # by the id of a tensor, its [tokens, width] form
         self.padded: dict[int, gs.Tensor] = {}  # by the id of a packed tensor, its [batch, seq, width] form
-        self.tokens, self.places, self.shape = self._index(model.graph.tensors()[model.encoder.mask])
+        self.tokens, self.places, self.shape = self._index(mask)
 
     def run(self) -> None:
         """Pack the encoder's input and each attention's result, and let every token-wise node read packed tensors."""
@@ -114,8 +134,12 @@ class _Unpadder:
         all_axes = build.constant("flat", np.array([-1], np.int64))
         real = build.node("Cast", "real", [mask], to=onnx.TensorProto.BOOL)
         kept = build.node("Cast", "kept", [real], to=onnx.TensorProto.INT64)
-        first = build.node("Max", "first", [build.node("Slice", "first", [kept, zero, one, one]), one])
-        kept = build.node("Concat", "kept", [first, build.node("Slice", "others", [kept, one, end, one])], axis=1)
+        first = build.node("Slice", "first", [kept, zero, one, one])
+        if any(layer.form is None for layer in self.model.encoder.layers):
+            kept = build.node("Max", "kept", [kept, build.node("Sub", "whole", [one, first])])
+        else:
+            others = build.node("Slice", "others", [kept, one, end, one])
+            kept = build.node("Concat", "kept", [build.node("Max", "first", [first, one]), others], axis=1)
         flat = build.node("Reshape", "flat", [kept, all_axes])
         tokens = build.node("Reshape", "tokens", [build.node("NonZero", "tokens", [flat]), all_axes])
         count = build.node("CumSum", "count", [flat, build.constant("axis", np.array(0, np.int64))])
