@@ -67,6 +67,9 @@ def _prepared(path: Path, steps: tuple[Pass, ...]) -> Model:
     return model
 
 
+forget_prepared = _prepared.cache_clear
+
+
 def causal(model: Model) -> Model:
     """`model`, fused, with attention to earlier tokens alone, which is none that is proven."""
     for node in model.graph.nodes:

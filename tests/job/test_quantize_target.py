@@ -129,6 +129,7 @@ def test_slim_quantizes_for_qnn_on_rows_of_the_length_that_it_fixes(model):
     assert len(Model.load(output).encoder.layers) == len(Model.load(model).encoder.layers)
 
 
+@pytest.mark.full_range
 def test_reduced_range_is_kept_within_16_bits(model):
     """The command says what other CPUs lose, and the option takes it away."""
     rows = ["--calib", model.parent / "calib.tsv", "--data", model.parent / "eval.tsv"]

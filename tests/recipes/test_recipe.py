@@ -11,6 +11,7 @@ from onnxslim_bert.passes.mask_bias import MaskBias
 from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.rewriting.options import Weight
 
 PARTICULAR = {
     (MaskBias, "value"): -0.5,
@@ -64,7 +65,10 @@ def test_every_option_is_read_with_its_type(name, option):
     assert again == action
     hint = get_type_hints(PASSES[name])[option.name]
     value = getattr(again, option.name)
-    assert value in get_args(hint) if get_origin(hint) is Literal else type(value) is (get_origin(hint) or hint)
+    if get_origin(hint) is Literal:
+        assert value in get_args(hint)
+    else:
+        assert type(value) in (float, str) if hint == Weight else type(value) is (get_origin(hint) or hint)
 
 
 def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
@@ -75,6 +79,7 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
     if (kind, option.name) in PARTICULAR:
         return PARTICULAR[kind, option.name]
     values: dict[Any, list[object]] = {bool: [True, False], int: [3, 4], float: [0.5, 0.25]}
+    values[Weight] = ["auto", 0.5]
     values[tuple[int, ...]] = [(3, 2), (4,)]
     return next(value for value in values[hint] if value != option.default)
 

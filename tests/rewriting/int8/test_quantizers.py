@@ -12,6 +12,8 @@ from onnxslim_bert.rewriting.int8.quantizers import (
     quantize_rows,
 )
 
+pytestmark = pytest.mark.full_range
+
 
 @pytest.mark.parametrize("seed", range(3))
 def test_columns_and_rows_are_within_half_a_step(seed):

@@ -13,6 +13,8 @@ from onnxslim_bert.passes.quantize_weights import QuantizeWeights
 from onnxslim_bert.rewriting.int8.quantizers import pair_scales, quantize_columns
 from onnxslim_bert.rewriting.int8.saturation import can_saturate, find_saturation, lost_in_pairs
 
+pytestmark = pytest.mark.full_range
+
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 FORMS = {
     "contrib": (CANONICAL, FUSE, QuantizeStatic()),
