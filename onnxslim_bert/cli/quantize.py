@@ -120,6 +120,7 @@ def quantize(
     min_cosine: float | None,
     min_speedup: float | None,
     max_size: str | None,
+    max_download: str | None,
     strict: bool,
     as_json: bool,
     force: bool,
@@ -182,7 +183,7 @@ def quantize(
             data=sources,
             deployment=where,
             working=working,
-            gate=gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, strict),
+            gate=gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, max_download, strict),
             overwrite=force,
             in_place=in_place,
         )

@@ -91,6 +91,7 @@ def slim(
     min_cosine: float | None,
     min_speedup: float | None,
     max_size: str | None,
+    max_download: str | None,
     strict: bool,
     calib: str | None,
     data: str | None,
@@ -166,6 +167,7 @@ def slim(
     model = model if of_folders else find_model(model)
     if save_metrics is not None:
         check_tracking(save_metrics)
+    budgets = max_drop, min_agreement, min_cosine, min_speedup, max_size, max_download
     where = Deployment(place, () if seq is None else (seq,), allow_fallback)
     with progress_bar() as progress:
         job = Job(
@@ -177,7 +179,7 @@ def slim(
             ),
             deployment=where,
             working=Working(max_length, threads, seed, progress=progress),
-            gate=OPEN if searches else gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, strict),
+            gate=OPEN if searches else gate_of(*budgets, strict),
             report=searches,
             timing=False,
             allow_noop=allow_noop,

@@ -44,6 +44,7 @@ PATH = click.Path(exists=True, path_type=Path)
 @click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of BASE.")
 @click.option("--min-speedup", type=Finite(min=0), help="Latency of BASE over that of CANDIDATE, timed on the rows.")
 @click.option("--max-size", metavar="SIZE", help="Bytes of CANDIDATE with its external data, like 24MB or 23.5MiB.")
+@click.option("--max-download", metavar="SIZE", help="Bytes of CANDIDATE after gzip, which is what an app ships.")
 @click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
 @runs_on
 @click.option("--seq", type=COUNT, help="Tokens to which providers of fixed shapes get open dimensions.")
@@ -70,6 +71,7 @@ def validate(
     min_cosine: float | None,
     min_speedup: float | None,
     max_size: str | None,
+    max_download: str | None,
     strict: bool,
     targets: "tuple[Target, ...]",
     allow_fallback: bool,
@@ -106,7 +108,8 @@ def validate(
     if not any(target.fixed_shapes for target in targets):
         refuse_ignored(["seq"], "on providers that take open shapes")
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
-    budgets = Budgets(max_drop, min_agreement, min_speedup, parse_size(max_size) if max_size else None, min_cosine)
+    size, download = (parse_size(text) if text else None for text in (max_size, max_download))
+    budgets = Budgets(max_drop, min_agreement, min_speedup, size, min_cosine, download)
     dataset = load_dataset(
         data,
         "evaluation",

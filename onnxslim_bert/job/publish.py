@@ -93,8 +93,9 @@ def _sealed(loaded: Loaded, made: Made, proof: Proof) -> tuple[Verdict, ...]:
     unjudged = replace(measured, answers=None, budgets=Budgets(), strict=False)
     for file in made.files[:-1]:
         seal(file, unjudged)
-    shared = nbytes(made.written) - model_bytes(made.file)
-    verdicts = seal(made.file, measured, proof.comparison, proof.latencies, shared)
+    own = model_files(made.file)
+    beside = [path for path in made.written.iterdir() if path not in own] if made.written.is_dir() else []
+    verdicts = seal(made.file, measured, proof.comparison, proof.latencies, beside)
     if made.lengths:
         renew_manifest(made.written)
     return verdicts

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.download import download_bytes
+from onnxslim_bert.graph.files import model_files
 from onnxslim_bert.job.measured import Measured, record
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison
@@ -48,28 +49,34 @@ def seal(
     measured: Measured,
     comparison: Comparison | None = None,
     latencies: Sequence[Latency] = (),
-    shared: int = 0,
+    beside: Sequence[Path] = (),
 ) -> tuple[Verdict, ...]:
     """Judge the model file at `path`, write its record to its end, and return the verdicts.
 
     The record counts for the file's size, so the verdict on the size is that of the file with its record.
 
     measured: the record without the file's hash and the verdicts, which are filled in here. comparison: with the
-    source. latencies: of the source, then of the model; empty where nothing was timed. shared: bytes to add to the size
-    of the file and its own data, such as the other files of its folder. Raises as `judge` does, and OutputError.
+    source. latencies: of the source, then of the model; empty where nothing was timed. beside: other files that
+    count for the size, such as those of its folder. Raises as `judge` does, and OutputError.
     """
     verdicts: tuple[Verdict, ...] = ()
     for _ in range(2):  # the size includes the record, which holds the verdict on the size
-        verdicts = verdicts_on(comparison, measured.budgets, latencies, model_bytes(path) + shared)
+        verdicts = verdicts_on(comparison, measured.budgets, latencies, [*model_files(path), *beside])
         record(path, measured.sealing(path, verdicts))
     return verdicts
 
 
 def verdicts_on(
-    comparison: Comparison | None, budgets: Budgets, latencies: Sequence[Latency], nbytes: int
+    comparison: Comparison | None, budgets: Budgets, latencies: Sequence[Latency], files: Sequence[Path]
 ) -> tuple[Verdict, ...]:
-    """A verdict on every budget; that on the speed-up is inconclusive without latencies. Raises as `judge` does."""
+    """A verdict on every budget; that on the speed-up is inconclusive without latencies. Raises as `judge` does.
+
+    files: those whose size counts.
+    """
+    nbytes = sum(file.stat().st_size for file in files)
+    download = None if budgets.max_download is None else download_bytes(files)
     if budgets.min_speedup is None or latencies:
-        return judge(comparison, budgets, speedup=latencies[1].speedup if latencies else None, nbytes=nbytes)
-    timeless = judge(comparison, replace(budgets, min_speedup=None), nbytes=nbytes)
+        speedup = latencies[1].speedup if latencies else None
+        return judge(comparison, budgets, speedup=speedup, nbytes=nbytes, download=download)
+    timeless = judge(comparison, replace(budgets, min_speedup=None), nbytes=nbytes, download=download)
     return (*timeless, Verdict("min-speedup", "inconclusive", UNTIMED))

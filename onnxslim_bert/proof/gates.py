@@ -15,7 +15,9 @@ from onnxslim_bert.errors import (
 )
 from onnxslim_bert.proof.intervals import Interval
 
-GateName = Literal["made", "finite", "max-drop", "min-agreement", "min-cosine", "min-speedup", "coverage", "max-size"]
+GateName = Literal[
+    "made", "finite", "max-drop", "min-agreement", "min-cosine", "min-speedup", "coverage", "max-size", "max-download"
+]
 Outcome = Literal["met", "missed", "inconclusive"]
 
 # In the order in which a miss decides the exit code.
@@ -28,6 +30,7 @@ GATES: dict[GateName, type[GateError]] = {
     "min-speedup": LatencyGateError,
     "coverage": CoverageGateError,
     "max-size": SizeGateError,
+    "max-download": SizeGateError,
 }
 
 
@@ -40,6 +43,7 @@ class Budgets:
     min_speedup: latency of the base over that of the candidate.
     max_size: bytes, external data included.
     min_cosine: mean cosine of the candidate's embeddings to the base's, of the same texts.
+    max_download: bytes after gzip (`graph.download`), external data included.
     """
 
     max_drop: float | None = None
@@ -47,6 +51,7 @@ class Budgets:
     min_speedup: float | None = None
     max_size: int | None = None
     min_cosine: float | None = None
+    max_download: int | None = None
 
     @property
     def judges_rows(self) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.download import download_bytes
+from onnxslim_bert.graph.files import model_bytes, model_files
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.proof.bench import Bench, Entry, Rounds, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
@@ -95,7 +96,14 @@ def validate_all(
             "" if entries == [(path, CPU)] else target.name if len(candidates) == 1 else f"{target.name}, {path.name}"
         )
         speedup = own.latencies[1].speedup if own else None
-        verdicts = judge(comparison, budgets, speedup=speedup, nbytes=model_bytes(path), emulated=target.emulated)
+        verdicts = judge(
+            comparison,
+            budgets,
+            speedup=speedup,
+            nbytes=model_bytes(path),
+            download=None if budgets.max_download is None else download_bytes(model_files(path)),
+            emulated=target.emulated,
+        )
         return Validation(
             base=str(base),
             candidate=str(path),

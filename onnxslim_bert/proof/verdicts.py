@@ -2,7 +2,7 @@
 
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.proof.comparison import Comparison
-from onnxslim_bert.proof.gates import Budgets, Verdict, at_least, at_most
+from onnxslim_bert.proof.gates import Budgets, GateName, Verdict, at_least, at_most
 from onnxslim_bert.proof.intervals import Interval
 
 EMULATED = "an emulator ran it, whose times say nothing of a device"
@@ -14,12 +14,13 @@ def judge(
     *,
     speedup: Interval | None = None,
     nbytes: int | None = None,
+    download: int | None = None,
     emulated: bool = False,
 ) -> tuple[Verdict, ...]:
     """The verdicts on a candidate: one on every budget that is set and measured, and first one on finite outputs.
 
     comparison: None where there were no evaluation rows; then nothing is said of outputs.
-    speedup, nbytes: None where they were not measured.
+    speedup, nbytes, download (bytes after gzip): None where they were not measured.
     emulated: a speed-up cannot be measured, so a budget for it is inconclusive.
     Raises DataError for a budget that the rows cannot judge.
     """
@@ -44,9 +45,15 @@ def judge(
     elif budgets.min_speedup is not None and emulated:
         verdicts.append(Verdict("min-speedup", "inconclusive", EMULATED))
     if budgets.max_size is not None and nbytes is not None:
-        size, budget = nbytes / 1e6, budgets.max_size / 1e6
-        verdicts.append(at_most("max-size", Interval(size, size, size), budget, " MB"))
+        verdicts.append(_bytes("max-size", nbytes, budgets.max_size))
+    if budgets.max_download is not None and download is not None:
+        verdicts.append(_bytes("max-download", download, budgets.max_download))
     return tuple(verdicts)
+
+
+def _bytes(gate: GateName, nbytes: int, most: int) -> Verdict:
+    size = nbytes / 1e6
+    return at_most(gate, Interval(size, size, size), most / 1e6, " MB")
 
 
 def _finite(comparison: Comparison) -> Verdict:

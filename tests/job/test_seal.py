@@ -1,5 +1,6 @@
 """Budgets of what is written: a missed one publishes nothing, and says what was measured."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ MISSED = [
     (("--min-agreement", "100", "--max-drop", "-50"), 3, "max-drop"),
     (("--min-speedup", "1000"), 4, "min-speedup"),
     (("--max-size", "1kB"), 6, "max-size"),
+    (("--max-download", "1kB"), 6, "max-download"),
     (("--max-size", "1kB", "--min-speedup", "1000"), 4, "min-speedup"),
 ]
 
@@ -82,6 +84,18 @@ def test_the_size_is_that_of_the_file_that_is_written(model):
     assert run(*command("slim", model, output), "--max-size", f"{size - 1:05}", "--force").code == 6
 
 
+def test_the_download_is_that_of_the_file_after_gzip(model):
+    """A budget between the file's bytes and those after gzip: one is missed, the other met and said."""
+    output = model.parent / "out.onnx"
+    assert run(*command("slim", model, output)).code == 0
+    size, packed = output.stat().st_size, len(gzip.compress(output.read_bytes(), 6))
+    assert packed < 0.9 * size
+    between = str((size + packed) // 2)
+    assert run(*command("slim", model, output), "--max-size", between, "--force").code == 6
+    outcome = run(*command("slim", model, output), "--max-download", between, "--force")
+    assert (outcome.code, "max-download met: " in outcome.out) == (0, True)
+
+
 def test_strict_fails_what_24_rows_cannot_carry(model):
     """All answers agree, and 99 % is more than 24 rows can show."""
     arguments = ("slim", model, "-p", "fuse", "--data", model.parent / "eval.tsv", "--min-agreement", "99")
@@ -117,7 +131,7 @@ def test_a_speedup_that_nothing_here_can_show_is_open(model):
     """As for a target that does not run on this machine."""
     rows = load_dataset(str(model.parent / "eval.tsv"), "evaluation")
     seen = validate(model, model, rows, Working(tokenizer=load_tokenizer(model.parent))).comparison
-    finite, speed = verdicts_on(seen, Budgets(min_speedup=2), (), 5)
+    finite, speed = verdicts_on(seen, Budgets(min_speedup=2), (), ())
     assert (finite.gate, speed.gate, speed.outcome, speed.note) == ("finite", "min-speedup", "inconclusive", UNTIMED)
     wanted = Budgets(min_speedup=2)
     assert Gate(wanted, strict=True).fails([finite, speed])

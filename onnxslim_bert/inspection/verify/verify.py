@@ -8,7 +8,7 @@ from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.files import file_sha256, model_bytes, model_files
+from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.inspection.verify.claims import contradictions
 from onnxslim_bert.inspection.verify.rows_again import Found, rows_again
 from onnxslim_bert.inspection.verify.verification import ANSWERS, Check, Verification
@@ -130,7 +130,7 @@ def _held(
     if budgets.min_speedup is not None:
         how = Working(measured.max_length, measured.threads, measured.seed, inputs=inputs, progress=progress)
         latencies = time_against(result.base, result.model, target_named(measured.target), how, (rows,))
-    verdicts = verdicts_on(seen, budgets, latencies, model_bytes(result.model))
+    verdicts = verdicts_on(seen, budgets, latencies, model_files(result.model))
     return replace(result, comparison=seen, latencies=latencies, verdicts=verdicts)
 
 
