@@ -15,6 +15,7 @@ from onnxslim_bert.calibration.tokenizer import PlacedRow
 Purpose = Literal["calibration", "evaluation"]
 Form = Literal["texts", "words", "passages", "windows"]
 RANKED = ("reranking", "retrieval")  # tasks whose rows are pairs of a query and a passage
+CHOICE = "multiple-choice"  # the task whose rows are a context and its endings
 ITSELF = ("fill-mask", "triplets")  # tasks whose texts themselves say what is right
 
 
@@ -23,8 +24,9 @@ class Dataset:
     """Rows of text or of ready model inputs, with or without labels.
 
     texts: strings of each row, what they are says `form`; empty when `feeds` are given.
-    form: "texts", one or two a row; "words", those of a sentence; "passages", a question and what may answer it;
-    "windows", the same with `encoded`, the tokens of one piece of the passage.
+    form: "texts", one or two a row, three of a triplet, or a context and its endings; "words", those of a sentence;
+    "passages", a question and what may answer it; "windows", the same with `encoded`, the tokens of one piece of the
+    passage.
     labels: [rows] int64 classes or float32 scores.
     metric: by which the labels judge a model; None without labels.
     feeds: model inputs by name, each [rows, ...].
@@ -112,6 +114,17 @@ class Dataset:
         if self.pool:
             sides = (*dict.fromkeys((row[0],) for row in self.texts), *((passage,) for passage in self.pool))
         return replace(self, texts=sides, labels=None, metric=None, pool=(), task="")
+
+    def endings(self) -> "Dataset":
+        """Each ending of a multiple choice as a row of its own, a pair with its context, without labels."""
+        pairs = tuple((row[0], ending) for row in self.texts for ending in row[1:])
+        return replace(self, texts=pairs, labels=None, metric=None, task="")
+
+    def alone(self) -> "Dataset":
+        """Rows of no more than two texts, as tokenizers take them: endings with their context, triplets one by one."""
+        if self.feeds is not None or self.task not in (CHOICE, "triplets"):
+            return self
+        return self.endings() if self.task == CHOICE else self.apart()
 
     def without(self, other: "Dataset") -> "Dataset":
         """The rows that are not in `other`; texts that differ in spaces or case only count as the same."""

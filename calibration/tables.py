@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.calibration import ranked
+from onnxslim_bert.calibration.choices import find_choices
 from onnxslim_bert.calibration.columns import (
     Classes,
     Scores,
@@ -14,7 +15,7 @@ from onnxslim_bert.calibration.columns import (
     kind_of,
     label_column,
 )
-from onnxslim_bert.calibration.dataset import Dataset, Form, Purpose, metric_of
+from onnxslim_bert.calibration.dataset import CHOICE, Dataset, Form, Purpose, metric_of
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.calibration.gold import find_sets, find_structured
 from onnxslim_bert.errors import DataError
@@ -38,6 +39,8 @@ def from_columns(
         task = {"words": "tags", "passages": "answers"}[found.form]
         form: Form = "words" if found.form == "words" else "passages"
         return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task)
+    if kind is None and text_columns is None and (choices := find_choices(columns, labelled, source)):
+        return Dataset(*split_of, choices.texts, choices.labels, metric_of(choices.labels), task=CHOICE)
     columns = columns if text_columns else ranked.in_pairs(columns, source)
     triplet = None if text_columns else ranked.triplets(columns)
     if triplet:

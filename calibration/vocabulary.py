@@ -26,6 +26,7 @@ def count_tokens(dataset: Dataset, tokenizer: Tokenizer) -> Array:
     """
     if dataset.feeds is not None:
         raise DataError(f"'{dataset.name}' holds ready inputs: needed texts to count tokens in")
+    dataset = dataset.alone()
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     for start in range(0, len(dataset), COUNTED_AT_ONCE):
         for row in tokenizer.encode(dataset.texts[start : start + COUNTED_AT_ONCE], tokenizer.max_length):

@@ -24,7 +24,7 @@ from onnxslim_bert.errors import DataError, ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.sessions import open_session
-from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
+from onnxslim_bert.graph.signature import fixed_shape, in_declared_rank, input_dtypes
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.evaluation import run
@@ -122,7 +122,7 @@ def make_vectors(
 ) -> list[Batch]:
     """The rows as feeds of the session, every batch full. Raises DataError."""
     batches = Batches(
-        dataset,
+        dataset.alone(),
         input_dtypes(session),
         roles,
         replace(working, max_length=length or LONGEST),
@@ -133,7 +133,7 @@ def make_vectors(
     vectors = list(batches)
     if any(len(vector.rows) != batch for vector in vectors):
         raise DataError(f"{len(dataset)} rows do not fill batches of {batch}: needed --rows as a multiple of --batch")
-    return vectors
+    return [replace(vector, feeds=in_declared_rank(session, vector.feeds)) for vector in vectors]
 
 
 def answers(
@@ -149,7 +149,7 @@ def answers(
     if missing:
         raise ModelError(f"{path} is no base of this model: {missing[0]!r} is an input or output of one of them only")
     found = run(session, path, {name: feeds[name].astype(dtype) for name, dtype in dtypes.items()})
-    mask = next(values for values in feeds.values() if values.ndim == 2)
+    mask = next(values.reshape(-1, values.shape[-1]) for values in feeds.values() if values.ndim in (2, 3))
     for name in read_model(path, mask, {name: found[name] for name in names}, read_config(path)).outputs:
         if not np.isfinite(found[name]).all():
             raise ModelError(f"{path}: {name} is NaN or infinite on the data: needed finite outputs")

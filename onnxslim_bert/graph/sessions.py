@@ -13,7 +13,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, ModelError, one_line
 from onnxslim_bert.graph.bounds import LOADED, TIMES, lacks_memory, load_within, run_within
 from onnxslim_bert.graph.files import model_bytes
-from onnxslim_bert.graph.signature import DTYPES
+from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.memory import check_threads, thread_bytes
 
 CPU = ["CPUExecutionProvider"]
@@ -99,11 +99,21 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array
 def answers(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
     """Every output for one batch, as ONNX Runtime gives it; what it raises stays as it is.
 
+    A model of multiple choice takes rows [rows, tokens] as the choices that it declares, and answers for each row.
     Raises BoundsError when a CPU session that `load` opened takes more memory or time than its model explains.
     """
     nbytes = _SIZES.get(session)
-    outputs = session.run(None, dict(feeds)) if nbytes is None else run_within(session, None, feeds, nbytes)
-    return [np.asarray(output) for output in outputs]
+    given = in_declared_rank(session, feeds)
+    outputs = session.run(None, given) if nbytes is None else run_within(session, None, given, nbytes)
+    lead = next(((*v.shape[:2], len(feeds[name])) for name, v in given.items() if v.ndim > feeds[name].ndim), None)
+    return [_by_row(np.asarray(output), lead) for output in outputs]
+
+
+def _by_row(output: Array, lead: tuple[int, ...] | None) -> Array:
+    """An output [batch, choices, ...] as [rows, ...], or as [rows, 1] where that is all. lead: batch, choices, rows."""
+    if lead is None or output.shape[:2] != lead[:2]:
+        return output
+    return output.reshape(lead[2], *(output.shape[2:] or (1,)))
 
 
 def _as_wide(values: Array, taken: np.dtype[Any] | None) -> Array:

@@ -22,7 +22,7 @@ from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import file_sha256, staging, write_atomically
 from onnxslim_bert.graph.naming import give_names
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import release
 from onnxslim_bert.model.onnx_model import Model
 
@@ -135,7 +135,7 @@ def _write(path: Path, model: Model, shared: _Shared) -> None:
 
 
 def _check_length(model: Model, length: int, seen: Iterable[int]) -> None:
-    fixed = fixed_axes(tensor.shape or () for tensor in model.graph.inputs)[1]
+    fixed = fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in model.graph.inputs)[1]
     if fixed != length:
         found = "any length" if fixed is None else f"{fixed} tokens"
         raise ModelError(f"the model for {length} tokens takes {found}; fix its shapes to {length} first")

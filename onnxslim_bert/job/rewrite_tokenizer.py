@@ -9,7 +9,7 @@ from onnxslim_bert.calibration.vocabulary import keep_tokens, protected_ids, rea
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.graph.sessions import run
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.model.input_roles import graph_roles
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
@@ -92,4 +92,4 @@ def _check_same(before: Model, after: Model, old_ids: Array, special: list[int])
 
 
 def _fixed(model: Model) -> tuple[int | None, int | None]:
-    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)
+    return fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in model.graph.inputs)

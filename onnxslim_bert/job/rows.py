@@ -14,7 +14,7 @@ from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.job.data import Data
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
@@ -47,7 +47,7 @@ def canonical_form(model: Model) -> Model:
 
 def fixed_shape(model: Model) -> Shape:
     """The batch and the length that the graph's inputs fix; None where they are open."""
-    return fixed_axes(tensor.shape or () for tensor in model.graph.inputs)
+    return fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in model.graph.inputs)
 
 
 def fitting_length(model: Model, max_length: int) -> int:
@@ -146,7 +146,7 @@ def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: 
 
 def drawn(model: Model, corpus: Dataset, working: Working, shape: Shape, most: int) -> Sampled:
     """At most `most` rows of `corpus` as the inputs of `model`, with their labels if they have some."""
-    texts = sample(corpus, most, working.seed)
+    texts = sample(corpus, most, working.seed).alone()
     return Sampled(calibration_batches(model, texts, working, shape), texts.labels)
 
 
@@ -175,6 +175,7 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
 
     Rows that do not fill a last batch of a fixed size are left out. Raises DataError when no row is left.
     """
+    dataset = dataset.alone()
     dataset = dataset.apart() if _are_apart(model, dataset, working) else dataset
     rows, length = (fixed or later for fixed, later in zip(fixed_shape(model), shape, strict=True))
     if rows:  # no batch may be smaller
@@ -194,8 +195,6 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
 
 def _are_apart(model: Model, dataset: Dataset, working: Working) -> bool:
     """Whether the two texts of a pair are fed as two rows, as a model of sentence embeddings takes them."""
-    if dataset.task == "triplets":
-        return True
     if not dataset.is_pairs or model.path is None or not model.path.is_file() or working.tokenizer is None:
         return False
     return pairs_are_apart(model.path, dataset, working)

@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run
+from onnxslim_bert.graph.signature import flat_shape
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.lookups import rows_read
 
@@ -118,7 +119,8 @@ def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:
     read = {t.name for t in inputs_of(nodes)} | ({indices.name} if not nodes else set())
     feeds: dict[str, Array] = {}
     for i, tensor in enumerate(tokens):
-        size = tuple(d if isinstance(d, int) else n for d, n in zip(tensor.shape, (2, 6), strict=True))
+        usual = (2, 3, 6) if len(tensor.shape) == 3 else (2, 6)
+        size = tuple(d if isinstance(d, int) else n for d, n in zip(tensor.shape, usual, strict=True))
         feeds[tensor.name] = np.full(size, 2 + i, tensor.dtype or np.int64)
     if nodes:
         try:
@@ -128,13 +130,15 @@ def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:
     else:
         values = feeds[indices.name] if indices.name in feeds else np.zeros(0)
     for i, tensor in enumerate(tokens):
-        if tensor.name in read and values.shape == feeds[tensor.name].shape and (values == 2 + i).all():
+        shape = feeds[tensor.name].shape
+        flat = (int(np.prod(shape[:-1])), shape[-1])
+        if tensor.name in read and values.shape in (shape, flat) and (values == 2 + i).all():
             return "word" if i == 0 else "token_type"
     return values
 
 
 def _token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
-    """The inputs [batch, seq]; token ids, which read the largest table, come first."""
+    """The inputs [batch, seq] or [batch, choices, seq]; token ids, which read the largest table, come first."""
     rows = rows_read(graph)
-    tokens = [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+    tokens = [t for t in graph.inputs if t.shape is not None and len(flat_shape(t.shape, t.dtype)) == 2]
     return sorted(tokens, key=lambda tensor: -rows.get(tensor.name, 0))

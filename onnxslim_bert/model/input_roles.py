@@ -18,7 +18,7 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, DataError, ModelError, one_line
 from onnxslim_bert.graph.sessions import answers, open_session
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.lookups import rows_read
 from onnxslim_bert.model.role_names import FORMS, ORDER, InputRole, Named, Role, Roles, role_of
@@ -167,8 +167,7 @@ class _Probe:
     """
 
     def __init__(self, inputs: Mapping[str, Input], rows: Mapping[str, int], roles: Roles, ids: str, run: Run) -> None:
-        shapes = [given.shape for given in inputs.values() if given.shape is not None and len(given.shape) == 2]
-        fixed = fixed_axes(shapes)
+        fixed = fixed_axes(flat_shape(given.shape, given.dtype) for given in inputs.values() if given.shape is not None)
         self._inputs, self._roles, self._run = inputs, roles, run
         batch, length = fixed[0] or 2, fixed[1] or PROBE_LENGTH
         self._shape, self._together = (batch, length), batch > 1

@@ -35,8 +35,15 @@ def _positions(model: Model, indices: gs.Tensor, seq: int) -> Array:
     if not nodes:  # constants, or the caller's own
         values = constant(indices)
         return np.arange(seq) if values is None else values.reshape(-1)
-    feeds = {t.name: np.full((1, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
+    feeds = {t.name: np.full(_row_shape(t, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
     try:
         return run(nodes, feeds, indices, opsets_of(model.graph)).reshape(-1)
     except ValueError:
         return np.zeros(0)
+
+
+def _row_shape(tensor: gs.Tensor, seq: int) -> tuple[int, ...]:
+    """The shape of one row of `seq` tokens: of a model of multiple choice that of as many choices as it fixes."""
+    if tensor.shape is None or len(tensor.shape) != 3:
+        return 1, seq
+    return 1, tensor.shape[1] if isinstance(tensor.shape[1], int) else 1, seq

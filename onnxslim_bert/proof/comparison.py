@@ -108,7 +108,9 @@ def _fidelity(base: Outputs, candidate: Outputs, dataset: Dataset) -> Fidelity:
 
 def _taken(outputs: Outputs) -> str:
     by = f", by {outputs.reading.by}" if outputs.reading is not None else ""
-    return f"{taken_for(outputs.kind, outputs.values.shape[1])}{by}"
+    width = outputs.values.shape[1]
+    chosen = outputs.reading is not None and outputs.reading.kind == "score" and width > 1
+    return f"{f'one of {width} endings' if chosen else taken_for(outputs.kind, width)}{by}"
 
 
 def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tuple[str, ...]:

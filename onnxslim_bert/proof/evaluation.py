@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batches
-from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.dataset import CHOICE, Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
@@ -22,6 +22,7 @@ from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.reading import Reading, read_model
+from onnxslim_bert.proof.tasks.choices import check_scored_apart
 from onnxslim_bert.proof.tasks.masked import masked_rows
 from onnxslim_bert.proof.tasks.ranking import relevance
 from onnxslim_bert.targets.table import CPU
@@ -65,8 +66,9 @@ def answer(
     reading = like.reading if like is not None else None
     if reading is None or not {*reading.outputs} <= {value.name for value in session.get_outputs()}:
         probe = replace(dataset.take(range(min(len(dataset), batch_size))), pool=())
-        probe = probe.apart() if dataset.task == "triplets" else probe
+        probe = probe.alone()
         first = next(iter(feed_batches(session, roles, probe, working, batch_size=batch_size)))
+        check_scored_apart(session, path, roles, first.feeds)
         answers = run(session, path, first.feeds)
         reading = read_model(path, first.mask, answers, read_config(path), dataset.task, dataset.output)
         if reading.kind == "masked" and not (dataset.task or can_mask(dataset, working.tokenizer)):
@@ -83,16 +85,19 @@ def answer(
     values, owners = found.values()
     if reading.kind == "score" and values.shape[1] == 2:
         values = relevance(values, config.labels)
+    choices = dataset.task == CHOICE and dataset.feeds is None
+    if choices:
+        values = values.reshape(len(dataset), -1)
     outputs = Outputs(
         path=path,
         output=reading.output,
-        kind="score" if reading.kind == "classes" and values.shape[1] == 1 else reading.kind,
+        kind="classes" if choices else "score" if reading.kind == "classes" and values.shape[1] == 1 else reading.kind,
         values=values,
         roles=roles,
         reading=reading,
         owner=owners if reading.kind in ("tokens", "spans", "masked") else None,
         found=found.answers(fed, dataset) if reading.kind == "spans" else (),
-        names=config.labels,
+        names=() if choices else config.labels,
         notes=like.notes if like is not None else _notes(batches, fed, longest),
     )
     return replace(outputs, order=like.order) if like is not None else in_order_of(dataset, outputs)
@@ -117,7 +122,8 @@ def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, ma
     """The rows that are fed for `dataset`, and the owner of each, the row that its answer is for, [rows fed].
 
     A passage is fed in windows: two passages, of 3 windows and 1, have the owners 0, 0, 0, 1. A pair goes to a model of
-    embeddings as two texts, all first ones before all second ones; each text is then an owner of its own.
+    embeddings as two texts, all first ones before all second ones; each text is then an owner of its own. An ending of
+    a multiple choice is fed with its context.
     """
     rows = np.arange(len(dataset))
     if dataset.form == "passages" and tokenizer is not None:
@@ -127,6 +133,8 @@ def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, ma
         return replace(dataset.take(owner.tolist()), form="windows", encoded=encoded), owner
     if reading.kind == "masked" and tokenizer is not None:
         return masked_rows(dataset, tokenizer, max_length)
+    if dataset.task == CHOICE and dataset.feeds is None:
+        return dataset.endings(), np.repeat(rows, [len(row) - 1 for row in dataset.texts])
     if reading.kind == "embedding" and dataset.is_pairs:
         texts = dataset.apart()
         return texts, np.arange(len(texts))
@@ -142,6 +150,8 @@ def in_order_of(dataset: Dataset, outputs: Outputs) -> Outputs:
     """`outputs` with the classes in the order of the data set, where names say it. Raises as `class_order`."""
     if outputs.kind != "classes":
         return outputs
+    if dataset.task == CHOICE:  # endings have places, not names
+        return replace(outputs, order=tuple(range(outputs.values.shape[1])))
     return replace(outputs, order=class_order(read_config(outputs.path), dataset, outputs.values.shape[1]))
 
 

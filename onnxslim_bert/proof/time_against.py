@@ -6,7 +6,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import declared_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.role_names import parse_named
@@ -27,8 +27,7 @@ def time_against(
     """
     if target.emulated or target.absent():
         return ()
-    shapes = (tensor.type.tensor_type.shape.dim for tensor in read_skeleton(model)[0].graph.input)
-    batch, _ = fixed_axes([axis.dim_value or None for axis in axes] for axes in shapes)
+    batch, _ = declared_axes(read_skeleton(model)[0].graph.input)
     return bench(
         [(source, CPU), (model, target)],
         working,

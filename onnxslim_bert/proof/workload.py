@@ -13,7 +13,7 @@ from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.signature import fixed_shape
+from onnxslim_bert.graph.signature import fixed_shape, in_declared_rank
 from onnxslim_bert.model.role_names import Roles, parse_named
 from onnxslim_bert.proof.evaluation import feed_batches, run
 
@@ -45,6 +45,7 @@ def same_feeds(
         dataset, reader = random_rows(workload, working.seed, working.inputs)
         working = replace(working, tokenizer=reader, max_length=workload.length or working.max_length)
     else:
+        dataset = dataset.alone()
         drawn = np.random.default_rng(working.seed).permutation(len(dataset))
         dataset = dataset.take(np.resize(drawn, rounds * workload.batch).tolist())
     fed: list[list[Feeds]] = []
@@ -65,7 +66,7 @@ def same_feeds(
         )
         held = list(batches)
         run(session, path, held[0].feeds)
-        fed.append([batch.feeds for batch in held])
+        fed.append([in_declared_rank(session, batch.feeds) for batch in held])
         plans.add(b"|".join(batch.rows.tobytes() for batch in held))
     if len(plans) > 1:
         raise ModelError("a model without a mask input cannot batch texts as the others do: time them at batch 1")

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.input_roles import graph_roles, roles_of
 from onnxslim_bert.model.onnx_model import Model
@@ -73,7 +73,7 @@ class Limits:
         except (ModelError, DataError):
             return None
         table = embeddings.token_type
-        batch, seq = fixed_axes(tensor.shape for tensor in model.graph.inputs)
+        batch, seq = fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in model.graph.inputs)
         return cls(
             tuple(roles.items()),
             embeddings.vocabulary or 1,

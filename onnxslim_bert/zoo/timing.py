@@ -10,7 +10,7 @@ from typing import Any
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, ProviderError
 from onnxslim_bert.graph.claims import scratch
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import declared_axes
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import Shape, canonical_form, fitting_length
 from onnxslim_bert.machine import host
@@ -95,8 +95,7 @@ def shape_of(path: Path) -> Shape:
     """The batch and the length that the file's inputs fix."""
     graph = read_skeleton(path)[0].graph
     weights = {weight.name for weight in graph.initializer}
-    inputs = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in weights]
-    return fixed_axes([size.dim_value or None for size in sizes] for sizes in inputs)
+    return declared_axes(value for value in graph.input if value.name not in weights)
 
 
 def longest(source: Path, length: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.signature import fixed_axes
+from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.model.dense import encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.enrich import enriched
@@ -205,7 +205,7 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     copies = _copies(trials, own, plan, rng) if plan.replace else []
 
     padding = padding_of(batches)
-    size, length = fixed_axes(tensor.shape or () for tensor in student.graph.inputs)
+    size, length = fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in student.graph.inputs)
     texts, held_back = (
         Texts(rows, padding, size or plan.batch, fixed=size is not None, length=length)
         for rows in ([*own, *copies], held)

@@ -1,0 +1,96 @@
+"""Multiple choice: rows of a context with several endings, one of which is right.
+
+Read are numbered columns (SWAG's ending0 to ending3, COPA's choice1 and choice2, PIQA's sol1 and sol2) and lists in one
+column (HellaSwag's endings, RACE's options, the choices of CommonsenseQA and ARC with their own labels).
+Zellers et al. 2018, https://arxiv.org/abs/1808.05326
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.columns import LABEL_COLUMNS
+from onnxslim_bert.calibration.files import Columns
+from onnxslim_bert.errors import DataError, shown
+
+LISTS = ("endings", "choices", "options")
+NUMBERED = re.compile(r"(?:ending|choice|option|sol|answer)_?(\d)")
+# The first that is there is the context; the header, where there is one, begins each of its endings.
+CONTEXTS = ("sent1", "ctx", "article", "premise", "context", "question", "goal", "sentence", "text")
+HEADERS = {"sent1": "sent2", "article": "question", "context": "question", "premise": "question"}
+ANSWERS = (*LABEL_COLUMNS, "answerkey", "answer", "correct")
+
+
+class Choices(NamedTuple):
+    """texts: the context and the endings of each row, as many in each. labels: the right ending, int64 [rows]."""
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: Array | None
+
+
+def find_choices(columns: Columns, labelled: str | None, source: str) -> Choices | None:
+    """The rows of `columns` where these hold endings; None where they do not.
+
+    labelled: the column of right answers, by default the first known one: the number of an ending from 0 up, a letter,
+    its own label (`{"label": ["A", "B"], "text": [...]}`), or its text. Labels that are empty or -1 in every row are
+    held back. Raises DataError for rows without a context, with one ending, with more or fewer than the first row, or
+    with an answer that is no ending.
+    """
+    by_case = {column.lower(): column for column in columns}
+    numbered = sorted(name for name in by_case if NUMBERED.fullmatch(name))
+    one = next((by_case[name] for name in LISTS if name in by_case and _are_lists(columns[by_case[name]])), None)
+    if one is None and len(numbered) < 2:
+        return None
+    context = next((name for name in CONTEXTS if name in by_case), None)
+    if context is None:
+        raise DataError(f"{source}: endings, but no context in {list(columns)}: needed one of {', '.join(CONTEXTS)}")
+    listed = columns[one] if one else list(zip(*(columns[by_case[name]] for name in numbered), strict=True))
+    header = by_case.get(HEADERS.get(context, ""))
+    begun = columns[header] if header else [""] * len(listed)
+    texts: list[tuple[str, ...]] = []
+    for row, (said, start, given) in enumerate(zip(columns[by_case[context]], begun, listed, strict=True), 1):
+        place = f"{source}, row {row}"
+        endings = [f"{start} {ending}".strip() for ending in _texts(given, place)]
+        if len(endings) < 2 or len(endings) != len(texts[0] if texts else endings) - bool(texts):
+            needed = f"{len(texts[0]) - 1}, as in row 1" if texts and len(texts[0]) > 2 else "at least 2"
+            raise DataError(f"{place}: {len(endings)} endings: needed {needed}")
+        if not isinstance(said, str) or not said.strip():
+            raise DataError(f"{place}: '{context}' is {shown(said)}: needed a context")
+        texts.append((said, *endings))
+    column = labelled or next((by_case[name] for name in ANSWERS if name in by_case), None)
+    return Choices(tuple(texts), None if column is None else _labels(columns, column, listed, source))
+
+
+def _are_lists(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, list) or (isinstance(value, dict) and "text" in value) for value in values)
+
+
+def _texts(given: Any, place: str) -> list[str]:
+    endings = given.get("text") if isinstance(given, dict) else given
+    if not isinstance(endings, list | tuple) or not all(isinstance(ending, str) and ending for ending in endings):
+        raise DataError(f"{place}: endings are {shown(given)}: needed a list of texts")
+    return [*endings]
+
+
+def _labels(columns: Columns, column: str, listed: Sequence[Any], source: str) -> Array | None:
+    if column not in columns:
+        raise DataError(f"{source}: no column '{column}': its columns are {', '.join(columns)}")
+    answers = [str(value).strip() if value is not None else "" for value in columns[column]]
+    if all(answer in ("", "-1") for answer in answers):
+        return None
+    found: list[int] = []
+    for row, (answer, given) in enumerate(zip(answers, listed, strict=True), 1):
+        endings = _texts(given, f"{source}, row {row}")
+        own = [str(name) for name in given.get("label", ())] if isinstance(given, dict) else []
+        numbers = {ending: place for place, ending in enumerate(endings)}
+        numbers |= {chr(ord("A") + place): place for place in range(len(endings))}
+        numbers |= {str(place): place for place in range(len(endings))}
+        numbers |= {name: place for place, name in enumerate(own)}
+        if answer not in numbers:
+            needed = f"one of {', '.join(own)}" if own else f"a number from 0 to {len(endings) - 1}"
+            raise DataError(f"{source}, row {row}: '{column}' is {shown(answer)}: needed {needed}")
+        found.append(numbers[answer])
+    return np.array(found, np.int64)
