@@ -25,6 +25,7 @@ from onnxslim_bert.proof.reading import Reading, read_model
 from onnxslim_bert.proof.tasks.choices import check_scored_apart
 from onnxslim_bert.proof.tasks.masked import masked_rows
 from onnxslim_bert.proof.tasks.ranking import relevance
+from onnxslim_bert.proof.tasks.rows import check_rows
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
@@ -56,8 +57,10 @@ def answer(
     """As `evaluate`, with a session that is open on `target` already.
 
     like: answers of the model that this one was made of. What its inputs take, what its outputs are and the order of
-    its classes hold for this one too, as far as the names are the same.
+    its classes hold for this one too, as far as the names are the same. Raises DataError for rows that the task does
+    not read.
     """
+    check_rows(dataset, dataset.task)
     taken = [value.name for value in session.get_inputs()]
     roles = like.roles if like is not None else {}
     if not roles or any(name not in roles for name in taken):
@@ -73,6 +76,8 @@ def answer(
         reading = read_model(path, first.mask, answers, read_config(path), dataset.task, dataset.output)
         if reading.kind == "masked" and not (dataset.task or can_mask(dataset, working.tokenizer)):
             reading = replace(reading, kind="tokens")
+    if reading.kind == "spans":
+        check_rows(dataset, "answers")
     longest = min(working.max_length, fixed_shape(session)[1] or working.max_length)
     fed, owner = fed_rows(dataset, working.tokenizer, reading, longest)
     batches = feed_batches(session, roles, fed, working, batch_size=batch_size)

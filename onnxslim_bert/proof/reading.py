@@ -162,7 +162,8 @@ def _fitting(
     flat = [name for name, axes in floats.items() if len(axes) == 2 and axes[1] != "tokens"]
     states = [name for name, axes in floats.items() if len(axes) == 3 and axes[1] == "tokens"]
     if kind in ("classes", "labels"):
-        fitting = [name for name in flat if floats[name][1] in (config.classes or floats[name][1],)]
+        several = [name for name in flat if floats[name][1] != 1] if task else flat
+        fitting = [name for name in several if floats[name][1] in (config.classes or floats[name][1],)]
         preferred = [name for name in fitting if floats[name][1] != hidden] or fitting
         numbers = [name for name, output in outputs.items() if output.dtype in "iu" and output.axes in _ONE]
         return tuple((preferred or (numbers if kind == "classes" else []))[:1])

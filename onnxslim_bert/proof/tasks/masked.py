@@ -51,7 +51,10 @@ def evenly(places: list[int]) -> list[int]:
 def found(logits: Array, right: Array) -> Array:
     """What is kept of each answer, float32 [masks, WIDTH]; logits [masks, vocabulary], right [masks]; NaN stays NaN."""
     if right.max(initial=0) >= logits.shape[1]:
-        raise DataError(f"a token's id is {right.max()}: the model knows {logits.shape[1]}")
+        raise DataError(
+            f"task 'fill-mask' needs logits [rows, tokens, vocabulary]: the model answers {logits.shape[1]} numbers a "
+            f"token, and a token's id is {right.max()}"
+        )
     values = logits.astype(np.float64)
     own = values[np.arange(len(values)), right][:, None]
     top = values.max(axis=1, keepdims=True)
