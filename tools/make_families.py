@@ -193,7 +193,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
         {**SIZES, "num_hash_buckets": 64, "local_transformer_stride": 8, "upsampling_kernel_size": 4},
         TEXT,
     ),
-    "altcliptext": ("AltCLIPTextConfig", {**SIZES, "project_dim": HIDDEN}, "AltRobertaModel"),
+    "altcliptext": ("AltCLIPTextConfig", {**SIZES, "project_dim": HIDDEN}, "AltCLIPTextModel"),
     "chinesecliptext": ("ChineseCLIPTextConfig", SIZES, "ChineseCLIPTextModel"),
     "claptext": ("ClapTextConfig", SIZES, "ClapTextModel"),
     "groupvittext": ("GroupViTTextConfig", SIZES, "GroupViTTextModel"),
@@ -238,7 +238,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
     "prophetnet": (
         "ProphetNetConfig",
         {
-            **SIZES,
+            "vocab_size": VOCABULARY,
+            "hidden_size": HIDDEN,
+            "max_position_embeddings": POSITIONS,
+            "pad_token_id": 0,
             "num_encoder_layers": LAYERS,
             "num_encoder_attention_heads": HEADS,
             "encoder_ffn_dim": NEURONS,

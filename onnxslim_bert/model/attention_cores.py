@@ -36,6 +36,7 @@ PROBABILITIES = frozenset(
 FIRST_INPUT_ONLY = (
     "Reshape",
     "Expand",
+    "Tile",
     "Unsqueeze",
     "Squeeze",
     "Gather",

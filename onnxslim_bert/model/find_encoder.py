@@ -34,6 +34,7 @@ VIEWS = frozenset(
         "Identity",
         "Cast",
         "Expand",
+        "Tile",
         "Gather",
         "Mul",
         "Div",
