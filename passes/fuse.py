@@ -26,7 +26,7 @@ class Fuse(Pass):
 
     Attention whose scores have something added that does not depend on query and key (relative positions, a window, a
     causal mask) becomes one node in the style contrib, which adds the same tensor; what makes it stays as it is. Rotary
-    positions are one more node for each of query and key.
+    positions are one more node for each of query and key. In long rows a window is computed block by block.
 
     Scores that are looked up by the distance of two tokens (DeBERTa's positions) are computed for the distances that a
     text has, and read off the diagonals of that product, in the style contrib.

@@ -19,12 +19,11 @@ from onnxslim_bert.model.attention_form import Region, attention, is_close
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.rotary import Rotation, rotation, turned_by
+from onnxslim_bert.model.token_masks import has_fixed_length
+from onnxslim_bert.model.windows import LOWEST, PROBE, blocks_of, reach_of, reduce
 
 VIEWS = frozenset(["Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"])
 GUARDS = frozenset(["Softmax", "IsNaN", "Where", "MatMul"])  # a guard puts zeros for tokens that see no key
-
-
-LOWEST = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class BiasedAttention:
     terms: each with its factor; together [batch or 1, heads or 1, seq or 1, seq], the first axis left out where rank is
     3. flat: one row of them holds for all tokens, as where padding alone is hidden.
     turned: what turns query and key first; None for one that is taken as it is. guarded: tokens that see no key, whose
-    terms are all -inf, get zeros; then all heads have the same terms.
+    terms are all -inf, get zeros; then all heads have the same terms. reach: how many tokens each sees to both sides,
+    where that is a window and all heads have the same terms.
     """
 
     scale: float
@@ -43,6 +43,7 @@ class BiasedAttention:
     guarded: bool = False
     rank: int = 4
     flat: bool = False
+    reach: int | None = None
 
     def write(self, build: Builder, roles: Sequence[gs.Tensor], heads: int, size: int) -> gs.Tensor:
         """One node for it over `roles` (query, key, value) of `heads` heads, `size` wide each.
@@ -55,8 +56,16 @@ class BiasedAttention:
         seen = None
         if self.guarded and bias is not None:
             seen, bias = _seen(build, bias)
+        blocks = None
+        if self.reach is not None and bias is not None:
+            blocks, width = blocks_of(build, bias, roles[0], self.reach), heads * size
+            whole, inputs = inputs, [blocks.cut(build, inputs[0], width, "queries")]
+            inputs += [blocks.cut(build, tensor, width, "keys") for tensor in whole[1:]]
+            bias = blocks.bias
         operands = inputs if bias is None else [*inputs, None, None, bias]
         context = build.node("MultiHeadAttention", "context", operands, MICROSOFT, num_heads=heads, scale=self.scale)
+        if blocks is not None:
+            context = blocks.joined(build, context, whole[2], width)
         return context if seen is None else build.node("Mul", "seen", [context, seen])
 
     def _bias(self, build: Builder) -> gs.Tensor | None:
@@ -87,12 +96,7 @@ def _seen(build: Builder, bias: gs.Tensor) -> tuple[gs.Tensor, gs.Tensor]:
     """
     lowest = build.constant("lowest", np.array(LOWEST))
     finite = build.once("Max", f"{bias.name}/finite", [bias, lowest])
-    last = build.constant("axis", np.array([-1], np.int64))
-    name = f"{bias.name}/largest"
-    if build.graph.opset < 18:
-        largest = build.once("ReduceMax", name, [bias], axes=[-1], keepdims=1)
-    else:  # the axes are an input
-        largest = build.once("ReduceMax", name, [bias, last], keepdims=1)
+    largest = reduce(build, "ReduceMax", f"{bias.name}/largest", bias, 3, own=True)
     sees = build.once("GreaterOrEqual", f"{bias.name}/sees", [largest, lowest])
     as_float = build.once("Cast", f"{bias.name}/seen4", [sees], to=onnx.TensorProto.FLOAT)
     first = build.constant("axis", np.ones(1, np.int64))
@@ -206,7 +210,19 @@ def _proven(region: Region, heads: int, found: BiasedAttention) -> BiasedAttenti
             expected = np.where((bias.max(-1) == -np.inf)[..., 0, :, None], 0, expected)
         if not is_close(actual, expected):
             return None
-    return found
+        alike = found.terms and bias.shape[-3:-2] == (1,) and bias.ndim == 4
+    return replace(found, reach=_reach(region, found)) if alike and not found.flat else found
+
+
+def _reach(region: Region, found: BiasedAttention) -> int | None:
+    """How far tokens see, in a row of PROBE tokens."""
+    if has_fixed_length(region.graph):
+        return None
+    try:
+        given = region.given(region.feeds(1, PROBE))
+        return reach_of(np.asarray(sum(factor * _value(region, given, term) for term, factor in found.terms)))
+    except ValueError:  # as long a row it does not take
+        return None
 
 
 def _turned(region: Region, given: dict[str, Array], role: int, turn: Rotation | None, heads: int) -> Array | None:
