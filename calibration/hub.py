@@ -1,5 +1,6 @@
 """Where the file of a named data set is: $ONNXSLIM_DATA, else the Hugging Face hub's cache, else the hub."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def _in_folder(folder: Path, split: str) -> Path | None:
 def _from_hub(name: str, split: str) -> Path:
     remedy = f"or put {split}.tsv into $ONNXSLIM_DATA/{name}, or use the built-in set 'reviews'"
     try:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError as error:
         raise DataError(
             f"'{name}' is not in $ONNXSLIM_DATA, and there is no huggingface_hub to fetch it: "
@@ -42,12 +43,26 @@ def _from_hub(name: str, split: str) -> Path:
         return Path(cached)
     url = hf_hub_url(REPOSITORY, file, repo_type="dataset")
     try:
-        # Asked once here because the download would repeat a failing question for minutes.
-        get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        _ask_once(url)
         return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset"))
     # Besides its own errors the library lets those of its HTTP client through, which differ from version to version.
     except Exception as error:
         raise DataError(f"'{name}' from {url}: {_reason(error)}, {remedy}") from error
+
+
+def _ask_once(url: str) -> None:
+    """Raise the library's error when the hub does not give the file at `url`; the download would repeat for minutes.
+
+    The library asks by requests up to version 0.36, which follows no redirect of HEAD, and by httpx after it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    head = get_session().head
+    own = {"follow_redirects": False} if "follow_redirects" in inspect.signature(head).parameters else {}
+    response = head(url, headers=build_hf_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT, **own)
+    if response.status_code >= 400:  # a redirect leads to where the file is stored
+        hf_raise_for_status(response)
 
 
 def _reason(error: Exception) -> str:
