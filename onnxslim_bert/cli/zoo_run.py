@@ -53,7 +53,8 @@ def run(
     onnxslim zoo run exports --calib sst2 -o out
     onnxslim zoo run zoo.toml -o out --engine dask://10.0.0.7:8786 --storage s3://models/zoo
 
-    A folder with a zoo.toml in it is that file. A job is known by the content of its model, recipe and data and by the
+    A folder with a zoo.toml in it is that file. Of another, every encoder is a model, and so is a file that cannot be
+    read: its job fails, and says why. A job is known by the content of its model, recipe and data and by the
     versions of the software; one that ended is not run again, unless it was blocked, by a full disk or for want of a
     worker, or stopped at a limit that is wider now.
     Interrupted or killed, the same command goes on where it was.
@@ -79,7 +80,7 @@ def run(
     else:
         refuse_ignored(["jobs"], "with workers elsewhere")
     if plan.is_dir():
-        proposal = propose(plan, plan / "zoo.toml", calib)
+        proposal = propose(plan, plan / "zoo.toml", calib, unreadable=True)
         wanted = proposal.plan
         for item in proposal.left_out:
             echo(f"left out: {item.path}: {item.reason}", err=True)

@@ -1,5 +1,6 @@
 """Look through a folder for encoders that a zoo can be made of."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,10 +45,14 @@ class FoundEncoder:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is no model for a zoo, and why."""
+    """A file that is no model for a zoo, and why.
+
+    tokenizer: the nearest folder with one, of a file that cannot be read; None for files that can, and without one.
+    """
 
     path: Path
     reason: str
+    tokenizer: Path | None = None
 
 
 def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[FoundEncoder], list[LeftOut]]:
@@ -57,22 +62,27 @@ def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[
     of its own, within limits: one that crashes its reader, or never ends, is left out like others.
     """
     paths = sorted(_onnx_files(folder), key=lambda path: (path.parent, path.name))
-    tokenizers = dict[Path, Path]()
+    tokenizers, unreadable = dict[Path, Path](), dict[Path, Path]()
     reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not _is_text(path)}
     tasks = {task.key: (path, task) for path in paths if path not in reasons for task in [_task(path, folder)]}
     with scratch() as results:
         ends = LocalEngine().run((task for _, task in tasks.values()), str(results), lambda task, worker: None)
         for number, ended in enumerate(ends, 1):
             path, _ = tasks[ended.key]
+            result = {"unreadable": ended.message}
             if ended.status == "done":
                 result = json.loads(Storage(str(results)).read(result_name(ended.key)) or "")
+            if "tokenizer" in result:
                 tokenizers[path] = Path(result["tokenizer"])
             else:
-                reasons[path] = ended.message.removeprefix(f"{path}: ")
+                reasons[path] = result["unreadable"].removeprefix(f"{path}: ")
+            if ended.status != "failed" and "unreadable" in result:
+                with contextlib.suppress(DataError):
+                    unreadable[path] = _tokenizer(path, folder, None)
             if progress:
                 progress("looking", number, len(tasks))
     found = [FoundEncoder(path, tokenizers[path]) for path in paths if path in tokenizers]
-    return found, [LeftOut(path, reasons[path]) for path in paths if path in reasons]
+    return found, [LeftOut(path, reasons[path], unreadable.get(path)) for path in paths if path in reasons]
 
 
 def _is_text(path: Path) -> bool:
@@ -84,11 +94,17 @@ def _is_text(path: Path) -> bool:
 
 
 def look(task: Task, storage: Storage, folder: Path) -> dict[str, str]:
-    """What a process does with one file: the folder with its tokenizer. Raises SlimError where a zoo has no use for it.
+    """What a process does with one file: the folder with its tokenizer, or why it cannot be read.
 
-    See `onnxslim_bert.zoo.engines.worker` for what calls it.
+    Raises SlimError for a file that can be read where a zoo has no use for it. See `onnxslim_bert.zoo.engines.worker`
+    for what calls it.
     """
     path, top = Path(task.payload["path"]), Path(task.payload["top"])
+    try:
+        model_files(path)
+        read_skeleton(path)
+    except ModelError as error:
+        return {"unreadable": str(error)}
     return {"tokenizer": str(_tokenizer(path, top, _vocabulary(path)))}
 
 
@@ -112,7 +128,6 @@ def _onnx_files(folder: Path) -> Iterator[Path]:
 
 def _vocabulary(path: Path) -> int | None:
     """Ids that the encoder in a file takes, None when it is not known. Raises ModelError where there is none to use."""
-    model_files(path)
     skeleton, _ = read_skeleton(path)
     if any(entry.key == KEY for entry in skeleton.metadata_props):
         raise ModelError("written by onnxslim-bert; start from the model that it was made of")

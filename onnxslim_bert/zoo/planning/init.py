@@ -59,17 +59,24 @@ class Proposal:
     left_out: tuple[LeftOut, ...]
 
 
-def propose(folder: Path, at: Path, calib: str | None = None, progress: Progress | None = None) -> Proposal:
+def propose(
+    folder: Path, at: Path, calib: str | None = None, progress: Progress | None = None, *, unreadable: bool = False
+) -> Proposal:
     """Make the text of a zoo file, to be saved at `at`, for the encoders below `folder`; `read_zoo` accepts it.
 
-    calib: the calibration data, a named set or a file relative to the current folder; `reviews` by default. Raises
-    DataError when it is not there, or when there is no encoder.
+    calib: the calibration data, a named set or a file relative to the current folder; `reviews` by default. unreadable:
+    whether files that cannot be read are models of it, too, whose jobs fail and say why; otherwise they are left out.
+    Raises DataError when the data are not there, or when there is no encoder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: needed one with ONNX models")
     calib = calib or DEFAULT
     check_there(calib, "calibration")
     found, left = find_encoders(folder, progress)
+    if unreadable:
+        broken = [FoundEncoder(item.path, item.tokenizer) for item in left if item.tokenizer]
+        found = sorted([*found, *broken], key=lambda model: (model.path.parent, model.path.name))
+        left = [item for item in left if not item.tokenizer]
     if not found:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in left[:3]) or "no .onnx file"
         raise DataError(f"{folder}: no encoder found ({reasons})")

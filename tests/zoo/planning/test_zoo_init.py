@@ -1,5 +1,6 @@
 """A folder of models becomes a zoo file that can be run as it is."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -96,6 +97,28 @@ def test_a_file_that_crashes_its_reader_or_keeps_it_for_long_is_left_out(folder,
     assert {"untyped.onnx", "minus.onnx"} <= reasons.keys()
     assert ("twice.onnx" in found) != ("twice.onnx" in reasons)
     assert all(reason and "\n" not in reason for reason in reasons.values())
+
+
+def test_a_file_that_cannot_be_read_is_a_model_where_that_is_asked_for(folder):
+    """So `zoo run FOLDER` has a row for it, as where a zoo file names it; what is read and is no encoder stays out."""
+    proposal = propose(folder, folder / "zoo.toml", unreadable=True)
+    jobs = {Path(job.source).relative_to(folder).as_posix() for job in proposal.plan.jobs}
+    assert {"mixed/cut.onnx", "mixed/good.onnx", "bert/a.onnx"} <= jobs
+    left = {item.path.relative_to(folder).as_posix() for item in proposal.left_out}
+    assert left == {"alone/model.onnx", "large/model.onnx", "mixed/cnn.onnx", "mixed/int8.onnx", "mixed/ours.onnx"}
+
+
+def test_a_folder_with_a_file_that_cannot_be_read_fails_with_a_row_that_says_why(tmp_path, monkeypatch):
+    top = tmp_path / "models"
+    top.mkdir()
+    write_tokenizer(top)
+    (top / "cut.onnx").write_bytes(fixture("bert-ts17-sdpa").read_bytes()[:-999])
+    monkeypatch.chdir(tmp_path)
+    outcome = run("zoo", "run", top, "-o", "out", "--json", "--jobs", "1")
+    assert outcome.code == 2, outcome.err
+    (row,) = json.loads(outcome.out)["rows"]
+    assert (row["model"], row["status"]) == ("cut", "failed")
+    assert "not a complete ONNX file" in row["message"]
 
 
 def test_a_file_whose_name_is_no_text_is_left_out(folder):
