@@ -12,6 +12,7 @@ from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ign
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.errors import PassError
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
@@ -192,7 +193,10 @@ def quantize(
         if save_metrics is not None:
             check_tracking(save_metrics)
         check_calibration(what, where, given=sources.calibration is not None)
-        report = run(job) if folder is None else folder.run()
+        try:
+            report = run(job) if folder is None else folder.run()
+        except PassError as error:
+            raise PassError(_of_batch(str(error))) from error
     if save_metrics is not None:
         echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     if as_json:
@@ -205,3 +209,13 @@ def quantize(
         for line in told(folder) if folder is not None and report.published else ():
             echo(line)
     report.enforce()
+
+
+def _of_batch(message: str) -> str:
+    """A message on `unpad`, which --batch asks for and no other option, in the words of the option."""
+    said = "unpad changed nothing: "
+    if not message.startswith(said):
+        return message
+    return (
+        f"--batch: padding cannot be dropped: {message.removeprefix(said).split(' (--allow')[0]}: leave the option out"
+    )

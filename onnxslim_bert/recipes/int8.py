@@ -29,5 +29,5 @@ def int8(quantize: str, *, smooth: bool = True, batch: bool = False, contrib: bo
     used, so `skip-mask` follows.
     Example: int8("quantize-static") is "split-outliers?,smooth?,quantize-static,skip-mask?".
     """
-    steps = [SMOOTHING * smooth, "unpad?" * batch, quantize, "skip-mask?" * contrib]
+    steps = [SMOOTHING * smooth, "unpad" * batch, quantize, "skip-mask?" * contrib]
     return ",".join(filter(None, steps))

@@ -180,7 +180,18 @@ def test_smoothing_can_be_left_out(model):
 def test_batch_skips_padding(model):
     calibration, _ = rows(model)
     report = quantized(model, "--calib", calibration, "--method", "minmax", "--batch")
-    assert next(step["count"] for step in report["steps"] if step["step"] == "unpad?") == 1
+    assert next(step["count"] for step in report["steps"] if step["step"] == "unpad") == 1
+
+
+def test_batch_is_refused_where_padding_is_answered(tmp_path):
+    """States of tokens are answers at padding, too: the option would do nothing."""
+    model = workspace(tmp_path, "bert-features")
+    done = run("quantize", model, "--calib", tmp_path / "calib.tsv", "--method", "minmax", "--batch")
+    assert done.code == 2
+    assert done.err.startswith(
+        "onnxslim: --batch: padding cannot be dropped: padding positions are read: the whole last"
+    )
+    assert not model.with_name("model.int8.onnx").exists()
 
 
 def test_threads_reach_every_session(model, monkeypatch):
