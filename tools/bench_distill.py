@@ -1,4 +1,4 @@
-"""Measure distilled int8 students of one classifier, beside the figures to reach.
+"""Measure distilled students of one classifier, beside the figures to reach.
 
     ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_distill.py MODEL.onnx --calib sst2 --corpus sst2
 
@@ -37,6 +37,8 @@ class Case:
 CASES = (
     Case("a", "@distilled-int8", "8x, 10 MB, 0.5"),
     Case("b", "@distilled-int8-small", "10x, 8 MB, 1.0"),
+    Case("d", "@distilled-bilstm", "100x, 2 MB, 6"),
+    Case("e", "@distilled-static", "300x, 4 MB, 10"),
 )
 
 
