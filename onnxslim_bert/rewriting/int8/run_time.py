@@ -23,7 +23,8 @@ class RunTime:
 
     inputs: their numbers, ascending. error: `Trials.error_a_row` with them; fixed: with none of them; dynamic: of the
     original with every range found at run time and nothing smoothed. as_good: whether rows are as near to the original
-    with `inputs` as they are with every range from run time; where not even all inputs reach that, it is false.
+    with `inputs` as they are with every range from run time, and not by chance; where not even all inputs reach that,
+    it is false.
     """
 
     inputs: tuple[int, ...]
@@ -68,10 +69,16 @@ def choose_run_time(
 
 
 def _as_good(errors: Array, limit: Array, groups: Sequence[Array]) -> bool:
-    """Whether rows of these errors are as good as those of `limit`: in each group on average, and the worst of it."""
-    return all(
-        errors[group].mean() <= limit[group].mean() and errors[group].max() <= limit[group].max() for group in groups
-    )
+    """Whether rows of these errors are as good as those of `limit`: in each group on average, and the worst of it.
+
+    On average, by a standard error of the mean difference at least: what is better by less is not on other rows.
+    """
+    return all(_is_gain((limit - errors)[group]) and errors[group].max() <= limit[group].max() for group in groups)
+
+
+def _is_gain(gains: Array) -> bool:
+    """Whether the mean of `gains`, [rows], is no less than its standard error. Example: [1, 0, -1] is none."""
+    return bool(gains.mean() >= gains.std() / np.sqrt(len(gains)))
 
 
 def _groups(trials: Trials) -> list[Array]:

@@ -15,20 +15,21 @@ ORDER = (3, 0, 7, 1, 2, 4, 5, 6)
 
 
 class Measured(Trials):
-    """Trials whose rows' errors are told: `dynamic` is 1 everywhere, a model is the number of its inputs."""
+    """Trials whose rows' errors are told: `dynamic` is 1 unless said, a model is the number of its inputs."""
 
-    def __init__(self, rows, errors):
+    def __init__(self, rows, errors, dynamic):
         super().__init__(None, [], rows)
-        self.errors = errors
+        self.errors, self.dynamic = errors, dynamic
 
     def row_errors(self, model):
         count = sum(len(batch.rows) for batch in self.held_back)
-        return np.ones(count) if model == "dynamic" else np.array(self.errors(len(model), count))
+        return np.resize(self.dynamic if model == "dynamic" else self.errors(len(model), count), count)
 
 
-def chosen(errors):
+def chosen(errors, dynamic=(1.0,)):
     rows = [Batch({}, np.ones((6, length), bool), np.arange(6)) for length in (4, 12)]
-    return choose_run_time(len(ORDER), lambda: ORDER, lambda inputs: inputs, "dynamic", Measured(rows, errors))
+    trials = Measured(rows, errors, dynamic)
+    return choose_run_time(len(ORDER), lambda: ORDER, lambda inputs: inputs, "dynamic", trials)
 
 
 def worst(first, others):
@@ -49,6 +50,12 @@ def test_as_few_as_it_takes(errors, inputs):
     assert found.inputs == inputs
     assert found.as_good
     assert found.dynamic == 1
+
+
+@pytest.mark.parametrize(("errors", "as_good"), [([0.9, 1.9], True), ([1.9, 1.0], False)])
+def test_what_is_better_by_chance_is_not_as_good(errors, as_good):
+    """Every row a little better counts; half of the rows much better and the others much worse does not."""
+    assert chosen(lambda *_: errors, dynamic=(1.0, 2.0)).as_good is as_good
 
 
 def test_where_none_is_as_good_that_is_said_and_the_nearest_taken():
