@@ -3,8 +3,9 @@
     ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_peers.py MODEL.onnx... --data sst2
 
 Every file is made by a process of its own, whose CPU time and memory are measured whole; all files of an export are
-timed in one interleaved run, one thread, with nothing but the file given to the session; each answers the evaluation
-rows one by one. The fused peers need sympy. Tables go to stdout in Markdown, progress to stderr.
+timed in one interleaved run, with one thread unless --threads gives another number, and with nothing but the file
+given to the session; each answers the evaluation rows one by one. The fused peers need sympy. Tables go to stdout in
+Markdown, progress to stderr.
 """
 
 import argparse
@@ -35,6 +36,8 @@ def main() -> None:
         options.rounds,
         tuple(options.only),
         not options.skip_fidelity,
+        tuple(options.batch),
+        options.threads,
     )
     print(conditions(settings))
     exports: list[Export] = []
@@ -43,8 +46,9 @@ def main() -> None:
             exports.append(run(path, settings))
         except SlimError as error:
             sys.exit(f"bench_peers: {error}")
-        print(f"\n## {path.stem}\n\n{export_table(exports[-1], settings.lengths)}", flush=True)
-    print(f"\n## Figures to reach\n\n{targets_tables(exports) or 'None for encoders of this size.'}")
+        print(f"\n## {path.stem}\n\n{export_table(exports[-1], settings.lengths, settings.batches)}", flush=True)
+    if settings.threads == 1:  # the figures to reach are those of one thread
+        print(f"\n## Figures to reach\n\n{targets_tables(exports) or 'None for encoders of this size.'}")
     if options.json:
         options.json.write_text(document(exports, settings))
 
@@ -59,6 +63,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, help="folder or tokenizer.json (default: the model's folder)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens kept of a row (default 128)")
     parser.add_argument("--seq", type=int, nargs="+", default=[128, 32], help="lengths to time (default 128 32)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="sentences a timed run (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of each timed session (default 1)")
     parser.add_argument("--rounds", type=int, default=50, help="timed runs of each file and length (default 50)")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES, metavar="NAME", help=names)
     parser.add_argument("--skip-fidelity", action="store_true", help="leave the evaluation rows out")
@@ -72,7 +78,8 @@ def conditions(settings: Settings) -> str:
     return (
         f"{here.cpu}, load {here.load}, onnxruntime {here.onnxruntime}, onnxslim-bert {__version__}. "
         f"{settings.rows} calibration rows of {settings.data}, seed {settings.seed}. "
-        f"Latency: median of {settings.rounds} interleaved rounds, batch 1, one thread, spinning off. "
+        f"Latency: median of {settings.rounds} interleaved rounds, batch 1 unless said, "
+        f"{settings.threads} thread(s), spinning off. "
         "CPU time and memory: of the process that makes the file; "
         "those of `onnxslim quantize` include its own evaluation and timing."
     )
@@ -85,7 +92,7 @@ def document(exports: Sequence[Export], settings: Settings) -> str:
         "host": asdict(host()),
         "settings": asdict(settings),
         "exports": [asdict(export) for export in exports],
-        "targets": targets_json(exports),
+        "targets": targets_json(exports) if settings.threads == 1 else [],
     }
     return json.dumps(everything, indent=2, default=str) + "\n"
 

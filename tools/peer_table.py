@@ -13,7 +13,7 @@ from onnxslim_bert.proof.comparison import Comparison
 class Row:
     """One candidate; what was not measured is None or empty, and `failure` says why where it should have been.
 
-    usage: of the process that made the file. comparison: with the export. latencies: one a length, batch 1.
+    usage: of the process that made the file. comparison: with the export. latencies: one a batch and length.
     """
 
     name: str
@@ -23,9 +23,9 @@ class Row:
     latencies: tuple[Latency, ...] = ()
     failure: str = ""
 
-    def latency(self, length: int) -> Latency | None:
-        """The latency of sentences of so many tokens."""
-        return next((latency for latency in self.latencies if latency.length == length), None)
+    def latency(self, length: int, batch: int = 1) -> Latency | None:
+        """The latency of `batch` sentences of so many tokens."""
+        return next((each for each in self.latencies if (each.batch, each.length) == (batch, length)), None)
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Export:
         return next((row for row in self.rows if row.name == name), Row(name))
 
 
-def export_table(export: Export, lengths: Sequence[int]) -> str:
-    """One line a candidate."""
-    times = [f"ms at {length} (speed-up)" for length in lengths]
+def export_table(export: Export, lengths: Sequence[int], batches: Sequence[int] = (1,)) -> str:
+    """One line a candidate; times of several sentences at once say how many: "ms at 8 x 128"."""
+    workloads = [(length, batch) for batch in batches for length in lengths]
+    times = [f"ms at {f'{batch} x ' if batch > 1 else ''}{length} (speed-up)" for length, batch in workloads]
     head = ["", "MB", "accuracy", "agreement %", "mean difference", *times, "CPU s", "peak MB"]
-    return markdown(head, [_cells(row, lengths) for row in export.rows])
+    return markdown(head, [_cells(row, workloads) for row in export.rows])
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -55,14 +56,14 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(row: Row, lengths: Sequence[int]) -> list[str]:
+def _cells(row: Row, workloads: Sequence[tuple[int, int]]) -> list[str]:
     if row.failure:
-        return [row.name, f"failed: {row.failure.replace('|', '/')}", *[""] * (len(lengths) + 5)]
+        return [row.name, f"failed: {row.failure.replace('|', '/')}", *[""] * (len(workloads) + 5)]
     return [
         row.name,
         f"{row.nbytes / 1e6:.1f}",
         *_fidelity(row.comparison),
-        *(_time(row.latency(length)) for length in lengths),
+        *(_time(row.latency(*workload)) for workload in workloads),
         *((f"{row.usage.cpu_s:.1f}", f"{row.usage.peak_bytes / 1e6:.0f}") if row.usage else ("", "")),
     ]
 

@@ -51,7 +51,7 @@ class Settings:
 
     data: a set with splits of its own; `rows` of it calibrate. tokenizer: None for that of the model's folder.
     max_length: tokens kept of a row. lengths: tokens at which files are timed, `rounds` times.
-    fidelity: whether the evaluation rows are answered.
+    fidelity: whether the evaluation rows are answered. batches: sentences a timed run. threads: of each timed session.
     """
 
     data: str
@@ -63,6 +63,8 @@ class Settings:
     rounds: int
     names: tuple[str, ...]
     fidelity: bool
+    batches: tuple[int, ...] = (1,)
+    threads: int = 1
 
 
 def run(path: Path, settings: Settings) -> Export:
@@ -159,7 +161,12 @@ def time_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settings)
     running = [row for row in rows if not row.failure]
     paths = [files[row.name] for row in running]
     latencies = bench(
-        paths, Working(seed=settings.seed), lengths=settings.lengths, rounds=Rounds(settings.rounds), footprints=False
+        paths,
+        Working(threads=settings.threads, seed=settings.seed),
+        batch_sizes=settings.batches,
+        lengths=settings.lengths,
+        rounds=Rounds(settings.rounds),
+        footprints=False,
     ).latencies
     found = {name: [each for each in latencies if each.model == str(path)] for name, path in files.items()}
     return [replace(row, latencies=tuple(replace(each, model=row.name) for each in found[row.name])) for row in rows]
