@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from onnxslim_bert import __version__
-from onnxslim_bert.cli.screen import console, echo, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_line, plain_table
 from onnxslim_bert.device.answers import DeviceRun
 from onnxslim_bert.errors import AccuracyGateError
 
@@ -44,6 +44,6 @@ def show(runs: Sequence[DeviceRun]) -> None:
     for run in runs:
         memory = f", peak memory {run.peak_bytes / 1e6:.0f} MB" if run.peak_bytes else ""
         timed = f"{run.runs} runs after {run.warmup} of warm-up, {run.threads} thread(s){memory}; {run.runner}"
-        echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
+        echo_line(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
         for gap in run.unproven:
-            echo(f"{run.device}: not proven: {gap}")
+            echo_line(f"{run.device}: not proven: {gap}")

@@ -11,7 +11,7 @@ from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_line
 from onnxslim_bert.errors import PassError
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def quantize(
         echo(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
         for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo(line)
+            echo_line(line)
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
         for line in told(folder) if folder is not None and report.published else ():

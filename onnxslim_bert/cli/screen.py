@@ -19,6 +19,11 @@ def echo(text: object, *, err: bool = False) -> None:
     click.echo(printable(str(text)), err=err)
 
 
+def echo_line(text: object, *, err: bool = False) -> None:
+    """Print a text in which there are names of others as one line: new lines in them are written out, like "\\n"."""
+    echo(str(text).replace("\n", "\\n"), err=err)
+
+
 def console(*, least: int = 0, stderr: bool = False) -> "Console":
     """The console that tables are printed on: as wide as the terminal but at least `least`; WIDE in files and pipes."""
     from rich.console import Console

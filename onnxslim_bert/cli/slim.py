@@ -10,7 +10,7 @@ from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_line
 
 
 @click.command(
@@ -197,9 +197,11 @@ def slim(
             report = run(job) if folder is None else folder.run()
     if save_metrics is not None:
         echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
-    lines = (*report.lines(), *clamped(max_length, report.max_length))
-    for line in [json.dumps(report.json(), indent=2, allow_nan=False)] if as_json else lines:
-        echo(line)
+    if as_json:
+        echo(json.dumps(report.json(), indent=2, allow_nan=False))
+    else:
+        for line in (*report.lines(), *clamped(max_length, report.max_length)):
+            echo_line(line)
     for line in told(folder) if folder is not None and report.published and not as_json else ():
         echo(line)
     report.enforce()

@@ -9,7 +9,7 @@ import click
 from onnxslim_bert.cli.options import ModelFile
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_line
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ def show(result: "Verification") -> None:
     from onnxslim_bert.proof.comparison_lines import compared
 
     made = result.provenance
-    echo(f"{result.model}: {made.recipe}")
-    echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
+    echo_line(f"{result.model}: {made.recipe}")
+    echo_line(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
     seen = result.comparison
     if seen is not None:
         for line in compared(seen):
-            echo(line)
+            echo_line(line)
     for case in result.cases:
-        echo(str(case))
+        echo_line(case)
