@@ -8,21 +8,24 @@ of seed S is the same file and the same command on every machine: `--only I` run
 that broke a promise.
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
+from forked import ask
 from mutations import mutated
 from trial_runs import GB, Limits, Run, run, same_answers, warm, wrongs
 
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.graph import apart
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -65,6 +68,7 @@ VERBS = (  # command, and how far from the source's answers its output may be (N
     ("zoo init . -o listed.toml", None),
 )
 LIMITS = Limits(cpu_s=30, wall_s=300, resident=GB + GB // 2)
+SMALL, A_BYTE = 5_000_000, 16  # bytes of a file that keeps within these limits, and of memory for each byte beyond
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,16 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
     """Make a mutant, run its verb on it, and look at what came of it."""
     seed, number, keep = given
     damage, fixture, data, (command, tolerance) = mutant(seed, number)
+    limits = replace(LIMITS, resident=LIMITS.resident + A_BYTE * max(0, len(data) - SMALL))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder, "work")
         work.mkdir()
         (work / "model.onnx").write_bytes(data)
         small_data(work)
-        done = run(command.split(), work, LIMITS)
-        wrong = wrongs(done, LIMITS)
+        done = run(command.split(), work, limits)
+        wrong = wrongs(done, limits)
         if not done.code and MADE in done.new:
-            wrong += same_answers(work / "model.onnx", work / MADE, tolerance, LIMITS)
+            wrong += same_answers(work / "model.onnx", work / MADE, tolerance, limits)
         if wrong and keep:
             for made in ("link.bin", "pipe.bin"):
                 (work / made).unlink(missing_ok=True)
@@ -126,6 +131,8 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
 def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: Path | None) -> None:
     """Run COUNT mutants and print the counts by outcome."""
     warm()
+    apart.ask = ask
+    gc.freeze()  # forks need not look through, and so copy, what is here already
     if only is not None:
         tried = attempt((seed, only, keep))
         echo(f"{tried.fixture}, {tried.damage}: {' '.join(tried.done.arguments)}\n{tried.done.out}{tried.done.err}")

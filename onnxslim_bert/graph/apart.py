@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,30 +33,39 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
         np.savez(row, **feeds)  # type: ignore[arg-type]
         files = [file for file in (path, data_file(path)) if file.is_file()]
         seconds = SECONDS + sum(file.stat().st_size for file in files) / PACE
-        reads, writes = os.pipe()  # its stdin, which closes when this process ends, however it ends
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", str(path), str(row), str(patience.left)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-                check=False,
-                timeout=seconds,
-                stdin=reads,
-            )
+            done = ask([str(path), str(row), str(patience.left)], seconds)
         except subprocess.TimeoutExpired as error:
             raise ModelError(
                 f"{path}: opening and running it takes longer than {seconds:.0f} s; nothing was written"
             ) from error
-        finally:
-            os.close(reads)
-            os.close(writes)
     if done.returncode == REFUSED:
         raise ModelError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise ModelError(f"{path}: ONNX Runtime ends with it (exit code {done.returncode}); nothing was written")
     return done.stdout.strip() == FINITE
+
+
+def _python(arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Call `main` with `arguments` in a new process; raises TimeoutExpired after so many seconds by the clock."""
+    reads, writes = os.pipe()  # its stdin, which closes when this process ends, however it ends
+    try:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "onnxslim_bert.graph.apart", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            check=False,
+            timeout=seconds,
+            stdin=reads,
+        )
+    finally:
+        os.close(reads)
+        os.close(writes)
+
+
+ask: Callable[[Sequence[str], float], subprocess.CompletedProcess[str]] = _python  # tools/ ask a fork, which is ready
 
 
 def main(path: Path, row: Path, seconds: float) -> int:
