@@ -12,7 +12,7 @@ import pytest
 from graphs import forget_prepared
 from oracles import saturates
 
-from onnxslim_bert.rewriting.int8 import layers, qdq_writer, quantizers
+from onnxslim_bert.rewriting.int8 import layers, quantizers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,7 +46,6 @@ def _no_sum_saturates(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     narrow = functools.partial(_narrow, quantizers.quantize_columns)
     for module in (layers, quantizers):
         monkeypatch.setattr(module, "quantize_columns", narrow)
-    monkeypatch.setattr(qdq_writer, "column_scales", quantizers.pair_scales)
     yield
 
 

@@ -166,7 +166,7 @@ def test_a_named_method_is_used_and_none_is_compared(model):
     calibration, _ = rows(model)
     report = quantized(model, "--calib", calibration, "--method", "entropy")
     assert report["methods"] == {}
-    assert "quantize-static{method=entropy}" in [step["step"] for step in report["steps"]]
+    assert any(step["step"].startswith("quantize-static{method=entropy") for step in report["steps"])
 
 
 def test_smoothing_can_be_left_out(model):

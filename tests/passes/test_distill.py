@@ -289,6 +289,7 @@ def test_a_float_model_has_no_integers_to_train():
 
 
 @needs_torch
+@pytest.mark.full_range
 @pytest.mark.parametrize("step", [QuantizeStatic(), QuantizeBlockwise(block=16)], ids=["int8", "four bits"])
 def test_integers_that_are_trained_answer_more_like_the_teacher(step):
     _, before, after, change = distilled(

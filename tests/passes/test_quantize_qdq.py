@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 from graphs import EVERY, SOME, batches, feeds, prepared
-from oracles import answers, matrix
+from oracles import answers, matrix, saturates
 
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.observers import Range
@@ -193,7 +193,7 @@ def test_8_bits_inside_the_attentions_that_were_chosen(name, monkeypatch):
     computing = {node.name for node in above if node.op not in MOVES and node.op != "DequantizeLinear"}
     assert computing == set.union(*inside)
     given = [batch.feeds for batch in rows_for(exact)]
-    for ours, theirs in zip(answers(model, given), answers(exact, given), strict=True):
+    for ours, theirs in zip(fused_answers(model, given), answers(exact, given), strict=True):
         assert 0 < np.abs(ours["logits"] - theirs["logits"]).max() < 0.1
 
 
@@ -203,8 +203,13 @@ def test_8_bits_everywhere():
     kinds = {node.inputs[2].values.dtype for node in model.graph.nodes if node.op == "QuantizeLinear"}
     assert kinds == {np.dtype(np.uint8)}
     given = [batch.feeds for batch in rows_for(exact)]
-    for ours, theirs in zip(answers(model, given), answers(exact, given), strict=True):
+    for ours, theirs in zip(fused_answers(model, given), answers(exact, given), strict=True):
         assert np.abs(ours["logits"] - theirs["logits"]).max() < 0.5
+
+
+def fused_answers(model, given):
+    """With products of integers, where the CPU's are exact; else as written."""
+    return answers(model, given, optimize=not saturates())
 
 
 def test_mixed_measures_each_attention():

@@ -61,6 +61,7 @@ def test_storing_once_changes_no_bit_and_no_file_grows(name, steps):
     assert not apply(ShareWeights(), model)
 
 
+@pytest.mark.full_range
 @pytest.mark.parametrize("quantize", [None, *QUANTIZE], ids=str)
 @pytest.mark.parametrize("name", TIED)
 def test_a_decoder_tied_to_the_word_table_is_stored_once_and_costs_no_time(name, quantize):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import every_padding, feeds, prepared
-from oracles import answers
+from oracles import answers, saturates
 
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -44,6 +44,8 @@ OURS = {f"{name}, {form}": (name, (CANONICAL, *FORMS[form])) for name in NAMES f
 
 @pytest.mark.parametrize(("name", "steps"), [*OURS.values(), *OTHERS.values()], ids=[*OURS, *OTHERS])
 def test_it_gives_what_onnx_runtime_gives(name, steps):
+    if name in OTHERS and saturates():
+        pytest.skip("written by others: this CPU does not compute what it says")
     model = prepared(name, *steps)
     quantized = quantized_weights(model)
     assert quantized
@@ -73,7 +75,7 @@ def model_of(path, op, inputs, **attributes):
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((3, 4, 32)).astype(np.float32)
-W = RNG.integers(-127, 128, (32, 6)).astype(np.int8)
+W = RNG.integers(-64, 65, (32, 6)).astype(np.int8)  # two products fit 16 bits, which some CPUs sum them in
 STEPS = RNG.uniform(0.001, 0.01, 6).astype(np.float32)
 BIAS = RNG.standard_normal(6).astype(np.float32)
 LEVELS = RNG.integers(0, 256, (3, 4, 32)).astype(np.uint8)
