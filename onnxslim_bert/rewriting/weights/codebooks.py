@@ -174,7 +174,9 @@ def _least_squares(rows: Array, weights: Array, codes: Array, codebooks: Array) 
 
 def _total(codebooks: Array, codes: Array) -> Array:
     """The sums of centroids for codes [rows, stages], [rows, group]."""
-    total: Array = sum(codebook[codes[:, stage]] for stage, codebook in enumerate(codebooks))
+    total: Array = np.zeros((len(codes), codebooks.shape[-1]), codebooks.dtype)
+    for codebook, chosen in zip(codebooks, codes.T, strict=True):
+        total += codebook[chosen]
     return total
 
 
