@@ -12,6 +12,7 @@ import pytest
 from graphs import forget_prepared
 from oracles import saturates
 
+from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.rewriting.int8 import layers, quantizers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
@@ -27,6 +28,13 @@ def _old_objects_rest() -> None:
     # the library collects garbage to give a graph's memory back; what other tests hold need not be looked at each time
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _patience_of_its_own() -> Iterator[None]:
+    """As each command has; all tests of a process would share one."""
+    with renewed():
+        yield
 
 
 @pytest.fixture(autouse=True)

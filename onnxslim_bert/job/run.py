@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.graph.files import staging
+from onnxslim_bert.graph.patience import patience, renewed
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.load import check_free, load
 from onnxslim_bert.job.make import make
@@ -18,7 +19,8 @@ def run(job: Job) -> Report:
     """Run the job: write its output, and return the report of what was done and what the result is worth.
 
     The output's name is claimed from the start; the output appears only after all checks, and as a whole. When a budget
-    is missed nothing is written, and the report says so (`Report.published`, `Report.enforce`).
+    is missed nothing is written, and the report says so (`Report.published`, `Report.enforce`). What native code may
+    take beyond what its sizes explain is each job's own, however many a process runs.
 
     Work that takes long, such as a training, keeps its state in the folder OUTPUT.unfinished until the job ends; after
     an interrupt, the same job goes on from there.
@@ -27,7 +29,7 @@ def run(job: Job) -> Report:
     is written then.
     """
     check_free(job)
-    with staging(job.output) as folder:
+    with renewed(patience.stuck), staging(job.output) as folder:
         return run_in(folder, job)
 
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from onnxslim_bert.graph.patience import patience, renewed
+from onnxslim_bert.job import run as job_run
 
 
 def work(seconds: float) -> None:
@@ -69,6 +71,21 @@ def test_a_fork_watches_its_own_calls():
             work(0.4)
         os._exit(0 if asked.is_set() else 7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_each_job_of_a_process_has_its_own(tmp_path, monkeypatch):
+    """One that took all its time leaves the next one its own."""
+    seen = []
+    monkeypatch.setattr(job_run, "check_free", lambda job: None)
+    monkeypatch.setattr(job_run, "run_in", lambda folder, job: (seen.append(patience.left), spend()))
+
+    def spend():
+        with patience.for_call(-patience.left):
+            pass
+
+    for name in "ab":
+        job_run.run(SimpleNamespace(output=tmp_path / f"{name}.onnx"))
+    assert seen[0] == seen[1] > 0
 
 
 STUCK = """
