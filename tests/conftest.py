@@ -38,7 +38,7 @@ def _patience_of_its_own() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_sum_saturates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_sum_saturates(request: pytest.FixtureRequest) -> Iterator[None]:
     """On a CPU that cuts sums of two products to 16 bits, graphs get weights whose sums fit, as the main recipe does.
 
     So they answer what they say. `full_range` marks tests that are about the weights' range itself.
@@ -52,9 +52,10 @@ def _no_sum_saturates(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         forget_prepared()  # other tests want theirs narrow
         return
     narrow = functools.partial(_narrow, quantizers.quantize_columns)
-    for module in (layers, quantizers):
-        monkeypatch.setattr(module, "quantize_columns", narrow)
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # its own: tests undo theirs
+        for module in (layers, quantizers):
+            patch.setattr(module, "quantize_columns", narrow)
+        yield
 
 
 def _narrow(quantize, weight, *, reduce_range=False):

@@ -88,7 +88,7 @@ def test_importing_the_data_side_loads_nothing_heavy(letters: Path) -> None:
     """transformers and pyarrow stay out even when a tokenizer.json is read and used."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from onnxslim_bert.calibration import batches, datasets, tokenizer\n"
+        "from onnxslim_bert.calibration import batches, loading, tokenizer\n"
         "assert 'tokenizers' not in sys.modules\n"
         "tokenizer.load_tokenizer(Path(sys.argv[1])).encode([('a b',)], 8)\n"
         "print(sorted({'transformers', 'pyarrow', 'torch', 'huggingface_hub', 'onnxruntime'} & set(sys.modules)))\n"

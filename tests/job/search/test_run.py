@@ -32,6 +32,7 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.provenance import KEY
 
+pytestmark = pytest.mark.full_range  # tables are measured by a fixture of the module, by any test, or by a child
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'",
