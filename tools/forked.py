@@ -8,8 +8,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from onnxslim_bert.graph import apart
 
@@ -23,7 +24,7 @@ def ask(arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProces
             os.close(writes)
             for number, handle in enumerate((reads, out.fileno(), err.fileno())):
                 os.dup2(handle, number)
-            _be(arguments)
+            become(lambda: _open_apart(*arguments))
         os.close(reads)
         try:
             code = _end(child, seconds)
@@ -35,13 +36,18 @@ def ask(arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProces
         return subprocess.CompletedProcess(list(arguments), code, *texts)
 
 
-def _be(arguments: Sequence[str]) -> None:
-    """Be the process; never returns."""
+def _open_apart(path: str, row: str, left: str) -> int:
+    return apart.main(Path(path), Path(row), float(left))
+
+
+def become(work: Callable[[], int]) -> NoReturn:
+    """Do `work` as a forked process, printing where 1 and 2 lead; end with the code that it returns or exits with."""
     code = 1
     try:
         sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))  # noqa: SIM115
-        path, row, left = arguments
-        code = apart.main(Path(path), Path(row), float(left))
+        code = work()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
         traceback.print_exc()
     finally:

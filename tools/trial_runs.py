@@ -11,14 +11,14 @@ import pkgutil
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from forked import become
 
 import onnxslim_bert.cli
 
@@ -156,33 +156,24 @@ def copy_of(folder: Path) -> Iterator[Path]:
         yield Path(shutil.copytree(folder, Path(temporary) / "work"))
 
 
-def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, temporary: Path, limits: Limits) -> None:
+def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, temporary: Path, limits: Limits) -> NoReturn:
     """Be the command; never returns."""
-    code = 1
-    try:
+
+    def command() -> int:
         os.setsid()
         os.chdir(folder)
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
         for number, path in ((1, out), (2, err)):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, number)
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))  # noqa: SIM115
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         resource.setrlimit(resource.RLIMIT_CPU, (int(limits.cpu_s) + 5, int(limits.cpu_s) + 6))
         resource.setrlimit(resource.RLIMIT_AS, (limits.resident + 3 * GB, limits.resident + 3 * GB))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limits.file_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
         onnxslim_bert.cli.main(list(arguments))
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        return 0
+
+    become(command)
 
 
 def _wait(child: int, wall_s: float) -> tuple[resource.struct_rusage, int]:
