@@ -44,6 +44,17 @@ class PassError(SlimError):
     """A pass cannot do what it was asked on this model or target."""
 
 
+class NothingChangedError(PassError):
+    """A pass that was asked for found nothing to do. name: of the pass; reason: what it saw."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name} changed nothing: {self.reason} (--allow-noop accepts that)"
+
+
 class OutputError(SlimError):
     """A result cannot be written where it was asked."""
 

@@ -12,7 +12,7 @@ from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ign
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
 from onnxslim_bert.cli.screen import echo, echo_line
-from onnxslim_bert.errors import PassError
+from onnxslim_bert.errors import NothingChangedError, PassError
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
@@ -195,8 +195,10 @@ def quantize(
         check_calibration(what, where, given=sources.calibration is not None)
         try:
             report = run(job) if folder is None else folder.run()
-        except PassError as error:
-            raise PassError(_of_batch(str(error))) from error
+        except NothingChangedError as error:
+            if error.name != "unpad":
+                raise
+            raise PassError(f"--batch: padding cannot be dropped: {error.reason}: leave the option out") from error
     if save_metrics is not None:
         echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     if as_json:
@@ -209,13 +211,3 @@ def quantize(
         for line in told(folder) if folder is not None and report.published else ():
             echo(line)
     report.enforce()
-
-
-def _of_batch(message: str) -> str:
-    """A message on `unpad`, which --batch asks for and no other option, in the words of the option."""
-    said = "unpad changed nothing: "
-    if not message.startswith(said):
-        return message
-    return (
-        f"--batch: padding cannot be dropped: {message.removeprefix(said).split(' (--allow')[0]}: leave the option out"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.calibration.observers import Want
-from onnxslim_bert.errors import DataError, NoEncoderError, PassError, SlimError
+from onnxslim_bert.errors import DataError, NoEncoderError, NothingChangedError, PassError, SlimError
 from onnxslim_bert.graph.words import shown
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.promises import Promises
@@ -114,7 +114,7 @@ def run_step(
     if not step.action.keeps_activations:
         known.clear()
     if not change and not step.optional and not allow_noop:
-        raise PassError(f"{step.action.name} changed nothing: {change.note} (--allow-noop accepts that)")
+        raise NothingChangedError(step.action.name, change.note)
     held.check(step.action, before, model)
     if promises is None:
         held.settle()

@@ -1,5 +1,6 @@
 """A recipe runs pass by pass: each gets the statistics that it wants, and says what it changed."""
 
+import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -92,10 +93,14 @@ def test_a_pass_that_wants_statistics_needs_data(model):
 
 def test_a_step_that_changes_nothing_is_an_error_unless_that_is_allowed(model):
     nothing = Look(count=0)
-    with pytest.raises(PassError, match=r"look changed nothing: nothing to see \(--allow-noop accepts that\)"):
+    with pytest.raises(
+        PassError, match=r"look changed nothing: nothing to see \(--allow-noop accepts that\)"
+    ) as raised:
         run_recipe(model, Recipe((Step(nothing),)), trials(model))
     assert not run_recipe(model, Recipe((Step(nothing),)), trials(model), allow_noop=True)[0].count
     assert not run_recipe(model, Recipe((Step(nothing, optional=True),)), trials(model))[0].count
+    sent = pickle.loads(pickle.dumps(raised.value))  # as from a process of a zoo
+    assert (sent.name, sent.reason, str(sent)) == ("look", "nothing to see", str(raised.value))
 
 
 def test_a_pass_that_measures_needs_data_and_gets_trials(model):
