@@ -20,8 +20,8 @@ class Prune(Pass):
     `prune-heads` and `prune-ffn` find such numbers; this pass is told them, by a search for instance. Which units stay
     it decides itself, as they do. Then it cuts and refits layer by layer, from the first.
 
-    heads: how many heads each layer keeps, first to last, as 12/9/9. Layers that share their matrices are one number.
-        Empty keeps all.
+    heads: how many heads each layer keeps, first to last, as 12/9/9; one number is every layer's. Layers that share
+        their matrices are one number. Empty keeps all.
     neurons: how many feed-forward neurons each layer keeps, written likewise, as 1536/1024/992.
 
     Kwon et al. 2022, https://arxiv.org/abs/2204.09656; Kurtic et al. 2023, https://arxiv.org/abs/2302.04089
@@ -65,6 +65,7 @@ class Prune(Pass):
 
 
 def _matched(sites: Sequence[Site], widths: Sequence[int], kind: UnitKind) -> list[tuple[Site, int]]:
+    widths = [*widths] * len(sites) if len(widths) == 1 else widths
     if len(sites) != len(widths):
         raise PassError(
             f"prune: {kind} for {len(widths)} layers; the encoder has {len(sites)} with matrices of their own"

@@ -41,7 +41,7 @@ RUN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("zoo diff out out", ("out",)),
     ("zoo gc out", ("out",)),
 )
-NOT_RUN = {"compile", "export"}  # need a chip's compiler, and PyTorch
+NOT_RUN = {"compile", "distill", "export"}  # need a chip's compiler, or PyTorch
 ALL = """
 import json, sys
 from onnxslim_bert.cli import main

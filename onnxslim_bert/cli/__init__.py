@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "Print the encoder found in a model, and what a pass could do with it.",
     "quantize": "Make a model small and fast, and prove what it is worth.",
     "slim": "Run any sequence of passes.",
+    "distill": "Train a small student to answer as a model does.",
     "passes": "List the passes with their options.",
     "recipes": "List the recipes that ship.",
     "validate": "Compare a candidate with its base and hold it to budgets.",

@@ -62,6 +62,17 @@ def test_each_layer_keeps_as_many_as_it_is_told():
     assert len(change.details["errors"]) == 1
 
 
+def test_one_number_is_every_layer_s():
+    """The same bytes as when it is written for each."""
+    model = prepared("bert-ts17-sdpa", *EXACT)
+    each = model.clone()
+    apply(Prune((1,), (5,)), model)
+    apply(Prune((1, 1, 1), (5, 5, 5)), each)
+    assert widths(model, "heads") == [1, 1, 1]
+    assert widths(model, "neurons") == [5, 5, 5]
+    assert model.fingerprint() == each.fingerprint()
+
+
 def test_what_is_left_is_refitted():
     """It does less than cutting the same units out."""
     model = prepared("bert-ts17-sdpa", *EXACT)
@@ -95,6 +106,7 @@ def test_nothing_to_do_says_so(empty):
     ("step", "message"),
     [
         (Prune((1, 1)), "prune: heads for 2 layers; the encoder has 3 with matrices of their own"),
+        (Prune((9,)), "prune: 9 heads asked for in layer 0, which has 3"),
         (Prune((1, 9, 1)), "prune: 9 heads asked for in layer 1, which has 3"),
     ],
     ids=str,
