@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from onnxslim_bert.graph import apart
 
@@ -44,7 +44,7 @@ def become(work: Callable[[], int]) -> NoReturn:
     """Do `work` as a forked process, printing where 1 and 2 lead; end with the code that it returns or exits with."""
     code = 1
     try:
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))  # noqa: SIM115
+        sys.stdout, sys.stderr = (_prints(number) for number in (1, 2))
         code = work()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
@@ -55,6 +55,11 @@ def become(work: Callable[[], int]) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _prints(number: int) -> TextIO:
+    """What writes to descriptor `number`; that it stays open where a fork of this fork puts another in its place."""
+    return open(number, "w", buffering=1, closefd=False)
 
 
 def _end(child: int, seconds: float) -> int | None:

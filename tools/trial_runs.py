@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import os
 import pkgutil
+import re
 import resource
 import shutil
 import signal
@@ -130,6 +131,8 @@ def wrongs(done: Run, limits: Limits, *, several: bool = False, own: str = "") -
         found.append(f"exit code {done.code}")
     elif done.code == 2 and len(done.err.strip().splitlines()) != 1 and not (several or own):
         found.append(f"{len(done.err.strip().splitlines())} lines of error")
+    elif re.search(r"exit code 1\b", done.err):
+        found.append("a process that it started failed itself, with exit code 1")
     elif done.code and not done.err.strip():
         found.append("no word of error")
     if done.code == 2 and new and not several:

@@ -1,5 +1,6 @@
 """Short seeded runs of the programs behind docs/reliability.md, and proof that they see what they look for."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, environment, workspace
 from document_damage import PLACES, damaged, is_none
+from forked import become
 from hostile_trial import VERBS, ZOO
 from trial_cases import MODEL, Case, Prepared, state_of, strangers
 from trial_runs import GB, Limits, Run, wrongs
@@ -37,6 +39,7 @@ def ended(code: int = 2, err: str = "onnxslim: no\n", out: str = "", new: tuple[
         (ended(-11, ""), "signal SIGSEGV"),
         (ended(2, "onnxslim: no\nand more\n"), "2 lines of error"),
         (ended(2, ""), "0 lines of error"),
+        (ended(2, "onnxslim: m.onnx: ONNX Runtime ends with it (exit code 1); nothing was written\n"), "failed itself"),
         (ended(new=("made.onnx",)), "refused, and left made.onnx"),
         (ended(0, "", new=(".onnxslim-x/half",)), "a temporary file stayed: .onnxslim-x/half"),
         (ended(0, "", new=("$TMPDIR/x",)), "a temporary file stayed"),
@@ -52,6 +55,25 @@ def test_a_broken_promise_is_seen(done, said):
 def test_what_is_refused_in_one_line_or_done_breaks_none():
     assert wrongs(ended(), LIMITS) == []
     assert wrongs(ended(0, "", "done\n", ("made.onnx",)), LIMITS) == []
+
+
+def test_a_fork_of_a_fork_prints_where_1_leads(tmp_path):
+    """A fork that becomes a command starts one more, which opens what was written: both print."""
+    printed = tmp_path / "printed"
+    outer = os.fork()
+    if not outer:
+        os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT), 1)
+        become(_print_and_fork)
+    assert os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1]) == 0
+    assert printed.read_text() == "outer\ninner\n"
+
+
+def _print_and_fork() -> int:
+    print("outer")
+    inner = os.fork()
+    if not inner:
+        become(lambda: print("inner") or 0)
+    return os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
 
 
 def test_mutants_of_models_break_no_promise():
