@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 from graphs import forget_prepared
-from oracles import saturates
 
 from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.rewriting.int8 import layers, quantizers
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,7 +43,7 @@ def _no_sum_saturates(request: pytest.FixtureRequest) -> Iterator[None]:
 
     So they answer what they say. `full_range` marks tests that are about the weights' range itself.
     """
-    if not saturates():
+    if not u8s8_saturates():
         yield
         return
     if request.node.get_closest_marker("full_range"):

@@ -1,6 +1,5 @@
 """What tests hold a model to: the outputs of another model, and the weights that it was made from."""
 
-import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,8 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 Answers = dict[str, Array]
-saturates = functools.cache(u8s8_saturates)
 
 
 def assert_same_outputs(

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ def int8_kernels() -> Int8Kernels:
     return Int8Kernels(gops, u8s8_saturates())
 
 
+@cache
 def u8s8_saturates() -> bool:
-    """Whether sums of the largest products come out wrong: two of them do not fit 16 bits."""
+    """Whether sums of the largest products come out wrong here: two of them do not fit 16 bits."""
     activations, weights = np.full((4, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
     (product,) = _session(activations.dtype, weights).run(None, {"x": activations})
     return bool((np.asarray(product) != 64 * 255 * 127).any())

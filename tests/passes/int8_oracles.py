@@ -3,12 +3,13 @@
 from collections import Counter
 
 import numpy as np
-from oracles import matrix, optimized, saturates
+from oracles import matrix, optimized
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 INTEGER_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
 
@@ -35,7 +36,7 @@ def assert_weights_close(model: Model, original: Model) -> None:
         assert linear.quantized
         assert (integers.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, (before.d_out,))
         assert (np.abs(integers * scales - weight) <= scales / 2 * (1 + 1e-5)).all(), linear.node
-        full = _largest_of_pairs(integers) >= 127 if saturates() else np.abs(integers).max(0) == 127
+        full = _largest_of_pairs(integers) >= 127 if u8s8_saturates() else np.abs(integers).max(0) == 127
         assert full.all(), f"{linear.node} leaves levels unused"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 from graphs import EVERY, SOME, batches, feeds, prepared
-from oracles import answers, matrix, saturates
+from oracles import answers, matrix
 
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.observers import Range
@@ -25,6 +25,7 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.qdq_ranges import MOVES, gelu_range
 from onnxslim_bert.rewriting.int8.qdq_writer import around_zero, dividing, of_bias, per_output, spanning
 from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 SHAPE = (2, 7)
 FIXED = FixShapes(*SHAPE)
@@ -209,7 +210,7 @@ def test_8_bits_everywhere():
 
 def fused_answers(model, given):
     """With products of integers, where the CPU's are exact; else as written."""
-    return answers(model, given, optimize=not saturates())
+    return answers(model, given, optimize=not u8s8_saturates())
 
 
 def test_mixed_measures_each_attention():

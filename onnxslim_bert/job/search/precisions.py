@@ -19,6 +19,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 FLOATS = (1, 2)  # layers left in float32; layers that share their matrices count as one
 SHORTEST = 0.1  # share of the mean time that a layer is taken to need at least, since short times are uncertain
@@ -38,7 +39,7 @@ def measure_precisions(
 
     model: canonicalized and fused. method: of the int8 ranges.
     """
-    action = next(QuantizeStatic(method=name) for name in METHODS if name == method)
+    action = next(QuantizeStatic(method=name, reduce_range=u8s8_saturates()) for name in METHODS if name == method)
     int8 = Int8Trials.of(before_int8(model, trials), action, trials)
     groups = layer_groups(model)
     every = sorted(layer for group in groups for layer in group)

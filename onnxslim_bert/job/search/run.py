@@ -26,6 +26,7 @@ from onnxslim_bert.job.search.task_drop import TaskDrop
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.passes.distill import check_torch
 from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
 LENGTH = 128  # tokens in the rows on which models are timed, at most
@@ -118,6 +119,6 @@ def _key(loaded: Loaded, judged: Dataset, conditions: TimingConditions) -> str:
     reader, working = loaded.working.tokenizer, loaded.working
     files = [reader.file] if reader is not None and reader.file is not None else []
     rows = [one.fingerprint() for one in (loaded.data.calibration, loaded.data.corpus, judged) if one is not None]
-    how = [working.max_length, working.threads, working.seed]
+    how = [working.max_length, working.threads, working.seed, u8s8_saturates()]
     parts = [__version__, onnxruntime.__version__, loaded.sha256, file_sha256(*files), rows, how, asdict(conditions)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -36,6 +36,7 @@ from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_check import check_weights_stay_int8
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the targets
 CORRECTIONS = 3  # times that a target is aimed at again, when what was built misses what the tables said
@@ -197,7 +198,8 @@ class Search:
         return [] if chosen is None else [self._made(chosen)]
 
     def _made(self, prediction: Prediction) -> MeasuredPoint:
-        return self._measure(self._build(prediction))
+        here = replace(prediction.plan, reduce_range=u8s8_saturates())
+        return self._measure(self._build(replace(prediction, plan=here)))
 
     def _build(self, prediction: Prediction) -> Candidate:
         recipe = str(prediction.plan.recipe)

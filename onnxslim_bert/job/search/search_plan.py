@@ -14,7 +14,7 @@ class SearchPlan:
     heads, neurons: how many each site keeps, in the order of the layers that are left (`pruning.sites`). layers,
     embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none.
     method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
-    distill: the step that trains what is left; "" for none.
+    distill: the step that trains what is left; "" for none. reduce_range: see `Quantization`.
 
     Example: heads (4, 3), neurons (96, 64), method "mse" has `prune{heads=4/3,neurons=96/64}?` and
     `quantize-static{method=mse}` in its recipe.
@@ -28,13 +28,15 @@ class SearchPlan:
     method: str = "minmax"
     float_layers: tuple[int, ...] = ()
     distill: str = ""
+    reduce_range: bool = False
 
     @property
     def recipe(self) -> Recipe:
         """The passes in the order in which they run."""
         widths = f"prune{{heads={_written(self.heads)},neurons={_written(self.neurons)}}}?"
         left = f",float-layers={_written(self.float_layers)}" if self.float_layers else ""
-        quantized = int8(f"quantize-static{{method={self.method}{left}}}")
+        narrow = ",reduce-range=true" * self.reduce_range
+        quantized = int8(f"quantize-static{{method={self.method}{left}{narrow}}}")
         steps = [FUSED, self.embedding, self.layers, widths, FIRST_TOKEN, self.tokens, self.distill, quantized]
         return Recipe.parse(",".join(filter(None, steps)))
 

@@ -22,6 +22,7 @@ from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity, measure
 from onnxslim_bert.rewriting.pruning.widths import ladder, measured_widths
 from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 LAYERS = (1, 2)  # numbers of layers to drop
 RANKS = (2, 3, 4, 6)  # the rank of a factorized word table is its width divided by each of these
@@ -44,7 +45,7 @@ def choose_int8_method(model: Model, trials: Trials) -> str:
 
 def best_static(model: Model, trials: Trials) -> QuantizeStatic:
     """The static int8 pass, with the range method that damages the outputs least; `model` is not changed."""
-    action = QuantizeStatic(method="best")
+    action = QuantizeStatic(method="best", reduce_range=u8s8_saturates())
     return action.best(model, Context(trials.collect(model, action.wants(model)), trials))[0]
 
 

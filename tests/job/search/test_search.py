@@ -33,7 +33,12 @@ class Killed(BaseException):
 
 
 class World:
-    """Models are files that hold their recipe. slower: how much slower they are than the tables say."""
+    """Models are files that hold their recipe.
+
+    slower: how much slower they are than the tables say. saturates: whether int8 sums do, on this machine.
+    """
+
+    saturates = False
 
     def __init__(self, slower: float = 1.0, precisions: Sequence[Alternative] = (Alternative(),)) -> None:
         self.options = options(3, precisions=precisions)
@@ -120,6 +125,7 @@ def enter(world: World, monkeypatch) -> World:
         **{name: lambda _: [] for name in ("layer_steps", "more_layer_steps", "embedding_steps", "token_steps")},
         "run_recipe": run_recipe,
         "check_weights_stay_int8": lambda _: None,
+        "u8s8_saturates": lambda: world.saturates,
         "fixed_shape": lambda _: (None, None),
         "spliced_trials": lambda trials, _: trials,
         "showing": lambda trials, *_: trials,
@@ -173,6 +179,16 @@ def test_a_target_is_reached(world, targets, tmp_path):
         assert point.predicted == pytest.approx(point.damage)
         assert point.file.read_text() == point.recipe
     assert [point.speedup for point in found.frontier] == sorted(point.speedup for point in found.frontier)
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_sums_that_saturate_here_get_weights_that_fit(world, saturates, tmp_path):
+    """In every model that is built and in the one that is chosen."""
+    world.saturates = saturates
+    chosen = searcher(world, tmp_path / "small.search").run(Targets(speedup=5.0)).chosen
+    built = [one for one in world.done if one.startswith("built")]
+    assert built
+    assert all(("reduce-range=true" in recipe) == saturates for recipe in [*built, chosen.recipe])
 
 
 def test_a_drop_alone_takes_the_fastest_within_it(world, tmp_path):

@@ -38,3 +38,10 @@ def test_layers_in_float32_are_named():
     plan = SearchPlan((4,), (96,), method="mse", float_layers=(0, 5))
     assert "quantize-static{method=mse,float-layers=0/5}," in str(plan.recipe)
     assert Recipe.parse(str(plan.recipe)) == plan.recipe
+
+
+def test_a_reduced_range_is_named():
+    """Where sums of two products must fit 16 bits."""
+    plan = SearchPlan((4,), (96,), method="mse", reduce_range=True)
+    assert "quantize-static{method=mse,reduce-range=true}," in str(plan.recipe)
+    assert Recipe.parse(str(plan.recipe)) == plan.recipe
