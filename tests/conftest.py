@@ -8,15 +8,19 @@ import gc
 import signal
 from collections.abc import Iterator
 
+import forked
 import pytest
 from graphs import forget_prepared
 
+from onnxslim_bert.graph import apart
 from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.rewriting.int8 import layers, quantizers
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+apart.ask = forked.ask  # a second of CPU less for each file that a test writes; tests/graph/test_apart.py has processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

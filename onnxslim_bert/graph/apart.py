@@ -46,7 +46,7 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     return done.stdout.strip() == FINITE
 
 
-def _python(arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+def in_new_python(arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
     """Call `main` with `arguments` in a new process; raises TimeoutExpired after so many seconds by the clock."""
     reads, writes = os.pipe()  # its stdin, which closes when this process ends, however it ends
     try:
@@ -65,7 +65,8 @@ def _python(arguments: Sequence[str], seconds: float) -> subprocess.CompletedPro
         os.close(writes)
 
 
-ask: Callable[[Sequence[str], float], subprocess.CompletedProcess[str]] = _python  # tools/ ask a fork, which is ready
+# tools/forked.py asks a fork, which is ready
+ask: Callable[[Sequence[str], float], subprocess.CompletedProcess[str]] = in_new_python
 
 
 def main(path: Path, row: Path, seconds: float) -> int:

@@ -125,7 +125,7 @@ def _left(model: Model) -> Iterator[str]:
         if node.op in PRODUCTS and not is_linear(node) and any(x.size >= WORTH for x in values):
             counts[node.op] = counts.get(node.op, 0) + 1
     for op, count in counts.items():
-        yield f"{count} {op} stay float32: int8 is for products with one constant matrix"
+        yield f"{count} {op} left in float32: int8 is for products with one constant matrix"
 
 
 def _with_roles(encoder: Encoder | None) -> list[Linear]:

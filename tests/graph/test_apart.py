@@ -12,10 +12,17 @@ from answering_models import WORDS, classifier
 from command_line import environment
 
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph import apart
 from onnxslim_bert.graph.apart import answers_apart
 
 TABLE = np.ones((WORDS + 1, 2))
 ROW = {"input_ids": np.ones((1, 3), np.int64), "attention_mask": np.ones((1, 3), np.int64)}
+
+
+@pytest.fixture(autouse=True)
+def _new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As commands have them; other tests ask a fork (tests/conftest.py)."""
+    monkeypatch.setattr(apart, "ask", apart.in_new_python)
 
 
 def test_finite_answers_are_told_from_others(tmp_path: Path) -> None:
