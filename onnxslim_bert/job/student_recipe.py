@@ -97,7 +97,7 @@ def _cuts(sizes: Sizes, teacher: Encoder) -> list[str]:
             raise PassError(
                 f"--student hidden={sizes.hidden}: no pass makes the stream of {theirs.hidden} narrower; leave it out"
             )
-        cuts.append(_step("prune-hidden", {"hidden": sizes.hidden}))
+        cuts.append(_step("prune-hidden", {"width": sizes.hidden}))
     if not cuts:
         raise PassError(f"--student: these are the sizes of the model itself; give fewer than {theirs.layers} layers")
     return cuts
