@@ -16,6 +16,7 @@ from onnxslim_bert.passes.lookup_positions import LookupPositions
 from onnxslim_bert.passes.low_rank import LowRank
 from onnxslim_bert.passes.lower_opset import LowerOpset
 from onnxslim_bert.passes.mask_bias import MaskBias
+from onnxslim_bert.passes.plain_operators import PlainOperators
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
@@ -43,6 +44,7 @@ FORMS: tuple[type[Pass], ...] = (
     MaskBias,
     LookupPositions,
     SplitSums,
+    PlainOperators,
     Dense2d,
     GeluTanh,
     UnfuseNorms,

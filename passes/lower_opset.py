@@ -11,6 +11,7 @@ from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
+NO_AXES = "noop_with_empty_axes"  # says nothing where there are axes
 AXES_INPUT = 18  # from here on reductions read their axes as an input
 
 
@@ -64,7 +65,7 @@ def why_not(node: gs.Node, opset: int) -> str:
     except onnx.defs.SchemaError:
         return "is not in"
     moved = _has_axes_input(node, opset)
-    unknown = [name for name in node.attrs if name not in schema.attributes]
+    unknown = [name for name in node.attrs if name not in schema.attributes and not (moved and name == NO_AXES)]
     if unknown:
         return f"has the attribute {unknown[0]!r}, unknown at"
     if moved and constant(node.inputs[1]) is None:
@@ -81,4 +82,5 @@ def _has_axes_input(node: gs.Node, opset: int) -> bool:
 def _lower_axes(node: gs.Node, opset: int) -> None:
     if _has_axes_input(node, opset) and (axes := constant(node.inputs[1])) is not None:
         node.attrs["axes"] = axes.tolist()
+        node.attrs.pop(NO_AXES, None)
         node.inputs.pop()

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import DTypeLike
 
-from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant, float_type, nodes_between, producer
@@ -16,9 +13,9 @@ from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.layer_words import unproven
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
-from onnxslim_bert.model.token_masks import COMPARES
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.mask_lookups import bias_table, emit_bias, look_up_terms
 
 PLAIN = frozenset(["Reshape", "Transpose", "Mul", "MatMul", "Add", "Softmax", "Gather", "Unsqueeze"])
 
@@ -31,6 +28,9 @@ class MaskBias(Pass):
     gives [0, 0, -10000]. So nothing is cast, compared or infinite, and providers that take neither booleans nor a Cast
     of an input (CoreML, NNAPI) take the mask as they take token ids. Attention becomes MatMul, Add, Softmax, MatMul,
     without branches or guards.
+
+    Where attention is not proven, what the mask decides there is looked up in graphs of fixed shapes (`fix-shapes`),
+    as far as running it on masks tells what it is.
 
     Within 1e-5, if the mask holds 0 and 1 only, for rows with at least one real token: `value` then outweighs every
     score.
@@ -53,14 +53,21 @@ class MaskBias(Pass):
         reasons = [f"; left as it is: attention of {where}: {reason}" for where, reason in unproven(layers)]
         masked = [layer for layer in layers if layer.form is not None and layer.form.mask]
         todo = [layer for layer in masked if not is_looked_up(model, layer, self.value)]
-        if not todo:
-            done = "every layer's mask is looked up already" if masked else "no layer is proven to read a mask"
-            return Change(0, done + "".join(reasons))
         for layer in todo:
             look_up_mask(model, layer, self.value)
+        if todo:
+            model.changed()
+            renew_shapes(model)
+        terms = look_up_terms(model.graph, self.value)
+        if not todo and not terms:
+            done = "every layer's mask is looked up already" if masked else "no layer is proven to read a mask"
+            return Change(0, done + "".join(reasons))
         model.changed()
         renew_shapes(model)
-        return Change(len(todo), f"{len(todo)} layers add {self.value:g} at padding, looked up once{''.join(reasons)}")
+        if terms:
+            reasons = [f"; {terms} other terms of the mask are looked up, too"]
+        note = f"{len(todo)} layers add {self.value:g} at padding, looked up once{''.join(reasons)}"
+        return Change(len(todo) + terms, note)
 
 
 def is_looked_up(model: Model, layer: Layer, value: float) -> bool:
@@ -70,7 +77,7 @@ def is_looked_up(model: Model, layer: Layer, value: float) -> bool:
     tables = [values for node in region if node.op == "Gather" and (values := constant(node.inputs[0])) is not None]
     floats = [table for table in tables if table.dtype.kind == "f"]
     plain = {node.op for node in region} <= PLAIN
-    return plain and any(np.array_equal(table, _table(value, table.dtype)) for table in floats)
+    return plain and any(np.array_equal(table, bias_table(value, table.dtype)) for table in floats)
 
 
 def look_up_mask(model: Model, layer: Layer, value: float) -> None:
@@ -88,24 +95,9 @@ def look_up_mask(model: Model, layer: Layer, value: float) -> None:
     redirect(model.graph, model.graph.tensors()[layer.context], context)
 
 
-def emit_bias(build: Builder, mask: gs.Tensor, value: float, dtype: DTypeLike = np.float32) -> gs.Tensor:
-    """[batch, seq] mask of 0 and 1 -> [batch, 1, 1, seq]; one for all layers."""
-    if (above := producer(mask)) is not None and above.op in COMPARES:  # what a graph makes of ids may be boolean
-        mask = build.once("Cast", f"{mask.name}/real", [mask], to=onnx.TensorProto.INT64)
-    table = build.constant("mask", _table(value, dtype))
-    name = f"{mask.name}/{value:g}" + ("" if dtype == np.float32 else f"/{np.dtype(dtype)}")
-    bias = build.once("Gather", name, [table, mask], axis=0)
-    axes = build.constant("axes", np.array([1, 2], np.int64))
-    return build.once("Unsqueeze", f"{name}/bias", [bias, axes])
-
-
 def _sources(model: Model, layer: Layer) -> tuple[list[gs.Tensor], gs.Tensor]:
     """Query, key and value of a layer that is proven to read a mask, and that mask."""
     assert layer.form is not None
     assert layer.form.mask is not None
     tensors = model.graph.tensors()
     return [tensors[linear.result] for linear in (layer.query, layer.key, layer.value)], tensors[layer.form.mask]
-
-
-def _table(value: float, dtype: DTypeLike) -> Array:
-    return np.array([max(value, float(np.finfo(dtype).min)), 0], dtype)

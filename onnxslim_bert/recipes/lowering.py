@@ -14,6 +14,7 @@ Mode = Literal["static", "dynamic", "weight-only", "fp16", "fp32", "auto"]
 
 PLAIN_MASK = ["mask-bias?", "split-sums?"]
 INTEGER_GRAPH = ["lookup-positions?"]  # of positions, for models that count them from the ids
+PHONE = ["plain-operators?"]
 NNAPI = ["dense-2d", "gelu-tanh?", "unfuse-norms?", "lower-opset?", "int32-inputs?"]
 FIXED = "fix-shapes{seq=SEQ}?"
 
@@ -53,9 +54,9 @@ LOWERINGS: dict[str, Lowering] = {
     ),
     "qnn": Lowering((STANDARD, FIXED, *PLAIN_MASK), {"static": ("quantize-qdq",), "fp32": ()}),
     "coreml": Lowering(
-        (STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH), {"fp16": ("float16",), "fp32": ()}, shares_data=False
+        (STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *PHONE), {"fp16": ("float16",), "fp32": ()}, shares_data=False
     ),
-    "nnapi": Lowering((STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *NNAPI), {"fp32": ()}, shares_data=False),
+    "nnapi": Lowering((STANDARD, FIXED, *PLAIN_MASK, *INTEGER_GRAPH, *PHONE, *NNAPI), {"fp32": ()}, shares_data=False),
 }
 CPU_MODES: tuple[Mode, ...] = ("auto", "static", "dynamic", "weight-only", "fp16")
 

@@ -58,6 +58,8 @@ X, AXES = gs.Variable("x"), gs.Constant("axes", np.array([-1]))
     [
         (node("ReduceMean", X, AXES, keepdims=1), ""),
         (node("ReduceSum", X, AXES, keepdims=1), ""),
+        (node("ReduceMean", X, AXES, noop_with_empty_axes=0), ""),
+        (node("ReduceMean", X, noop_with_empty_axes=1), "has the attribute 'noop_with_empty_axes', unknown at"),
         (node("ReduceMean", X, gs.Variable("axes")), "computes the axes that are fixed at"),
         (node("Split", X, num_outputs=2), "has the attribute 'num_outputs', unknown at"),
         (node("Relu", X, X), "has 2 inputs, more than at"),

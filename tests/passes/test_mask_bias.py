@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared
 from oracles import answers, assert_same_outputs
+from random_encoders import HEADS, Kind, encoder
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
@@ -78,6 +79,32 @@ def test_a_part_of_the_mask_is_looked_up_too():
     steps = (CANONICAL, STANDARD, FIRST, DropTokens(after=0, at_least=2))
     before, model = prepared("bert-ts17-eager", *steps), prepared("bert-ts17-eager", *steps, MASK)
     assert_same_outputs(model, before, every_padding(model), atol=1e-5)
+
+
+PLAIN = Kind("none", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "states")
+
+
+@pytest.mark.parametrize("changed", [{"bias": "alibi"}, {"bias": "table"}, {"rotary": True}, {"groups": 2}], ids=str)
+def test_attention_that_is_not_proven_looks_the_mask_up_too(changed):
+    """In a graph of fixed shapes: what is added to scores is a constant for keys, and a lookup for padding. Once."""
+    kind = Kind(**(vars(PLAIN) | changed))
+    model = encoder(kind)
+    for step in (CANONICAL, STANDARD, FixShapes(2, 9), MASK):
+        apply(step, model)
+    assert {layer.form for layer in model.encoder.layers} == {None}
+    assert not ONLY_FOR_MASKS - {"Expand"} & {node.op for node in model.graph.nodes}
+    given = [feeds(model, 2, 9, padding) for padding in ("ragged", "left", "holes")]
+    assert_same_outputs(model, encoder(kind), given, atol=1e-5)
+    assert not apply(MASK, model)
+
+
+@pytest.mark.parametrize("size", [2, 30])
+def test_a_window_that_hides_tokens_keeps_its_mask(size):
+    """A token whose window holds padding alone sees nothing, and the two forms answer otherwise there."""
+    model = encoder(Kind(**(vars(PLAIN) | {"window": size})))
+    for step in (CANONICAL, STANDARD, FixShapes(1, 9)):
+        apply(step, model)
+    assert bool(apply(MASK, model)) == (size > 9)
 
 
 def test_plain_attention_keeps_its_nodes():

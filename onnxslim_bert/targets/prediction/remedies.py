@@ -20,5 +20,6 @@ BY_OPERATOR: Mapping[str, str] = {
     **dict.fromkeys(ONLY_FOR_SHAPES, FIX_SHAPES),
     **dict.fromkeys(CONTRIB, STANDARD),
     "Sum": "split-sums",
+    **dict.fromkeys(("Neg", "Reciprocal"), "plain-operators"),
     "Identity": "canonicalize",
 }
