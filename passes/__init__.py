@@ -20,6 +20,7 @@ from onnxslim_bert.passes.plain_operators import PlainOperators
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
+from onnxslim_bert.passes.prune_hidden import PruneHidden
 from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
@@ -59,6 +60,7 @@ _TABLE: tuple[type[Pass], ...] = (
     PruneHeads,
     PruneFfn,
     Prune,
+    PruneHidden,
     TrimVocabulary,
     FactorizeEmbedding,
     LowRank,

@@ -91,7 +91,7 @@ class Builder:
         values = np.asarray(values)
         key = (values.dtype.str, values.shape, hashlib.sha256(np.ascontiguousarray(values).data).hexdigest())
         if key not in self._shared:
-            self._shared[key] = gs.Constant(self._unique(name), values)
+            self._shared[key] = gs.Constant(self.unique(name), values)
         return self._shared[key]
 
     def node(
@@ -118,9 +118,7 @@ class Builder:
         self, op: str, name: str, inputs: list[gs.Tensor | None], outputs: int, domain: str = "", **attributes: object
     ) -> list[gs.Tensor]:
         """All outputs of a new node."""
-        results: list[gs.Tensor] = [
-            gs.Variable(self._unique(name if i == 0 else f"{name}.{i}")) for i in range(outputs)
-        ]
+        results: list[gs.Tensor] = [gs.Variable(self.unique(name if i == 0 else f"{name}.{i}")) for i in range(outputs)]
         self.graph.nodes.append(
             gs.Node(
                 op,
@@ -133,7 +131,8 @@ class Builder:
         )
         return results
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
+        """`name` behind the prefix, with a number where the graph has a tensor of that name."""
         full = f"{self.prefix}/{name}" if self.prefix else name
         number = 0
         candidate = full

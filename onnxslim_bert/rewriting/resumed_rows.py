@@ -24,13 +24,14 @@ class ResumedRows:
     is kept would take more than STATES_BYTES, rows start at the ids each time.
     """
 
-    def __init__(self, model: Model, trials: Trials) -> None:
+    def __init__(self, model: Model, trials: Trials, states: int | None = None) -> None:
+        """states: channels of all that is kept for a token; without it, the width of the model's encoder."""
         self._model = model
         self._trials = trials
         self._rows: tuple[Rows, Rows] = (trials.fitting, trials.held_back)
         self._inputs = {tensor.name for tensor in model.graph.inputs}  # what is rewritten may read them anew
         self._reached: dict[str, np.dtype] = {}
-        self._stay = _states_bytes(model, trials) > STATES_BYTES
+        self._stay = _states_bytes(states or model.encoder.hidden, trials) > STATES_BYTES
 
     def part(self, names: Collection[str]) -> tuple[Model, Trials]:
         """The part of the model, as it is now, that depends on the constants `names`, and trials of that part.
@@ -74,6 +75,6 @@ def _only(rows: Rows, names: Collection[str]) -> list[Batch]:
     ]
 
 
-def _states_bytes(model: Model, trials: Trials) -> float:
-    """Bytes of one hidden state, float32, for every token of the rows, padding included."""
-    return 4.0 * model.encoder.hidden * sum(b.mask.size for rows in (trials.fitting, trials.held_back) for b in rows)
+def _states_bytes(channels: int, trials: Trials) -> float:
+    """Bytes of so many channels, float32, for every token of the rows, padding included."""
+    return 4.0 * channels * sum(b.mask.size for rows in (trials.fitting, trials.held_back) for b in rows)

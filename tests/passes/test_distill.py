@@ -20,6 +20,7 @@ from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.prune_ffn import PruneFfn
 from onnxslim_bert.passes.prune_heads import PruneHeads
+from onnxslim_bert.passes.prune_hidden import PruneHidden
 from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.recipe import Recipe
@@ -38,6 +39,7 @@ OPTIONS = {
     "low-rank": "{rank=0.25}",
     "prune": "{heads=2/2/2,neurons=8/8/8}",
     "prune-ffn": "{keep=0.5}",
+    "prune-hidden": "{width=8,refit=false}",
     "quantize-blockwise": "{block=16}",
     "quantize-embedding": "{block=8}",
     "student": "{width=8,hidden=32}",
@@ -104,6 +106,15 @@ def test_the_student_answers_more_like_its_teacher(name):
     first, last = change.details["errors"]
     assert last < 0.9 * first
     assert error(after, teacher, given) < error(before, teacher, given)
+
+
+@needs_torch
+def test_a_student_of_a_narrower_stream_comes_nearer_too():
+    step = Distill(steps=100, batch=8, texts=400, rate=0.002)
+    _, before, after, change = distilled("bert-ts17-sdpa", step, cut=(FUSE, PruneHidden(width=8)))
+    first, last = change.details["errors"]
+    assert last < 0.9 * first
+    assert before.encoder.hidden == after.encoder.hidden == 8
 
 
 @needs_torch

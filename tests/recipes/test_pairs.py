@@ -29,6 +29,7 @@ OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads
     "prune": "heads=2/2/2,neurons=8/8/8",
     "prune-ffn": "keep=0.5",
     "prune-heads": "keep=0.5",
+    "prune-hidden": "width=8,refit=false",
     "quantize-blockwise": "block=16",
     "quantize-embedding": "block=8",
     "student": "width=8,hidden=8",
