@@ -30,7 +30,9 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
     "--calib",
     help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
 )
-@click.option("--data", help="Evaluation texts  [default: the validation split of --calib, where it has one]")
+@click.option(
+    "--data", help="Evaluation texts  [default: the validation split of --calib; of a file half of it, held back]"
+)
 @click.option(
     "-o",
     "--output",

@@ -45,7 +45,9 @@ from onnxslim_bert.cli.screen import echo, echo_line
     "--calib",
     help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
 )
-@click.option("--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself.")
+@click.option(
+    "--data", help="Evaluation texts; a search takes the validation split of a named --calib by itself, of a file half."
+)
 @click.option(
     "--corpus",
     help="Texts whose tokens count and that `distill` learns from: a GLUE name (training split) or a file, every row.",

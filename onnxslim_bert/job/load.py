@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, OutputError, PassError
 from onnxslim_bert.graph.claims import remove_dead
 from onnxslim_bert.graph.files import check_output, file_sha256, model_files
-from onnxslim_bert.job.data import Data, Sources
+from onnxslim_bert.job.data import HELD_BACK, Data, Sources
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.lengths import check_place
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
@@ -33,8 +33,9 @@ class Loaded:
 
     sha256: of the source file and its external data, as they were read. model: the source. canonical: the source after
     `canonicalize`; None for a job without rows and times, whose recipe may be for graphs that hold no encoder.
-    data: the rows. working: that of the job, with its tokenizer, and with `max_length` lowered to the positions that
-    the model has or the length that the recipe fixes.
+    data: the rows. unjudged: why the rows held back of a calibration file do not judge; "" where they do. working: that
+    of the job, with its tokenizer, and with `max_length` lowered to the positions that the model has or the length that
+    the recipe fixes.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Loaded:
     canonical: Model | None
     data: Data
     working: Working
+    unjudged: str = ""
 
 
 def load(job: Job) -> Loaded:
@@ -77,9 +79,8 @@ def load(job: Job) -> Loaded:
         working = fitted(replace(working, max_length=min(working.max_length, longest)), canonical)
     if data.calibration is None:
         _check_missing(job.recipe, canonical or model)
-    if data.evaluation is not None:
-        check_labels(job.source, data.evaluation, working)
-    return Loaded(job, sha256, model, canonical, data, working)
+    data, unjudged = _judging(job, data, working)
+    return Loaded(job, sha256, model, canonical, data, working, unjudged)
 
 
 def source_sha256(source: Path) -> str:
@@ -130,6 +131,22 @@ def check_outputs(source: Path, outputs: Sequence[Path], *, overwrite: bool, in_
 def check_labels(source: Path, evaluation: Dataset, working: Working) -> None:
     """Raise DataError now, from the answer to one row, for labels that evaluation could not use in the end."""
     task_metrics(evaluate_once(source, evaluation.probe(), working), evaluation)
+
+
+def _judging(job: Job, data: Data, working: Working) -> tuple[Data, str]:
+    """`data` with evaluation rows that can judge, and "" or why those that nobody named cannot and are left out.
+
+    Raises DataError or ModelError for named rows that cannot, or where a budget needs them.
+    """
+    if data.evaluation is None:
+        return data, ""
+    try:
+        check_labels(job.source, data.evaluation, working)
+    except (DataError, ModelError) as error:
+        if data.evaluation.split != HELD_BACK or job.gate.budgets.judges_rows:
+            raise
+        return replace(data, evaluation=None), str(error)
+    return data, ""
 
 
 def _read(job: Job) -> tuple[Data, Working]:

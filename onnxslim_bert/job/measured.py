@@ -19,12 +19,21 @@ from onnxslim_bert.recipes.provenance import MEASURED, Provenance, notes, proven
 
 MOST_THREADS = 1024
 # What the first records did not have: written only where it was given.
-SINCE = (("asked", "inputs"), ("asked", "task"), ("asked", "output"), ("budgets", "min_cosine"))
+SINCE = (
+    ("asked", "inputs"),
+    ("asked", "task"),
+    ("asked", "output"),
+    ("asked", "held_back"),
+    ("budgets", "min_cosine"),
+)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The data of a job as the user named them in `Sources`, of a file its name without folders; "" is none."""
+    """The data of a job as the user named them in `Sources`, of a file its name without folders; "" is none.
+
+    held_back: whether the evaluation rows are a part of the calibration file.
+    """
 
     calibration: str
     evaluation: str
@@ -35,6 +44,7 @@ class Asked:
     inputs: str = ""
     task: str = ""
     output: str = ""
+    held_back: bool = False
 
     @classmethod
     def of(cls, sources: Sources, evaluated: bool) -> "Asked":
@@ -42,7 +52,7 @@ class Asked:
 
         evaluated: whether evaluation rows were used. Where none were named, they are those of the calibration set.
         """
-        evaluation = sources.evaluation or (sources.calibration if evaluated else None)
+        evaluation = sources.evaluation or (sources.calibration if evaluated and not sources.holds_back else None)
         return cls(
             _base_name(sources.calibration),
             _base_name(evaluation),
@@ -53,6 +63,7 @@ class Asked:
             sources.inputs,
             sources.task,
             sources.output,
+            sources.holds_back,
         )
 
 

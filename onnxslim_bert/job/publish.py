@@ -56,6 +56,7 @@ def publish(loaded: Loaded, made: Made, proof: Proof, found: SearchResult | None
         published=not job.gate.fails(verdicts),
         found=found and replace(found, chosen=replace(found.chosen, file=job.output)),
         weights_file=data_file(job.output).name if data_file(made.written).exists() else "",
+        unjudged=loaded.unjudged,
     )
     if report.published:
         _name(report, made, with_report=job.report, overwrite=job.overwrite or job.in_place)

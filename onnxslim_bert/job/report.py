@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.job.deployment import Deployment
-from onnxslim_bert.job.report_text import saturation, searched, timed, unstable, where
+from onnxslim_bert.job.report_text import lost_scripts, saturation, searched, timed, unstable, where
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search.frontier import SearchResult
@@ -40,7 +40,8 @@ class Report:
     deployment: where it runs. max_length, threads, seed: as they were used. gate: the budgets; verdicts: one on each,
     and on what every result is held to. published: whether the result was written, which a missed budget prevents.
     found: what a search measured on its way to the recipe; None without a search. weights_file: the name of the file
-    beside `output` that holds its weights; "" where they are in `output` itself.
+    beside `output` that holds its weights; "" where they are in `output` itself. unjudged: why the rows held back of a
+    calibration file did not judge; "" where they did, or none were.
     """
 
     source: Path
@@ -67,6 +68,7 @@ class Report:
     published: bool
     found: SearchResult | None = None
     weights_file: str = ""
+    unjudged: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -89,12 +91,14 @@ class Report:
             yield "latency: not measured, as nothing on this machine runs it at the speed of the target"
         yield from saturation(self.saturating)
         yield from unstable(self.steps)
+        yield from lost_scripts(self.steps)
         yield from map(str, self.verdicts)
         name = self.output if self.published else "nothing written, as a budget was missed"
         weights = f" with {self.weights_file}" if self.weights_file and self.published else ""
         yield f"{name}{weights}: size {si(self.output_bytes, 'B')}, from {si(self.source_bytes, 'B')}"
         if self.comparison is None:
-            yield "accuracy: not measured; name evaluation texts with --data"
+            why = f": {self.unjudged}" if self.unjudged else ""
+            yield f"accuracy: not measured{why}; name evaluation texts with --data"
 
     def json(self) -> dict[str, Any]:
         """The document that `--json` prints and that lies beside a model (`onnxslim schema report`)."""

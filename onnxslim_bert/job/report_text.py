@@ -53,6 +53,17 @@ def unstable(steps: Sequence[Done]) -> Iterator[str]:
         yield "dynamic int8: answers depend on the other texts and the padding of a batch; static int8 fixes the ranges"
 
 
+def lost_scripts(steps: Sequence[Done]) -> Iterator[str]:
+    """A warning of scripts that a trimmed vocabulary no longer serves; no line where there are none."""
+    lost = {script: count for done in steps for script, count in done.details.get("lost_scripts", {}).items()}
+    if lost:
+        named = ", ".join(f"{script} ({count} tokens)" for script, count in sorted(lost.items(), key=lambda x: -x[1]))
+        yield (
+            f"warning: the texts have next to nothing in {named}: of texts in these scripts only single characters "
+            "keep tokens; add such texts by --corpus to keep them"
+        )
+
+
 def searched(found: SearchResult) -> Iterator[str]:
     """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one.
 

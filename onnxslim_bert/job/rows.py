@@ -9,6 +9,7 @@ from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.hard_rows import Counts, hard_rows
+from onnxslim_bert.calibration.scripts import script_tokens
 from onnxslim_bert.calibration.splitting import holdout, sample
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
@@ -89,16 +90,20 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
     usual, judged = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
     hard = (harder(canonical, usual, working, shape, HARD), harder(canonical, judged, working, shape, HARD_HELD_BACK))
     reader, original = working.tokenizer, canonical.clone()
-    return Trials(
+    pieces = reader.file if reader is not None else None
+    trials = Trials(
         original,
         usual,
         judged,
         hard=hard,
-        protected_ids=protected_ids(reader.file) if reader is not None and reader.file else frozenset(),
+        protected_ids=protected_ids(pieces) if pieces else frozenset(),
         corpus_counts=count_tokens(data.corpus, reader) if data.corpus is not None and reader is not None else None,
         corpus=None if data.corpus is None else partial(drawn, original, data.corpus, working, shape),
         working=working,
     )
+    if pieces:
+        trials.scripts = partial(script_tokens, pieces)
+    return trials
 
 
 def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: Counts) -> list[Batch]:

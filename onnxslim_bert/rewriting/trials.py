@@ -61,6 +61,8 @@ class Trials:
         of ids gets these. None without a corpus.
     corpus: a function that draws at most so many texts of the corpus; None without one.
     working: threads, a cache of what was measured before, and where progress is reported.
+
+    scripts, to be set where the tokenizer is known, gives the ids of its tokens of several letters by their script.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Trials:
         self.held_back = held_back
         self.hard = hard
         self.protected_ids = protected_ids
+        self.scripts: Callable[[], Mapping[str, frozenset[int]]] = dict
         self.corpus_counts = corpus_counts
         self.corpus = corpus
         self.threads = working.threads

@@ -23,7 +23,7 @@ from onnxslim_bert.rewriting.int8.run_time import RunTime
 REPORT = {
     *("schema", "onnxslim_bert", "host", "source", "output", "source_bytes", "output_bytes", "provenance", "steps"),
     *("methods", "comparison", "worst", "latencies", "saturating", "placement", "unproven", "proven_on"),
-    *("buckets", "deployment", "max_length", "threads", "seed", "found", "weights_file"),
+    *("buckets", "deployment", "max_length", "threads", "seed", "found", "weights_file", "unjudged"),
     *("gate", "verdicts", "published"),
 }
 
@@ -132,7 +132,7 @@ def test_json_is_the_report_and_all_of_stdout(model):
     assert (outcome.code, outcome.err) == (0, "")
     printed = json.loads(outcome.out)
     assert printed == json.loads((model.parent / "model.int8.json").read_text())
-    assert printed["comparison"] is None
+    assert printed["comparison"]["split"] == "held back"
 
 
 @pytest.mark.parametrize("form", ["contrib", "qdq"])
@@ -426,9 +426,9 @@ def test_static_needs_calibration_texts(model):
 
 
 def test_options_that_would_do_nothing_are_refused(model):
-    """A label column without labelled rows, a tokenizer for ready inputs."""
+    """A label column of no file, a tokenizer for ready inputs."""
     texts = model.parent / "calib.tsv"
-    assert_refused(run("quantize", model, "--calib", texts, "--label-column", "nosuch"), "'nosuch' does nothing")
+    assert_refused(run("quantize", model, "--calib", texts, "--label-column", "nosuch"), "no column 'nosuch'")
     given = ("quantize", model, "--calib", texts, "--data", "reviews", "--label-column", "nosuch")
     assert_refused(run(*given), "'nosuch' does nothing")
     ready = model.parent / "calib.npz"
@@ -444,6 +444,18 @@ def test_one_row_is_no_calibration(model, tmp_path):
     outcome = run("quantize", model, "--calib", path, "-o", tmp_path / "o.onnx")
     assert outcome.code == 2
     assert "'one.txt' has 1 row to calibrate on: the ranges of one text serve no other" in outcome.err
+
+
+def test_rows_held_back_that_cannot_judge_are_said_to(model, tmp_path):
+    """The model is made as before; a budget on rows is refused with the reason."""
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\n" + "".join(f"w{row} w{row % 7},{row % 9}\n" for row in range(30)))
+    options = ["--method", "minmax", "--calib", path, "-o", tmp_path / "o.onnx"]
+    outcome = run("quantize", model, *options)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("accuracy: not measured: ") == 1
+    assert_refused(run("quantize", model, *options, "--min-agreement", "9", "--force"), "label")
+    assert run("verify", tmp_path / "o.onnx", "--base", model).code == 0
 
 
 def test_dynamic_ranges_and_a_length_that_is_too_long_are_said(model, tmp_path):

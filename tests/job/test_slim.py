@@ -11,7 +11,7 @@ import tokenizers
 import tokenizers.models
 import tokenizers.pre_tokenizers
 import tokenizers.processors
-from command_line import SPECIAL, assert_refused, contents, run, run_process, workspace
+from command_line import SPECIAL, assert_refused, contents, run, run_process, workspace, write_tokenizer
 from graphs import feeds
 from oracles import assert_same_outputs
 
@@ -208,6 +208,21 @@ def test_a_corpus_says_which_tokens_stay(model):
     assert len(document["provenance"]["corpus_sha256"]) == 64
     trimmed = Model.load(folder / "out.onnx").encoder.embeddings
     assert (trimmed.vocabulary, trimmed.map is not None) == (37, True)
+
+
+def test_scripts_that_the_texts_do_not_have_are_named(model):
+    """Their words are gone: one line says which, and it is in the report."""
+    folder = model.parent
+    write_tokenizer(
+        folder, [*(f"w{number}" for number in range(13)), *(f"да{letter}" for letter in "абвгдежзийклмнопрсту")]
+    )
+    arguments = ["-p", "canonicalize?,trim-vocabulary", "--calib", folder / "calib.tsv", "-o", folder / "out.onnx"]
+    outcome = run("slim", model, *arguments)
+    assert outcome.code == 0
+    assert "warning: the texts have next to nothing in Cyrillic (20 tokens): " in outcome.out
+    (folder / "corpus.txt").write_text("даа даб\nw0 w1\n")
+    outcome = run("slim", model, *arguments, "--corpus", folder / "corpus.txt", "--force", "--json")
+    assert json.loads(outcome.out)["steps"][1]["details"]["lost_scripts"] == {}
 
 
 def test_a_rewritten_tokenizer_lies_beside_the_output(model, tmp_path):

@@ -34,14 +34,18 @@ def rows_again(
     }
     sources = Sources(
         calibration=specs["calibration"] or None,
-        evaluation=specs["evaluation"] or None,
+        evaluation=None if asked.held_back else specs["evaluation"] or None,
         rows=asked.rows,
         text_columns=asked.text_columns,
         label_column=asked.label_column or None,
         corpus=specs["corpus"] or None,
         task=task or asked.task,
         output=output or asked.output,
+        own_split=asked.held_back,
     )
+    if asked.held_back:
+        one = given.get("calibration") or given.get("evaluation") or specs["calibration"]
+        return _parted(replace(sources, calibration=one), specs, seed)
     # each is read on its own, so that a missing one does not keep the others from being read
     evaluation = _read("evaluation", specs, lambda: evaluation_alone(sources).load(seed)[1])
     rows = evaluation if isinstance(evaluation, Dataset) else None
@@ -87,6 +91,20 @@ def _calibration(sources: Sources, seed: int, evaluation: Dataset | None) -> Dat
     """The calibration rows, without the few that were evaluated on, too, where those are here."""
     rows = calibration_alone(sources).load(seed)[0]
     return rows if rows is None or evaluation is None else leave_out(rows, evaluation)
+
+
+def _parted(sources: Sources, specs: Mapping[str, str], seed: int) -> dict[str, Found]:
+    """The rows where one file gave those that calibrated and those that judged."""
+    try:
+        calibration, evaluation = sources.load(seed)
+    except DataError as error:
+        return dict.fromkeys(("calibration", "evaluation", "corpus"), error)
+    assert calibration is not None
+    return {
+        "calibration": calibration,
+        "evaluation": evaluation or DataError(f"{calibration.name} has too few rows to hold some back"),
+        "corpus": _read("corpus", specs, lambda: sources.load_corpus(evaluation)),
+    }
 
 
 def _read(name: str, specs: Mapping[str, str], load: Callable[[], Dataset | None]) -> Found:

@@ -78,7 +78,8 @@ class Jobs:
         """The budgets of the job. One that nothing is measured for, such as a drop without labels, is a mistake."""
         known = [settings.place(key) for key in ("calib", "data") if settings.look(key) is not None]
         for key in ("max-drop", "min-agreement", "min-cosine"):
-            if settings.look(key) is not None and sources.evaluation is None and not any(map(self._mistakes.at, known)):
+            judged = sources.evaluation is not None or sources.holds_back
+            if settings.look(key) is not None and not judged and not any(map(self._mistakes.at, known)):
                 needed = "needs evaluation rows: give data, a GLUE name or a file"
                 self._mistakes.add(settings.place(key), f"{key} of recipe {name!r} {needed}")
         labelled = self._data.check_evaluation(settings, sources)
