@@ -21,7 +21,8 @@ from onnxslim_bert.cli.screen import echo, echo_line
     "--student",
     required=True,
     metavar="SIZES|KIND",
-    help="A transformer cut from MODEL, like layers=3,heads=6,neurons=768; or static or bilstm, like static,width=48.",
+    help="A transformer cut from MODEL, like layers=3,hidden=192,heads=6,neurons=768; or static or bilstm, like "
+    "static,width=48.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--calib", help="Texts that cuts are measured on: a GLUE name, a built-in set like `reviews`, or a file.")
@@ -75,7 +76,7 @@ def distill(
 
     \b
     onnxslim distill model.onnx --student layers=3,heads=6,neurons=768 --calib sst2 --data sst2 -o small.onnx
-    onnxslim distill model.onnx --student layers=4,heads=6 --int8 --minutes 5 --calib texts.txt -o small.onnx
+    onnxslim distill model.onnx --student layers=4,hidden=256 --int8 --minutes 5 --calib texts.txt -o small.onnx
     onnxslim distill model.onnx --student static,width=48 --tokens 12000 --calib sst2 --corpus sst2 -o small.onnx
     onnxslim distill model.onnx --student bilstm --dry-run
 

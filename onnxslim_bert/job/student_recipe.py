@@ -7,7 +7,6 @@ from typing import get_args
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.model.encoder import Encoder
-from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.student import Kind
 from onnxslim_bert.recipes.int8 import CANONICAL, FUSED
 from onnxslim_bert.recipes.recipe import Recipe
@@ -43,8 +42,8 @@ class Lesson:
 def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
     """The recipe that makes `student` of a teacher and trains it.
 
-    student: sizes of a transformer, as layers=3,heads=6,neurons=768; or static or bilstm, with options of the pass
-    `student` behind it, as static,width=48.
+    student: sizes of a transformer, as layers=3,hidden=192,heads=6,neurons=768; or static or bilstm, with options of
+    the pass `student` behind it, as static,width=48.
     Example: "layers=3,heads=6" of 6 layers is canonicalize?,fuse?,drop-layers{drop=3},prune{heads=6},distill.
 
     Raises PassError for a student that is not smaller, or cannot be made.
@@ -93,10 +92,6 @@ def _cuts(sizes: Sizes, teacher: Encoder) -> list[str]:
     cuts = [f"drop-layers{{drop={dropped}}}"] * bool(dropped)
     cuts += [_step("prune", widths)] * any(widths.values())
     if sizes.hidden not in (0, theirs.hidden):
-        if "prune-hidden" not in PASSES:
-            raise PassError(
-                f"--student hidden={sizes.hidden}: no pass makes the stream of {theirs.hidden} narrower; leave it out"
-            )
         cuts.append(_step("prune-hidden", {"width": sizes.hidden}))
     if not cuts:
         raise PassError(f"--student: these are the sizes of the model itself; give fewer than {theirs.layers} layers")

@@ -18,7 +18,7 @@ CUT = "canonicalize?,fuse?,drop-layers{drop=1},prune{heads=2,neurons=20}"
 
 @pytest.fixture(scope="module")
 def teacher():
-    """Of 3 layers."""
+    """Of 3 layers and a stream of 12."""
     return Model.load(fixture("bert-ts17-sdpa")).encoder
 
 
@@ -27,6 +27,7 @@ def teacher():
     [
         ("layers=2,heads=2,neurons=20", Lesson(), f"{CUT},distill"),
         (" layers = 2 , neurons=20,heads=2", Lesson(texts=50), f"{CUT},distill{{texts=50}}"),
+        ("hidden=8,heads=1", Lesson(), "canonicalize?,fuse?,prune{heads=1},prune-hidden{width=8},distill"),
         ("heads=1", Lesson(minutes=1.5), "canonicalize?,fuse?,prune{heads=1},distill{minutes=1.5}"),
         (
             "layers=1",
@@ -62,7 +63,8 @@ def test_int8_is_the_main_job_s_for_this_machine(teacher):
         ("layers=two", Lesson(), "--student layers='two' is no whole number from 1"),
         ("layers=2,layers=1", Lesson(), "--student: layers is given twice"),
         ("layers=4", Lesson(), "--student layers=4: the model has 3, and a student is cut from it"),
-        ("layers=3", Lesson(), "--student: these are the sizes of the model itself"),
+        ("hidden=13", Lesson(), "--student hidden=13: the model has 12, and a student is cut from it"),
+        ("layers=3,hidden=12", Lesson(), "--student: these are the sizes of the model itself"),
         ("static,depth=3", Lesson(), "student has no option 'depth'"),
         ("bilstm", Lesson(int8=True), "a bilstm student stays float32: leave it out"),
     ],
