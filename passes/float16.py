@@ -34,8 +34,7 @@ class Float16(Pass):
     name: ClassVar[str] = "float16"
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        if node := next((node for node in model.graph.nodes if node.op in INTEGERS), None):
-            raise PassError(f"float16: node {node.name!r} ({node.op}) is quantized; start from the float32 model")
+        check_is_float(model)
         before = sum(c.values.dtype == np.float32 for c in model.constants().values())
         if not before:
             return Change(0, "no float32 constants are left")
@@ -52,3 +51,9 @@ class Float16(Pass):
         model.changed()
         after = sum(c.values.dtype == np.float32 for c in model.constants().values())
         return Change(before - after, f"{before - after} of {before} float32 constants became float16")
+
+
+def check_is_float(model: Model) -> None:
+    """Raise PassError where `model` is quantized."""
+    if node := next((node for node in model.graph.nodes if node.op in INTEGERS), None):
+        raise PassError(f"float16: node {node.name!r} ({node.op}) is quantized; start from the float32 model")

@@ -9,6 +9,7 @@ from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import FORMS, PASSES
+from onnxslim_bert.passes.float16 import check_is_float
 from onnxslim_bert.proof.wording import si
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -93,6 +94,7 @@ def int8_savings(fused: Model) -> tuple[int, int, int]:
 
 
 def _float16(fused: Model, nbytes: int) -> Change:
+    check_is_float(fused)
     floats = [c.values.nbytes for c in fused.constants().values() if c.values.dtype == np.float32 and c.values.size > 1]
     if not floats:
         return Change(0, "no float32 constants are left")

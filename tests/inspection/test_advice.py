@@ -1,8 +1,10 @@
 """Advice is what the passes do, and why they would not."""
 
-from graphs import apply, fixture, prepared
+import pytest
+from graphs import apply, fixture, prepared, trials
 from inspected import inspected
 
+from onnxslim_bert.errors import NothingChangedError, SlimError
 from onnxslim_bert.inspection.advice import FOR_TARGETS
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -35,6 +37,23 @@ def test_a_pass_that_calibrates_says_so():
     assert given["smooth"] == (True, "calibration data decides, on 12 inputs of dense layers")
     assert given["quantize-static"][1].endswith("; needs calibration data")
     assert "calibration" not in given["quantize-dynamic"][1]
+
+
+@pytest.mark.parametrize("name", ["bert-nomask", "decoder-ts17", "quantized-dynamic"])
+def test_what_is_advised_is_accepted_and_nothing_else(name):
+    """Each pass is run on the fused model. Where calibration data decides, it may find nothing to change."""
+    for each in inspected(name).passes:
+        if each.name in ("canonicalize", "distill"):
+            continue
+        model = prepared(name, *[Canonicalize()] * (each.name == "fuse") or (Canonicalize(), Fuse()))
+        why = ""
+        try:
+            run_recipe(model, Recipe.parse(each.name), trials(model))
+        except NothingChangedError as error:
+            why = "" if each.note.startswith("calibration data decides") else str(error)
+        except SlimError as error:
+            why = str(error)
+        assert each.applies == (not why), f"{each.name}: {each.note}; run, it said {why!r}"
 
 
 def test_advice_says_why_not():
