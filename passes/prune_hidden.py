@@ -46,7 +46,7 @@ class PruneHidden(Pass):
     Answers change much more than by the same share of heads or neurons: run `distill` behind it.
 
     Give keep or width, or none for keep=0.75:
-    keep: share of the channels kept, in (0, 1]. Streams of 64 channels or more keep a multiple of 32.
+    keep: share of the channels kept, in (0, 1]. Streams of 256 channels or more keep a multiple of 32.
     width: the number of channels kept. Example: 384 channels and keep=0.667 are width=256.
 
     refit: False cuts and fits nothing again.
@@ -76,7 +76,7 @@ class PruneHidden(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         hidden = model.encoder.hidden
-        width = self._width(hidden)
+        width = self.width_of(hidden)
         if width == hidden:
             return Change(0, f"all {hidden} channels are kept")
         trials = ctx.trials
@@ -101,13 +101,14 @@ class PruneHidden(Pass):
             note += f"; a dense layer restores {hidden} behind the last layer"
         return Change(hidden - width, note, {"kept": kept.tolist(), "errors": [round(x, 4) for x in errors]})
 
-    def _width(self, hidden: int) -> int:
+    def width_of(self, hidden: int) -> int:
+        """How many of `hidden` channels are kept. Raises PassError for more than there are, and for none."""
         if self.width != UNSET:
             if self.width > hidden:
                 raise PassError(f"prune-hidden: width={self.width} is more than the stream has, {hidden}")
             return self.width
         keep = KEEP if self.keep == UNSET else self.keep
-        step = GRID if hidden >= 2 * GRID and keep < 1 else 1
+        step = GRID if hidden >= 8 * GRID and keep < 1 else 1
         if not (width := int(hidden * keep + 1e-9) // step * step):
             raise PassError(f"prune-hidden: keep={keep} of {hidden} channels leaves fewer than {step}")
         return width

@@ -97,7 +97,7 @@ def read_model(
             name: replace(x, axes=("rows", "tokens", x.axes[2])) if len(x.axes) == 3 else x for name, x in seen.items()
         }
     try:
-        reading = read_outputs(seen, config, config.hidden or hidden_width(graph), task, output)
+        reading = read_outputs(seen, config, config.hidden or hidden_width(graph, answers), task, output)
         return replace(reading, whole=bool(whole))
     except ModelError as error:
         found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
@@ -136,9 +136,16 @@ def _named(outputs: Mapping[str, Output], names: str) -> Mapping[str, Output]:
     return {name: outputs[name] for name in chosen}
 
 
-def hidden_width(graph: onnx.GraphProto) -> int:
-    """The width of the encoder in `graph`: of most vectors of weights (norms and biases); 0 without them."""
+def hidden_width(graph: onnx.GraphProto, answers: Mapping[str, Array] | None = None) -> int:
+    """The width of the encoder in `graph`: of most vectors of weights (norms and biases); 0 without them.
+
+    answers: its outputs. One as wide as several such vectors is as wide as the encoder was before its stream became
+    narrower (`prune-hidden`), and that width is taken.
+    """
     widths = [tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1]
+    answered = [values.shape[-1] for values in (answers or {}).values() if values.ndim > 1]
+    if whole := next((width for width in answered if widths.count(width) >= FEWEST_OF_HIDDEN), 0):
+        return int(whole)
     most = max(set(widths) - {1}, key=widths.count, default=0)
     return int(most) if widths.count(most) >= FEWEST_OF_HIDDEN else 0
 

@@ -208,6 +208,13 @@ def test_widths_that_are_none(options, message):
         apply(PruneHidden(**options), prepared("bert-ts17-sdpa", CANONICAL))
 
 
+@pytest.mark.parametrize(
+    ("keep", "hidden", "width"), [(0.667, 384, 256), (0.75, 768, 576), (0.75, 72, 54), (0.5, 300, 128)]
+)
+def test_a_share_is_a_width(keep, hidden, width):
+    assert PruneHidden(keep=keep).width_of(hidden) == width
+
+
 def test_without_calibration_rows():
     with pytest.raises(DataError, match="name some with --calib"):
         PruneHidden(width=8).apply(prepared("bert-ts17-sdpa", CANONICAL), Context())

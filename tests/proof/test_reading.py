@@ -1,10 +1,12 @@
 """What an output is taken for follows from the graph and the configuration; names decide the rest."""
 
+import numpy as np
+import onnx
 import pytest
 
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.model_config import ModelConfig
-from onnxslim_bert.proof.reading import Output, read_outputs
+from onnxslim_bert.proof.reading import Output, hidden_width, read_outputs
 
 STATES, POOLED = Output("f", ("rows", "tokens", 8)), Output("f", ("rows", 8))
 LOGITS, NUMBERS = Output("f", ("rows", 3)), Output("i", ("rows", 3))
@@ -89,3 +91,12 @@ def test_a_task_that_the_outputs_do_not_serve_is_refused():
 def test_outputs_that_serve_no_task_are_refused():
     with pytest.raises(ModelError, match="needed logits"):
         read_outputs({"lengths": NUMBERS}, PLAIN, 0)
+
+
+def test_an_output_as_wide_as_attention_is_one_of_an_encoder_whose_stream_became_narrower():
+    """Where nothing says what it is: 6 norms of 8 channels, biases of 12 in the layers, and states of 12."""
+    vectors = [np.zeros(8)] * 6 + [np.zeros(12)] * 4
+    graph = onnx.GraphProto(initializer=[onnx.numpy_helper.from_array(values) for values in vectors])
+    assert hidden_width(graph) == 8
+    assert hidden_width(graph, {"states": np.zeros((2, 5, 12))}) == 12
+    assert hidden_width(graph, {"logits": np.zeros((2, 5))}) == 8

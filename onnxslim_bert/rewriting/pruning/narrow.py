@@ -12,6 +12,7 @@ from onnxslim_bert.graph.probe import constant, producer, read_by
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
+from onnxslim_bert.rewriting.pruning.sites import with_inner
 from onnxslim_bert.rewriting.pruning.stream import Cut, Stream
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -42,7 +43,7 @@ def keep_channels(model: Model, stream: Stream, kept: Array) -> None:
     nodes = {node.name: node for node in model.graph.nodes}
     build = Builder(model.graph, "")
     uses: dict[str, set[tuple[str, int]]] = {}
-    for node in model.graph.nodes:
+    for node in with_inner(model.graph.nodes):
         for position, tensor in enumerate(node.inputs):
             uses.setdefault(tensor.name, set()).add((node.name, position))
     along: dict[tuple[str, int], list[Cut]] = {}
