@@ -7,6 +7,8 @@ protobuf parse the rest; and it writes a file the same way back, the weights goi
 """
 
 import mmap
+import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,11 @@ MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead of parsed
 ALIGNED = 4096  # bytes: weights in a file of their own begin at a page, so that a session maps them
+KEPT, KEPT_BYTES = 4, 1 << 24  # skeletons that are kept, since a command reads a file many times; bytes of the largest
+TICK = 20_000_000  # nanoseconds in which two changes of a file may get one time: so new a file is read again
 MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensors in between
+
+_KNOWN: dict[tuple[int, ...], tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]] = {}  # by the state of the file
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,26 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         raise ModelError(f"{path}: {found}; an ONNX model was needed")
     try:
         with path.open("rb") as file:
+            state = os.fstat(file.fileno())
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except ValueError as error:
         raise ModelError(f"{path}: the file is empty; an ONNX model was needed") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    found = _KNOWN.get(key) or _checked(path, data)
+    if found[0].ByteSize() <= KEPT_BYTES and time.time_ns() - state.st_mtime_ns > TICK:
+        _KNOWN[key] = found
+        while len(_KNOWN) > KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+    model, places = onnx.ModelProto(), found[1]
+    model.CopyFrom(found[0])
+    tensors = model.graph.initializer
+    return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
+
+
+def _checked(path: Path, data: memoryview) -> tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]:
+    """The skeleton of a file's bytes, checked, and where its large weights lie, by the initializer's position."""
     try:
         skeleton, places = _without_large_weights(data)
         model = onnx.ModelProto.FromString(skeleton)
@@ -75,8 +96,7 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")
     check_model(path, model, {position: end - start for position, (start, end) in places.items()})
-    tensors = model.graph.initializer
-    return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
+    return model, places
 
 
 def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:

@@ -81,11 +81,12 @@ class Model:
         )
         try:
             graph = gs.import_onnx(proto)
+            ends = {id(end) for end in (*graph.inputs, *graph.outputs)}
             for tensor in graph.tensors().values():
                 if isinstance(tensor, gs.Constant):
                     tensor.values = weights[tensor.name] if tensor.name in weights else np.asarray(tensor.values)
                     tensor.data_location = None
-                elif not any(tensor is end for end in [*graph.inputs, *graph.outputs]):
+                elif id(tensor) not in ends:
                     tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
         except Exception as error:
             raise ModelError(f"{path or 'model'}: the graph cannot be read ({one_line(error)})") from error
@@ -114,7 +115,8 @@ class Model:
 
     def constants(self) -> dict[str, gs.Constant]:
         """Every constant of the graph by name."""
-        return {name: t for name, t in self.graph.tensors().items() if isinstance(t, gs.Constant)}
+        found = {t.name: t for node in self.graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
+        return found | {t.name: t for t in (*self.graph.inputs, *self.graph.outputs) if isinstance(t, gs.Constant)}
 
     def array(self, name: str) -> Array:
         """A read-only view of the constant `name`."""
@@ -148,8 +150,9 @@ class Model:
 
     def skeleton(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
         """The model with its weights declared as external data, and those weights by name; nothing is copied."""
-        weights = {n: c.values for n, c in self.constants().items() if c.values.nbytes >= LARGE}
-        with _stand_ins(self.constants(), weights):
+        constants = self.constants()
+        weights = {n: c.values for n, c in constants.items() if c.values.nbytes >= LARGE}
+        with _stand_ins(constants, weights):
             return self.proto(), weights
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:

@@ -17,16 +17,24 @@ RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they le
 NO_EFFECT = ("Identity", "Dropout")
 OF_MANY = ("Concat", "Sum", "Max", "Min", "Mean")  # the identity of one tensor
 UNBOUNDED = ("Loop", "Scan")  # may run for ever, and nothing ends what graphsurgeon runs
+UNFOLDED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # what holds int8 weights stays
 NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 def fold(model: Model) -> None:
     """Compute everything that does not depend on an input's values."""
     fold_shapes(model.graph)
-    nbytes = sum(constant.values.nbytes for constant in model.constants().values())
-    with load_within(nbytes, len(model.graph.nodes)):
-        model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
+    if any(map(_may_fold, model.graph.nodes)):  # else the copy of the graph that folding makes is for nothing
+        nbytes = sum(constant.values.nbytes for constant in model.constants().values())
+        with load_within(nbytes, len(model.graph.nodes)):
+            model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
     model.changed()
+
+
+def _may_fold(node: gs.Node) -> bool:
+    """Whether `node` reads constants alone, those that graphsurgeon leaves as they are aside, or holds a graph."""
+    fixed = all(isinstance(tensor, gs.Constant) or tensor.is_empty() for tensor in node.inputs)
+    return _has_subgraph(node) or (fixed and node.op not in UNFOLDED)
 
 
 def _may_not_end(node: gs.Node) -> bool:
