@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from tensor_damage import as_often
 
 HUGE = 1 << 33  # elements that a few nodes make
 Rng = np.random.Generator
@@ -62,7 +63,7 @@ def fold_bomb(model: onnx.ModelProto, rng: Rng) -> None:
 
 def chain(model: onnx.ModelProto, rng: Rng) -> None:
     """Thousands of nodes in a row or beside each other."""
-    count, op, row = int(rng.integers(500, 15_000)), str(rng.choice(["Identity", "Relu", "Neg"])), rng.random() < 0.5
+    count, op, row = as_often(500, 15_000, rng), str(rng.choice(["Identity", "Relu", "Neg"])), rng.random() < 0.5
     first = model.graph.node[-1].output[0]
     for i in range(count):
         model.graph.node.append(helper.make_node(op, [f"chain.{i}" if row and i else first], [f"chain.{i + 1}"]))

@@ -69,10 +69,15 @@ def tensors_merged(model: onnx.ModelProto, rng: Rng) -> None:
 
 
 def tensors_many(model: onnx.ModelProto, rng: Rng) -> None:
-    for i in range(int(rng.integers(1000, 20_000))):
+    for i in range(as_often(1000, 20_000, rng)):
         model.graph.initializer.append(
             TensorProto(name=f"many.{i}", data_type=1, dims=[1], raw_data=struct.pack("f", i))
         )
+
+
+def as_often(least: int, most: int, rng: Rng) -> int:
+    """A number from `least` to `most`, each power of ten as often as any other: large ones take all the time."""
+    return int(least * float((most / least) ** rng.random()))
 
 
 def external(model: onnx.ModelProto, rng: Rng) -> None:

@@ -67,20 +67,20 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         raise ModelError(f"{path}: {found}; an ONNX model was needed")
     try:
         with path.open("rb") as file:
-            state = os.fstat(file.fileno())
+            state, now = os.fstat(file.fileno()), time.time_ns()
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except ValueError as error:
         raise ModelError(f"{path}: the file is empty; an ONNX model was needed") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-    found = _KNOWN.get(key) or _checked(path, data)
-    if found[0].ByteSize() <= KEPT_BYTES and time.time_ns() - state.st_mtime_ns > TICK:
-        _KNOWN[key] = found
+    skeleton, places = _KNOWN.get(key) or _checked(path, data)
+    if skeleton.ByteSize() <= KEPT_BYTES and now - state.st_mtime_ns > TICK:
+        _KNOWN[key] = skeleton, places
         while len(_KNOWN) > KEPT:
             _KNOWN.pop(next(iter(_KNOWN)), None)
-    model, places = onnx.ModelProto(), found[1]
-    model.CopyFrom(found[0])
+    model = onnx.ModelProto()
+    model.CopyFrom(skeleton)
     tensors = model.graph.initializer
     return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
 

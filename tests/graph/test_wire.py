@@ -1,5 +1,7 @@
 """Reading a file without copying its weights, and refusing what is no complete file."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +147,28 @@ def test_what_is_written_piece_by_piece_is_what_protobuf_writes():
     for proto in (written, expected):
         del proto.graph.initializer[:]
     assert written == expected
+
+
+def test_a_file_is_read_again_once_it_changed(tmp_path):
+    """A skeleton is kept by the state of its file: what is done to it, or to the file, is not seen in the other."""
+    path = tmp_path / "m.onnx"
+    for name in ("first", "second"):
+        model = onnx.load(fixture("bert-ts17-sdpa"))
+        model.producer_name = name
+        onnx.save(model, path)
+        long_ago = path.stat().st_mtime_ns - 10**9 * (1 if name == "first" else 2)
+        os.utime(path, ns=(long_ago, long_ago))
+        for _ in range(2):
+            skeleton, weights = read_skeleton(path)
+            assert (skeleton.producer_name, bool(weights)) == (name, True)
+            skeleton.producer_name = "changed"
+
+
+def test_a_file_as_new_as_the_clock_ticks_is_read_again(tmp_path):
+    """Two contents of one size may get one time within a tick; here one that has not come yet."""
+    path, soon = tmp_path / "m.onnx", time.time_ns() + 10**12
+    model = onnx.load(fixture("bert-ts17-sdpa"))
+    for model.producer_name in ("one", "two"):
+        path.write_bytes(model.SerializeToString())
+        os.utime(path, ns=(soon, soon))
+        assert read_skeleton(path)[0].producer_name == model.producer_name
