@@ -240,9 +240,11 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
         wanted = [np.asarray(output) for output in before.run(None, given)]
     except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
         return []
-    found = [np.asarray(output) for output in after.run(None, fed)]
+    after.run(None, fed)
     if tolerance is None:
         return []
+    plain = open_session(made, optimize=False)  # as the source: ONNX Runtime's own rounding moves int8 by a whole step
+    found = [np.asarray(output) for output in plain.run(None, fed)]
     wrong = []
     for name, a, b in zip((o.name for o in before.get_outputs()), wanted, found, strict=True):
         if np.shape(a) != np.shape(b):
