@@ -13,7 +13,7 @@ from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.pruning.sites import find_sites
+from onnxslim_bert.rewriting.pruning.sites import check_plain, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import matrix, set_dense
 from onnxslim_bert.rewriting.weights.sharing_fit import Dense, SharedFit
 from onnxslim_bert.rewriting.weights.sharing_order import align
@@ -34,9 +34,9 @@ class ShareWeights(Pass):
 
     With `groups` the pass is approximate. Consecutive layers form a group, and all layers of a group use one query
     matrix, one key matrix, and so on. Example: 6 layers and groups=2 leave two sets, for layers 0 to 2 and 3 to 5.
-    First, heads and neurons of the group's layers are put in the same order; then each matrix is the least-squares fit
-    to what the old ones computed on calibration rows. Biases and norms stay each layer's own. The file shrinks, also
-    when it is quantized later; nothing runs faster.
+    First, heads (where attention is proven) and neurons of the group's layers are put in the same order; then each
+    matrix is the least-squares fit to what the old ones computed on calibration rows. Biases and norms stay each
+    layer's own. The file shrinks, also when it is quantized later; nothing runs faster.
 
     groups: how many sets of matrices are left; 0 for the exact part alone.
     roles: the matrices to share: all, attention or ffn.
@@ -112,15 +112,16 @@ class ShareWeights(Pass):
 
 
 def check_can_share(model: Model, groups: Sequence[Sequence[Layer]], roles: Sequence[str]) -> None:
-    """Raise PassError unless heads and neurons can be reordered and the matrices of a group have one shape a role."""
+    """Raise PassError unless matrices are plain, neurons can be reordered and a group has one shape a role."""
     if "query" in roles:
-        find_sites(model, "heads")
+        for layer in model.encoder.layers:
+            check_plain(model, layer, "heads")
+        if all(_heads_can_move(group) for group in groups):
+            find_sites(model, "heads")
     if "up" in roles:
         find_sites(model, "neurons")
     for group in groups:
         for layer in group:
-            if "query" in roles and layer.form is None:
-                raise PassError(f"layer {layer.index}: its attention is not proven ({layer.reason}); use roles=ffn")
             for role in roles:
                 found, needed = _shape(layer, role), _shape(group[0], role)
                 if found != needed:
@@ -128,6 +129,11 @@ def check_can_share(model: Model, groups: Sequence[Sequence[Layer]], roles: Sequ
                         f"layer {layer.index}: {role} is {found}, and in layer {group[0].index} {needed}; "
                         "layers that share need equal widths"
                     )
+
+
+def _heads_can_move(group: Sequence[Layer]) -> bool:
+    """Whether heads may change places: not where something may be each head's own, as relative positions are."""
+    return all(layer.form is not None for layer in group)
 
 
 def _shape(layer: Layer, role: str) -> str:
@@ -148,7 +154,8 @@ def _fit_group(model: Model, ctx: Context, group: Sequence[Layer], roles: Sequen
     fits = {role: SharedFit() for role in roles}
     first: dict[str, Dense] | None = None
     for start in range(0, len(group), AT_ONCE):
-        first = _add(fits, measured(model, ctx, group[start : start + AT_ONCE], roles), first, group[0].heads)
+        heads = group[0].heads if _heads_can_move(group) else 0
+        first = _add(fits, measured(model, ctx, group[start : start + AT_ONCE], roles), first, heads)
     return fits
 
 

@@ -94,7 +94,8 @@ def _site(layers: Sequence[Layer], kind: UnitKind) -> Site:
     return Site(kind, indices, units, unit)
 
 
-def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
+def check_plain(model: Model, layer: Layer, kind: UnitKind) -> None:
+    """Raise PassError unless the matrices around the units of `layer` are there, whole and float32."""
     roles = (*writing(layer, kind), READERS[kind])
     missing = [role for role in roles if role not in layer.linears]
     if missing:
@@ -106,6 +107,10 @@ def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
         dtype = model.array(linear.weight).dtype
         if dtype != np.float32:
             raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
+
+
+def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
+    check_plain(model, layer, kind)
     if kind == "heads":
         _check_heads(model, layer)
     if (node := _stranger(model, layer, kind)) is not None:

@@ -18,10 +18,11 @@ Turn = Callable[[Array], Array]  # an orthogonal change of the last axis
 def align(first: Mapping[str, Dense], other: Mapping[str, Dense], heads: int) -> dict[str, Dense]:
     """The layer `other` with each head and neuron in the place of the one of `first` that it resembles most.
 
-    The layer computes what it did before. heads: their number. Weight matching of Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836.
+    The layer computes what it did before. heads: their number; 0 leaves them in their places. Weight
+    matching of Ainsworth et al. 2022, https://arxiv.org/abs/2209.04836.
     """
     aligned = dict(other)
-    if "query" in other:
+    if "query" in other and heads:
         aligned |= align_heads(first, other, heads)
     if "up" in other:
         aligned |= align_neurons(first, other)
