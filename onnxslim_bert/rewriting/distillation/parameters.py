@@ -80,7 +80,7 @@ class Integers:
         """steps: the scales, of a shape that `values` can be multiplied with."""
         self._stored, self._first = values.dtype, torch.from_numpy(np.array(values)).to(dtype)
         info, largest = np.iinfo(values.dtype), int(np.abs(values.astype(np.int32)).max(initial=0))
-        self._bounds = (max(-largest, info.min), largest if info.min else info.max)
+        self._bounds = (max(-largest, info.min), min(largest, info.max) if info.min else info.max)
         self._steps = torch.from_numpy(np.where(steps == 0, 1, steps)).to(dtype)
         self._paired = values.ndim == 2 and info.min < 0 and not can_saturate(values).any()
         self.parameter = Parameter(self._first * self._steps)

@@ -158,6 +158,14 @@ def test_integers_keep_their_range_and_pairs_that_fit_still_do():
         assert not reduced or not can_saturate(written).any()
 
 
+def test_the_largest_integer_is_one_that_the_type_has():
+    """Where -128 was there, 128 is not: as int8 it would be -128 again."""
+    integers = Integers(np.array([[-128], [0]], np.int8), np.ones((2, 1), np.float32), torch.float32)
+    with torch.no_grad():
+        integers.parameter[0] += 300
+    assert integers.array().tolist() == [[127], [0]]
+
+
 def test_a_scale_stays_positive():
     scale = Scale(np.array([0.5, 0.1], np.float32), torch.float32)
     with torch.no_grad():
