@@ -79,6 +79,7 @@ class PruneHidden(Pass):
         width = self.width_of(hidden)
         if width == hidden:
             return Change(0, f"all {hidden} channels are kept")
+        _check_float32(model)
         trials = ctx.trials
         feeds = short_row(model, trials)
         before = every_value(model, feeds)
@@ -112,6 +113,18 @@ class PruneHidden(Pass):
         if not (width := int(hidden * keep + 1e-9) // step * step):
             raise PassError(f"prune-hidden: keep={keep} of {hidden} channels leaves fewer than {step}")
         return width
+
+
+def _check_float32(model: Model) -> None:
+    """Raise PassError when a table, or a matrix of a layer, is not float32."""
+    encoder = model.encoder
+    stored = {f"the {role} table": name for role, name in encoder.embeddings.tables.items()}
+    for layer in encoder.layers:
+        matrices = ((role, matrix) for role, linear in layer.linears.items() for matrix in linear.matrices)
+        stored |= {f"the {role} matrix of layer {layer.index}": matrix.weight for role, matrix in matrices}
+    for what, name in stored.items():
+        if (dtype := model.array(name).dtype) != np.float32:
+            raise PassError(f"{what} is {dtype}; start from the float32 model")
 
 
 def _followed(model: Model, values: dict[str, Array]) -> tuple[Stream, str | None]:

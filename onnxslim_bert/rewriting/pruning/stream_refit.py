@@ -49,10 +49,11 @@ def refit(model: Model, whole: Model, places: Sequence[Place], kept: Array, tria
     ends = list(both.graph.outputs)
     both.graph.outputs = [*ends, *joined]
     both.changed()
-    resumed = ResumedRows(both, trials, states=6 * len(kept))
-    errors = list[float]()
+    resumed = ResumedRows(both, trials, states=2 * whole.encoder.hidden)
+    errors, held = list[float](), 0
     for done, (place, tensor) in enumerate(zip(places, joined, strict=True), start=1):
-        part, here = resumed.part(_unfitted(both, places[done - 1 :]))
+        held = held if place.added else done - 1  # rows are held where the stream is read: it is narrower than neurons
+        part, here = resumed.part(_unfitted(both, places[held:]))
         want = Want(tensor.name, "gram")
         seen, unseen = (here.collect(part, [want], "measuring the stream", held_back=x)[want] for x in (False, True))
         fit = _fit_writer if place.added else _fit_readers
