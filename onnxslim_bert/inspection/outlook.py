@@ -1,10 +1,8 @@
 """What could be done with a model on this machine, and what that would give, before any of it is done."""
 
-import math
 import shlex
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from onnxslim_bert.graph.model_folders import find_model, folder_with
 from onnxslim_bert.inspection.advice import int8_savings
 from onnxslim_bert.job.rows import canonical_form, fitting_length, fixed_shape
 from onnxslim_bert.machine import Host, host, instruction_sets
-from onnxslim_bert.model.dense import dense_layers, embeddings_of, encoder_of
+from onnxslim_bert.model.dense import embeddings_of, encoder_of
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import interleave
@@ -28,7 +26,7 @@ from onnxslim_bert.proof.workload import Workload, same_feeds
 from onnxslim_bert.recipes.int8 import EXACT
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
-from onnxslim_bert.targets.int8_kernels import product_seconds
+from onnxslim_bert.rewriting.int8.layers import write_stand_in
 from onnxslim_bert.targets.places import CPU_ONLY
 from onnxslim_bert.targets.table import CPU, TARGETS
 
@@ -79,7 +77,7 @@ class Outlook:
 
 
 def outlook(given: Path) -> Outlook:
-    """Look at the model in `given`, a file or a folder; time it, its exact rewriting, and products of its sizes.
+    """Look at the model in `given`, a file or a folder; time it, its exact rewriting, and a stand-in of its int8 file.
 
     Takes seconds. Raises ModelError for what is no model.
     """
@@ -94,13 +92,13 @@ def outlook(given: Path) -> Outlook:
     except SlimError as error:
         return replace(found, reason=str(error).removeprefix(f"{path}: "))
     batch, length = fixed_shape(model)[0] or BATCH, fitting_length(canonical, LENGTH)
-    before, after = _timed(path, model, Workload(batch, length))
-    whole, narrow = _products(canonical, batch * length)
+    before, exact, narrow = _timed(path, model, Workload(batch, length))
     basis = (
-        f"{plural(layers, 'dense layer')} and {plural(tables, 'table')} to int8; the layers' products take {whole:.2f} "
-        f"ms in float32 and {narrow:.2f} ms in int8, of {after:.2f} ms of the model after its exact rewriting"
+        f"{plural(layers, 'dense layer')} and {plural(tables, 'table')} to int8, {narrow:.2f} ms in a stand-in with "
+        f"made-up ranges, timed beside {before:.2f} ms of the model as it is; what keeps answers close (smoothing, "
+        "channels left in float) may take a few percent more"
     )
-    speeds = before / after, before / (max(after - whole, 0) + narrow)
+    speeds = before / exact, before / narrow
     offers = tuple(_offers(given, found, found.nbytes - saved, speeds))
     return replace(found, batch=batch, length=length, ms=before, offers=offers, basis=basis)
 
@@ -118,34 +116,32 @@ def _kind(path: Path, model: Model) -> str:
     return ", ".join([*parts, *([f"{words} words"] if words else [])])
 
 
-def _timed(path: Path, model: Model, workload: Workload) -> tuple[float, float]:
-    """Milliseconds of the model as it is and after its exact rewriting: the best of ROUNDS, in turns, on one thread.
+def _timed(path: Path, model: Model, workload: Workload) -> tuple[float, float, float]:
+    """Milliseconds of the model as it is, after its exact rewriting, and of that with int8 layers of made-up ranges.
 
-    Of processor time, which other programs on a busy machine do not lengthen as they do that of the clock.
+    The best of ROUNDS, in turns, on one thread. Of processor time, which other programs on a busy machine do not
+    lengthen as they do that of the clock.
     """
     rewritten = model.clone()
     run_recipe(rewritten, Recipe.parse(EXACT))
+    narrow = rewritten.clone()
+    write_stand_in(narrow)
+    run_recipe(narrow, Recipe.parse("skip-mask?"))
     with tempfile.TemporaryDirectory() as folder:
-        exact = Path(folder) / path.name
-        rewritten.save(exact)
-        sessions = [(each, CPU_ONLY.open(CPU, each).session) for each in (path, exact)]
+        files = [path]
+        for name, made in (("exact", rewritten), ("int8", narrow)):
+            files.append(Path(folder) / f"{name}.onnx")
+            made.save(files[-1])
+        sessions = [(each, CPU_ONLY.open(CPU, each).session) for each in files]
         feeds = same_feeds(sessions, workload, None, Working(), ROUNDS)
         opened = [session for _, session in sessions]
         times = interleave(opened, feeds, rounds=ROUNDS, warmup=1, seed=0, clock=time.process_time)
-    before, after = times.min(axis=0)
-    return float(before), float(after)
-
-
-def _products(model: Model, rows: int) -> tuple[float, float]:
-    """Milliseconds of all dense products of `rows` tokens in float32, and of the same in int8, on one thread."""
-    sizes = Counter((each.d_in, each.d_out) for linear in dense_layers(model) for each in linear.matrices)
-    times = [(count, *product_seconds(rows, *size)) for size, count in sizes.items()]
-    whole, narrow = (1000 * math.fsum(row[0] * row[column] for row in times) for column in (1, 2))
-    return whole, narrow
+    before, exact, quantized = times.min(axis=0)
+    return float(before), float(exact), float(quantized)
 
 
 def _offers(given: Path, found: Outlook, nbytes: int, speeds: tuple[float, float]) -> Iterator[Offer]:
-    """nbytes: of the int8 file. speeds: of the exact rewriting, as timed, and of int8, as estimated."""
+    """nbytes: of the int8 file. speeds: of the exact rewriting, as timed, and of int8, by a stand-in."""
     path, name = found.path, shlex.quote(str(given))
     exact = f"{given}-exact" if given.is_dir() else path.with_suffix(".exact.onnx")
     readers = ("tokenizer.json", *DESCRIPTIONS)

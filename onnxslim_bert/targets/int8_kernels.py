@@ -45,12 +45,6 @@ def u8s8_saturates() -> bool:
     return bool((np.asarray(product) != 64 * 255 * 127).any())
 
 
-def product_seconds(rows: int, inner: int, columns: int) -> tuple[float, float]:
-    """Seconds that one product [rows, inner] x [inner, columns] takes in float32 and as u8 x s8, the best of 5 each."""
-    shape = rows, inner, columns
-    return _seconds(np.float32, np.float32, shape), _seconds(np.uint8, np.int8, shape)
-
-
 def _gops(activations: type, weights: type) -> float:
     return 2 * ROWS * INNER * COLUMNS / _seconds(activations, weights, (ROWS, INNER, COLUMNS)) / 1e9
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from command_line import ROOT, assert_refused, run, workspace
 from graphs import fixture
 
 from onnxslim_bert.inspection import outlook
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.recipes.int8 import EXACT
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.int8.layers import write_stand_in
 
 
 def test_a_model_without_a_verb_is_described_with_what_can_be_done(tmp_path: Path) -> None:
@@ -41,13 +47,29 @@ def test_sizes_are_those_of_the_written_file_and_speeds_are_marked(tmp_path: Pat
     assert found["ms"] > 0
 
 
-def test_the_estimate_swaps_float_products_for_int8_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 10 ms, of which products take 6 in float and 2 in int8, the rest stays: 6 ms, so 20 / 6 of what took 20."""
-    monkeypatch.setattr(outlook, "_timed", lambda path, model, workload: (20.0, 10.0))
-    monkeypatch.setattr(outlook, "_products", lambda model, rows: (6.0, 2.0))
+def test_the_estimate_is_the_speed_of_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 ms as it is, 10 after the exact rewriting and 5 with int8 layers: 2 and 4 times as fast."""
+    monkeypatch.setattr(outlook, "_timed", lambda path, model, workload: (20.0, 10.0, 5.0))
     found = outlook.outlook(fixture("bert-ts17-sdpa"))
-    assert found.offers[0].speedup == pytest.approx(20 / 6)
+    assert found.offers[0].speedup == pytest.approx(4)
     assert [offer.speedup for offer in found.offers if offer.known == "timed"] == [2.0]
+    assert "5.00 ms in a stand-in" in found.basis
+
+
+def test_the_stand_in_has_the_layers_of_the_written_file(tmp_path: Path) -> None:
+    """It is timed in its place: as many products in int8, and none in float more than there."""
+    model = tmp_path / "model.onnx"
+    shutil.copyfile(ROOT / "models/sst2-tiny/model.onnx", model)
+    assert run("slim", model, "-p", "@exact,quantize-dynamic", "-o", tmp_path / "out.onnx").code == 0
+    alike = Model.load(model)
+    run_recipe(alike, Recipe.parse(EXACT))
+    write_stand_in(alike)
+    theirs, ours = (
+        Counter(node.op for node in each.graph.nodes if "MatMul" in node.op or "Attention" in node.op)
+        for each in (Model.load(tmp_path / "out.onnx"), alike)
+    )
+    assert ours == theirs
+    assert ours["MatMulIntegerToFloat"] > 20
 
 
 def test_what_cannot_be_improved_is_said(tmp_path: Path) -> None:
