@@ -6,7 +6,7 @@ Zellers et al. 2018, https://arxiv.org/abs/1808.05326
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,19 +25,21 @@ ANSWERS = (*LABEL_COLUMNS, "answerkey", "answer", "correct")
 
 
 class Choices(NamedTuple):
-    """texts: the context and the endings of each row, as many in each. labels: the right ending, int64 [rows]."""
+    """texts: the context and the endings of each row. labels: the right ending, int64 [rows]. notes: of rows with fewer
+    endings than others."""
 
     texts: tuple[tuple[str, ...], ...]
     labels: Array | None
+    notes: tuple[str, ...]
 
 
 def find_choices(columns: Columns, labelled: str | None, source: str) -> Choices | None:
     """The rows of `columns` where these hold endings; None where they do not.
 
-    labelled: the column of right answers, by default the first known one: the number of an ending from 0 up, a letter,
-    its own label (`{"label": ["A", "B"], "text": [...]}`), or its text. Labels that are empty or -1 in every row are
-    held back. Raises DataError for rows without a context, with one ending, with more or fewer than the first row, or
-    with an answer that is no ending.
+    Rows may have different numbers of endings: numbered columns are empty behind a row's last one. labelled: the column
+    of right answers, by default the first known one: the number of an ending from 0 up, a letter, its own label
+    (`{"label": ["A", "B"], "text": [...]}`), or its text. Labels that are empty or -1 in every row are held back.
+    Raises DataError for rows without a context, with one ending, or with an answer that is none.
     """
     by_case = {column.lower(): column for column in columns}
     numbered = sorted(name for name in by_case if NUMBERED.fullmatch(name))
@@ -50,18 +52,23 @@ def find_choices(columns: Columns, labelled: str | None, source: str) -> Choices
     listed = columns[one] if one else list(zip(*(columns[by_case[name]] for name in numbered), strict=True))
     header = by_case.get(HEADERS.get(context, ""))
     begun = columns[header] if header else [""] * len(listed)
+    endings = [_texts(given, f"{source}, row {row}") for row, given in enumerate(listed, 1)]
     texts: list[tuple[str, ...]] = []
-    for row, (said, start, given) in enumerate(zip(columns[by_case[context]], begun, listed, strict=True), 1):
-        place = f"{source}, row {row}"
-        endings = [f"{start} {ending}".strip() for ending in _texts(given, place)]
-        if len(endings) < 2 or len(endings) != len(texts[0] if texts else endings) - bool(texts):
-            needed = f"{len(texts[0]) - 1}, as in row 1" if texts and len(texts[0]) > 2 else "at least 2"
-            raise DataError(f"{place}: {len(endings)} endings: needed {needed}")
+    for row, (said, start, given) in enumerate(zip(columns[by_case[context]], begun, endings, strict=True), 1):
         if not isinstance(said, str) or not said.strip():
-            raise DataError(f"{place}: '{context}' is {shown(said)}: needed a context")
-        texts.append((said, *endings))
+            raise DataError(f"{source}, row {row}: '{context}' is {shown(said)}: needed a context")
+        texts.append((said, *(f"{start} {ending}".strip() for ending in given)))
     column = labelled or next((by_case[name] for name in ANSWERS if name in by_case), None)
-    return Choices(tuple(texts), None if column is None else _labels(columns, column, listed, source))
+    labels = None if column is None else _labels(columns, column, listed, endings, source)
+    return Choices(tuple(texts), labels, tuple(_fewer([len(given) for given in endings])))
+
+
+def _fewer(counts: Sequence[int]) -> Iterator[str]:
+    """A line on rows with fewer endings than others."""
+    most = max(counts, default=0)
+    fewer = sum(count < most for count in counts)
+    if fewer:
+        yield f"{fewer} of {len(counts)} questions have fewer endings than {most}, down to {min(counts)}"
 
 
 def _are_lists(values: Sequence[Any]) -> bool:
@@ -69,26 +76,35 @@ def _are_lists(values: Sequence[Any]) -> bool:
 
 
 def _texts(given: Any, place: str) -> list[str]:
+    """The endings of a row, two or more."""
     endings = given.get("text") if isinstance(given, dict) else given
-    if not isinstance(endings, list | tuple) or not all(isinstance(ending, str) and ending for ending in endings):
+    if isinstance(endings, tuple):  # of numbered columns: those of a row with fewer endings are empty at the end
+        endings = [*endings]
+        while endings and endings[-1] in ("", None):
+            endings.pop()
+    if not isinstance(endings, list) or not all(isinstance(ending, str) and ending for ending in endings):
         raise DataError(f"{place}: endings are {shown(given)}: needed a list of texts")
-    return [*endings]
+    if len(endings) < 2:
+        raise DataError(f"{place}: {len(endings)} endings: needed at least 2")
+    return endings
 
 
-def _labels(columns: Columns, column: str, listed: Sequence[Any], source: str) -> Array | None:
+def _labels(
+    columns: Columns, column: str, listed: Sequence[Any], texts: Sequence[list[str]], source: str
+) -> Array | None:
+    """The right ending of each row. listed: what the file gives as endings; texts: these as texts."""
     if column not in columns:
         raise DataError(f"{source}: no column '{column}': its columns are {', '.join(columns)}")
     answers = [str(value).strip() if value is not None else "" for value in columns[column]]
     if all(answer in ("", "-1") for answer in answers):
         return None
     found: list[int] = []
-    for row, (answer, given) in enumerate(zip(answers, listed, strict=True), 1):
-        endings = _texts(given, f"{source}, row {row}")
+    for row, (answer, given, endings) in enumerate(zip(answers, listed, texts, strict=True), 1):
         own = [str(name) for name in given.get("label", ())] if isinstance(given, dict) else []
         numbers = {ending: place for place, ending in enumerate(endings)}
         numbers |= {chr(ord("A") + place): place for place in range(len(endings))}
         numbers |= {str(place): place for place in range(len(endings))}
-        numbers |= {name: place for place, name in enumerate(own)}
+        numbers |= {name: place for place, name in enumerate(own[: len(endings)])}
         if answer not in numbers:
             needed = f"one of {', '.join(own)}" if own else f"a number from 0 to {len(endings) - 1}"
             raise DataError(f"{source}, row {row}: '{column}' is {shown(answer)}: needed {needed}")

@@ -85,8 +85,10 @@ class Dataset:
         return np.array([numbers.setdefault(row[0], len(numbers)) for row in self.texts], np.int64)
 
     def probe(self) -> "Dataset":
-        """The first row alone, to see what a model answers."""
-        return replace(self.take([0]), pool=())
+        """The first row alone, to see what a model answers; of a multiple choice one of the most endings."""
+        most = max(map(len, self.texts), default=0) if self.task == CHOICE else 0
+        row = next((place for place, texts in enumerate(self.texts) if len(texts) == most), 0)
+        return replace(self.take([row]), pool=())
 
     def take(self, rows: Sequence[int]) -> "Dataset":
         """The rows with these indices, in this order."""

@@ -40,7 +40,8 @@ def from_columns(
         form: Form = "words" if found.form == "words" else "passages"
         return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task)
     if kind is None and text_columns is None and (choices := find_choices(columns, labelled, source)):
-        return Dataset(*split_of, choices.texts, choices.labels, metric_of(choices.labels), task=CHOICE)
+        right = choices.labels
+        return Dataset(*split_of, choices.texts, right, metric_of(right), task=CHOICE, notes=choices.notes)
     columns = columns if text_columns else ranked.in_pairs(columns, source)
     triplet = None if text_columns else ranked.triplets(columns)
     if triplet:

@@ -71,7 +71,7 @@ class Sources:
         said = (
             f"{plural(len(calibration) - len(left), 'calibration row')} of {len(calibration)} left out, as evaluated on"
         )
-        return left, replace(evaluation, notes=(said,))
+        return left, replace(evaluation, notes=(*evaluation.notes, said))
 
     @property
     def holds_back(self) -> bool:
@@ -125,7 +125,7 @@ class Sources:
         said = (
             f"{held.name}: {plural(len(calibration), 'row')} calibrate, {len(held)} others judge, held back of the file"
         )
-        notes = (said, *([f"its labels judge nothing: {unread}"] if unread else []))
+        notes = (said, *([f"its labels judge nothing: {unread}"] if unread else []), *held.notes)
         return calibration, replace(held, notes=notes)
 
     def _all_named(self) -> bool:

@@ -13,7 +13,15 @@ from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.probe import attribute_text, constant, inputs_of, nodes_between, opsets_of, run, run_all
 from onnxslim_bert.model.horizon import Horizon, horizon
 from onnxslim_bert.model.linear import Linear
-from onnxslim_bert.model.token_masks import TokenMask, has_fixed_length, probe_size, token_inputs
+from onnxslim_bert.model.token_masks import (
+    TokenMask,
+    as_choices,
+    choice_inputs,
+    has_fixed_length,
+    probe_size,
+    token_inputs,
+    token_type,
+)
 
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
@@ -83,7 +91,7 @@ class Region:
     def _ends(self) -> list[gs.Tensor]:
         made = [tensor for tensor, _ in self.looked_up]
         masks = [mask.tensor for mask in self.masks]
-        return [*self.sources, self.hidden, *made, *token_inputs(self.graph), *masks]
+        return [*self.sources, self.hidden, *made, *token_inputs(self.graph), *choice_inputs(self.graph), *masks]
 
     @property
     def stranger(self) -> str | None:
@@ -100,9 +108,10 @@ class Region:
         }
         if self.first_token:
             found[self.sources[0].name] = found[self.sources[0].name][:, :1]
-        ids = {
-            t.name: rng.integers(0, MANY, (batch, seq)).astype(t.dtype or np.int64) for t in token_inputs(self.graph)
-        }
+        ids = {t.name: rng.integers(0, MANY, (batch, seq)).astype(token_type(t)) for t in token_inputs(self.graph)}
+        for tensor in choice_inputs(self.graph):  # some exporters read their shape
+            values = rng.integers(0, MANY, (batch, seq)).astype(token_type(tensor))
+            ids[tensor.name] = as_choices(tensor, values)
         rows = {t.name: rng.normal(size=(batch, seq, *x.shape[1:])).astype(x.dtype) for t, x in self.looked_up}
         return ids | rows | found
 
@@ -166,7 +175,8 @@ class Region:
         numbers: dict[int, int] = {}
         digest = hashlib.blake2b(repr((heads, *self.widths, self.first_token, self.half)).encode())
         digest.update(repr((probe_size(self.graph), [str(o) for o in opsets_of(self.graph)])).encode())
-        inputs = {id(tensor) for tensor in [*token_inputs(self.graph), *(mask.tensor for mask in self.masks)]}
+        taken = [*token_inputs(self.graph), *choice_inputs(self.graph)]
+        inputs = {id(tensor) for tensor in [*taken, *(mask.tensor for mask in self.masks)]}
         for tensor in [*self.sources, self.hidden]:
             numbers.setdefault(id(tensor), len(numbers))
 
@@ -288,8 +298,9 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
     widths = {linear.result: linear.d_out, linear.source: linear.d_in}
     feeds: dict[str, Array] = {t.name: np.zeros((batch, seq, *x.shape[1:]), x.dtype) for t, x in _lookups(graph)}
     feeds |= {n: np.zeros((batch, seq, width), np.float16 if half else np.float32) for n, width in widths.items()}
-    nodes = nodes_between([tensors[name] for name in feeds], target)
-    feeds |= {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in token_inputs(graph)}
+    nodes = nodes_between([*(tensors[name] for name in feeds), *token_inputs(graph)], target)
+    ones = {t.name: np.ones((batch, seq), token_type(t)) for t in [*token_inputs(graph), *choice_inputs(graph)]}
+    feeds |= ones | {t.name: as_choices(t, ones[t.name]) for t in choice_inputs(graph)}
     read = {t.name for t in inputs_of(nodes)}
     try:
         return (
@@ -306,7 +317,7 @@ def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
 
     It is when tokens see only earlier ones: the last token of a probe is changed, and no earlier position changes.
     """
-    nodes = nodes_between([], context)
+    nodes = nodes_between(token_inputs(graph), context)
     read = {t.name for t in inputs_of(nodes)}
     rng = np.random.default_rng(0)
     given = {}
@@ -314,7 +325,7 @@ def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:
         rows = min([MANY, *(len(x) for node in tensor.outputs for x in _tables(node, tensor))])
         is_ids = any(_tables(node, tensor) for node in tensor.outputs)
         values = rng.integers(0, rows, probe_size(graph)) if is_ids else np.ones(probe_size(graph))
-        given[tensor.name] = values.astype(tensor.dtype or np.int64)
+        given[tensor.name] = values.astype(token_type(tensor))
     changed = {name: np.where(np.arange(v.shape[1]) < v.shape[1] - 1, v, v == 0) for name, v in given.items()}
     changed = {name: values.astype(given[name].dtype) for name, values in changed.items()}
     try:

@@ -15,7 +15,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder, is_output, redirect
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run_all
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
-from onnxslim_bert.model.token_masks import probe_size, token_inputs
+from onnxslim_bert.model.token_masks import probe_size, token_inputs, token_type
 
 VIEWS = frozenset(["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"])
 CUTS = frozenset(["Split", "Slice", "Gather"])
@@ -119,7 +119,7 @@ def _numbered(graph: gs.Graph, linear: Linear, source: gs.Tensor, tensors: Seque
     nodes = list({id(n): n for tensor in tensors for n in nodes_between(ends, tensor)}.values())
     if batch * seq * linear.d_out >= EXACT:
         return []
-    feeds: dict[str, Array] = {t.name: np.ones((batch, seq), t.dtype or np.int64) for t in inputs}
+    feeds: dict[str, Array] = {t.name: np.ones((batch, seq), token_type(t)) for t in inputs}
     feeds |= {name: np.zeros((batch, seq, *table.shape[1:]), table.dtype) for name, table in tables.items()}
     feeds[source.name] = np.zeros((batch, seq, linear.d_in), np.float32)
     rows = (batch, seq) if source.name == linear.source else (batch * seq,)

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, producer, run_all
+from onnxslim_bert.graph.signature import flat_shape
 
 PROBE = (3, 7)  # a batch and a length that no size of an encoder is likely to equal
 IDS = np.arange(96).reshape(2, 48)  # to find the one id that stands for padding
@@ -27,20 +28,66 @@ class TokenMask:
 
 
 def token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
-    """The graph inputs of shape [batch, seq]."""
-    return [t for t in graph.inputs if t.shape is not None and len(t.shape) == 2]
+    """The graph inputs of shape [batch, seq]; of one [batch, choices, seq] what flattens it to rows [rows, seq]."""
+    return [
+        rows
+        for tensor in graph.inputs
+        if tensor.shape is not None
+        for rows in ([tensor] if len(tensor.shape) == 2 else _flattened(tensor))
+    ]
+
+
+def token_type(tensor: gs.Tensor) -> Any:
+    """The element type of one of `token_inputs`, or of `choice_inputs`; int64 where the graph does not say it."""
+    node = producer(tensor)
+    return tensor.dtype or (node.inputs[0].dtype if node is not None else None) or np.int64
+
+
+def choice_inputs(graph: gs.Graph) -> list[gs.Tensor]:
+    """The graph inputs of shape [batch, choices, seq]."""
+    return [t for t in graph.inputs if t.shape is not None and len(flat_shape(t.shape, t.dtype)) < len(t.shape)]
+
+
+def as_choices(tensor: gs.Tensor, rows: Array) -> Array:
+    """`rows` [rows, seq] in the shape of an input [batch, choices, seq], of as many choices as it fixes, or of one."""
+    choices = tensor.shape[1] if isinstance(tensor.shape[1], int) and len(rows) % tensor.shape[1] == 0 else 1
+    return rows.reshape(-1, choices, rows.shape[1])
+
+
+def _flattened(tensor: gs.Tensor) -> list[gs.Tensor]:
+    """What an input [batch, choices, seq] of integers is reshaped to with two axes."""
+    if len(flat_shape(tensor.shape, tensor.dtype)) != 2:
+        return []
+    readers = [node for node in tensor.outputs if node.op == "Reshape" and node.inputs[0] is tensor]
+    return [node.outputs[0] for node in readers if _axes(node.inputs[1]) == 2]
+
+
+def _axes(shape: gs.Tensor) -> int | None:
+    """How many numbers a tensor of a shape has, where the graph says it."""
+    values, node = constant(shape), producer(shape)
+    if values is not None:
+        return int(values.size)
+    if node is None:
+        return None
+    if node.op == "Shape" and "end" in node.attrs:
+        return int(node.attrs["end"]) - int(node.attrs.get("start", 0))
+    if node.op == "Concat":
+        sizes = [_axes(tensor) for tensor in node.inputs]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+    return 1 if node.op == "Unsqueeze" else None
 
 
 def probe_size(graph: gs.Graph) -> tuple[int, int]:
     """A batch and a length that the inputs accept: their own where they are fixed, else PROBE."""
-    shapes = [t.shape for t in graph.inputs if t.shape is not None and len(t.shape) >= 2]
+    shapes = [flat_shape(t.shape, t.dtype) for t in graph.inputs if t.shape is not None and len(t.shape) >= 2]
     batch, seq = (next((s[i] for s in shapes if isinstance(s[i], int)), size) for i, size in enumerate(PROBE))
     return int(batch), int(seq)
 
 
 def has_fixed_length(graph: gs.Graph) -> bool:
     """Whether an input takes rows of one length only."""
-    return any(t.shape is not None and len(t.shape) >= 2 and isinstance(t.shape[1], int) for t in graph.inputs)
+    shapes = [flat_shape(t.shape, t.dtype) for t in graph.inputs if t.shape is not None]
+    return any(len(shape) >= 2 and isinstance(shape[1], int) for shape in shapes)
 
 
 def masks(graph: gs.Graph) -> list[TokenMask]:
@@ -53,7 +100,7 @@ def masks(graph: gs.Graph) -> list[TokenMask]:
     What the graph makes of token ids by comparing them with the id that stands for padding: ids != 1, for instance.
     """
     inputs = token_inputs(graph)
-    given = [TokenMask(tensor, tensor.dtype or np.int64) for tensor in inputs if not _is_ids(tensor)]
+    given = [TokenMask(tensor, token_type(tensor)) for tensor in inputs if not _is_ids(tensor)]
     parts = [
         node.outputs[0]
         for node in graph.nodes
@@ -118,9 +165,11 @@ def _made_of(graph: gs.Graph, ids: gs.Tensor) -> Iterator[TokenMask]:
     found = list(cone.values())
     if not any(node.op != "Cast" for tensor in found for node in tensor.inputs):
         return
-    nodes = list({id(n): n for tensor in found for n in nodes_between([], tensor)}.values())
-    dtype = ids.dtype or np.int64
-    shape = [size if isinstance(size, int) else own for size, own in zip(ids.shape, IDS.shape, strict=True)]
+    nodes = list({id(n): n for tensor in found for n in nodes_between([ids], tensor)}.values())
+    dtype = token_type(ids)
+    shape = [
+        size if isinstance(size, int) else own for size, own in zip(ids.shape or (None, None), IDS.shape, strict=True)
+    ]
     feeds = {t.name: np.resize(IDS, shape).astype(dtype) for t in inputs_of(nodes)}
     for tensor, values in zip(found, run_all(nodes, feeds, found, opsets_of(graph)), strict=True):
         if values.dtype.kind in "iub" and _hides_one_id(values, feeds[ids.name]):

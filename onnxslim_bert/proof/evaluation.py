@@ -22,7 +22,7 @@ from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.reading import Reading, read_model
-from onnxslim_bert.proof.tasks.choices import check_scored_apart
+from onnxslim_bert.proof.tasks.choices import by_question, check_scored_apart
 from onnxslim_bert.proof.tasks.masked import masked_rows
 from onnxslim_bert.proof.tasks.ranking import relevance
 from onnxslim_bert.proof.tasks.rows import check_rows
@@ -92,7 +92,7 @@ def answer(
         values = relevance(values, config.labels)
     choices = dataset.task == CHOICE and dataset.feeds is None
     if choices:
-        values = values.reshape(len(dataset), -1)
+        values = by_question(values, [len(row) - 1 for row in dataset.texts])
     outputs = Outputs(
         path=path,
         output=reading.output,

@@ -9,6 +9,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.proof.intervals import Interval, bootstrap, in_unit, wilson
 from onnxslim_bert.proof.metrics import mean as mean_of
 from onnxslim_bert.proof.metrics import pearson, score, share
+from onnxslim_bert.proof.outputs import ABSENT
 from onnxslim_bert.proof.tasks.neighbours import neighbours_kept
 from onnxslim_bert.proof.tasks.table import Kind
 
@@ -67,7 +68,8 @@ def fidelity(
         return Fidelity(0, 0.0, 0.0, agreement, whole=whole)
     difference = np.abs(base - candidate)[:, : 1 if kind == "masked" else None]
     tail = float(np.quantile(difference.max(axis=1), 1 - TAIL))
-    close = Fidelity(len(base), float(difference.mean()), float(difference.max()), tail_difference=tail)
+    answered = difference[base[:, : difference.shape[1]] != ABSENT]
+    close = Fidelity(len(base), float(answered.mean()), float(difference.max()), tail_difference=tail)
     if kind in ("classes", "tokens"):
         return replace(close, agreement=agreement, kl=softmax_kl(base, candidate), whole=whole)
     if kind in ("labels", "spans", "masked"):

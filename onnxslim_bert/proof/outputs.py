@@ -10,6 +10,8 @@ from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.reading import Reading
 from onnxslim_bert.proof.tasks.table import Kind
 
+ABSENT = float(np.float32(-1e30))  # the score of an ending that a question does not have: finite, and never chosen
+
 
 @dataclass(frozen=True)
 class Outputs:

@@ -9,14 +9,19 @@ import pytest
 from answering_models import WORDS, classifier, configured
 from command_line import run, workspace
 from onnx import TensorProto, helper, numpy_helper
+from oracles import answers, assert_same_answers
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.calibration.splitting import holdout
 from onnxslim_bert.errors import AccuracyGateError, DataError, ModelError
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof.gates import Budgets, enforce
 from onnxslim_bert.proof.validate import validate
+from onnxslim_bert.rewriting.contract import Context
 
 RNG = np.random.default_rng(9)
 TABLE = RNG.normal(size=(WORDS + 1, 1)).astype(np.float32)
@@ -67,9 +72,13 @@ WRONG = {
     r"'label' is '2': needed a number from 0 to 1": {"ctx": "w1", "endings": ["w3", "w4"], "label": 2},
     r"'answerKey' is 'C': needed one of A, B": {"question": "w1", "choices": TWO, "answerKey": "C"},
     "endings, but no context": {"words": "w1", "endings": ["w3", "w4"], "label": 0},
-    "row 2: 3 endings: needed 2, as in row 1": [
+    "row 2: 1 endings: needed at least 2": [
         {"ctx": "w1", "endings": ["w3", "w4"], "label": 0},
-        {"ctx": "w1", "endings": ["w3", "w4", "w5"], "label": 0},
+        {"ctx": "w1", "endings": ["w3"], "label": 0},
+    ],
+    r"row 2: 'label' is '2': needed a number from 0 to 1": [
+        {"ctx": "w1", "endings": ["w3", "w4", "w5"], "label": 2},
+        {"ctx": "w1", "endings": ["w3", "w4"], "label": 2},
     ],
 }
 
@@ -143,6 +152,31 @@ def test_accuracy_and_agreement(tmp_path, model, batch):
         enforce(found.verdicts)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("model", MODELS)
+def test_questions_with_fewer_endings_than_others(tmp_path, model, suffix):
+    """They are chosen from by what they have; differences are those of real endings, and one line counts them."""
+    rows = [(f"w{n % WORDS}", [f"w{(3 * n + k) % WORDS}" for k in range(2 + n % 3)], n % 2) for n in range(30)]
+    if suffix == "jsonl":
+        content: object = [{"ctx": ctx, "endings": endings, "label": label} for ctx, endings, label in rows]
+    else:
+        lines = [",".join([ctx, *endings, *[""] * (4 - len(endings)), str(label)]) for ctx, endings, label in rows]
+        content = "\n".join(["ctx,ending0,ending1,ending2,ending3,label", *lines])
+    data = load_dataset(written(tmp_path, suffix, content), "evaluation")
+    assert data.notes == ("20 of 30 questions have fewer endings than 4, down to 2",)
+    reader = configured(tmp_path, "ForMultipleChoice")
+    base, worse = MODELS[model](tmp_path / "m.onnx", TABLE), MODELS[model](tmp_path / "w.onnx", -TABLE)
+    found = validate(base, worse, data, reader).comparison
+    ours, theirs = np.array(by_hand(data, TABLE)), np.array(by_hand(data, -TABLE))
+    labels = np.array([label for *_, label in rows])
+    assert found.scores[0].base.value == pytest.approx(100 * np.mean(ours == labels))
+    assert found.fidelity.agreement.value == pytest.approx(100 * np.mean(ours == theirs))
+    words = [[context, ending] for context, endings, _ in rows for ending in endings]
+    scores = [sum(float(TABLE[int(word[1:]) + 1, 0]) for word in pair) for pair in words]
+    assert found.fidelity.mean_difference == pytest.approx(2 * np.mean(np.abs(scores)), rel=1e-5)
+    assert (found.broken, found.notes[0]) == (0, data.notes[0])
+
+
 def test_scores_that_depend_on_the_choices_beside_them_are_refused(tmp_path):
     """Probabilities of an ending among others cannot be compared one row at a time."""
     reader, data = configured(tmp_path, "ForMultipleChoice"), questions(tmp_path, 4)
@@ -186,6 +220,49 @@ def test_a_model_of_choices_is_quantized_and_verified(tmp_path, choices):
     assert small.stat().st_size < source.stat().st_size
     again = run("verify", small)
     assert (again.code, "evaluation rows met" in again.out) == (0, True), again.err
+
+
+@pytest.mark.parametrize("choices", [3, "choices"])
+@pytest.mark.parametrize(
+    "name", ["bert-ts17-eager", "bert-dynamo20-sdpa", "roberta-ts17-sdpa", "roberta-dynamo20-sdpa"]
+)
+def test_attention_behind_choices_is_fused_as_without(tmp_path, name, choices):
+    """The rows that inputs are flattened to are what a model of [batch, seq] takes; answers stay."""
+    changes = []
+    for source in (workspace(tmp_path, name), with_choices(workspace(tmp_path, name), choices)):
+        model = Model.load(source)
+        Canonicalize().apply(model, Context())
+        before = model.clone()
+        changes.append(Fuse().apply(model, Context()).count)
+    assert changes[0] == changes[1]
+    attentions = [node for node in model.graph.nodes if node.op == "MultiHeadAttention"]
+    assert len(attentions) == len(model.encoder.layers)
+    ids = RNG.integers(6, 30, (2, 3, 7))
+    mask = (np.arange(7) < RNG.integers(2, 8, (2, 3, 1))).astype(np.int64)
+    given = {"input_ids": np.where(mask, ids, 1), "attention_mask": mask, "token_type_ids": 0 * ids}
+    given = {tensor.name: given[tensor.name] for tensor in model.graph.inputs}
+    (exact,), (fused,) = (answers(each, [given]) for each in (before, model))
+    assert_same_answers(fused, exact, 1e-5)
+
+
+def test_a_zoo_judges_choices(tmp_path):
+    """A job of a zoo file is judged by its accuracy and held to its budgets; questions have two or three endings."""
+    with_choices(workspace(tmp_path, "bert-ts17-sdpa"), "choices")
+    rows = [f"w{n} w{n % 7},w{n % 5},w{n % 3} w4,{'w5 w6 w7' if n % 2 else ''},{n % 2}" for n in range(40)]
+    for name, part in (("calib", rows[:20]), ("dev", rows[20:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["ctx,ending0,ending1,ending2,label", *part]))
+    (tmp_path / "zoo.toml").write_text(
+        '[defaults]\ncalib = "calib.csv"\ndata = "dev.csv"\nbudgets = {max-drop = 60, min-agreement = 30}\n'
+        '[recipes.int8]\nmethod = "minmax"\n[[models]]\npath = "model.onnx"\n[run]\nstudy = false\ntime = false\n'
+    )
+    done = run("zoo", "run", tmp_path / "zoo.toml", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    (row,) = json.loads((tmp_path / "out" / "run.json").read_text())["rows"]
+    assert row["status"] == "done"
+    seen = row["result"]["comparison"]
+    found = (seen["taken"], seen["scores"][0]["metric"])
+    assert found == ("one of 3 endings, by the task 'multiple-choice'", "accuracy")
+    assert [verdict["gate"] for verdict in row["verdicts"]] == ["finite", "max-drop", "min-agreement"]
 
 
 def with_choices(source: Path, choices: int | str) -> Path:

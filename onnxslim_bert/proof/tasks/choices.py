@@ -1,6 +1,6 @@
-"""Models of multiple choice that take [batch, choices, tokens]: each choice must be scored by itself."""
+"""Answers to multiple choice: each ending is scored by itself, and those of one question are chosen from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,20 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import answers
 from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.proof.outputs import ABSENT
 
 SAME = 0.1  # of the largest score: what int8 ranges from run time may differ by when other choices are beside one
+
+
+def by_question(values: Array, endings: Sequence[int]) -> Array:
+    """The scores of the endings of each question, [questions, most endings], of those in a row, values [endings, 1].
+
+    endings: how many each question has; where it has fewer than the most, the rest is ABSENT.
+    """
+    counts = np.asarray(endings)
+    table: Array = np.full((len(counts), int(counts.max())), ABSENT, values.dtype)
+    table[np.arange(table.shape[1]) < counts[:, None]] = values[:, 0]
+    return table
 
 
 def check_scored_apart(session: ort.InferenceSession, path: Path, roles: Roles, feeds: Mapping[str, Array]) -> None:
