@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxslim_bert.errors import SlimError
+from onnxslim_bert.errors import BoundsError, SlimError
 
 with contextlib.suppress(ImportError):  # Windows has no such limits
     import resource
@@ -61,8 +61,11 @@ def thread_bytes(threads: int) -> int:
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether the error, or one that it was raised from, is that no more memory was given."""
-    while error is not None:
+    """Whether the error, or one that it was raised from, is that the system gave no more memory.
+
+    A BoundsError is not: it is a bound of ours, which it names.
+    """
+    while error is not None and not isinstance(error, BoundsError):
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
         if any(sign in str(error) for sign in SIGNS):

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError
 from onnxslim_bert.graph.patience import patience
+from onnxslim_bert.memory import is_shortage
 
 with contextlib.suppress(ImportError):  # Windows has no such limits
     import resource
@@ -31,7 +32,7 @@ READ = 4e8  # and for each value a second for so many bytes of the model's file,
 A_LOAD = 1.0  # seconds that any load may take
 LOADED_A_SECOND = 1e8  # and bytes of the file for which it may take a second more
 A_NODE = 2e-3  # seconds for each node that is walked through
-PAGES, DATA = Path("/proc/self/statm"), 5  # pages of this process, the place of those that it may write
+PAGES, MAPPED, DATA = Path("/proc/self/statm"), 0, 5  # pages of this process: all, and those that it may write
 _one_at_a_time = threading.Lock()
 
 
@@ -49,52 +50,55 @@ def run_within(
     usual = A_RUN + largest.size * (A_VALUE + nbytes / READ)
     options = ort.RunOptions()
     options.log_severity_level = 4
+    shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
     with patience.for_call(usual, lambda: setattr(options, "terminate", True)) as call:
         try:
-            with memory_within(memory):
+            with memory_within(memory, f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}"):
                 return [*session.run(outputs, dict(feeds), options)]
         except Exception as error:  # ONNX Runtime's exceptions share no public base
-            shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
             if call.over:
                 spent = f"{call.spent():.0f} s on {shapes}, where {usual:.1f} s are usual"
                 raise BoundsError(f"the model runs longer than {spent}; it may never end") from error
-            if lacks_memory(error):
-                raise BoundsError(f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}") from error
             raise
 
 
 @contextlib.contextmanager
-def load_within(nbytes: float, nodes: int = 0) -> Iterator[None]:
+def load_within(nbytes: float, nodes: int = 0, who: str = "the model") -> Iterator[None]:
     """While open, a model of `nbytes` may be read, or its constants folded, in the memory that this explains.
 
     nodes: how many Python walks through meanwhile. Time beyond what both explain is taken from what all calls share.
+    who: what BoundsError says that takes too much.
     """
     memory = LOADED + TIMES * nbytes
     usual = A_LOAD + nbytes / LOADED_A_SECOND + nodes * A_NODE
-    with patience.for_call(usual), memory_within(memory):
+    with patience.for_call(usual), memory_within(memory, f"{who} takes more than {memory / 1e9:.1f} GB to load"):
         yield
 
 
-def lacks_memory(error: Exception) -> bool:
-    """Whether ONNX Runtime raised `error` because it was given no more memory."""
-    return any(sign in str(error) for sign in ("Failed to allocate memory", "bad_alloc", "bad allocation"))
-
-
 @contextlib.contextmanager
-def memory_within(nbytes: float) -> Iterator[None]:
+def memory_within(nbytes: float, said: str) -> Iterator[None]:
     """While open, this process may take `nbytes` of memory more, where the system can hold it to that (Linux).
 
-    One at a time: where another thread holds such a limit, that one counts.
+    One at a time: where another thread holds such a limit, that one counts. Raises BoundsError, `said` and why, when it
+    runs out; not where a limit of the system leaves less than `nbytes` anyway, and is to be named (`memory.py`).
     """
     if not PAGES.is_file() or not _one_at_a_time.acquire(blocking=False):
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    taken = int(PAGES.read_text().split()[DATA]) * resource.getpagesize()
+    pages = PAGES.read_text().split()
+    mapped, taken = (int(pages[place]) * resource.getpagesize() for place in (MAPPED, DATA))
     limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
+    ours = min(limits, default=math.inf) > taken + nbytes
+    ours &= addresses == resource.RLIM_INFINITY or addresses > mapped + nbytes
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (min(math.ceil(taken + nbytes), *limits, 1 << 62), before[1]))
         yield
+    except Exception as error:
+        if ours and is_shortage(error):
+            raise BoundsError(f"{said}, and its size explains no more") from error
+        raise
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
         _one_at_a_time.release()

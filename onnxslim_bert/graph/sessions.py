@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, ModelError, one_line
-from onnxslim_bert.graph.bounds import LOADED, TIMES, lacks_memory, load_within, run_within
+from onnxslim_bert.graph.bounds import TIMES, load_within, run_within
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.memory import check_threads, thread_bytes
@@ -51,13 +51,12 @@ def load(
     check_threads(options.intra_op_num_threads)  # ONNX Runtime waits for ever for those that it does not get
     taken = nbytes + thread_bytes(options.intra_op_num_threads) / TIMES
     try:
-        with load_within(taken) if bounded else contextlib.nullcontext():
+        where = "the model" if isinstance(model, bytes) else str(model)
+        with load_within(taken, who=where) if bounded else contextlib.nullcontext():
             session = ort.InferenceSession(given, options, providers=providers)
+    except BoundsError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        if bounded and lacks_memory(error):
-            where = "the model" if isinstance(model, bytes) else model
-            limit = LOADED + TIMES * taken
-            raise BoundsError(f"{where}: ONNX Runtime takes more than {limit / 1e9:.1f} GB to load it") from error
         raise cannot_load(model, error) from error
     if bounded:
         _SIZES[session] = nbytes

@@ -65,7 +65,9 @@ def test_a_loop_that_never_ends_is_ended():
 def test_a_run_that_asks_for_gigabytes_is_refused_and_the_next_runs():
     session = opened(model(*doubled(31)))
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with pytest.raises(BoundsError, match=r"takes more than 0\.5 GB of memory on x \[3\]"):
+    with pytest.raises(
+        BoundsError, match=r"takes more than 0\.5 GB of memory on x \[3\], and its size explains no more"
+    ):
         sessions.run(session, {"x": X})
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     (made,) = sessions.run(session, {"x": X[:0]})
@@ -109,7 +111,9 @@ def test_larger_models_and_more_tokens_may_take_more(monkeypatch):
     """0.1 s and 0.5 GB for 3 values; 40 MB and 8 rows of 128 tokens: 1.5 GB and 104 s, as the docstring says."""
     memory: list[float] = []
     usual: list[float] = []
-    monkeypatch.setattr(bounds, "memory_within", lambda nbytes: memory.append(nbytes) or memory_within(nbytes))
+    monkeypatch.setattr(
+        bounds, "memory_within", lambda nbytes, said: memory.append(nbytes) or memory_within(nbytes, said)
+    )
     watched = bounds.patience.for_call
     monkeypatch.setattr(
         bounds.patience, "for_call", lambda seconds, *rest: usual.append(seconds) or watched(seconds, *rest)
@@ -132,7 +136,7 @@ def test_larger_models_and_more_tokens_may_take_more(monkeypatch):
 
 def test_a_limit_that_is_there_already_stays():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with memory_within(GB), memory_within(1):  # the second would leave no room at all
+    with memory_within(GB, "one"), memory_within(1, "two"):  # the second would leave no room at all
         outer = resource.getrlimit(resource.RLIMIT_DATA)[0]
         assert outer > GB
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
@@ -159,6 +163,7 @@ def test_models_that_ask_for_much_are_refused_in_a_line_or_run(tmp_path, monkeyp
     ended = run(*command.format(path.name).split())
     assert ended.code in (0, 2)
     assert ended.code == 0 or len(ended.err.strip().splitlines()) == 1
+    assert "out of memory" not in ended.err, "it is the bound on this model that is met, and no limit of the system"
 
 
 def test_threads_take_no_part_of_the_bound():
@@ -167,3 +172,17 @@ def test_threads_take_no_part_of_the_bound():
     session = sessions.load(model(node), sessions.session_options(threads=100))
     (made,) = sessions.run(session, {"x": X})
     assert made.tolist() == X.tolist()
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_DATA])
+def test_a_limit_of_the_system_is_not_called_ours(limit):
+    before, mapped = resource.getrlimit(limit), int(bounds.PAGES.read_text().split()[bounds.MAPPED])
+    try:
+        resource.setrlimit(limit, (mapped * resource.getpagesize() + HALF, before[1]))
+        with pytest.raises(MemoryError), memory_within(64 * GB, "the model takes more"):
+            raise MemoryError
+    finally:
+        resource.setrlimit(limit, before)
+    said = r"^the model takes more, and its size explains no more$"
+    with pytest.raises(BoundsError, match=said), memory_within(GB, "the model takes more"):
+        np.ones(16 * GB, np.uint8)

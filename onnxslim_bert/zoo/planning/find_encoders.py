@@ -109,7 +109,7 @@ def look(task: Task, storage: Storage, folder: Path) -> dict[str, str]:
 
 
 def _task(path: Path, top: Path) -> Task:
-    nbytes = path.stat().st_size
+    nbytes = path.stat().st_size if path.is_file() else 0  # a link to nothing, a pipe or a folder is a reason, too
     return Task(
         key=hashlib.sha256(os.fsencode(path)).hexdigest(),
         kind=f"{__name__}:look",

@@ -136,6 +136,8 @@ def test_a_file_whose_name_is_no_text_is_left_out(folder):
 
 
 def test_what_is_left_out_is_named_with_its_reason(folder):
+    (folder / "mixed" / "gone.onnx").symlink_to("nowhere")
+    os.mkfifo(folder / "mixed" / "pipe.onnx")
     proposal = propose(folder, folder / "zoo.toml")
     reasons = {item.path.relative_to(folder).as_posix(): item.reason for item in proposal.left_out}
     expected = {
@@ -143,6 +145,8 @@ def test_what_is_left_out_is_named_with_its_reason(folder):
         "large/model.onnx": "tokenizer has 103 tokens, embedding has 37 rows",
         "mixed/cnn.onnx": "not a transformer encoder",
         "mixed/cut.onnx": "not a complete ONNX file",
+        "mixed/gone.onnx": "no such file",
+        "mixed/pipe.onnx": "not a regular file",
         "mixed/int8.onnx": "quantized already (DequantizeLinear)",
         "mixed/ours.onnx": "written by onnxslim-bert",
     }
