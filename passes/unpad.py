@@ -12,6 +12,7 @@ from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.padding import padding_mask
+from onnxslim_bert.model.pooling import padding_is_unread
 from onnxslim_bert.model.selection import find_selection
 from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -29,9 +30,10 @@ class Unpad(Pass):
     Attention of any form will do in which what padding holds reaches no real token: with rotary or relative positions,
     with a window. Where its formula is not known, rows whose position 0 is padding are computed whole.
 
-    Only for models that read position 0 of the last layer and nothing else, which is proven; others would read values
-    at padding positions, which change. Exact, except for rows of padding alone, which attend to nothing and may answer
-    otherwise. It costs a few copies, so it pays in batches of unequal lengths and not at batch 1.
+    Only for models that read nothing at padding of the last layer, which is proven: position 0 alone, or a mean or
+    another pooling of real tokens. Others would read values at padding positions, which change. Exact, except for rows
+    of padding alone, which attend to nothing and may answer otherwise. It costs a few copies, so it pays in batches of
+    unequal lengths and not at batch 1.
 
     Zeng et al. 2022, https://arxiv.org/abs/2208.08124
     """
@@ -67,10 +69,11 @@ def _mask_or_why_not(model: Model) -> gs.Tensor | str:
         first = first or mask
         if mask != first:
             return f"layer {layer.index} has fewer tokens than those before it (`drop-tokens`), padding gone first"
-    selection = "" if encoder.layers[-1].first_token else find_selection(model, encoder.layers[-1])
-    return (
-        f"padding positions are read: {selection}" if selection and isinstance(selection, str) else tensors[str(first)]
-    )
+    mask, last = tensors[str(first)], encoder.layers[-1]
+    selection = "" if last.first_token else find_selection(model, last)
+    if selection and isinstance(selection, str) and not padding_is_unread(model, last, mask):
+        return f"padding positions are read: {selection}"
+    return mask
 
 
 def _keeping_apart(model: Model, layer: Layer, known: dict[str, str | None]) -> str | None:

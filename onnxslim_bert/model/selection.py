@@ -20,9 +20,7 @@ def find_selection(model: Model, last: Layer) -> tuple[gs.Tensor, list[tuple[gs.
 
     Each comes with its rank: 2 for [batch, hidden], 3 for [batch, 1, hidden]. Else the reason why not, in words.
     """
-    state = _last_state(model, last)
-    if state is None:
-        return "the model has no single last hidden state"
+    state = leaving_states(model, last)[-1]
     if is_output(model.graph, state):
         return f"the whole last hidden state is an output ({state.name!r})"
     selected: list[tuple[gs.Tensor, int]] = []
@@ -35,17 +33,19 @@ def find_selection(model: Model, last: Layer) -> tuple[gs.Tensor, list[tuple[gs.
     return state, selected
 
 
-def _last_state(model: Model, last: Layer) -> gs.Tensor | None:
-    """The tensor that leaves the encoder: the last one, following the last layer, that token-wise nodes give."""
+def leaving_states(model: Model, last: Layer) -> list[gs.Tensor]:
+    """What follows the last layer token by token, in order: its result, sums, norms, products."""
     tensors = model.graph.tensors()
     final = last.down or last.output
     current = tensors[final.result]
+    found = [current]
     while len(current.outputs) == 1 and is_tokenwise(current.outputs[0]) and not is_output(model.graph, current):
         following = current.outputs[0].outputs[0]
         if current.outputs[0].op == "Tanh" or producer(following) is None:
             break
         current = following
-    return current
+        found.append(current)
+    return found
 
 
 def _selections(reader: gs.Node) -> Iterator[gs.Tensor]:

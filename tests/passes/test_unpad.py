@@ -1,10 +1,13 @@
 """Padding reaches no dense layer, and no answer changes."""
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import EVERY, PADDINGS, SOME, apply, every_padding, feeds, fixture, prepared, reference, shared_graph
 from oracles import answers, assert_layers, assert_same_outputs, values_of
 
+from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
@@ -90,6 +93,52 @@ def test_what_it_cannot_do_exactly_it_leaves_and_tells(name, steps, reason):
     assert not change
     assert reason in change.note
     assert model.fingerprint() == before
+
+
+def pooled(how: str) -> Model:
+    """bert-features with a pooling over its tokens in place of their states."""
+    model = prepared("bert-features", CANONICAL)
+    graph, build = model.graph, Builder(model.graph, "pool")
+    (state,) = graph.outputs
+    mask = next(tensor for tensor in graph.inputs if "mask" in tensor.name)
+    real = build.node("Cast", "real", [mask], to=onnx.TensorProto.FLOAT)
+    real = build.node("Unsqueeze", "real", [real, build.constant("axis", np.array([2]))])
+    axis = build.constant("tokens", np.array([1]))
+    if how == "mean":
+        total = build.node("ReduceSum", "sum", [build.node("Mul", "kept", [state, real]), axis], keepdims=0)
+        count = build.node("Clip", "count", [build.node("ReduceSum", "n", [real, axis], keepdims=0), np32(build, 1e-9)])
+        result = build.node("Div", "mean", [total, count])
+    elif how == "max":
+        hidden = build.node("Mul", "low", [build.node("Sub", "gone", [real, np32(build, 1)]), np32(build, 1e6)])
+        result = build.node("ReduceMax", "max", [build.node("Add", "kept", [state, hidden]), axis], keepdims=0)
+    else:  # as many tokens as are real, padding in the sum
+        total = build.node("ReduceSum", "sum", [state, axis], keepdims=0)
+        result = build.node("Div", "mean", [total, build.node("ReduceSum", "n", [real, axis], keepdims=0)])
+    result.name, result.dtype, result.shape = "pooled", np.float32, ["batch", model.encoder.hidden]
+    graph.outputs = [result]
+    model.changed()
+    return model
+
+
+def np32(build: Builder, value: float) -> gs.Constant:
+    return build.constant("number", np.array(value, np.float32))
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_a_pooling_that_masks_padding_itself_answers_the_same(how):
+    """Padding reaches no dense layer there, too."""
+    model = pooled(how)
+    apply(FUSE, model)
+    assert apply(UNPAD, model)
+    assert_same_outputs(model, pooled(how), [feeds(model, 3, 7, name) for name in ("ragged", "left", "holes")], 1e-5)
+    down = values_of(model, [model.encoder.layers[-1].down.source], given := feeds(model, 3, 7))[0]
+    assert len(down) == given["attention_mask"].sum()
+
+
+def test_a_pooling_of_padding_is_refused():
+    change = apply(UNPAD, pooled("of everything"))
+    assert not change
+    assert change.note.startswith("padding positions are read: ")
 
 
 def test_dynamic_ranges_after_it_leave_padding_out():
