@@ -1,5 +1,6 @@
 """Make the residual stream narrower."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -132,19 +133,28 @@ def _followed(model: Model, values: dict[str, Array]) -> tuple[Stream, str | Non
     stream = follow_stream(model, values)
     if not stream.outputs:
         return stream, None
-    try:
-        last = find_spans(model)[-1].exit
-    except PassError as error:
-        raise PassError(
-            f"prune-hidden: output {stream.outputs[0]!r} is the stream, and its last layer's end is not found: {error}"
-        ) from error
-    stream = follow_stream(model, values, last)
-    if stream.outputs:
-        raise PassError(
-            f"prune-hidden: the output {stream.outputs[0]!r} is the stream before the last layer's end; needed outputs "
-            "behind it; export the model without hidden states"
-        )
-    return stream, last
+    for name in _ends(model, stream):
+        ended = follow_stream(model, values, name)
+        if not ended.outputs:
+            return ended, name
+    raise PassError(
+        f"prune-hidden: the output {stream.outputs[0]!r} is the stream before the last layer's end; needed outputs "
+        "behind it; export the model without hidden states"
+    )
+
+
+def _ends(model: Model, stream: Stream) -> Iterator[str]:
+    """Tensors at which the stream may end: the last layer's end, where it is found, and those behind its sum."""
+    with contextlib.suppress(PassError):
+        yield find_spans(model)[-1].exit
+    last = model.encoder.layers[-1]
+    tensors = model.graph.tensors()
+    source = tensors[(last.down or last.output).result]
+    behind = {id(tensor) for tensor in source.outputs[0].outputs} if source.outputs else set()
+    for node in model.graph.nodes:  # in execution order
+        if any(id(tensor) in behind for tensor in node.inputs):
+            behind |= {id(tensor) for tensor in node.outputs}
+        yield from (t.name for t in node.outputs if id(t) in behind and t.name in stream.axes)
 
 
 def _moments(model: Model, stream: Stream, last: str | None, trials: Trials) -> Iterator[tuple[Gram, Array]]:

@@ -176,7 +176,7 @@ def with_states(model):
     ("change", "message"),
     [
         (softened, r"prune-hidden: node 'odd/soft' \(Softmax\) does not treat the stream's channels one by one"),
-        (with_states, "is the stream before the last layer's end; needed outputs|so the layer cannot go"),
+        (with_states, "is the stream before the last layer's end; needed outputs"),
         (lambda model: prepared("quantized-dynamic", CANONICAL), "start from the float32 model"),
     ],
 )
