@@ -108,6 +108,11 @@ def printable(text: str) -> str:
     return "".join(kept)
 
 
+def as_line(text: str) -> str:
+    """`printable`, and new lines written out, too: a name that holds one does not begin a line that looks like ours."""
+    return printable(text).replace("\n", "\\n")
+
+
 def disarmed(text: str) -> str:
     """The text as a page, a Markdown or an XML file may have it: what `ARMED` holds is written out, like "\\x1b".
 

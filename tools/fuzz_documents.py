@@ -23,7 +23,7 @@ from document_cases import CASES, Case, note_in, prepare, with_note
 from document_damage import WORDS, altered, damaged, is_none
 from trial_runs import GB, Limits, Run, run, warm, wrongs
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 
 LIMITS = Limits(cpu_s=30, wall_s=90, resident=GB + GB // 2)
 WHOLE = -1  # the seed that damages nothing
@@ -115,7 +115,7 @@ def main(
         prepare(base)
         if only is not None:
             tried = attempt((seed, only, base, keep))
-            echo(f"{told(tried)}\n{tried.done.out}{tried.done.err}")
+            echo_text(f"{told(tried)}\n{tried.done.out}{tried.done.err}")
             used = f"{tried.done.cpu_s:.1f} s, {tried.done.resident / 1e6:.0f} MB"
             echo(f"exit code {tried.done.code}, {used}, {tried.wrong}, new: {tried.done.new}")
             sys.exit(1 if tried.wrong else 0)

@@ -24,7 +24,7 @@ from forked import ask
 from mutations import mutated
 from trial_runs import GB, Limits, Run, run, same_answers, warm, wrongs
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.graph import apart
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +139,9 @@ def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: P
     gc.freeze()  # forks need not look through, and so copy, what is here already
     if only is not None:
         tried = attempt((seed, only, keep))
-        echo(f"{tried.fixture}, {tried.damage}: {' '.join(tried.done.arguments)}\n{tried.done.out}{tried.done.err}")
+        echo_text(
+            f"{tried.fixture}, {tried.damage}: {' '.join(tried.done.arguments)}\n{tried.done.out}{tried.done.err}"
+        )
         echo(
             f"exit code {tried.done.code}, {tried.done.cpu_s:.1f} s, {tried.done.resident / 1e6:.0f} MB, {tried.wrong}"
         )

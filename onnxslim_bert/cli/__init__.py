@@ -12,7 +12,7 @@ import click
 
 from onnxslim_bert import __version__
 from onnxslim_bert.cli.cut_short import said_when_cut
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.cli.stuck import ended_when_stuck
 from onnxslim_bert.errors import SlimError
@@ -113,7 +113,7 @@ def cli(ctx: click.Context) -> None:
     onnxslim validate model.onnx model.int8.onnx --data sst2 --max-drop 1
     """
     if ctx.invoked_subcommand is None:
-        echo(ctx.get_help())
+        echo_text(ctx.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:

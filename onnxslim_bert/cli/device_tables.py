@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from onnxslim_bert import __version__
-from onnxslim_bert.cli.screen import console, echo, echo_line, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
 from onnxslim_bert.device.answers import DeviceRun
 from onnxslim_bert.errors import AccuracyGateError
 
@@ -14,7 +14,7 @@ def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
     """Print the runs. Raises AccuracyGateError when a device answered NaN or infinity."""
     if as_json:
         document = {"onnxslim_bert": __version__, "latencies": [asdict(run) for run in runs]}
-        echo(json.dumps(document, indent=2, allow_nan=False))
+        echo_text(json.dumps(document, indent=2, allow_nan=False))
     else:
         show(runs)
     broken = next((run for run in runs if run.broken), None)
@@ -44,6 +44,6 @@ def show(runs: Sequence[DeviceRun]) -> None:
     for run in runs:
         memory = f", peak memory {run.peak_bytes / 1e6:.0f} MB" if run.peak_bytes else ""
         timed = f"{run.runs} runs after {run.warmup} of warm-up, {run.threads} thread(s){memory}; {run.runner}"
-        echo_line(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
+        echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
         for gap in run.unproven:
-            echo_line(f"{run.device}: not proven: {gap}")
+            echo(f"{run.device}: not proven: {gap}")

@@ -9,7 +9,7 @@ from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, Finite, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_line
+from onnxslim_bert.cli.screen import echo, echo_text
 
 
 @click.command(
@@ -114,8 +114,8 @@ def distill(
         )
         report = run(job)
     if as_json:
-        echo(json.dumps(report.json(), indent=2, allow_nan=False))
+        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
         for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo_line(line)
+            echo(line)
     report.enforce()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import console, echo, plain_table
+from onnxslim_bert.cli.screen import console, echo_text, plain_table
 from onnxslim_bert.cli.targets_option import targets_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def doctor(targets: "tuple[Target, ...]", as_json: bool) -> None:
 
     result = examine()
     if as_json:
-        echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+        echo_text(json.dumps(result.to_json(), indent=2, allow_nan=False))
     else:
         show(result)
     asked = {target.name for target in targets}

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.options import COUNT, ModelFile
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo_text
 
 NAMES = ("cpu", "openvino", "qnn", "coreml", "nnapi")
 
@@ -34,4 +34,4 @@ def explain(model: Path, target: str, seq: int | None, batch: int, as_json: bool
     if seq is None:
         refuse_ignored(["batch"], "without --seq")
     result = run_explain(model, target, batch=batch, seq=seq)
-    echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
+    echo_text(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))

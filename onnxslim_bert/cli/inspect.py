@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.options import COUNT, ModelFile
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo_text
 
 
 @click.command(
@@ -32,6 +32,6 @@ def inspect(model: Path, batch: int, seq: int, sha256: bool, as_json: bool) -> N
     from onnxslim_bert.inspection.inspection import inspect as run_inspection
 
     result = run_inspection(model, batch=batch, seq=seq, sha256=sha256)
-    echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
+    echo_text(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else describe(result))
     if result.encoder is None:
         raise ModelError(f"{model}: {result.reason}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -35,7 +35,9 @@ def mobile(model: Path, output: Path, style: str, as_json: bool) -> None:
     done = write_mobile(model, output, "fixed" if style == "fixed" else "runtime")
     if as_json:
         facts = {"model": str(done.model), "operators": str(done.operators)}
-        echo(json.dumps({**facts, "nbytes": done.nbytes, "difference": done.difference}, indent=2, allow_nan=False))
+        echo_text(
+            json.dumps({**facts, "nbytes": done.nbytes, "difference": done.difference}, indent=2, allow_nan=False)
+        )
         return
     echo(f"{done.model}: {done.nbytes / 1e6:.1f} MB, answers within {done.difference:.1e} of the largest")
     echo(f"{done.operators}: for a build of ONNX Runtime with --include_ops_by_config")

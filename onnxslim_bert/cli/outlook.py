@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 
 if TYPE_CHECKING:
     from onnxslim_bert.inspection.outlook import Outlook
@@ -27,7 +27,7 @@ def outlook(model: Path, as_json: bool) -> None:
 
     found = look(model)
     if as_json:
-        echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        echo_text(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
         show(found)
     if not found.offers:
@@ -44,10 +44,13 @@ def show(found: "Outlook") -> None:
     if not found.offers:
         return
     shape = f"{found.batch} row{'s' * (found.batch > 1)} of {found.length} tokens"
-    echo(f"as it is: {found.ms:.2f} ms for {shape} on one thread\n")
+    echo(f"as it is: {found.ms:.2f} ms for {shape} on one thread")
+    echo("")
     for offer in found.offers:
         size = "size as asked" if offer.nbytes is None else f"about {si(offer.nbytes, 'B')}"
         speed = f"speed {offer.known}" if offer.speedup is None else f"{offer.speedup:.1f}x as fast ({offer.known})"
-        echo(f"{offer.what}: {size}, {speed}\n    {offer.command}")
-    echo(f"\nestimates: {found.basis}")
+        echo(f"{offer.what}: {size}, {speed}")
+        echo(f"    {offer.command}")
+    echo("")
+    echo(f"estimates: {found.basis}")
     echo("--calib takes a file of your own texts, too, which fit better than the built-in `reviews`")

@@ -5,7 +5,7 @@ import inspect as python
 
 import click
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 
 
 @click.command(
@@ -30,8 +30,8 @@ def passes(name: str | None) -> None:
         return
     if name not in PASSES:
         raise PassError(f"no pass {name!r}{nearest(name, PASSES)}; `onnxslim passes` lists them")
-    echo(f"{name}\n\n{python.getdoc(PASSES[name])}")
-    echo(f"\n{promise(PASSES[name])}")
+    echo_text(f"{name}\n\n{python.getdoc(PASSES[name])}")
+    echo_text(f"\n{promise(PASSES[name])}")
     options = dataclasses.fields(PASSES[name])  # type: ignore[arg-type]
     if options:
-        echo("\nDefaults: " + ", ".join(f"{option.name}={write_option(option.default)}" for option in options))
+        echo_text("\nDefaults: " + ", ".join(f"{option.name}={write_option(option.default)}" for option in options))

@@ -11,7 +11,7 @@ from onnxslim_bert.cli.gate_options import gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_line
+from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.errors import NothingChangedError, PassError
 
 if TYPE_CHECKING:
@@ -204,10 +204,10 @@ def quantize(
     if save_metrics is not None:
         echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     if as_json:
-        echo(json.dumps(report.json(), indent=2, allow_nan=False))
+        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
         for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo_line(line)
+            echo(line)
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
         for line in told(folder) if folder is not None and report.published else ():

@@ -2,7 +2,7 @@
 
 import click
 
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 
 
 @click.command()
@@ -18,7 +18,7 @@ def schema(name: str | None) -> None:
     from onnxslim_bert.inspection.verify.schema import titles
 
     if name is not None:
-        echo(schema_text(name).removesuffix("\n"))
+        echo_text(schema_text(name).removesuffix("\n"))
         return
     for known, title in titles().items():
         echo(f"{known:<16} {title}")

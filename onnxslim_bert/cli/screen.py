@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxslim_bert.errors import printable
+from onnxslim_bert.errors import as_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,13 +15,13 @@ WIDE = 200  # columns of tables in a file or a pipe
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a line on stdout, or on stderr."""
-    click.echo(printable(str(text)), err=err)
+    """Print one line on stdout, or on stderr: new lines in names of others are written out, like "\\n"."""
+    click.echo(as_line(str(text)), err=err)
 
 
-def echo_line(text: object, *, err: bool = False) -> None:
-    """Print a text in which there are names of others as one line: new lines in them are written out, like "\\n"."""
-    echo(str(text).replace("\n", "\\n"), err=err)
+def echo_text(text: str) -> None:
+    """Print a text of several lines, in which no name of others has more than one, on stdout."""
+    click.echo(printable(text))
 
 
 def console(*, least: int = 0, stderr: bool = False) -> "Console":
@@ -31,7 +31,7 @@ def console(*, least: int = 0, stderr: bool = False) -> "Console":
 
     class Screen(Console):
         def render_str(self, text: str, **options: Any) -> Text:
-            return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+            return super().render_str(as_line(text), **{**options, "markup": False, "emoji": False})
 
     screen = Screen(stderr=stderr, highlight=False)
     screen.width = max(screen.width, least) if screen.file.isatty() else WIDE

@@ -10,7 +10,7 @@ from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_line
+from onnxslim_bert.cli.screen import echo, echo_text
 
 
 @click.command(
@@ -200,10 +200,10 @@ def slim(
     if save_metrics is not None:
         echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
     if as_json:
-        echo(json.dumps(report.json(), indent=2, allow_nan=False))
+        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
     else:
         for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo_line(line)
+            echo(line)
     for line in told(folder) if folder is not None and report.published and not as_json else ():
         echo(line)
     report.enforce()

@@ -9,7 +9,7 @@ import click
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
-from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
 
@@ -138,7 +138,7 @@ def validate(
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
     files.write(suite, verdicts, lambda case: case.fails(strict), lambda: validation_summary(document(results)))
     if as_json:
-        echo(json.dumps(document(results), indent=2, allow_nan=False))
+        echo_text(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):
         show(results[0])
     else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onnxslim_bert.cli.screen import console, echo, echo_line, plain_table
+from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.proof.bench import entry_name
 from onnxslim_bert.proof.comparison_lines import facts, fallen, spread
 from onnxslim_bert.proof.validation import Validation
@@ -28,7 +28,7 @@ def show(result: Validation) -> None:
             table.add_row("peak memory", *peaks)
     console().print(table)
     for line in (*facts(seen), *map(str, result.verdicts)):
-        echo_line(line)
+        echo(line)
 
 
 def show_all(results: Sequence[Validation]) -> None:

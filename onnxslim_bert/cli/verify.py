@@ -9,7 +9,7 @@ import click
 from onnxslim_bert.cli.options import ModelFile
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
-from onnxslim_bert.cli.screen import echo, echo_line
+from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def verify(
         result = run_verify(model, now, strict=strict, progress=progress)
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
-        echo(json.dumps(report_json(result), indent=2, allow_nan=False))
+        echo_text(json.dumps(report_json(result), indent=2, allow_nan=False))
     else:
         show(result)
     result.enforce()
@@ -90,11 +90,11 @@ def show(result: "Verification") -> None:
     from onnxslim_bert.proof.comparison_lines import compared
 
     made = result.provenance
-    echo_line(f"{result.model}: {made.recipe}")
-    echo_line(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
+    echo(f"{result.model}: {made.recipe}")
+    echo(f"made of {made.source} by onnxslim-bert {made.onnxslim_bert}, onnxruntime {made.onnxruntime}")
     seen = result.comparison
     if seen is not None:
         for line in compared(seen):
-            echo_line(line)
+            echo(line)
     for case in result.cases:
-        echo_line(case)
+        echo(case)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxslim_bert.cli.options import Finite
-from onnxslim_bert.cli.screen import console, echo, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def diff(
     verdicts = [finding.verdict for finding in found.findings]
     files.write(f"{old} to {new}", verdicts, lambda case: case.fails(strict), lambda: diff_summary(found, strict))
     if as_json:
-        echo(json.dumps(report_json(found), indent=2, allow_nan=False))
+        echo_text(json.dumps(report_json(found), indent=2, allow_nan=False))
     else:
         show(found)
     check(found.findings, strict)

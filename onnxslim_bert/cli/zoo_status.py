@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import console, echo, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
 
 if TYPE_CHECKING:
     from onnxslim_bert.zoo.store.state import Invocation, TaskState
@@ -35,7 +35,7 @@ def status(output: Path, as_json: bool) -> None:
     if going is None:  # who was killed leaves tasks that seem to run
         tasks = [replace(task, status="waiting") if task.status == "running" else task for task in tasks]
     if as_json:
-        echo(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
+        echo_text(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
     else:
         show(going, tasks)
 

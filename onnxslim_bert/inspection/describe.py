@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from onnxslim_bert.errors import as_line
 from onnxslim_bert.inspection.costs import Cost
 from onnxslim_bert.inspection.encoder_facts import EncoderFacts, Table
 from onnxslim_bert.inspection.file_facts import FileFacts, Port
@@ -35,7 +36,7 @@ def describe(inspection: Inspection) -> str:
 
 
 def _text(rows: Iterable[Row]) -> str:
-    return "\n".join(f"{label:<{WIDTH}}{text}" for label, text in rows)
+    return "\n".join(as_line(f"{label:<{WIDTH}}{text}") for label, text in rows)
 
 
 def _aligned(label: str, texts: Sequence[str]) -> list[Row]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.errors import as_line
 from onnxslim_bert.targets.input_shapes import open_input
 from onnxslim_bert.targets.placement import Left, Placement
 from onnxslim_bert.targets.prediction.predict import PREDICTED, placement_of
@@ -119,4 +120,4 @@ def describe(explanation: Explanation) -> str:
         names = [node.node for node in group.nodes[:NAMED]]
         more = f" and {len(group.nodes) - NAMED} more" if len(group.nodes) > NAMED else ""
         lines.append(f"    {f'mended by {group.fix}' if group.fix else 'no pass mends it'}; {', '.join(names)}{more}")
-    return "\n".join([*lines, *([""] if explanation.notes else []), *explanation.notes])
+    return "\n".join(map(as_line, [*lines, *([""] if explanation.notes else []), *explanation.notes]))

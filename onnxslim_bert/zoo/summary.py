@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxslim_bert.errors import printable
+from onnxslim_bert.errors import as_line
 from onnxslim_bert.zoo.page.quality import Scale, quality_of
 from onnxslim_bert.zoo.page.trades import (
     Trade,
@@ -35,7 +35,7 @@ def summary(run: Run, width: int) -> RenderableType:
 
 def _text(value: str, style: str = "") -> Text:
     """What any terminal can show and none obeys: signs are shown as ASCII."""
-    return Text(printable(value.translate(ASCII)), style)
+    return Text(as_line(value.translate(ASCII)), style)
 
 
 def _parts(run: Run, width: int) -> Iterator[RenderableType]:
@@ -47,12 +47,14 @@ def _parts(run: Run, width: int) -> Iterator[RenderableType]:
         yield _text(trade.source.name, "bold") + _text(f"  {megabytes(trade.source.nbytes)} MB")
         yield _table(trade, wide=width >= NARROW)
         yield from map(_text, _advice(trade))
-    yield _text("\n* no other job on its target is smaller, faster and closer to the source at once", "dim")
+    yield Text()
+    yield _text("* no other job on its target is smaller, faster and closer to the source at once", "dim")
     for sentence in untimed(run):
         yield _text(" ".join(sentence.split()), "dim")
     lacking = list(shortfalls(run))
     if lacking:
-        yield _text(f"\nWithout a result or over budget: {len(lacking)}", "bold")
+        yield Text()
+        yield _text(f"Without a result or over budget: {len(lacking)}", "bold")
     for row, reason in lacking:
         yield _text(f"  {row.model} {row.recipe} {row.target}: {' '.join(reason.split())}")
 

@@ -12,8 +12,8 @@ from command_line import Outcome, run, workspace
 
 from onnxslim_bert.errors import printable
 
-# Escape codes, a carriage return, letters from right to left, and markup of rich, HTML and Markdown.
-NAME = "e\x1b[31m\x9b2J\r\u202e[bold]b[link=x]:smile:<img src=x onerror=alert(1)>|`*&lt;\"'\x07"
+# Escape codes, a carriage return, a line of its own, letters from right to left, and markup of rich, HTML and Markdown.
+NAME = "e\x1b[31m\x9b2J\r\u202e[bold]b[link=x]:smile:<img src=x onerror=alert(1)>|`*&lt;\"'\x07\n# y"
 SCRIPT = f"{NAME}[/]</script><script>alert(1)</script>\n# x"  # of a node, an output, a column
 COMMANDS = (
     "inspect {model}",
@@ -149,6 +149,13 @@ def test_nothing_that_a_terminal_obeys_is_printed_or_written(outcomes, name):
     assert outcome.code == 0 or outcome.err.count("\n") == 1
     if "--json" in name and not outcome.code:
         json.loads(outcome.out)
+
+
+@pytest.mark.parametrize("name", [name for name in (*COMMANDS, *FILES) if not name.endswith((".html", ".xml"))])
+def test_no_name_begins_a_line_of_its_own(outcomes, name):
+    """What stands behind a new line or a carriage return in a name would look like a line of ours."""
+    lines = re.split(r"[\r\n]", outcomes[name].out + outcomes[name].err)
+    assert not [line for line in lines if line.lstrip(" │|").startswith(("# x", "# y"))]
 
 
 @pytest.mark.parametrize("name", SHOWN)
