@@ -39,12 +39,11 @@ class PruneHidden(Pass):
     What is left is a plain narrower encoder: its norms divide by the number of channels that it has, and take the mean
     and the variance of those. So even with the same weights its channels are not quite what they were. The refit, from
     the first layer to the last, makes up for that: gamma and beta are rescaled, and the matrices around the stream
-    fitted by least squares to what the whole encoder computes there.
+    fitted by least squares to what the whole encoder computes there. Matrices without a bias, and those that layers
+    share (ALBERT), are cut and not fitted.
 
     Where the stream itself is given to the user (sentence embeddings, hidden states), outputs keep their width: a dense
     layer behind the last layer computes the lost channels from the others, and the head behind it stays whole.
-
-    Answers change much more than by the same share of heads or neurons: run `distill` behind it.
 
     Give keep or width, or none for keep=0.75:
     keep: share of the channels kept, in (0, 1]. Streams of 256 channels or more keep a multiple of 32.
