@@ -31,8 +31,9 @@ class JobData:
         """The data sets of a job, from the keys calib, data and corpus of its settings.
 
         A job whose recipe needs no calibration reads no calibration rows. Where no evaluation set is named, it is
-        judged on the validation split of a named calibration set all the same. Example: calib = "sst2" and a recipe of
-        dynamic int8: no calibration rows, and SST-2's validation split to judge.
+        judged on the validation split of a named calibration set all the same, or on a part of a calibration file.
+        Example: calib = "sst2" and a recipe of dynamic int8: no calibration rows, and SST-2's validation split to
+        judge.
 
         own: the settings of the recipe itself. calibrates: whether the recipe reads calibration texts; counts_tokens:
         whether it may read a corpus, too.
@@ -48,7 +49,8 @@ class JobData:
         texts = any(map(is_text, (calibration, evaluation, corpus)))
         tokenizer = settings.take("tokenizer") if texts else None
         # a label column is one of the evaluation file, or of the named sets when there is no file
-        labels = evaluation is not None and (not is_named(evaluation) or not calibration or is_named(calibration))
+        judge = evaluation or calibration  # of a calibration file alone a part is held back to judge
+        labels = judge is not None and (not is_named(judge) or not calibration or is_named(calibration))
         return Sources(
             calibration=calibration,
             evaluation=evaluation,
@@ -72,10 +74,12 @@ class JobData:
 
     def check_evaluation(self, settings: Settings, sources: Sources) -> bool:
         """Note what is wrong in a file of evaluation rows; returns False where it can be read and has no labels."""
-        spec = sources.evaluation
+        spec = sources.evaluation or (sources.calibration if sources.holds_back else None)
         if spec is None or self._tried(check_there, spec, "evaluation")[1]:
             return True
         labelled, trouble = self._tried(is_labelled, spec, sources.text_columns, sources.label_column, sources.task)
+        if trouble and sources.holds_back:  # labels that cannot be read judge nothing, and the job says so
+            return False
         if trouble:
             self._mistakes.add(settings.place("data"), trouble)
         return bool(labelled) or bool(trouble)

@@ -83,8 +83,9 @@ class Jobs:
                 needed = "needs evaluation rows: give data, a GLUE name or a file"
                 self._mistakes.add(settings.place(key), f"{key} of recipe {name!r} {needed}")
         labelled = self._data.check_evaluation(settings, sources)
+        rows = sources.evaluation or sources.calibration
         if settings.look("max-drop") is not None and not labelled:
-            self._mistakes.add(settings.place("max-drop"), f"max-drop needs labels: {sources.evaluation} has none")
+            self._mistakes.add(settings.place("max-drop"), f"max-drop needs labels: {rows} has none")
         if settings.look("min-speedup") is not None and not self._timed:
             self._mistakes.add(settings.place("min-speedup"), "min-speedup needs times, and [run] says time = false")
         return Budgets(*(settings.take(key) for key in BUDGETS))

@@ -187,6 +187,20 @@ def test_a_plan_is_models_times_recipes_times_targets(zoo):
     assert "fix-shapes{seq=8}" in str(small_qnn.passes)
 
 
+def test_a_calibration_file_alone_serves_budgets_and_names_its_labels(zoo):
+    """A part of it is held back to judge; one without labels serves no budget for a drop."""
+    entry = '[recipes.r]\nmode = "static"\ncalib = "calib.tsv"\nlabel-column = "label"\nbudgets = {max-drop = 9}\n'
+    zoo.write_text(entry + '[[models]]\npath = "model.onnx"\n')
+    (job,) = read_zoo(zoo).jobs
+    assert job.sources == Sources(str(zoo.parent / "calib.tsv"), rows=256, label_column="label")
+    assert job.sources.holds_back
+    (zoo.parent / "plain.txt").write_text("w1 w2\nw3\n")
+    plain = entry.replace("calib.tsv", "plain.txt").replace('label-column = "label"\n', "")
+    (mistake,) = mistakes(zoo, plain + '[[models]]\npath = "model.onnx"\n')
+    assert "max-drop needs labels: " in mistake
+    assert mistake.endswith("plain.txt has none")
+
+
 def test_a_default_that_a_recipe_does_not_read_is_left_out(zoo):
     zoo.write_text(HEAD + '[recipes.dynamic]\nmode = "dynamic"\n[[models]]\npath = "model.onnx"\n')
     static, dynamic = (job.sources for job in read_zoo(zoo).jobs)
