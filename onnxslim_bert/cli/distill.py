@@ -1,15 +1,19 @@
 """`onnxslim distill`: a small student of a model, as one recipe."""
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.gate_options import gate_of, held_to
+from onnxslim_bert.cli.gate_options import held_to
 from onnxslim_bert.cli.options import COUNT, Finite, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.reading_options import RowOptions, works_on_rows
+from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.shown_report import show_report
+
+if TYPE_CHECKING:
+    from onnxslim_bert.job.seal import Gate
 
 
 @click.command(
@@ -32,11 +36,8 @@ from onnxslim_bert.cli.screen import echo, echo_text
 @click.option("--minutes", type=Finite(0, min_open=True), help="Train so long, in place of seeing each text once.")
 @click.option("--tokens", type=COUNT, help="Rows of the word table to keep, those that texts use most.")
 @click.option("--int8", is_flag=True, help="Quantize the student for this machine.")
-@click.option("--max-drop", type=Finite(0, 100), help="Points that the task metric may drop.")
-@held_to
-@click.option("--rows", type=COUNT, default=512, show_default=True, help="Calibration rows, sampled.")
-@click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@works_on_rows
+@held_to(least=0)
+@works_on_rows(512)
 @click.option("--dry-run", is_flag=True, help="Only print the recipe, for `onnxslim slim -p`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -51,23 +52,8 @@ def distill(
     minutes: float | None,
     tokens: int | None,
     int8: bool,
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_cosine: float | None,
-    min_speedup: float | None,
-    max_size: str | None,
-    max_download: str | None,
-    strict: bool,
-    rows: int,
-    max_length: int,
-    tokenizer: Path | None,
-    inputs: str,
-    task: str,
-    output_name: str,
-    text_columns: tuple[str, ...],
-    label_column: str | None,
-    seed: int,
-    threads: int,
+    gate: "Gate",
+    reading: RowOptions,
     dry_run: bool,
     as_json: bool,
     force: bool,
@@ -82,8 +68,6 @@ def distill(
 
     It is a recipe: `--dry-run` prints it, and `slim -p` runs it with other steps or options.
     """
-    from onnxslim_bert.calibration.working import Working
-    from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.job import Job
     from onnxslim_bert.job.run import run
     from onnxslim_bert.job.student_recipe import Lesson, student_recipe
@@ -103,19 +87,13 @@ def distill(
             source=model,
             output=output,
             recipe=recipe,
-            data=Sources(
-                calib, data, rows, tokenizer, text_columns, label_column, corpus, False, inputs, task, output_name
-            ),
-            working=Working(max_length, threads, seed, progress=progress),
-            gate=gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, max_download, strict),
+            data=reading.sources(calib, data, corpus, own_split=False),
+            working=reading.working(progress),
+            gate=gate,
             report=False,
             timing=False,
             overwrite=force,
         )
         report = run(job)
-    if as_json:
-        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
-    else:
-        for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo(line)
+    show_report(report, reading.max_length, as_json=as_json)
     report.enforce()

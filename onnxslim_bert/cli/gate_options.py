@@ -1,48 +1,48 @@
-"""The options that set budgets for what a command writes."""
+"""The options that set budgets for what a command writes or judges."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxslim_bert.cli.options import Finite, refuse_ignored
+from onnxslim_bert.cli.options import Command, Finite, refuse_ignored, taken_together
 
 if TYPE_CHECKING:
     from onnxslim_bert.job.seal import Gate
 
-BUDGETS = ["max_drop", "min_agreement", "min_cosine", "min_speedup", "max_size", "max_download"]
+SIZES = ["max_size", "max_download"]
+BUDGETS = ["max_drop", "min_agreement", "min_cosine", "min_speedup", *SIZES]
+DROP = "Points that the task metric may drop."
 
 
-def held_to(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `strict` and all budgets but `max_drop`, which it defines itself."""
+def held_to(
+    base: str = "MODEL", result: str = "what is written", *, least: float = -100, drop: str = DROP
+) -> Callable[[Command], Command]:
+    """Give a command all budgets and `--strict`; it takes them as one parameter `gate`.
+
+    base, result: what the help calls the model that is compared with, and the one that is judged. least: of
+    `--max-drop`; drop: its help.
+    """
     options = (
-        click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must keep MODEL's class."),
-        click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of MODEL."),
-        click.option("--min-speedup", type=Finite(min=0), help="Latency of MODEL over that of what is written."),
-        click.option("--max-size", metavar="SIZE", help="Bytes that may be written, like 24MB or 23.5MiB."),
+        click.option("--max-drop", type=Finite(least, 100), help=drop),
+        click.option("--min-agreement", type=Finite(0, 100), help=f"Percent of rows that must keep {base}'s class."),
+        click.option("--min-cosine", type=Finite(-1, 1), help=f"Mean cosine of embeddings to those of {base}."),
+        click.option("--min-speedup", type=Finite(min=0), help=f"Latency of {base} over that of {result}."),
+        click.option("--max-size", metavar="SIZE", help=f"Bytes of {result}, external data too, like 24MB or 23.5MiB."),
         click.option("--max-download", metavar="SIZE", help="Bytes after gzip, which is what an app ships, like 12MB."),
         click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    return taken_together("gate", _gate, options, [*BUDGETS, "strict"])
 
 
-def gate_of(
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_cosine: float | None,
-    min_speedup: float | None,
-    max_size: str | None,
-    max_download: str | None,
-    strict: bool,
-) -> "Gate":
+def _gate(strict: bool, **given: Any) -> "Gate":
     """The gate that the options set together. Raises UsageError for --strict without a budget."""
     from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.proof.gates import Budgets, parse_size
 
-    size, download = (parse_size(text) if text else None for text in (max_size, max_download))
-    budgets = Budgets(max_drop, min_agreement, min_speedup, size, min_cosine, download)
+    sizes = {name: parse_size(given[name]) if given[name] else None for name in SIZES}
+    budgets = Budgets(**given | sizes)
     if budgets == Budgets():
         refuse_ignored(["strict"], "without a budget")
     return Gate(budgets, strict)

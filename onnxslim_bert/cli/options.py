@@ -1,8 +1,10 @@
 """Types and checks that the options of several commands share."""
 
+import functools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from click.core import ParameterSource
 
 from onnxslim_bert.errors import shown
 
+Command = Callable[..., Any]
 MOST = 10**9  # of what can be counted: rows, tokens, seconds
 
 
@@ -53,6 +56,29 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+def taken_together(
+    name: str, made: Callable[..., Any], options: Sequence[Callable[[Command], Command]], names: Sequence[str] = ()
+) -> Callable[[Command], Command]:
+    """Give a command `options`, which it takes as one parameter `name`: what `made` makes of their values.
+
+    names: of the values; those of the fields, when `made` is a dataclass.
+    """
+    names = names or [field.name for field in fields(made)]  # type: ignore[arg-type]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def given_one(**given: Any) -> Any:
+            values = {one: given.pop(one) for one in names}
+            return command(**given, **{name: made(**values)})
+
+        decorated: Command = given_one
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def refuse_ignored(names: Iterable[str], reason: str) -> None:

@@ -1,21 +1,22 @@
 """`onnxslim quantize`: the main job."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxslim_bert.cli.folder_options import in_folder, told, writes_folder, written_as_folder
-from onnxslim_bert.cli.gate_options import gate_of, held_to
-from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, counts, refuse_ignored
+from onnxslim_bert.cli.folder_options import FolderOptions, told, writes_folder, written_as_folder
+from onnxslim_bert.cli.gate_options import held_to
+from onnxslim_bert.cli.options import TARGETS, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.reading_options import RowOptions, works_on_rows
+from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.shown_report import show_report
 from onnxslim_bert.errors import NothingChangedError, PassError
 
 if TYPE_CHECKING:
     from onnxslim_bert.calibration.ranges import Method
+    from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.recipes.lowering import Mode
 
 METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
@@ -82,11 +83,8 @@ METHODS = ["minmax", "moving-average", "percentile", "entropy", "mse"]
 )
 @click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
 @click.option("--batch", is_flag=True, help="For ragged batches: dense layers skip padding.")
-@click.option("--rows", type=COUNT, default=256, show_default=True, help="Calibration rows, sampled.")
-@click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@works_on_rows
-@click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
-@held_to
+@works_on_rows(256)
+@held_to()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document instead of a table.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--in-place", is_flag=True, help="Replace MODEL itself.")
@@ -95,10 +93,7 @@ def quantize(
     calib: str | None,
     data: str | None,
     output: Path | None,
-    layout: str | None,
-    name: str | None,
-    keep_weights: bool,
-    save_metrics: Path | None,
+    placed: FolderOptions,
     target: str,
     lengths: list[int] | None,
     mode: "Mode | None",
@@ -108,23 +103,8 @@ def quantize(
     reduce_range: bool | None,
     allow_fallback: bool,
     batch: bool,
-    rows: int,
-    max_length: int,
-    tokenizer: Path | None,
-    inputs: str,
-    task: str,
-    output_name: str,
-    text_columns: tuple[str, ...],
-    label_column: str | None,
-    seed: int,
-    threads: int,
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_cosine: float | None,
-    min_speedup: float | None,
-    max_size: str | None,
-    max_download: str | None,
-    strict: bool,
+    reading: RowOptions,
+    gate: "Gate",
     as_json: bool,
     force: bool,
     in_place: bool,
@@ -146,16 +126,13 @@ def quantize(
     weights (extra [export]). OUTPUT is then a folder with the new model, the source's other files as they are, without
     its weights, and a model card with what was measured. -o MODEL adds the new model to MODEL itself.
     """
-    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.graph.model_folders import find_model
-    from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.deployment import Deployment
     from onnxslim_bert.job.fastest_target import data_for, fastest_target
     from onnxslim_bert.job.job import Job
     from onnxslim_bert.job.load import check_free
     from onnxslim_bert.job.main_recipe import Quantization, check_calibration, default_output, main_recipe
     from onnxslim_bert.job.run import run
-    from onnxslim_bert.job.tracking import check_tracking, save_run
     from onnxslim_bert.proof.documents import report_path
 
     if calib is None:
@@ -168,11 +145,9 @@ def quantize(
     of_folders = writes_folder(model, output, in_place)
     model = model if of_folders else find_model(model)
     what = Quantization(mode, method, form, not no_smooth, batch, reduce_range)
-    sources = Sources(
-        calib, data, rows, tokenizer, text_columns, label_column, inputs=inputs, task=task, output=output_name
-    )
+    sources = reading.sources(calib, data)
     with progress_bar() as progress:
-        working = Working(max_length, threads, seed, progress=progress)
+        working = reading.working(progress)
         if target == "auto":
             refuse_ignored(["lengths", "allow_fallback"], "with --target auto")
             found = fastest_target(find_model(model), sources, what, working)
@@ -186,14 +161,13 @@ def quantize(
             data=sources,
             deployment=where,
             working=working,
-            gate=gate_of(max_drop, min_agreement, min_cosine, min_speedup, max_size, max_download, strict),
+            gate=gate,
             overwrite=force,
             in_place=in_place,
         )
-        folder = in_folder(job, layout, name, keep_weights) if of_folders else None
+        folder = placed.job(job) if of_folders else None
         check_free(job) if folder is None else folder.check()
-        if save_metrics is not None:
-            check_tracking(save_metrics)
+        placed.check_metrics()
         check_calibration(what, where, given=sources.calibration is not None)
         try:
             report = run(job) if folder is None else folder.run()
@@ -201,13 +175,9 @@ def quantize(
             if error.name != "unpad":
                 raise
             raise PassError(f"--batch: padding cannot be dropped: {error.reason}: leave the option out") from error
-    if save_metrics is not None:
-        echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
-    if as_json:
-        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
-    else:
-        for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo(line)
+    placed.keep_metrics(report)
+    show_report(report, reading.max_length, as_json=as_json)
+    if not as_json:
         written = f"{report.output} and {report_path(report.output)} written"
         echo(written if report.published else "nothing written")
         for line in told(folder) if folder is not None and report.published else ():

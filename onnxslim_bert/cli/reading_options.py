@@ -1,17 +1,23 @@
 """The options that say how a model reads texts and is judged, where the program cannot find that out."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from onnxslim_bert.cli.options import SEED, THREADS
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Command, taken_together
 from onnxslim_bert.proof.tasks.table import TASKS
 
+if TYPE_CHECKING:
+    from onnxslim_bert.calibration.working import Working
+    from onnxslim_bert.job.data import Sources
+    from onnxslim_bert.progress import Progress
 
-def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
+
+def reads_texts(command: Command) -> Command:
     """Give a command `inputs`: inputs of the model by role, as text for `role_names.parse_named`; "" to find out."""
     option = click.option(
         "--inputs",
@@ -23,7 +29,7 @@ def reads_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(command)
 
 
-def judges(command: Callable[..., Any]) -> Callable[..., Any]:
+def judges(command: Command) -> Command:
     """Give a command `task`, what a model is judged as, a name in `TASKS`, and `output_name`; "" to find them out."""
     named = click.option(
         "--output-name",
@@ -40,12 +46,54 @@ def judges(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(named(command))
 
 
-def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all options on reading rows and working on them that `quantize` and `slim` share.
+@dataclass(frozen=True)
+class RowOptions:
+    """How rows are sampled, read and worked on, as the options say; "" and () leave it to the program to find out."""
 
-    They are tokenizer, inputs, task, output_name, text_columns, label_column, seed and threads.
+    rows: int
+    max_length: int
+    tokenizer: Path | None
+    inputs: str
+    task: str
+    output_name: str
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    seed: int
+    threads: int
+
+    def sources(self, calib: str | None, data: str | None, corpus: str | None = None, **more: Any) -> "Sources":
+        """The data sets of these names; `more` are other fields of `Sources`."""
+        from onnxslim_bert.job.data import Sources
+
+        return Sources(
+            calib,
+            data,
+            self.rows,
+            self.tokenizer,
+            self.text_columns,
+            self.label_column,
+            corpus,
+            inputs=self.inputs,
+            task=self.task,
+            output=self.output_name,
+            **more,
+        )
+
+    def working(self, progress: "Progress | None") -> "Working":
+        """The settings of the work on them."""
+        from onnxslim_bert.calibration.working import Working
+
+        return Working(self.max_length, self.threads, self.seed, progress=progress)
+
+
+def works_on_rows(rows: int) -> Callable[[Command], Command]:
+    """Give a command the options on rows that those which write models share; it takes them as one parameter `reading`.
+
+    rows: how many are calibrated on, unless the user says so.
     """
     options = (
+        click.option("--rows", type=COUNT, default=rows, show_default=True, help="Calibration rows, sampled."),
+        click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row."),
         click.option(
             "--tokenizer", type=click.Path(path_type=Path), help="Folder or tokenizer.json  [default: MODEL's folder]"
         ),
@@ -58,9 +106,7 @@ def works_on_rows(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--threads", type=THREADS, default=1, show_default=True, help="Of each session."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return taken_together("reading", RowOptions, options)
 
 
 def clamped(asked: int, used: int) -> Iterator[str]:

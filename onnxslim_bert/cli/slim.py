@@ -1,16 +1,23 @@
 """`onnxslim slim`: any sequence of passes, or the sequence that reaches a target."""
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.folder_options import in_folder, told, writes_folder, written_as_folder
-from onnxslim_bert.cli.gate_options import BUDGETS, gate_of, held_to
+from onnxslim_bert.cli.folder_options import FolderOptions, told, writes_folder, written_as_folder
+from onnxslim_bert.cli.gate_options import BUDGETS, held_to
 from onnxslim_bert.cli.options import COUNT, TARGETS, Finite, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
-from onnxslim_bert.cli.reading_options import clamped, works_on_rows
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.reading_options import RowOptions, works_on_rows
+from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.cli.shown_report import show_report
+
+if TYPE_CHECKING:
+    from onnxslim_bert.job.seal import Gate
+
+
+DROP = "Points that the task metric may drop: with -p a budget, else search for the fastest model within it."
 
 
 @click.command(
@@ -35,12 +42,7 @@ from onnxslim_bert.cli.screen import echo, echo_text
 @click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
 @click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
 @click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
-@click.option(
-    "--max-drop",
-    type=Finite(0, 100),
-    help="Points that the task metric may drop: with -p a budget, else search for the fastest model within it.",
-)
-@held_to
+@held_to(least=0, drop=DROP)
 @click.option(
     "--calib",
     help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
@@ -62,15 +64,13 @@ from onnxslim_bert.cli.screen import echo, echo_text
     show_default=True,
     help="Texts that --distill trains the best plan on, copies with replaced tokens included.",
 )
-@click.option("--rows", type=COUNT, default=512, show_default=True, help="Calibration rows, sampled.")
-@click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run on which a search times models.")
 @click.option(
     "--rewrite-tokenizer",
     is_flag=True,
     help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
 )
-@works_on_rows
+@works_on_rows(512)
 @click.option("--allow-noop", is_flag=True, help="Accept a pass that changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -82,36 +82,18 @@ def slim(
     seq: int | None,
     allow_fallback: bool,
     output: Path | None,
-    layout: str | None,
-    name: str | None,
-    keep_weights: bool,
-    save_metrics: Path | None,
+    placed: FolderOptions,
     target_speedup: float | None,
     target_size: str | None,
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_cosine: float | None,
-    min_speedup: float | None,
-    max_size: str | None,
-    max_download: str | None,
-    strict: bool,
+    gate: "Gate",
     calib: str | None,
     data: str | None,
     corpus: str | None,
     distill: bool,
     distill_texts: int,
-    rows: int,
-    max_length: int,
     batch: int,
-    tokenizer: Path | None,
     rewrite_tokenizer: bool,
-    inputs: str,
-    task: str,
-    output_name: str,
-    text_columns: tuple[str, ...],
-    label_column: str | None,
-    seed: int,
-    threads: int,
+    reading: RowOptions,
     allow_noop: bool,
     as_json: bool,
     force: bool,
@@ -131,9 +113,7 @@ def slim(
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
     OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
-    from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.graph.model_folders import find_model
-    from onnxslim_bert.job.data import Sources
     from onnxslim_bert.job.deployment import Deployment
     from onnxslim_bert.job.job import Job
     from onnxslim_bert.job.main_recipe import main_recipe
@@ -141,13 +121,12 @@ def slim(
     from onnxslim_bert.job.seal import OPEN
     from onnxslim_bert.job.search.run import run_search
     from onnxslim_bert.job.search.targets import Targets
-    from onnxslim_bert.job.tracking import check_tracking, save_run
     from onnxslim_bert.proof.gates import parse_size
     from onnxslim_bert.recipes.known import read_recipe
     from onnxslim_bert.recipes.lowering import lowered
 
     targeted = target_speedup is not None or target_size is not None
-    searches = targeted or (recipe is None and max_drop is not None)
+    searches = targeted or (recipe is None and gate.budgets.max_drop is not None)
     if (recipe is None) is not searches:
         raise click.UsageError("give either a recipe (-p) or a target (--target-speedup, --target-size, --max-drop)")
     if (output is None) is not in_place:
@@ -159,7 +138,7 @@ def slim(
     if calib is None:
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
     if calib is None and data is None:
-        of_runs = ["max_length", "seed", "threads"] if min_speedup is None else []
+        of_runs = ["max_length", "seed", "threads"] if gate.budgets.min_speedup is None else []
         refuse_ignored([*of_runs, "tokenizer", "text_columns"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
@@ -167,21 +146,17 @@ def slim(
     if of_folders and searches:
         raise click.UsageError("a search writes one file: give -o FILE.onnx")
     model = model if of_folders else find_model(model)
-    if save_metrics is not None:
-        check_tracking(save_metrics)
-    budgets = max_drop, min_agreement, min_cosine, min_speedup, max_size, max_download
+    placed.check_metrics()
     where = Deployment(place, () if seq is None else (seq,), allow_fallback)
     with progress_bar() as progress:
         job = Job(
             source=model,
             output=output or model,
             recipe=main_recipe() if recipe is None else lowered(read_recipe(recipe), place, seq),
-            data=Sources(
-                calib, data, rows, tokenizer, text_columns, label_column, corpus, searches, inputs, task, output_name
-            ),
+            data=reading.sources(calib, data, corpus, own_split=searches),
             deployment=where,
-            working=Working(max_length, threads, seed, progress=progress),
-            gate=OPEN if searches else gate_of(*budgets, strict),
+            working=reading.working(progress),
+            gate=OPEN if searches else gate,
             report=searches,
             timing=False,
             allow_noop=allow_noop,
@@ -193,17 +168,12 @@ def slim(
         if searches:
             nbytes = None if target_size is None else parse_size(target_size)
             texts = distill_texts if distill else 0
-            report = run_search(job, Targets(target_speedup, nbytes, max_drop), batch, texts)
+            report = run_search(job, Targets(target_speedup, nbytes, gate.budgets.max_drop), batch, texts)
         else:
-            folder = in_folder(job, layout, name, keep_weights) if of_folders else None
+            folder = placed.job(job) if of_folders else None
             report = run(job) if folder is None else folder.run()
-    if save_metrics is not None:
-        echo(f"{save_run(save_metrics, report)}: the report as a run of MLflow", err=True)
-    if as_json:
-        echo_text(json.dumps(report.json(), indent=2, allow_nan=False))
-    else:
-        for line in (*report.lines(), *clamped(max_length, report.max_length)):
-            echo(line)
+    placed.keep_metrics(report)
+    show_report(report, reading.max_length, as_json=as_json)
     for line in told(folder) if folder is not None and report.published and not as_json else ():
         echo(line)
     report.enforce()

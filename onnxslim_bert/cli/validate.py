@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, Finite, ModelFile, refuse_ignored
+from onnxslim_bert.cli.gate_options import held_to
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
 from onnxslim_bert.cli.screen import echo, echo_text
@@ -14,6 +15,7 @@ from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
+    from onnxslim_bert.job.seal import Gate
     from onnxslim_bert.targets.target import Target
 
 PATH = click.Path(exists=True, path_type=Path)
@@ -39,13 +41,7 @@ PATH = click.Path(exists=True, path_type=Path)
 @judges
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="Rows a run; 1 runs at natural length.")
 @click.option("--max-length", type=COUNT, default=128, show_default=True, help="Tokens kept of a row.")
-@click.option("--max-drop", type=Finite(-100, 100), help="Points that the task metric may drop.")
-@click.option("--min-agreement", type=Finite(0, 100), help="Percent of rows that must get the base's class.")
-@click.option("--min-cosine", type=Finite(-1, 1), help="Mean cosine of embeddings to those of BASE.")
-@click.option("--min-speedup", type=Finite(min=0), help="Latency of BASE over that of CANDIDATE, timed on the rows.")
-@click.option("--max-size", metavar="SIZE", help="Bytes of CANDIDATE with its external data, like 24MB or 23.5MiB.")
-@click.option("--max-download", metavar="SIZE", help="Bytes of CANDIDATE after gzip, which is what an app ships.")
-@click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict.")
+@held_to("BASE", "CANDIDATE")
 @runs_on
 @click.option("--seq", type=COUNT, help="Tokens to which providers of fixed shapes get open dimensions.")
 @click.option("--latency", is_flag=True, help="Time the models and their memory, too.")
@@ -66,13 +62,7 @@ def validate(
     output_name: str,
     batch: int,
     max_length: int,
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_cosine: float | None,
-    min_speedup: float | None,
-    max_size: str | None,
-    max_download: str | None,
-    strict: bool,
+    gate: "Gate",
     targets: "tuple[Target, ...]",
     allow_fallback: bool,
     options: dict[str, dict[str, str]],
@@ -99,7 +89,7 @@ def validate(
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.cli.validation_tables import show, show_all
     from onnxslim_bert.inspection.verify.markdown import validation_summary
-    from onnxslim_bert.proof.gates import Budgets, enforce, parse_size
+    from onnxslim_bert.proof.gates import enforce
     from onnxslim_bert.proof.validate import validate_all
     from onnxslim_bert.proof.validation import document
     from onnxslim_bert.targets.table import CPU
@@ -108,8 +98,6 @@ def validate(
     if not any(target.fixed_shapes for target in targets):
         refuse_ignored(["seq"], "on providers that take open shapes")
     where = places(targets, allow_fallback, options, (batch, seq) if seq else None)
-    size, download = (parse_size(text) if text else None for text in (max_size, max_download))
-    budgets = Budgets(max_drop, min_agreement, min_speedup, size, min_cosine, download)
     dataset = load_dataset(
         data,
         "evaluation",
@@ -129,14 +117,14 @@ def validate(
             candidates,
             dataset,
             Working(max_length, threads, seed, reader, progress=progress),
-            budgets,
+            gate.budgets,
             places=where,
             latency=latency,
             batch_size=batch,
         )
     verdicts = [verdict for result in results for verdict in result.verdicts]
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
-    files.write(suite, verdicts, lambda case: case.fails(strict), lambda: validation_summary(document(results)))
+    files.write(suite, verdicts, lambda case: case.fails(gate.strict), lambda: validation_summary(document(results)))
     if as_json:
         echo_text(json.dumps(document(results), indent=2, allow_nan=False))
     elif len(results) == 1 and targets == (CPU,):
@@ -146,4 +134,4 @@ def validate(
     if not as_json:
         for line in clamped(max_length, results[0].max_length):
             echo(line)
-    enforce(verdicts, strict)
+    enforce(verdicts, gate.strict)
