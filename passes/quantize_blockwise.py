@@ -15,7 +15,7 @@ from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.blockwise import gptq, pack_blocks, restore_blocks, round_blocks
+from onnxslim_bert.rewriting.int8.blockwise import gptq, pack_blocks, pack_zeros, round_blocks
 from onnxslim_bert.rewriting.pruning.least_squares import moments
 
 Rounding = Literal["gptq", "nearest"]
@@ -27,19 +27,20 @@ ACCURACY_LEVEL = {"int8": 4, "float32": 1}
 class QuantizeBlockwise(Pass):
     """Store the weights of dense layers in four bits an entry, as com.microsoft.MatMulNBits; activations stay float.
 
-    This is for size: a matrix takes an eighth of its float32 bytes, and one scale for every `block` inputs of an
-    output. It is no faster than float32 on most CPUs. Example: 384 x 384 in float32 are 590 kB; with bits=4, block=64
-    they are 83 kB.
+    This is for size: a matrix takes an eighth of its float32 bytes, and a scale and a zero for every `block` inputs of
+    an output. It is no faster than float32 on most CPUs. Example: 384 x 384 in float32 are 590 kB; with bits=4,
+    block=64 they are 84 kB.
 
     bits: of an entry, 4 or 8.
-    block: inputs that share a scale, a power of two from 16 up.
+    block: inputs that share a scale and a zero, a power of two from 16 up.
     rounding: gptq rounds the rows of a matrix one after the other, and the rows still to come make up for each error;
-        the mean error that is left goes into the bias. It needs calibration rows. nearest rounds every entry by itself
-        and needs no data.
+        then it moves levels and scales one by one while the products get nearer; the mean error that is left goes into
+        the bias. It needs calibration rows. nearest rounds every entry by itself and needs no data.
     compute: int8 rounds activations too, block by block at run time, and multiplies integers; float32 unpacks the
         weights and multiplies floats.
 
-    Frantar et al. 2022, https://arxiv.org/abs/2210.17323 (GPTQ); Dettmers and Zettlemoyer 2022,
+    Frantar et al. 2022, https://arxiv.org/abs/2210.17323 (GPTQ); Behdin et al. 2023,
+    https://arxiv.org/abs/2309.01885 (levels one by one); Dettmers and Zettlemoyer 2022,
     https://arxiv.org/abs/2212.09720 (blocks of four bits)
     """
 
@@ -85,19 +86,22 @@ class QuantizeBlockwise(Pass):
     def _write(self, model: Model, readers: Sequence[Linear], weight: Array, grams: Sequence[Gram]) -> Array:
         """Let the layers that share `weight` [d_in, d_out] read it in blocks; return what rounding took off it."""
         if grams:
-            levels, scales = gptq(weight, moments(grams)[0], self.bits, self.block)
+            blocks = gptq(weight, moments(grams)[0], self.bits, self.block)
         else:
-            levels, scales = round_blocks(weight, self.bits, self.block)
-        error: Array = weight - restore_blocks(levels, scales, self.bits, self.block)
+            blocks = round_blocks(weight, self.bits, self.block)
+        error: Array = weight - blocks.matrix
         build = Builder(model.graph, readers[0].weight)
-        packed = build.constant("blocks", pack_blocks(levels, self.bits, self.block))
-        steps = build.constant("scales", np.ascontiguousarray(scales.T).reshape(-1))
+        stored = [
+            build.constant("blocks", pack_blocks(blocks.levels, self.bits, self.block)),
+            build.constant("scales", np.ascontiguousarray(blocks.scales.T).reshape(-1)),
+            build.constant("zeros", pack_zeros(blocks.zeros, self.bits)),
+        ]
         tensors, nodes = model.graph.tensors(), {node.name: node for node in model.graph.nodes}
         for i, linear in enumerate(readers):
             product = build.node(
                 "MatMulNBits",
                 "product",
-                [nodes[linear.node].inputs[0], packed, steps],
+                [nodes[linear.node].inputs[0], *stored],
                 MICROSOFT,
                 K=linear.d_in,
                 N=linear.d_out,

@@ -11,7 +11,7 @@ from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.rewriting.contract import Context
-from onnxslim_bert.rewriting.int8.blockwise import restore_blocks, round_blocks
+from onnxslim_bert.rewriting.int8.blockwise import round_blocks
 
 CANONICAL, FUSE = Canonicalize(), Fuse()
 NEAREST = QuantizeBlockwise(block=16, rounding="nearest", compute="float32")
@@ -22,7 +22,7 @@ def with_rounded_weights(name, *steps, bits=4):
     model = prepared(name, *steps)
     for weight, trans_b in {(linear.weight, linear.trans_b) for linear in dense_layers(model)}:
         values = model.array(weight).T if trans_b else model.array(weight)
-        restored = restore_blocks(*round_blocks(values, bits, 16), bits, 16)
+        restored = round_blocks(values, bits, 16).matrix
         model.replace(weight, np.ascontiguousarray(restored.T if trans_b else restored))
     return model
 
@@ -41,14 +41,17 @@ def test_both_widths(bits):
     assert_same_outputs(model, exact, every_padding(model), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_gptq_is_nearer_to_the_float_model_than_rounding(name):
-    before = prepared(name, CANONICAL, FUSE)
-    damages = [
-        trials(before).damage(prepared(name, CANONICAL, FUSE, QuantizeBlockwise(4, 16, rounding, "float32")))
-        for rounding in ("gptq", "nearest")
-    ]
-    assert damages[0] < damages[1]
+def test_gptq_is_nearer_to_the_float_model_than_rounding():
+    """In the mean of models with a dozen inputs a matrix, of which one alone can go either way."""
+    shares = []
+    for name in SOME:
+        before = prepared(name, CANONICAL, FUSE)
+        fitted, nearest = (
+            trials(before).damage(prepared(name, CANONICAL, FUSE, QuantizeBlockwise(4, 16, rounding, "float32")))
+            for rounding in ("gptq", "nearest")
+        )
+        shares.append(fitted / nearest)
+    assert np.exp(np.mean(np.log(shares))) < 0.9, shares
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onnxslim_bert.rewriting.distillation.parameters import rounded
-from onnxslim_bert.rewriting.int8.blockwise import unpack_blocks
+from onnxslim_bert.rewriting.int8.blockwise import unpack_blocks, unpack_zeros
 
 INT8_COMPUTE = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
 LARGEST = 127
@@ -67,17 +67,29 @@ def _multiply_blocks(
     a: Tensor,
     levels: Tensor,
     scales: Tensor,
-    *,
+    *others: Tensor | None,
     K: int,  # noqa: N803
     N: int,  # noqa: N803
     bits: int = 4,
     block_size: int,
     accuracy_level: int = 0,
 ) -> Tensor:
+    zeros, *inner = others or (None,)
+    if any(one is not None for one in inner):
+        raise NotImplementedError("an order of blocks or a bias among its inputs")
     steps = scales.reshape(N, -1, 1)
     levels = levels if levels.is_floating_point() else torch.from_numpy(unpack_blocks(levels.numpy(), bits)).to(a.dtype)
-    weight = ((levels - (1 << (bits - 1))) * steps).reshape(N, -1)[:, :K]
+    middle = (1 << (bits - 1)) if zeros is None else _zeros_of(zeros, steps, bits)
+    weight = ((levels - middle) * steps).reshape(N, -1)[:, :K]
     return (_rounded_blocks(a, block_size) if accuracy_level == INT8_COMPUTE else a) @ weight.mT
+
+
+def _zeros_of(zeros: Tensor, steps: Tensor, bits: int) -> Tensor:
+    """A zero for each of `steps` [d_out, blocks, 1], from packed ones or from floats."""
+    if zeros.is_floating_point():
+        return zeros.reshape(steps.shape)
+    unpacked = unpack_zeros(zeros.numpy(), steps.shape[0], steps.shape[1], bits)
+    return torch.from_numpy(unpacked.reshape(steps.shape)).to(steps.dtype)
 
 
 def _rounded_blocks(x: Tensor, block: int) -> Tensor:

@@ -102,15 +102,15 @@ class Packed:
     The operators get the levels unpacked: float [d_out, blocks, block].
     """
 
-    def __init__(self, values: Array, steps: Array, bits: int, dtype: torch.dtype) -> None:
-        """steps: a scale for each block, [d_out, blocks]."""
-        levels = unpack_blocks(values, bits)
-        self._bits, self._middle = bits, 1 << (bits - 1)
+    def __init__(self, values: Array, steps: Array, zeros: Array, bits: int, dtype: torch.dtype) -> None:
+        """steps, zeros: those of each block, [d_out, blocks]."""
+        levels = torch.from_numpy(unpack_blocks(values, bits)).to(dtype)
+        self._bits, self._zeros = bits, torch.from_numpy(zeros[..., None]).to(dtype)
         self._steps = torch.from_numpy(np.where(steps == 0, 1, steps)[..., None]).to(dtype)
-        self.parameter = Parameter((torch.from_numpy(levels).to(dtype) - self._middle) * self._steps)
+        self.parameter = Parameter((levels - self._zeros) * self._steps)
 
     def value(self) -> Tensor:
-        return (rounded(self.parameter / self._steps) + self._middle).clamp(0, (1 << self._bits) - 1)
+        return (rounded(self.parameter / self._steps) + self._zeros).clamp(0, (1 << self._bits) - 1)
 
     def array(self) -> Array:
         levels = self.value().detach().numpy().astype(np.uint8)

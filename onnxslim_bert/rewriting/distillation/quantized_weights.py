@@ -10,6 +10,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.parameters import Integers, Packed, Scale, Trained
+from onnxslim_bert.rewriting.int8.blockwise import unpack_zeros
 
 Make = Callable[[torch.dtype], Trained]
 """Makes the trained form of a constant."""
@@ -50,6 +51,14 @@ def _of_node(node: gs.Node) -> Iterator[tuple[str, Make]]:
             yield node.inputs[1].name, _scale(scale)
 
 
+def _zeros(node: gs.Node, shape: tuple[int, ...], bits: int) -> Array:
+    """The zeros of the blocks of a MatMulNBits, [d_out, blocks]: the middle level where it names none."""
+    given = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    if given is None:
+        return np.full(shape, 1 << (bits - 1), np.uint8)
+    return given.reshape(shape) if given.dtype.kind == "f" else unpack_zeros(given, shape[0], shape[1], bits)
+
+
 def _is_lookup_only(node: gs.Node) -> bool:
     """Whether only lookups read the table that `node` restores."""
     return all(reader.op == "Gather" for reader in node.outputs[0].outputs)
@@ -61,8 +70,9 @@ def _scale(values: Array) -> Make:
 
 def _integers(levels: Array, steps: Array, node: gs.Node) -> Make:
     if node.op == "MatMulNBits":
-        by_block = steps.reshape(len(levels), -1)
-        return lambda dtype: Packed(levels, by_block, int(node.attrs.get("bits", 4)), dtype)
+        by_block, bits = steps.reshape(len(levels), -1), int(node.attrs.get("bits", 4))
+        zeros = _zeros(node, by_block.shape, bits)
+        return lambda dtype: Packed(levels, by_block, zeros, bits, dtype)
     axis = int(node.attrs.get("axis", 1)) if node.op == "DequantizeLinear" else -1
     shape = [1] * levels.ndim
     if steps.size > 1:

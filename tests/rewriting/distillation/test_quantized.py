@@ -89,6 +89,22 @@ NODES = {
         (X, RNG.integers(0, 256, (6, 2, 8)).astype(np.uint8), RNG.uniform(-0.1, 0.1, 12).astype(np.float32)),
         {"K": 32, "N": 6, "bits": 4, "block_size": 16, "accuracy_level": 1},
     ),
+    "four bits with zeros": (
+        "MatMulNBits",
+        (
+            *(X, RNG.integers(0, 256, (6, 2, 8)).astype(np.uint8), RNG.uniform(-0.1, 0.1, 12).astype(np.float32)),
+            RNG.integers(0, 256, 6).astype(np.uint8),
+        ),
+        {"K": 32, "N": 6, "bits": 4, "block_size": 16, "accuracy_level": 1},
+    ),
+    "four bits with zeros in floats": (
+        "MatMulNBits",
+        (
+            *(X, RNG.integers(0, 256, (6, 2, 8)).astype(np.uint8), RNG.uniform(-0.1, 0.1, 12).astype(np.float32)),
+            RNG.uniform(0, 15, 12).astype(np.float32),
+        ),
+        {"K": 32, "N": 6, "bits": 4, "block_size": 16, "accuracy_level": 1},
+    ),
     "four bits, activations in int8": (
         "MatMulNBits",
         (X, RNG.integers(0, 256, (6, 2, 8)).astype(np.uint8), RNG.uniform(-0.1, 0.1, 12).astype(np.float32)),
@@ -177,6 +193,7 @@ def test_a_scale_stays_positive():
 def test_levels_are_packed_as_they_were(bits):
     packed = RNG.integers(0, 256, (5, 3, 2 * bits)).astype(np.uint8)
     steps = RNG.standard_normal((5, 3)).astype(np.float32)
-    made = Packed(packed, steps, bits, torch.float32)
+    zeros = RNG.integers(0, 1 << bits, (5, 3)).astype(np.uint8)
+    made = Packed(packed, steps, zeros, bits, torch.float32)
     assert made.value().shape == (5, 3, 16)
     np.testing.assert_array_equal(made.array(), packed)
