@@ -146,6 +146,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {  # configuration, its s
             "n_head": HEADS,
             "d_head": 12,
             "d_inner": NEURONS,
+            "architectures": ["FunnelModel"],  # of two that the configuration serves
         },
         TEXT,
     ),
