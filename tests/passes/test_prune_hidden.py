@@ -9,6 +9,7 @@ from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.inspection.encoder_facts import encoder_facts
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.spans import find_spans
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.prune_hidden import PruneHidden
@@ -163,6 +164,16 @@ def softened(model):
     return model
 
 
+def averaged(model):
+    """With the mean over the channels of the last layer's state as an output."""
+    source = model.graph.tensors()[find_spans(model)[-1].exit]
+    mean = Builder(model.graph, "odd").node("ReduceMean", "mean", [source], axes=[-1])
+    mean.dtype = np.dtype(np.float32)
+    model.graph.outputs.append(mean)
+    model.changed()
+    return model
+
+
 def with_states(model):
     """With the state behind the first layer as an output."""
     state = model.graph.tensors()[model.encoder.layers[1].query.source]
@@ -176,6 +187,7 @@ def with_states(model):
     ("change", "message"),
     [
         (softened, r"prune-hidden: node 'odd/soft' \(Softmax\) does not treat the stream's channels one by one"),
+        (averaged, r"prune-hidden: node 'odd/mean' \(ReduceMean\) does not treat the stream's channels one by one"),
         (with_states, "is the stream before the last layer's end; needed outputs"),
         (lambda model: prepared("quantized-dynamic", CANONICAL), "start from the float32 model"),
     ],

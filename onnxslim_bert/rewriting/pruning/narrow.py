@@ -29,13 +29,15 @@ def every_value(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def short_row(model: Model, trials: Trials) -> dict[str, Array]:
-    """One calibration row of few tokens; a whole batch where the model's shapes are fixed."""
+    """One calibration row of few tokens; more where the model's shapes are fixed."""
     feeds = dict(next(iter(trials.fitting)).feeds)
-    shapes = [tensor.shape or () for tensor in model.graph.inputs]
-    if any(len(shape) != 2 or any(isinstance(size, int) for size in shape) for shape in shapes):
-        return feeds
+    shapes: list[list[object]] = [list(tensor.shape or [0]) for tensor in model.graph.inputs]
     tokens = FEW if model.encoder.hidden != FEW else FEW - 1
-    return {name: values[:1, :tokens] for name, values in feeds.items()}
+    if not any(isinstance(shape[0], int) for shape in shapes):
+        feeds = {name: values[:1] for name, values in feeds.items()}
+    if not any(len(shape) != 2 or isinstance(shape[1], int) for shape in shapes):
+        feeds = {name: values[:, :tokens] for name, values in feeds.items()}
+    return feeds
 
 
 def keep_channels(model: Model, stream: Stream, kept: Array) -> None:

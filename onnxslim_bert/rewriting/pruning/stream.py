@@ -9,9 +9,10 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import is_output
 from onnxslim_bert.graph.probe import read_by
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.pruning.channel_axes import Group, Shapes, axis_groups
+from onnxslim_bert.rewriting.pruning.channel_axes import ELEMENTWISE, Group, Shapes, axis_groups
 
 WRITERS = ("output", "down")
 MIXES = "does not treat the stream's channels one by one; needed operators that do, constant matrices and norms"
@@ -71,6 +72,7 @@ class _Follower:
         self.front: list[tuple[gs.Tensor, int]] = []
         self.groups: dict[int, list[Group]] = {}
         self.cuts: dict[Cut, None] = {}
+        self.norms: dict[int, gs.Node] = {}
         tensors = model.graph.tensors()
         self.mark(tensors[model.encoder.layers[0].query.source], -1, "the first layer")
         for name in _turned_over(model):
@@ -84,6 +86,8 @@ class _Follower:
             for node in tensor.inputs:
                 self.pass_on(node, tensor, axis)
         self.check_layers(model)
+        for node in self.norms.values():
+            self.check_norm(node)
         self.stream.axes = {name: self.axes[id(t)][0] for name, t in tensors.items() if id(t) in self.axes}
         self.stream.cuts = list(self.cuts)
         self.stream.outputs = [t.name for t in self.graph.outputs if id(t) in self.axes and t.name != last]
@@ -111,6 +115,8 @@ class _Follower:
             here = [(slot, (node.outputs if slot.written else node.inputs)[slot.position]) for slot in group]
             if any(slot.axis == axis and other is tensor for slot, other in here):
                 held = True
+                if node.op.startswith("Reduce") and len(group) == 1:
+                    self.norms[id(node)] = node
                 meets = node.op in ("MatMul", "Gemm") and not any(slot.written for slot in group)
                 for slot, other in here:
                     if isinstance(other, gs.Constant):
@@ -133,6 +139,17 @@ class _Follower:
             self.mark(values, cut.axis, place)
         elif values.values.shape[cut.axis] != self.stream.width:
             raise PassError(f"prune-hidden: {place} reads {values.values.shape[cut.axis]} channels of a constant")
+
+    def check_norm(self, node: gs.Node) -> None:
+        """Raise PassError unless what is taken over the channels at `node` goes back to the stream, as in a norm."""
+        front = list(node.outputs)
+        while front:
+            tensor = front.pop()
+            readers = self.readers.get(id(tensor), [])
+            lost = not readers or is_output(self.graph, tensor) or any(x.op not in ELEMENTWISE for x in readers)
+            if lost:
+                raise PassError(f"prune-hidden: node {node.name!r} ({node.op}) {MIXES}")
+            front += [t for reader in readers for t in reader.outputs if id(t) not in self.axes]
 
     def check_layers(self, model: Model) -> None:
         """Raise PassError unless every layer reads this stream and adds to it."""

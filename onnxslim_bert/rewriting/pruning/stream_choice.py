@@ -6,8 +6,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
-from onnxslim_bert.graph.probe import constant
-from onnxslim_bert.model.linear import Linear, read_linear
+from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.pruning.least_squares import eliminate, moments, refit, with_ridge
 from onnxslim_bert.rewriting.pruning.stream import Stream
@@ -21,7 +20,7 @@ def stream_readers(model: Model, stream: Stream) -> dict[str, list[Linear]]:
     reading = {cut.node for cut in stream.cuts if cut.reads}
     found: dict[str, list[Linear]] = {}
     for node in model.graph.nodes:
-        if node.name in reading and constant(node.inputs[1]) is not None and node.inputs[0].name in stream.axes:
+        if node.name in reading and is_linear(node) and node.inputs[0].name in stream.axes:
             found.setdefault(node.inputs[0].name, []).append(read_linear(node))
     return found
 
