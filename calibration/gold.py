@@ -10,6 +10,7 @@ from onnxslim_bert.errors import DataError, shown
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
 ANSWERS = ("answers", "answer")
+HOLDS = {"0": False, "0.0": False, "False": False, "false": False, "1": True, "1.0": True, "True": True, "true": True}
 
 
 class Structured(NamedTuple):
@@ -30,6 +31,8 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
     words = next((by_case[name] for name in WORDS if name in by_case and _are_lists(columns[by_case[name]])), None)
     if words is not None:
         tags = labelled or next((by_case[name] for name in TAGS if name in by_case), None)
+        if tags is not None and tags not in columns:
+            raise DataError(f"{source}: no column '{tags}': its columns are {', '.join(columns)}")
         texts = tuple(tuple(map(str, row)) for row in columns[words])
         gold = None if tags is None else tuple(_strings(row, tags, source, n) for n, row in enumerate(columns[tags], 1))
         for number, (row, right) in enumerate(zip(texts, gold or texts, strict=True), 1):
@@ -54,6 +57,24 @@ def find_sets(columns: Columns, column: str | None, source: str) -> tuple[tuple[
     if column is None or not _are_lists(columns[column]):
         return None
     return tuple(_strings(row, column, source, number) for number, row in enumerate(columns[column], 1))
+
+
+def find_flags(columns: Columns, labelled: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
+    """The labels that hold in each row, where `labelled` names a column of 0 and 1 for each, like "toxic,insult".
+
+    None where it names no column or one. Raises DataError for a column that is not there, or another value.
+    """
+    if not labelled or labelled in columns or "," not in labelled:
+        return None
+    names = [name.strip() for name in labelled.split(",")]
+    if missing := [name for name in names if name not in columns]:
+        raise DataError(f"{source}: no column '{missing[0]}': its columns are {', '.join(columns)}")
+    for name in names:
+        for number, value in enumerate(columns[name], 1):
+            if str(value) not in HOLDS:
+                raise DataError(f"{source}, row {number}: '{name}' is {shown(value)}: needed 0 or 1")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return tuple(tuple(name for name, value in zip(names, row, strict=True) if HOLDS[str(value)]) for row in rows)
 
 
 def _are_lists(values: Sequence[Any]) -> bool:

@@ -17,7 +17,7 @@ from onnxslim_bert.calibration.columns import (
 )
 from onnxslim_bert.calibration.dataset import CHOICE, Dataset, Form, Purpose, metric_of
 from onnxslim_bert.calibration.files import Columns
-from onnxslim_bert.calibration.gold import find_sets, find_structured
+from onnxslim_bert.calibration.gold import find_flags, find_sets, find_structured
 from onnxslim_bert.errors import DataError
 
 
@@ -47,6 +47,9 @@ def from_columns(
     if triplet:
         return Dataset(*split_of, find_texts(columns, triplet, source, most=3), None, None, task="triplets")
     texts = find_texts(columns, text_columns, source)
+    if kind is None and (flags := find_flags(columns, labelled, source)) is not None:
+        names = tuple(sorted({label for row in flags for label in row}))
+        return Dataset(*split_of, texts, None, None, names=names, gold=flags, task="multi-label")
     column = label_column(columns, labelled, source)
     if kind is None and (gold := find_sets(columns, column, source)) is not None:
         names = tuple(sorted({label for row in gold for label in row}))

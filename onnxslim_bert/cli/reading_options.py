@@ -100,7 +100,7 @@ def works_on_rows(rows: int) -> Callable[[Command], Command]:
         reads_texts,
         judges,
         click.option("--text-column", "text_columns", multiple=True, help="Name one or two text columns of a file."),
-        click.option("--label-column", help="Name the label column of a file."),
+        click.option("--label-column", help="Name the label column of a file; NAME,NAME,... where each holds 0 or 1."),
         click.option(
             "--seed", type=SEED, default=0, show_default=True, help="Of the samples, the ids timed and the intervals."
         ),

@@ -57,6 +57,13 @@ def pearson_spearman(predictions: Array, labels: Array, counts: Array) -> Array:
     return (pearson(predictions, labels, counts) + spearman(predictions, labels, counts)) / 2
 
 
+def mean_squared_error(predictions: Array, labels: Array, counts: Array) -> Array:
+    """Mean of (prediction - label)^2; no points, and less is better."""
+    errors = np.square(predictions.astype(np.float64) - labels)
+    scores: Array = (counts @ errors) / counts.sum(axis=1)
+    return scores
+
+
 def share(predictions: Array, labels: Array, counts: Array) -> Array:
     """Share of hits in all tries: predictions [rows, 2] count each row's hits and tries; labels unused."""
     return _ratio(counts @ predictions[:, 0], counts @ predictions[:, 1])
@@ -94,12 +101,14 @@ METRICS: dict[str, Metric] = {
     "pearson-spearman": pearson_spearman,
     "pearson": pearson,
     "spearman": spearman,
+    "mse": mean_squared_error,
     "entity-f1": micro_f1,
     "token-accuracy": share,
     "exact-match": mean,
     "answer-f1": mean,
     "micro-f1": micro_f1,
     "macro-f1": macro_f1,
+    "label-ranking": mean,
     "triplet-accuracy": mean,
     "ndcg@10": mean,
     "mrr@10": mean,
@@ -109,16 +118,16 @@ METRICS: dict[str, Metric] = {
     "top-5": share,
     "pseudo-perplexity": perplexity,
 }
-LESS_IS_BETTER = frozenset({"pseudo-perplexity"})
+LESS_IS_BETTER = frozenset({"pseudo-perplexity", "mse"})
 # Metrics that add up what each row, query or text gets, from 0 to 1: where all rows agree, unseen ones may not.
-COUNTED = frozenset(METRICS) - {"pearson-spearman", "pearson", "spearman", "pseudo-perplexity"}
+COUNTED = frozenset(METRICS) - {"pearson-spearman", "pearson", "spearman", "mse", "pseudo-perplexity"}
 
 # What is reported for a data set: the metric that judges it first.
 REPORTED: dict[str, tuple[str, ...]] = {
     "accuracy": ("accuracy",),
     "f1": ("f1", "accuracy"),
     "matthews": ("matthews", "accuracy"),
-    "pearson-spearman": ("pearson-spearman", "pearson", "spearman"),
+    "pearson-spearman": ("pearson-spearman", "pearson", "spearman", "mse"),
 }
 
 

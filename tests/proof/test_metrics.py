@@ -92,6 +92,11 @@ def test_a_constant_prediction_correlates_with_nothing(name):
     assert score(METRICS[name], np.full(7, 0.1), np.arange(7)) == 0
 
 
+def test_the_mean_squared_error_of_textbook_numbers():
+    """(1 + 0 + 4) / 3; no points."""
+    assert score(METRICS["mse"], np.array([1.0, 2, 5]), np.array([2.0, 2, 3])) == pytest.approx(5 / 3)
+
+
 def test_f1_without_any_positive_is_zero():
     """0 / 0 is 0."""
     assert score(f1, np.zeros(5), np.zeros(5)) == 0

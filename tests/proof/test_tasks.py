@@ -199,7 +199,7 @@ def test_a_model_that_answers_the_class(tmp_path, keepdims):
 
 
 def test_labels_of_which_several_hold(tmp_path):
-    """Micro F1 judges first."""
+    """Micro F1 judges first; the ranking of the labels is told beside it."""
     names = ("a", "b", "c")
     more = {"problem_type": "multi_label_classification"}
     reader = configured(tmp_path, "ForSequenceClassification", names, **more)
@@ -214,9 +214,40 @@ def test_labels_of_which_several_hold(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)))
     rows = load_dataset(str(path), "evaluation")
     seen = validate(base, base, rows, reader, Budgets(max_drop=20)).comparison
-    assert [(score.metric, score.base.value) for score in seen.scores] == [("micro-f1", 100), ("macro-f1", 100)]
+    assert [(score.metric, score.base.value) for score in seen.scores] == [
+        ("micro-f1", 100),
+        ("macro-f1", 100),
+        ("label-ranking", 100),
+    ]
     worse = validate(base, classifier(tmp_path / "w.onnx", -table), rows, reader).comparison
     assert (worse.scores[0].candidate.value, worse.fidelity.agreement.value) == (0, 0)
+    expected = [precision_of(-each, each > 0) for each in sums]
+    assert worse.scores[2].candidate.value == pytest.approx(100 * np.mean(expected))
+
+
+def test_labels_in_a_column_each(tmp_path):
+    """The same rows as lists; columns that are not there or hold something else are named."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text,toxic,rude,mild\nw1 w2,1,0,1\nw3,0,0,0\nw4 w5,0,1,0\n")
+    data = load_dataset(str(path), "evaluation", label_column="toxic,rude")
+    assert (data.task, data.gold) == ("multi-label", (("toxic",), (), ("rude",)))
+    with pytest.raises(DataError, match="no column 'gone': its columns are text, toxic, rude, mild"):
+        load_dataset(str(path), "evaluation", label_column="toxic,gone")
+    path.write_text("text,toxic,rude\nw1 w2,1,2\n")
+    with pytest.raises(DataError, match=r"row 1: 'rude' is '?2'?: needed 0 or 1"):
+        load_dataset(str(path), "evaluation", label_column="toxic,rude")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"tokens": ["a"], "tags": ["O"]}\n')
+    with pytest.raises(DataError, match="no column 'gone'"):
+        load_dataset(str(path), "evaluation", label_column="gone")
+
+
+def precision_of(scores: Array, holds: Array) -> float:
+    """Label ranking average precision of one row, label by label."""
+    if not holds.any():
+        return 1.0
+    places = [(sum(scores >= score), sum(holds & (scores >= score))) for score in scores[holds]]
+    return float(np.mean([right / rank for rank, right in places]))
 
 
 @pytest.mark.parametrize(

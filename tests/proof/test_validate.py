@@ -170,7 +170,7 @@ def test_a_regression_head_is_judged_by_correlation(base):
     labels = [sum(float(TABLE[int(word[1:]) + 1] @ [1, -1]) for word in row.split()) for row in ROWS]
     data = texts(ROWS, labels, "pearson-spearman")
     result = validate(score, worse, data, reader, Budgets(max_drop=1))
-    assert [s.metric for s in result.comparison.scores] == ["pearson-spearman", "pearson", "spearman"]
+    assert [s.metric for s in result.comparison.scores] == ["pearson-spearman", "pearson", "spearman", "mse"]
     assert result.comparison.scores[0].base.value == pytest.approx(100)
     assert (result.comparison.mcnemar, result.comparison.fidelity.agreement) == (None, None)
     assert result.verdicts[1].outcome == "missed"

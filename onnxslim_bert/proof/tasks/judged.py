@@ -87,6 +87,21 @@ def label_counts(outputs: Outputs, dataset: Dataset) -> Array:
     return np.stack([found & there, found, there], axis=-1).astype(np.float64)
 
 
+def label_ranking(outputs: Outputs, dataset: Dataset) -> Array:
+    """Label ranking average precision of each row, [rows]: for each label that holds, how many of those that score as
+    high or higher hold, in the mean; 1 where all labels hold or none, 0 where an answer is not finite.
+
+    Tsoumakas et al. 2010, https://doi.org/10.1007/978-0-387-09823-4_34
+    """
+    there = label_counts(outputs, dataset)[..., 2] > 0
+    before = outputs.values[:, None, :] >= outputs.values[:, :, None]  # [rows, label, others that come no later]
+    precision = (before & there[:, None, :]).sum(axis=2) / np.maximum(before.sum(axis=2), 1)
+    holds = there.sum(axis=1)
+    ranked = (precision * there).sum(axis=1) / np.maximum(holds, 1)
+    ranked[holds == 0] = 1
+    return np.where(outputs.finite, ranked, 0.0)
+
+
 def unknown_labels(outputs: Outputs, dataset: Dataset) -> Sequence[str]:
     """Labels of the data that are none of the model's classes."""
     if dataset.gold is None or outputs.kind not in ("tokens", "labels"):
@@ -121,6 +136,10 @@ def _answer_scores(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
     return (exact_match if metric == "exact-match" else word_f1)(outputs.found, dataset.gold or ())
 
 
+def _label_values(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
+    return (label_ranking if metric == "label-ranking" else label_counts)(outputs, dataset)
+
+
 def _ranks(outputs: Outputs, dataset: Dataset) -> bool:
     return dataset.task in RANKED and dataset.labels is not None and outputs.kind in ("score", "embedding")
 
@@ -149,7 +168,7 @@ def _of_task(task: str) -> Callable[[Outputs, Dataset], tuple[str, ...]]:
 JUDGES = (
     Judge(_has_gold("tokens"), _tag_metrics, _tag_counts),
     Judge(_has_gold("spans"), _of_task("answers"), _answer_scores),
-    Judge(_has_gold("labels"), _of_task("multi-label"), lambda metric, outputs, data: label_counts(outputs, data)),
+    Judge(_has_gold("labels"), _of_task("multi-label"), _label_values),
     Judge(_ranks, _rank_metrics, lambda metric, outputs, data: per_query(MEASURES[metric], outputs, data)),
     Judge(
         lambda outputs, data: outputs.kind == "embedding" and data.task == "triplets",

@@ -24,8 +24,10 @@ class Task:
 # What `--task` may name.
 TASKS: Mapping[str, Task] = {
     "classification": Task(("classes",), "texts or pairs with a class each"),
-    "multi-label": Task(("labels",), "texts with a list of labels each", ("micro-f1", "macro-f1")),
-    "regression": Task(("score",), "texts or pairs with a number each", ("pearson-spearman", "pearson", "spearman")),
+    "multi-label": Task(("labels",), "texts with a list of labels each", ("micro-f1", "macro-f1", "label-ranking")),
+    "regression": Task(
+        ("score",), "texts or pairs with a number each", ("pearson-spearman", "pearson", "spearman", "mse")
+    ),
     "embedding": Task(("embedding",), "pairs with a number each", ("spearman", "pearson"), "--min-cosine"),
     "triplets": Task(
         ("embedding",), "a text, one that is like it and one that is not", ("triplet-accuracy",), "--min-cosine"
