@@ -118,6 +118,19 @@ def test_a_model_that_is_only_bad_is_measured():
         check_class_order(1 - np.arange(40) % 2, texts(["w0"] * 40, list(range(2)) * 20), 2, ordered=False, model="m")
 
 
+@pytest.mark.parametrize(("right", "refused"), [(0.05, True), (0.28, True), (0.32, True), (0.36, False), (0.48, False)])
+def test_how_far_under_chance_is_upside_down(right, refused):
+    """A model that is right on 72 % is right on 28 % with both classes exchanged; one on 40 % may be only bad."""
+    labels = np.arange(280) % 2
+    answers = np.where(np.arange(280) < right * 280, labels, 1 - labels)
+    rows = texts(["w0"] * 280, list(labels))
+    if not refused:
+        check_class_order(answers, rows, 2, ordered=False, model="m.onnx")
+        return
+    with pytest.raises(DataError, match="far under chance"):
+        check_class_order(answers, rows, 2, ordered=False, model="m.onnx")
+
+
 def test_classes_that_the_data_lack_are_wrong():
     """A model of entailment, neutral and contradiction on two classes."""
     rows = Dataset("rte", "dev", (("a",),) * 2, np.array([0, 1]), "accuracy", names=("yes", "no"))
