@@ -43,7 +43,8 @@ def saturation(found: Saturating | None) -> Iterator[str]:
     if found and found.layers:
         yield (
             f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
-            f"{found.loss:.1%} ({found.worst}); --reduce-range avoids it"
+            f"{found.loss:.1%} ({found.worst}); `quantize --reduce-range` avoids it, in a recipe "
+            "quantize-static{reduce-range=true}"
         )
 
 
