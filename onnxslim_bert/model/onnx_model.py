@@ -13,7 +13,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
-from onnxslim_bert.graph import wire
+from onnxslim_bert.graph import garbage, wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.files import write_atomically
@@ -21,7 +21,8 @@ from onnxslim_bert.graph.functions import inlined
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.find_encoder import find_encoder
 
-gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # it would warn on stdout of what is handled here
+# it would warn on stdout of what is handled here, and to be silent at each node would take a tenth of its time
+gs.logger.G_LOGGER.log = lambda *_, **__: None
 LARGE = 1024  # bytes from which a constant counts as a weight
 LARGEST = 1 << 31  # bytes from which protobuf writes no message
 
@@ -137,7 +138,8 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The whole model as a protobuf message."""
-        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        with garbage.kept():
+            proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
         header.ClearField("graph")
