@@ -139,14 +139,16 @@ def _named(outputs: Mapping[str, Output], names: str) -> Mapping[str, Output]:
 def hidden_width(graph: onnx.GraphProto, answers: Mapping[str, Array] | None = None) -> int:
     """The width of the encoder in `graph`: of most vectors of weights (norms and biases); 0 without them.
 
-    answers: its outputs. One as wide as several such vectors is as wide as the encoder was before its stream became
-    narrower (`prune-hidden`), and that width is taken.
+    answers: its outputs. One that is wider and as wide as many such vectors, those of heads, is as wide as the encoder
+    was before its stream became narrower (`prune-hidden`), and that width is taken. The few vectors of a quantized head
+    (bias, scales, zero points) are not many.
     """
     widths = [tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1]
-    answered = [values.shape[-1] for values in (answers or {}).values() if values.ndim > 1]
-    if whole := next((width for width in answered if widths.count(width) >= FEWEST_OF_HIDDEN), 0):
-        return int(whole)
     most = max(set(widths) - {1}, key=widths.count, default=0)
+    many = max(FEWEST_OF_HIDDEN, widths.count(most) / 4)
+    answered = [values.shape[-1] for values in (answers or {}).values() if values.ndim > 1]
+    if whole := next((width for width in answered if width > most and widths.count(width) >= many), 0):
+        return int(whole)
     return int(most) if widths.count(most) >= FEWEST_OF_HIDDEN else 0
 
 

@@ -161,7 +161,7 @@ def test_the_share_of_held_back_tokens_that_are_gone_is_told():
     share = 1 - np.isin(ids, kept).mean()
     assert share > 0
     assert change.count == VOCABULARY - 9
-    assert change.details == {"tokens": 9, "out_of_vocabulary": pytest.approx(share)}
+    assert change.details == {"tokens": 9, "out_of_vocabulary": pytest.approx(share), "lost_scripts": {}}
     assert change.note == f"9 of 37 tokens kept; {share:.2%} of the tokens in held-back texts are not"
 
 

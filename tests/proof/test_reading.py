@@ -100,3 +100,11 @@ def test_an_output_as_wide_as_attention_is_one_of_an_encoder_whose_stream_became
     assert hidden_width(graph) == 8
     assert hidden_width(graph, {"states": np.zeros((2, 5, 12))}) == 12
     assert hidden_width(graph, {"logits": np.zeros((2, 5))}) == 8
+
+
+@pytest.mark.parametrize("classes", [3, 5, 20])
+def test_the_vectors_of_a_quantized_head_make_classes_no_embedding(classes):
+    """Its bias, scales and zero points are as wide as the answer, which may be wider than the encoder."""
+    vectors = [np.zeros(8)] * 36 + [np.zeros(classes)] * 5
+    graph = onnx.GraphProto(initializer=[onnx.numpy_helper.from_array(values) for values in vectors])
+    assert hidden_width(graph, {"logits": np.zeros((2, classes))}) == 8

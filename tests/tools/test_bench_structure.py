@@ -93,10 +93,12 @@ def test_what_cannot_be_made_says_why(workbench):
 
 
 def test_rows_to_evaluate_on_are_needed(tmp_path):
-    """A file has none of its own."""
+    """Half of a file is held back, of a file with few texts nothing."""
     model = workspace(tmp_path)
+    few = tmp_path / "few.tsv"
+    few.write_text("".join((tmp_path / "calib.tsv").read_text().splitlines(keepends=True)[:9]))
     with pytest.raises(DataError, match="has no evaluation rows of its own"):
-        Workbench(model, tmp_path, Settings(str(tmp_path / "calib.tsv"), 8, 0, tmp_path, 20, 9, 1))
+        Workbench(model, tmp_path, Settings(str(few), 8, 0, tmp_path, 20, 9, 1))
 
 
 @pytest.mark.parametrize("name", ["bert-ts17-sdpa", "roberta-dynamo20-sdpa"])

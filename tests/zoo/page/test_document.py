@@ -151,6 +151,7 @@ def single_document(row) -> dict:
         "seed": 0,
         "found": None,
         "weights_file": "",
+        "unjudged": "",
         "gate": {"budgets": {"max_drop": 1.0}, "strict": False},
         "verdicts": [{"gate": "max-drop", "outcome": "met", "note": "0.1 points, wanted at most 1 points"}],
         "published": True,
