@@ -1,6 +1,5 @@
 """`onnxslim bench`: latency, memory and load time of models beside each other."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, counts, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, reads_texts
-from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.cli.targets_option import places, runs_on
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def bench(
             places=places(targets, allow_fallback, options),
         )
     if as_json:
-        echo_text(json.dumps(result.to_json(), indent=2, allow_nan=False))
+        echo_json(result.to_json())
     else:
         show(result)
         for line in clamped(max_length, min(max_length, reader.max_length if reader else max_length)):

@@ -1,11 +1,10 @@
 """How runs on devices are shown: `bench`'s latencies, then how close the outputs are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from onnxslim_bert import __version__
-from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.device.answers import DeviceRun
 from onnxslim_bert.errors import AccuracyGateError
 
@@ -14,7 +13,7 @@ def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
     """Print the runs. Raises AccuracyGateError when a device answered NaN or infinity."""
     if as_json:
         document = {"onnxslim_bert": __version__, "latencies": [asdict(run) for run in runs]}
-        echo_text(json.dumps(document, indent=2, allow_nan=False))
+        echo_json(document)
     else:
         show(runs)
     broken = next((run for run in runs if run.broken), None)

@@ -1,11 +1,10 @@
 """`onnxslim doctor`: what works on this machine."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import console, echo_text, plain_table
+from onnxslim_bert.cli.screen import console, echo_json, plain_table
 from onnxslim_bert.cli.targets_option import targets_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def doctor(targets: "tuple[Target, ...]", as_json: bool) -> None:
 
     result = examine()
     if as_json:
-        echo_text(json.dumps(result.to_json(), indent=2, allow_nan=False))
+        echo_json(result.to_json())
     else:
         show(result)
     asked = {target.name for target in targets}

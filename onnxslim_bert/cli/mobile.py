@@ -1,11 +1,10 @@
 """`onnxslim mobile`: a model in ORT format, for a small build of ONNX Runtime."""
 
-import json
 from pathlib import Path
 
 import click
 
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.screen import echo, echo_json
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -35,9 +34,7 @@ def mobile(model: Path, output: Path, style: str, as_json: bool) -> None:
     done = write_mobile(model, output, "fixed" if style == "fixed" else "runtime")
     if as_json:
         facts = {"model": str(done.model), "operators": str(done.operators)}
-        echo_text(
-            json.dumps({**facts, "nbytes": done.nbytes, "difference": done.difference}, indent=2, allow_nan=False)
-        )
+        echo_json({**facts, "nbytes": done.nbytes, "difference": done.difference})
         return
     echo(f"{done.model}: {done.nbytes / 1e6:.1f} MB, answers within {done.difference:.1e} of the largest")
     echo(f"{done.operators}: for a build of ONNX Runtime with --include_ops_by_config")

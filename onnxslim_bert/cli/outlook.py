@@ -1,12 +1,11 @@
 """`onnxslim MODEL`: what a model is, what could be done with it here, and the command to type."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.screen import echo, echo_json
 
 if TYPE_CHECKING:
     from onnxslim_bert.inspection.outlook import Outlook
@@ -27,7 +26,7 @@ def outlook(model: Path, as_json: bool) -> None:
 
     found = look(model)
     if as_json:
-        echo_text(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        echo_json(found.to_json())
     else:
         show(found)
     if not found.offers:

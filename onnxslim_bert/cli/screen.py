@@ -1,5 +1,6 @@
 """Printing, for all commands. Texts may come from files of other people, so no markup or escape code in them acts."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,11 @@ def echo(text: object, *, err: bool = False) -> None:
 def echo_text(text: str) -> None:
     """Print a text of several lines, in which no name of others has more than one, on stdout."""
     click.echo(printable(text))
+
+
+def echo_json(document: object) -> None:
+    """Print a document that `--json` asks for, on stdout. Raises ValueError for NaN and infinity, which are no JSON."""
+    echo_text(json.dumps(document, indent=2, allow_nan=False))
 
 
 def console(*, least: int = 0, stderr: bool = False) -> "Console":

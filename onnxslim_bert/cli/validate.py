@@ -1,6 +1,5 @@
 """`onnxslim validate`: does a candidate still do the base's task?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from onnxslim_bert.cli.gate_options import held_to
 from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, judges, reads_texts
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.screen import echo, echo_json
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 from onnxslim_bert.cli.targets_option import places, runs_on
 
@@ -126,7 +125,7 @@ def validate(
     suite = f"{', '.join(candidate.name for candidate in candidates)} on {dataset.name}"
     files.write(suite, verdicts, lambda case: case.fails(gate.strict), lambda: validation_summary(document(results)))
     if as_json:
-        echo_text(json.dumps(document(results), indent=2, allow_nan=False))
+        echo_json(document(results))
     elif len(results) == 1 and targets == (CPU,):
         show(results[0])
     else:

@@ -1,6 +1,5 @@
 """`onnxslim verify`: is a model what it says it is, and does it still pass its gate?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from onnxslim_bert.cli.options import ModelFile
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
-from onnxslim_bert.cli.screen import echo, echo_text
+from onnxslim_bert.cli.screen import echo, echo_json
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def verify(
         result = run_verify(model, now, strict=strict, progress=progress)
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:
-        echo_text(json.dumps(report_json(result), indent=2, allow_nan=False))
+        echo_json(report_json(result))
     else:
         show(result)
     result.enforce()

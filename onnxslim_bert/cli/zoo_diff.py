@@ -1,13 +1,12 @@
 """`onnxslim zoo diff`: two runs compared."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxslim_bert.cli.options import Finite
-from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def diff(
     verdicts = [finding.verdict for finding in found.findings]
     files.write(f"{old} to {new}", verdicts, lambda case: case.fails(strict), lambda: diff_summary(found, strict))
     if as_json:
-        echo_text(json.dumps(report_json(found), indent=2, allow_nan=False))
+        echo_json(report_json(found))
     else:
         show(found)
     check(found.findings, strict)

@@ -1,6 +1,5 @@
 """`onnxslim zoo run`."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import click
 
 from onnxslim_bert.cli import INTERRUPTED, fail
 from onnxslim_bert.cli.options import COUNT, refuse_ignored
-from onnxslim_bert.cli.screen import console, echo, echo_text
+from onnxslim_bert.cli.screen import console, echo, echo_json
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
 
 
@@ -101,7 +100,7 @@ def run(
     document = report_json(found)
     files.write(plan.name, verdicts_of(found.rows), lambda case: case.fails(strict), lambda: run_summary(document))
     if as_json:
-        echo_text(json.dumps(document, indent=2, allow_nan=False))
+        echo_json(document)
     else:
         screen = console()
         screen.print(summary(found, screen.width))

@@ -1,6 +1,5 @@
 """`onnxslim zoo status`."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import console, echo, echo_text, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 
 if TYPE_CHECKING:
     from onnxslim_bert.zoo.store.state import Invocation, TaskState
@@ -35,7 +34,7 @@ def status(output: Path, as_json: bool) -> None:
     if going is None:  # who was killed leaves tasks that seem to run
         tasks = [replace(task, status="waiting") if task.status == "running" else task for task in tasks]
     if as_json:
-        echo_text(json.dumps(report_json({"going": going, "tasks": tasks}), indent=2, allow_nan=False))
+        echo_json(report_json({"going": going, "tasks": tasks}))
     else:
         show(going, tasks)
 
