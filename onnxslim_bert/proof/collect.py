@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.proof.fidelity import pooled
 from onnxslim_bert.proof.reading import Reading
-from onnxslim_bert.proof.tasks.answers import best_span
+from onnxslim_bert.proof.tasks.answers import NO_ANSWER, Answer, best_span
 from onnxslim_bert.proof.tasks.masked import found
 
 
@@ -27,6 +27,7 @@ class Collected:
         self._values: list[Array] = []
         self._owners: list[Array] = []
         self._spans: dict[int, tuple[float, int, int, int]] = {}  # row -> score, window, first and last token
+        self._silence: dict[int, float] = {}  # row -> the least score of no answer in a window
 
     def add(self, batch: Batch, outputs: Mapping[str, Array], windows: Dataset, owner: Array) -> None:
         """Take what was answered to `batch`. windows: what was fed, by row; owner: the data set's row of each."""
@@ -69,28 +70,31 @@ class Collected:
         order = np.argsort(owners, kind="stable")
         return np.concatenate(values)[order].astype(np.float32), owners[order]
 
-    def answers(self, windows: Dataset, dataset: Dataset) -> tuple[str, ...]:
-        """The text of the best answer to each question of `dataset`.
-
-        It is "" where "no answer" is likelier, if the data set has questions without an answer.
-        """
-        least = 0.0 if any(not right for right in dataset.gold or ()) else -np.inf
-        best = [self._spans.get(row, (-np.inf, 0, 0, 0)) for row in range(len(dataset))]
-        return tuple(self._text(windows, *place) if gain > least else "" for gain, *place in best)
+    def answers(self, windows: Dataset, dataset: Dataset) -> tuple[Answer, ...]:
+        """The likeliest span of each question of `dataset`."""
+        found = []
+        for row in range(len(dataset)):
+            score, *place = self._spans.get(row, (-np.inf, 0, 0, 0))
+            lead = score - self._silence.get(row, 0.0)
+            found.append(Answer(self._text(windows, *place), lead) if np.isfinite(lead) else NO_ANSWER)
+        return tuple(found)
 
     def _keep(self, values: Array, owners: Array) -> None:
         self._values.append(values)
         self._owners.append(owners)
 
     def _take_span(self, logits: Array, window: int, windows: Dataset, row: int) -> None:
-        """Keep the best answer to the question `row`; position 0, the first special token, stands for none."""
+        """Keep the best span of the question `row` over its windows, and the least that any of them gives to no answer.
+
+        Position 0, the first special token, stands for no answer (Devlin et al. 2019, as for `best_span`).
+        """
         places = windows.encoded[window].places
         context = np.zeros(len(logits), bool)
         context[: len(places)] = [place is not None for place in places]
         score, first, last = best_span(logits[:, 0], logits[:, 1], context)
-        gain = score - float(logits[0].sum())
-        if row not in self._spans or gain > self._spans[row][0]:
-            self._spans[row] = gain, window, first, last
+        self._silence[row] = min(self._silence.get(row, np.inf), float(logits[0].sum()))
+        if row not in self._spans or score > self._spans[row][0]:
+            self._spans[row] = score, window, first, last
 
     def _text(self, windows: Dataset, window: int, first: int, last: int) -> str:
         places = windows.encoded[window].places

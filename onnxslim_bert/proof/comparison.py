@@ -1,5 +1,6 @@
 """Two models' answers to the same rows, compared: the task's scores with what the rows can carry, and fidelity."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar,
 from onnxslim_bert.proof.metrics import COUNTED, LESS_IS_BETTER, METRICS
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks.answers import plain
-from onnxslim_bert.proof.tasks.judged import judged, metrics_of, unknown_labels
+from onnxslim_bert.proof.tasks.judged import judged, metrics_of, threshold_of, unknown_labels
 from onnxslim_bert.proof.tasks.ranking import first_kept, order_kept, queries
 from onnxslim_bert.proof.tasks.table import Kind
 
@@ -92,7 +93,12 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
         seed=seed,
         inputs=described(base.roles),
         taken=_taken(base),
-        notes=(*dataset.notes, *base.notes, *_unused(base, dataset, metrics)),
+        notes=(
+            *dataset.notes,
+            *base.notes,
+            *_unused(base, dataset, metrics),
+            *_thresholds(base, candidate, dataset, metrics),
+        ),
     )
 
 
@@ -118,6 +124,13 @@ def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tup
         return ()
     what = taken_for(outputs.kind, outputs.values.shape[1])
     return (f"the labels of '{dataset.name}' were not used: they do not judge {what}",)
+
+
+def _thresholds(base: Outputs, candidate: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> Iterator[str]:
+    for name in metrics:
+        if name in ("best-exact-match", "best-answer-f1"):
+            ours, theirs = (threshold_of(name, outputs, dataset).value for outputs in (base, candidate))
+            yield f"{name}: no answer where it leads by more than {ours:.4g} -> {theirs:.4g}, chosen on these rows"
 
 
 def check_same_answers(base: Outputs, candidate: Outputs) -> None:

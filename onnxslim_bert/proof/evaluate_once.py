@@ -19,6 +19,7 @@ from onnxslim_bert.model.role_names import InputRole
 from onnxslim_bert.proof.evaluation import evaluate, in_order_of
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.reading import Reading
+from onnxslim_bert.proof.tasks.answers import Answer
 
 
 def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
@@ -29,7 +30,7 @@ def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
     config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
     key = key_of(
-        "answers-with-notes",
+        "answers-with-leads",
         task=dataset.task,
         output=dataset.output,
         config=config,
@@ -55,7 +56,8 @@ def _arrays(outputs: Outputs) -> dict[str, Array]:
         "kind": outputs.kind,
         "roles": {name: asdict(role) for name, role in outputs.roles.items()},
         "reading": asdict(outputs.reading),
-        "found": outputs.found,
+        "answers": [(answer.text, answer.lead) for answer in outputs.answers],
+        "silent": outputs.silent,
         "names": outputs.names,
         "notes": outputs.notes,
     }
@@ -74,7 +76,8 @@ def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
         roles={name: InputRole(**role) for name, role in said["roles"].items()},
         reading=Reading(**reading),
         owner=held.get("owner"),
-        found=tuple(said["found"]),
+        answers=tuple(Answer(*answer) for answer in said["answers"]),
+        silent=said["silent"],
         names=tuple(said["names"]),
         notes=tuple(said["notes"]),
     )

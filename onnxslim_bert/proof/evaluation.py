@@ -101,7 +101,8 @@ def answer(
         roles=roles,
         reading=reading,
         owner=owners if reading.kind in ("tokens", "spans", "masked") else None,
-        found=found.answers(fed, dataset) if reading.kind == "spans" else (),
+        answers=found.answers(fed, dataset) if reading.kind == "spans" else (),
+        silent=reading.kind == "spans" and any(not right for right in dataset.gold or ()),
         names=() if choices else config.labels,
         notes=like.notes if like is not None else _notes(batches, fed, longest),
     )

@@ -106,6 +106,8 @@ METRICS: dict[str, Metric] = {
     "token-accuracy": share,
     "exact-match": mean,
     "answer-f1": mean,
+    "best-exact-match": mean,
+    "best-answer-f1": mean,
     "micro-f1": micro_f1,
     "macro-f1": macro_f1,
     "label-ranking": mean,

@@ -8,6 +8,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.reading import Reading
+from onnxslim_bert.proof.tasks.answers import Answer, said
 from onnxslim_bert.proof.tasks.table import Kind
 
 ABSENT = float(np.float32(-1e30))  # the score of an ending that a question does not have: finite, and never chosen
@@ -25,7 +26,8 @@ class Outputs:
     order: the data set's class for each of the model's, by their names; None where the numbers are taken as they are.
     reading: what decided kind and output.
     owner: the row of each unit, [units], where a row has several; else None.
-    found: the text of each answer in a passage.
+    answers: the likeliest span of each question to a passage. silent: whether some of the questions have no answer, so
+    that the model may say so.
     names: of the model's classes.
     notes: what the rows lost on their way, texts that were cut for instance.
     """
@@ -38,7 +40,8 @@ class Outputs:
     order: tuple[int, ...] | None = None
     reading: Reading | None = None
     owner: Array | None = None
-    found: tuple[str, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    silent: bool = False
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -47,6 +50,11 @@ class Outputs:
         """Units without NaN or infinity, bool [units]."""
         rows: Array = np.logical_and.reduce(np.isfinite(self.values), axis=1)
         return rows
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The text of each answer in a passage, "" for none."""
+        return said(self.answers, silent=self.silent)
 
     @property
     def broken(self) -> int:

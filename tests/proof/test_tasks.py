@@ -100,7 +100,13 @@ def test_answers_in_passages(tmp_path, length):
     path.write_text(json.dumps({"data": [{"paragraphs": qas}]}))
     rows = load_dataset(str(path), "evaluation")
     seen = validate(base, base, rows, replace(reader, max_length=length), batch_size=2).comparison
-    assert [(score.metric, score.base.value) for score in seen.scores] == [("exact-match", 100), ("answer-f1", 100)]
+    assert [(score.metric, score.base.value) for score in seen.scores] == [
+        (name, 100) for name in ("exact-match", "answer-f1", "best-exact-match", "best-answer-f1")
+    ]
+    assert seen.notes[-2:] == tuple(  # a wrong span leads by 0 - 8 at most, the right one by 10 - 8
+        f"{name}: no answer where it leads by more than -2 -> -2, chosen on these rows"
+        for name in ("best-exact-match", "best-answer-f1")
+    )
     worse = table.copy()
     worse[6, 1], worse[4, 1] = -5, 5  # w3 ends
     lost = per_token(tmp_path / "worse.onnx", worse, ("start_logits", "end_logits"), squeezed=True)

@@ -4,10 +4,12 @@ Rajpurkar et al. 2016 and 2018, https://arxiv.org/abs/1606.05250, https://arxiv.
 as their official script does: lower case, without punctuation and articles.
 """
 
+import math
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +19,22 @@ LONGEST = 30  # tokens of an answer, as in the script of Devlin et al. 2019
 BEST = 20  # starts and ends that are tried
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The likeliest span of a question. lead: its score over that of no answer; -inf where there is no span."""
+
+    text: str
+    lead: float
+
+
+NO_ANSWER = Answer("", -math.inf)
+
+
+def said(answers: Sequence[Answer], *, silent: bool) -> tuple[str, ...]:
+    """The text of each answer; where the model may be `silent`, "" if no answer is likelier than the span."""
+    return tuple("" if silent and answer.lead < 0 else answer.text for answer in answers)
 
 
 def best_span(starts: Array, ends: Array, context: Array) -> tuple[float, int, int]:

@@ -12,10 +12,13 @@ from onnxslim_bert.proof.fidelity import row_cosines
 from onnxslim_bert.proof.metrics import REPORTED
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks import masked
-from onnxslim_bert.proof.tasks.answers import exact_match, word_f1
+from onnxslim_bert.proof.tasks.answers import exact_match, said, word_f1
+from onnxslim_bert.proof.tasks.no_answer import Threshold, best_threshold
 from onnxslim_bert.proof.tasks.ranking import MEASURES, per_query
 from onnxslim_bert.proof.tasks.table import TASKS
 from onnxslim_bert.proof.tasks.tags import entity_counts, word_counts
+
+_ANSWERS = {"exact-match": exact_match, "answer-f1": word_f1}
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,23 @@ def _tag_counts(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
     return (entity_counts if metric == "entity-f1" else word_counts)(found, right)
 
 
+def threshold_of(metric: str, outputs: Outputs, dataset: Dataset) -> Threshold:
+    """When no answer is best given for `best-exact-match` or `best-answer-f1`, and what each question scores then."""
+    measure, right = _ANSWERS[metric.removeprefix("best-")], dataset.gold or ()
+    spans = said(outputs.answers, silent=False)
+    leads = np.array([answer.lead for answer in outputs.answers])
+    return best_threshold(measure(spans, right), measure([""] * len(spans), right), leads)
+
+
+def _answer_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
+    """A threshold is chosen only where some questions have no answer."""
+    return TASKS["answers"].metrics[: None if outputs.silent else len(_ANSWERS)]
+
+
 def _answer_scores(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
-    return (exact_match if metric == "exact-match" else word_f1)(outputs.found, dataset.gold or ())
+    if metric in _ANSWERS:
+        return _ANSWERS[metric](outputs.found, dataset.gold or ())
+    return threshold_of(metric, outputs, dataset).scores
 
 
 def _label_values(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
@@ -167,7 +185,7 @@ def _of_task(task: str) -> Callable[[Outputs, Dataset], tuple[str, ...]]:
 # The first that fits judges.
 JUDGES = (
     Judge(_has_gold("tokens"), _tag_metrics, _tag_counts),
-    Judge(_has_gold("spans"), _of_task("answers"), _answer_scores),
+    Judge(_has_gold("spans"), _answer_metrics, _answer_scores),
     Judge(_has_gold("labels"), _of_task("multi-label"), _label_values),
     Judge(_ranks, _rank_metrics, lambda metric, outputs, data: per_query(MEASURES[metric], outputs, data)),
     Judge(

@@ -37,7 +37,11 @@ TASKS: Mapping[str, Task] = {
     ),
     "reranking": Task(("score", "embedding"), "queries, passages and relevance", ("ndcg@10", "mrr@10", "recall@10")),
     "tags": Task(("tokens",), "words with a tag each", ("entity-f1", "token-accuracy")),
-    "answers": Task(("spans",), "questions, passages and answers", ("exact-match", "answer-f1")),
+    "answers": Task(
+        ("spans",),
+        "questions, passages and answers",
+        ("exact-match", "answer-f1", "best-exact-match", "best-answer-f1"),
+    ),
     "multiple-choice": Task(("score",), "a context with several endings, and which is right", ("accuracy",)),
     "fill-mask": Task(("masked",), "texts", ("top-1", "top-5", "pseudo-perplexity")),
 }
