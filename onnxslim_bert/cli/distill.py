@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxslim_bert.cli.gate_options import held_to
-from onnxslim_bert.cli.options import COUNT, Finite, ModelFile, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, Finite, ModelFile, refuse_all_but, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import RowOptions, works_on_rows
 from onnxslim_bert.cli.screen import echo
@@ -74,9 +74,11 @@ def distill(
     from onnxslim_bert.model.onnx_model import Model
 
     if dry_run:
-        refuse_ignored(["output", "calib", "corpus", "data", "as_json", "force"], "with --dry-run")
+        refuse_all_but(["student", "texts", "minutes", "tokens", "int8", "dry_run"], "with --dry-run")
     elif output is None or calib is None:
         raise click.UsageError("give -o OUTPUT, and texts with --calib; or --dry-run")
+    elif data is None:
+        refuse_ignored(["label_column"], "without --data")
     lesson = Lesson(texts or 0, minutes or 0.0, tokens or 0, int8)
     recipe = student_recipe(student, Model.load(model).encoder, lesson)
     if dry_run or output is None:

@@ -93,6 +93,12 @@ def refuse_ignored(names: Iterable[str], reason: str) -> None:
             raise click.UsageError(f"{options[name]} does nothing {reason}", ctx)
 
 
+def refuse_all_but(names: Iterable[str], reason: str) -> None:
+    """Raise UsageError when the user gave an option other than `names`: it does nothing, for this `reason`."""
+    options = [param.name for param in click.get_current_context().command.params if isinstance(param, click.Option)]
+    refuse_ignored([name for name in options if name is not None and name not in set(names)], reason)
+
+
 def counts(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int] | None:
     """Positive integers from a text with commas between them: "1,8" is [1, 8]. Raises BadParameter for any other."""
     parts = value.split(",") if value is not None else None

@@ -138,7 +138,7 @@ def quantize(
     if calib is None:
         refuse_ignored(["rows"], "without --calib")
     if calib is None and data is None:
-        refuse_ignored(["tokenizer", "text_columns"], "without --calib or --data")
+        refuse_ignored(["tokenizer", "text_columns", "task", "output_name"], "without --calib or --data")
         refuse_ignored(["label_column"], "without --data")
     if in_place:
         refuse_ignored(["output"], "with --in-place")

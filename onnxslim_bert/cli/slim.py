@@ -139,7 +139,7 @@ def slim(
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
     if calib is None and data is None:
         of_runs = ["max_length", "seed", "threads"] if gate.budgets.min_speedup is None else []
-        refuse_ignored([*of_runs, "tokenizer", "text_columns"], "without --calib or --data")
+        refuse_ignored([*of_runs, "tokenizer", "text_columns", "task", "output_name"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
     of_folders = writes_folder(model, output, in_place)
