@@ -1,4 +1,6 @@
-# onnxslim in a container:  docker build -t onnxslim .  &&  docker run --rm -v "$PWD:/work" onnxslim quantize model.onnx --calib reviews
+# onnxslim in a container. --user lets it write to the folder that is mounted, whoever owns that:
+#   docker build -t onnxslim .
+#   docker run --rm --user "$(id -u)" -v "$PWD:/work" onnxslim quantize model.onnx --calib reviews
 FROM python:3.13-slim AS build
 COPY . /src
 RUN python -m venv /opt/onnxslim && /opt/onnxslim/bin/pip install --no-cache-dir /src

@@ -4,7 +4,7 @@ import csv
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.structured import read_conll, read_squad
-from onnxslim_bert.documents import read_lines
+from onnxslim_bert.documents import LONGEST_LINE, read_json, read_lines
 from onnxslim_bert.errors import DataError, one_line
 
 MOST_UNPACKED = 1 << 28  # bytes of a packed file, or 200 times its own where that is more
@@ -22,7 +22,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a tsv, csv, jsonl, txt or parquet file, by name, all of one length of at least 1.
+    """The columns of a tsv, csv, jsonl, json, txt, parquet or CoNLL file, by name, all of one length of at least 1.
 
     Values are what the format holds: strings in tsv, csv and txt, also numbers and None in the others.
     A txt file has one column, `text`. Raises DataError with the line number when a row is malformed.
@@ -99,11 +99,18 @@ def _tsv(path: Path) -> Columns:
 
 
 def _csv(path: Path) -> Columns:
-    reader = csv.reader(read_lines(path, keep_ends=True), strict=True)
+    lines = read_lines(path, keep_ends=True)
+    header = next(lines, "")
+    # Spreadsheets whose decimals have a comma part cells by semicolons.
+    mark = next((each for each in ",;\t" if each in header), ",")
+    reader = csv.reader(chain([header], lines), delimiter=mark, strict=True)
+    most = csv.field_size_limit(LONGEST_LINE)
     try:
         return _table(path, ((reader.line_num, cells) for cells in reader if cells))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+    finally:
+        csv.field_size_limit(most)
 
 
 def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
@@ -123,20 +130,35 @@ def _table(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Columns:
 
 
 def _jsonl(path: Path) -> Columns:
-    columns: dict[str, list[Any]] = {}
-    rows = 0
+    return _objects((f"{path}, line {number}", row) for number, row in _parsed(path))
+
+
+def _parsed(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
+
+
+def _json(path: Path) -> Columns:
+    """A list of objects, alone or as the `data` of one object, as data sets of the hub are saved; or SQuAD's form."""
+    document = read_json(path, "JSON of SQuAD, or a list of objects")
+    rows = document.get("data") if isinstance(document, dict) else document
+    if isinstance(rows, list) and not any(isinstance(row, dict) and "paragraphs" in row for row in rows):
+        return _objects((f"{path}, object {number}", row) for number, row in enumerate(rows, 1))
+    return read_squad(path, document)
+
+
+def _objects(rows: Iterable[tuple[str, Any]]) -> Columns:
+    """Columns of objects with a place for each; None where one lacks a key."""
+    columns: dict[str, list[Any]] = {}
+    for count, (place, row) in enumerate(rows):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: {type(row).__name__}: needed one JSON object a line")
-        rows += 1
+            raise DataError(f"{place}: {type(row).__name__}: needed one JSON object a row")
         for name in [name for name in row if name not in columns]:
-            columns[name] = [None] * (rows - 1)
+            columns[name] = [None] * count
         for name, column in columns.items():
             column.append(row.get(name))
     return columns
@@ -179,5 +201,5 @@ READERS: Mapping[str, Callable[[Path], Columns]] = {
     ".conll": read_conll,
     ".iob": read_conll,
     ".bio": read_conll,
-    ".json": read_squad,
+    ".json": _json,
 }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.documents import read_lines, read_object
+from onnxslim_bert.documents import read_lines
 from onnxslim_bert.errors import DataError
 
 
@@ -30,14 +30,13 @@ def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
     return {"words": [each for each in words if each], "tags": [each for each in tags if each]}
 
 
-def read_squad(path: Path) -> Mapping[str, Sequence[Any]]:
-    """The questions of a SQuAD file (1.1 or 2.0, https://rajpurkar.github.io/SQuAD-explorer), as columns.
+def read_squad(path: Path, document: Any) -> Mapping[str, Sequence[Any]]:
+    """The questions of SQuAD's JSON (1.1 or 2.0, https://rajpurkar.github.io/SQuAD-explorer), as columns.
 
     `question` and `context` are texts; `answers` is a list of texts for each question, empty where the passage holds no
-    answer. Raises DataError for JSON of another form.
+    answer. Raises DataError, which names `path`, for a document of another form.
     """
     columns: dict[str, list[Any]] = {"question": [], "context": [], "answers": []}
-    document = read_object(path, "JSON of SQuAD")
     try:
         for paragraph in (each for article in document["data"] for each in article["paragraphs"]):
             for asked in paragraph["qas"]:

@@ -1,5 +1,6 @@
 """Dataclasses as JSON documents, written and read back by cattrs."""
 
+import codecs
 import dataclasses
 import json
 import math
@@ -80,26 +81,28 @@ def read_whole(file: Path, needed: str = "JSON") -> bytes:
 
 
 def read_lines(file: Path, *, keep_ends: bool = False) -> Iterator[str]:
-    """The lines of a UTF-8 text file, one by one; a byte order mark is passed over.
+    """The lines of a UTF-8 text file, or of UTF-16 where a byte order mark says so, one by one and without the mark.
 
     keep_ends: lines with their ends, and a carriage return alone ends one, too, as `csv` wants them.
 
-    Raises DataError for bytes that are not UTF-8, for NUL, which no text holds, and for lines longer than LONGEST_LINE;
-    OSError where the file cannot be read.
+    Raises DataError for bytes that are no such text, for NUL, which no text holds, and for lines longer than
+    LONGEST_LINE; OSError where the file cannot be read.
     """
-    with file.open(encoding="utf-8-sig", newline="" if keep_ends else "\n") as opened:
-        number = 0
+    with file.open("rb") as opened:
+        wide = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    with file.open(encoding="utf-16" if wide else "utf-8-sig", newline="" if keep_ends else "\n") as opened:
+        number, needed = 0, "UTF-16" if wide else "UTF-8"
         try:
             while line := opened.readline(LONGEST_LINE):
                 number += 1
                 if "\0" in line:
-                    raise DataError(f"{file}, line {number}: a NUL byte: needed UTF-8 text")
+                    raise DataError(f"{file}, line {number}: a NUL byte: needed {needed} text")
                 if len(line) == LONGEST_LINE:
                     raise DataError(f"{file}, line {number}: longer than {LONGEST_LINE:,} letters: needed less")
                 yield line if keep_ends else line.rstrip("\r\n")
         except UnicodeDecodeError as error:
             found = error.object[error.start]
-            raise DataError(f"{file}: byte 0x{found:02x} is not UTF-8: needed UTF-8 text") from error
+            raise DataError(f"{file}: byte 0x{found:02x} is not {needed}: needed {needed} text") from error
 
 
 def read_json(file: Path, needed: str = "JSON") -> Any:

@@ -1,5 +1,6 @@
 """Documents come back as what they were written from, and foreign ones are refused with the place of the fault."""
 
+import codecs
 import json
 import math
 import os
@@ -154,7 +155,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
         (b"a\nb\0\n", "line 2: a NUL byte"),
         (b"a\n" + b"x" * (1 << 24), "line 2: longer than 16,777,216 letters"),
         (b"a\xff\n", "byte 0xff is not UTF-8"),
-        ("a\n".encode("utf-16"), "is not UTF-8"),
+        (codecs.BOM_UTF16_LE + b"a", "byte 0x61 is not UTF-16"),
         ("a\n".encode("utf-16-le"), "line 1: a NUL byte"),
     ],
 )
@@ -167,6 +168,8 @@ def test_lines_that_are_no_text_are_refused(tmp_path: Path, data: bytes, said: s
 def test_lines_come_without_their_ends_or_with_them(tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_bytes(b"\xef\xbb\xbfa\r\n\nb\rc")
     assert list(read_lines(tmp_path / "rows.txt")) == ["a", "", "b\rc"]
+    (tmp_path / "wide.txt").write_bytes("a\r\n\nb\rc".encode("utf-16"))
+    assert list(read_lines(tmp_path / "wide.txt")) == ["a", "", "b\rc"]
     assert list(read_lines(tmp_path / "rows.txt", keep_ends=True)) == ["a\r\n", "\n", "b\r", "c"]
 
 

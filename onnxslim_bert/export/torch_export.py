@@ -157,7 +157,7 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise SlimError(f"export needs {module}: install onnxslim-bert[export]") from error
+        raise SlimError(f"export needs {module}: pip install 'onnxslim-bert[export]'") from error
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """Every file type gives the same columns; every fault is one line that says where."""
 
+import codecs
+import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,16 @@ def write(tmp_path: Path) -> Write:
         ("windows.tsv", b"\xef\xbb\xbfsentence\tlabel\r\ngood\t1\r\n\r\nbad\t0\r\n"),
         ("a.csv", b'sentence,label\n"good",1\nbad,0\n'),
         ("A.TSV", b"sentence\tlabel\ngood\t1\nbad\t0"),
+        ("spreadsheet.txt.tsv", "sentence\tlabel\r\ngood\t1\r\nbad\t0\r\n".encode("utf-16")),
+        ("mark.csv", codecs.BOM_UTF16_BE + 'sentence,label\n"good",1\nbad,0\n'.encode("utf-16-be")),
+        ("semicolons.csv", b'sentence;label\r\n"good";1\r\nbad;0\r\n'),
+        ("tabs.csv", b"sentence\tlabel\ngood\t1\nbad\t0\n"),
+        ("a.json", b'[{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]'),
+        ("hub.json", b'{"data": [{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]}'),
     ],
 )
 def test_text_tables_hold_the_same_columns(write: Write, name: str, content: bytes) -> None:
-    """A byte order mark, Windows line ends, blank lines and a missing last newline change nothing."""
+    """A byte order mark, Windows line ends, blank lines, a missing last newline and what parts cells change nothing."""
     assert read_columns(write(name, content)) == {"sentence": ["good", "bad"], "label": ["1", "0"]}
 
 
@@ -41,6 +50,17 @@ def test_a_quotation_mark_in_a_tsv_is_text(write: Write) -> None:
     """GLUE's files quote nothing: a row may start with a quotation mark that never closes."""
     path = write("a.tsv", b'sentence\tlabel\n"it \'s a start\t1\nan "end"\t0\n')
     assert read_columns(path)["sentence"] == ["\"it 's a start", 'an "end"']
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.txt"])
+def test_a_very_long_text_is_a_text(write: Write, name: str) -> None:
+    """A cell may be as long as a line; where a mark within it parts cells elsewhere, it is in quotes."""
+    text = "word; " * 100_000
+    content = {".json": json.dumps([{"text": text}]), ".jsonl": json.dumps({"text": text}), ".txt": text}
+    table = f'text,label\n"{text}",1\n' if name == "a.csv" else f"text\tlabel\n{text}\t1\n"
+    limit = csv.field_size_limit()
+    assert read_columns(write(name, content.get(Path(name).suffix, table).encode()))["text"] == [text]
+    assert csv.field_size_limit() == limit
 
 
 def test_only_newlines_end_a_line(write: Write) -> None:
@@ -73,8 +93,12 @@ def test_parquet_gives_its_flat_columns(tmp_path: Path) -> None:
         ("a.tsv", b"text\ttext\na\tb\n", "a column name occurs twice"),
         ("a.jsonl", b'{"text": "good"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not JSON"),
-        ("a.jsonl", b'{"text": "good"}\n["bad"]\n', "a.jsonl, line 2: list: needed one JSON object a line"),
+        ("a.jsonl", b'{"text": "good"}\n["bad"]\n', "a.jsonl, line 2: list: needed one JSON object a row"),
+        ("a.json", b'[{"text": "good"}, ["bad"]]', "a.json, object 2: list: needed one JSON object a row"),
+        ("a.json", b'"good"', "a.json: not SQuAD"),
+        ("a.json", b"[]", "no rows"),
         ("a.txt", b"good\n\xff\xfe\n", "byte 0xff is not UTF-8"),
+        ("a.txt", codecs.BOM_UTF16_LE + b"g", "byte 0x67 is not UTF-16"),
         ("a.tsv", b"sentence\tlabel\n", "no rows"),
         ("a.tsv", b"", "no rows"),
         ("a.txt", b"\n \n", "no rows"),

@@ -27,7 +27,7 @@ def engine_named(name: str, jobs: int | None = None, *, patience: float = PATIEN
     try:
         from onnxslim_bert.zoo.engines.dask_engine import DaskEngine
     except ImportError as error:
-        raise SlimError(f"{name} needs distributed: install onnxslim-bert[dask]") from error
+        raise SlimError(f"{name} needs distributed: pip install 'onnxslim-bert[dask]'") from error
     engine = DaskEngine(address, patience)
     engine.check()
     return engine

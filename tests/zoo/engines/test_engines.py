@@ -30,7 +30,7 @@ def test_names_that_are_no_engine_are_refused(name, jobs, message):
 
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxslim_bert.zoo.engines.dask_engine", None)
-    with pytest.raises(SlimError, match=re.escape("needs distributed: install onnxslim-bert[dask]")):
+    with pytest.raises(SlimError, match=re.escape("needs distributed: pip install 'onnxslim-bert[dask]'")):
         engine_named("dask://there:1")
 
 
