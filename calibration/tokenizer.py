@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,8 @@ class Tokenizer:
     mask_id: the id that stands for a masked token; None where there is none.
     file: the tokenizer.json that it was read from; None when there is none.
     windows: (text, None, max_length, 0) -> the row of one text, or (question, passage, max_length, shared) -> the rows
-    of the question with each window of the passage, of which `shared` tokens are also in the next. None without a
-    tokenizer.json.
+    of the question with each window of the passage, of which `shared` tokens are also in the next. None where tokens
+    have no places: of tokenizers that are written in Python.
     inputs: the model's inputs that the user names, by role; those that are not named are found (`input_roles`).
     """
 
@@ -91,17 +92,17 @@ class Tokenizer:
     def encode_passage(self, question: str, passage: str, max_length: int) -> list[PlacedRow]:
         """The rows of a question with each window of its passage, of at most `max_length` tokens.
 
-        A quarter of `max_length` is shared with the next window. Raises DataError without a tokenizer.json, or when the
+        A quarter of `max_length` is shared with the next window. Raises DataError without `windows`, or when the
         question leaves the passage no room.
         """
         limit = min(max_length, self.max_length)
         if self.windows is None:
-            raise DataError("passages need a tokenizer.json, which says where each token lies: add one")
+            raise DataError("passages need a tokenizer that says where each token lies: add a tokenizer.json")
         return self.windows(question, passage, limit, limit // 4)
 
     def _pieces(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
         if self.windows is None:
-            raise DataError("tags of words need a tokenizer.json, which says where each token lies: add one")
+            raise DataError("tags of words need a tokenizer that says where each token lies: add a tokenizer.json")
         limit = min(max_length, self.max_length)
         return [self.windows(" ".join(words), None, limit, 0)[0] for words in rows]
 
@@ -139,9 +140,16 @@ def load_tokenizer(path: Path, inputs: str = "") -> Tokenizer:
 
 
 def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
+    return replace(_described(read_whole(file, "a tokenizer.json"), file, config), file=file)
+
+
+def _described(data: bytes, file: Path, config: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that the JSON of a tokenizer.json describes. file: where that comes from, for messages.
+
+    config: the special tokens and the longest row, as tokenizer_config.json has them.
+    """
     import tokenizers
 
-    data = read_whole(file, "a tokenizer.json")
     with _said(f"{file}: not a Hugging Face tokenizer.json"):
         backend = tokenizers.Tokenizer.from_buffer(data)
     # where a search by a regular expression takes too long, the library panics, which it tells the screen by itself
@@ -182,7 +190,7 @@ def _from_json(file: Path, config: dict[str, Any]) -> Tokenizer:
 
     found, size, length = special("pad_token", PAD_TOKENS), backend.get_vocab_size(), config.get("model_max_length")
     pad_id, mask_id = padding.get("pad_id", 0) if found is None else found, special("mask_token", MASK_TOKENS)
-    return Tokenizer(size, pad_id, _length(length), encode, file, windows=windows, mask_id=mask_id)
+    return Tokenizer(size, pad_id, _length(length), encode, windows=windows, mask_id=mask_id)
 
 
 def _with_starts(row: PlacedRow, words: tuple[str, ...]) -> PlacedRow:
@@ -237,6 +245,10 @@ def _from_folder(folder: Path) -> Tokenizer:
     for file in sorted(folder.iterdir()):
         if file.suffix in VOCABULARIES and file.exists():
             check_place(file, "a tokenizer's file")
+    pieces = next((file.name for file in sorted(folder.iterdir()) if file.suffix == ".model"), "")
+    if pieces and find_spec("sentencepiece") is None:
+        hint = "pip install 'onnxslim-bert[sentencepiece]'"
+        raise DataError(f"{needed}: add one, or let {pieces} be read: {hint}")
     if any("auto_map" in _config(folder, name) for name in DESCRIPTIONS):
         raise DataError(f"{needed}, but code of its own, which is never run: save it with tokenizer.json")
     try:
@@ -245,6 +257,11 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
     with _said(f"{needed}, nor what transformers can load: give --tokenizer FOLDER"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # None for tokenizers in Python, like BertJapanese
+    if backend is not None:
+        special = {f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("pad", "mask")}
+        return _described(backend.to_str().encode(), folder, special | {"model_max_length": tokenizer.model_max_length})
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         with _said(f"the tokenizer in {folder} cannot read these texts"):

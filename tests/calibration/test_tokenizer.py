@@ -67,6 +67,50 @@ def test_an_older_folder_is_read_by_transformers(tmp_path: Path) -> None:
     ]
 
 
+def test_tokens_of_an_older_folder_have_places_too(tmp_path: Path) -> None:
+    """Words, windows of passages and masks are read from vocab.txt as from tokenizer.json."""
+    pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "##ly"))
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    tokenizer = load_tokenizer(tmp_path)
+    (words,) = tokenizer.encode_words([("badly", "Good")], 16)
+    assert words.ids == [2, 6, 7, 5, 3]
+    assert list(words.starts) == [False, True, False, True, False]
+    windows = tokenizer.encode_passage("good", "bad bad bad badly", 8)
+    assert [row.ids for row in windows] == [[2, 5, 3, 6, 6, 6, 6, 3], [2, 5, 3, 6, 6, 7, 3]]
+    assert windows[1].places == [None, None, None, (8, 11), (12, 15), (15, 17), None]
+    assert (tokenizer.mask_id, tokenizer.pad_id) == (4, 0)
+
+
+def test_a_vocabulary_of_sentencepiece_is_read_by_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """spiece.model, as in ALBERT's folders of 2020; where the library is missing, one line says what to install."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs sentencepiece")
+    pytest.importorskip("transformers")
+    texts = [f"the {first} {second} sat on a {first}" for first in ("cat", "dog", "hen") for second in ("old", "red")]
+    special = {
+        "pad_id": 0,
+        "unk_id": 1,
+        "bos_id": -1,
+        "eos_id": -1,
+        "user_defined_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+    }
+    with (tmp_path / "spiece.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=file, vocab_size=22, minloglevel=9, **special
+        )
+    (tmp_path / "config.json").write_text('{"model_type": "albert"}')
+    tokenizer = load_tokenizer(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    (row,) = tokenizer.encode([("the old cat",)], 32)
+    assert row.ids == [2, *pieces.encode("the old cat"), 3]
+    assert tokenizer.encode_passage("the cat", "the old hen", 32)[0].places.count(None) > 3
+    monkeypatch.setattr("onnxslim_bert.calibration.tokenizer.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"let spiece.model be read: pip install 'onnxslim-bert\[sentencepiece\]'"):
+        load_tokenizer(tmp_path)
+
+
 def test_what_is_no_tokenizer_is_refused(letters: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist: needed a folder with tokenizer.json"):
         load_tokenizer(tmp_path / "missing")
