@@ -1,11 +1,12 @@
 """Rows that are harder than the texts they are made of: unusual ids, very few tokens, as many as fit, two texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.tokenizer import PlacedRow
 
 SHORT = (1, 2, 3, 4, 6, 8)  # tokens of short rows
@@ -58,6 +59,22 @@ def hard_rows(
             made += [replaced(ids, i % 2) for i, ids in enumerate(few)]
     made += [replaced(joined(i), i % 2) for i in range(counts.full)]
     return [PlacedRow(ids.tolist(), _types(len(ids), types > 1 and i % 4 in (1, 2)), ()) for i, ids in enumerate(made)]
+
+
+def padded_in_front(batch: Batch) -> Batch:
+    """The same rows with their padding before their tokens.
+
+    Example: ids [[7, 8, 0], [9, 0, 0]] of two tokens and of one give [[0, 7, 8], [0, 0, 9]].
+    """
+    order = np.argsort(batch.mask, axis=1, kind="stable")
+
+    def moved(values: Array) -> Array:
+        return np.take_along_axis(values, order, axis=1)
+
+    feeds = {name: moved(values) for name, values in batch.feeds.items()}
+    return replace(
+        batch, feeds=feeds, mask=moved(batch.mask), starts=None if batch.starts is None else moved(batch.starts)
+    )
 
 
 def _spread(count: int, size: int) -> list[int]:

@@ -1,13 +1,17 @@
 """Make tiny encoders of many families for tools/family_trial.py: FOLDER/{family}-{export}/model.onnx, tokenizer.json.
 
-    python tools/make_families.py FOLDER [--only REGEX] [--export NAME]...
+    python tools/make_families.py FOLDER [--only REGEX] [--export NAME]... [--head NAME]...
 
 Needs the [export] extra. Random weights by transformers' own code, by every exporter that writes the family; what
-PyTorch cannot export is said and left out.
+PyTorch cannot export is said and left out, and so is a head that the family lacks. With a head other than `states` the
+folder is {family}-{head}-{export}. What stands there is not made again.
 """
 
 import argparse
+import itertools
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +317,49 @@ class SoundState(Wrapped):
         return self.model(input_values).last_hidden_state
 
 
+class Pooled(Wrapped):
+    """Token ids and mask in, the mean of the real tokens' states out, one unit long: an embedding of the text."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
+        real = attention_mask[:, :, None].to(states.dtype)
+        return torch.nn.functional.normalize((states * real).sum(1) / real.sum(1), dim=-1)
+
+
+class Logits(Wrapped):
+    """Token ids and mask in, logits out: of classes, or of each token."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class SpanLogits(Wrapped):
+    """Token ids and mask in, logits of each token as an answer's first and as its last out."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        given = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        return given.start_logits, given.end_logits
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a text model answers. task: transformers' AutoModelFor*, "" for the base model. outputs: of all tokens?"""
+
+    task: str
+    wrapper: type[Wrapped]
+    outputs: Mapping[str, bool]
+    labels: int = 5
+
+
+STATE = {"last_hidden_state": True}
+ANSWERS = {
+    "states": Head("", LastState, STATE),
+    "pooled": Head("", Pooled, {"embeddings": False}),
+    "classes": Head("SequenceClassification", Logits, {"logits": False}),
+    "tokens": Head("TokenClassification", Logits, {"logits": True}),
+    "spans": Head("QuestionAnswering", SpanLogits, {"start_logits": True, "end_logits": True}, labels=2),
+    "masks": Head("MaskedLM", Logits, {"logits": True}),
+}
 STATES: dict[str, type[Wrapped]] = {
     "pixel_values": ImageState,
     "input_features": SpectrumState,
@@ -329,13 +376,16 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def built(name: str, attention: str) -> torch.nn.Module:
+def built(name: str, attention: str, head: str = "states") -> torch.nn.Module:
     """The family `name` with random weights, larger ones than training starts from: attention that looks somewhere."""
     config_name, sizes, kind = FAMILIES[name]
     torch.manual_seed(0)
     config = getattr(transformers, config_name)(**sizes)
     config._attn_implementation = attention
-    if kind in (TEXT, ENCODER, *GIVEN):
+    if task := ANSWERS[head].task:
+        config.num_labels = ANSWERS[head].labels
+        model = getattr(transformers, f"AutoModelFor{task}").from_config(config, attn_implementation=attention)
+    elif kind in (TEXT, ENCODER, *GIVEN):
         model = transformers.AutoModel.from_config(config, attn_implementation=attention)
         model = model.encoder if kind in (ENCODER, "input_features") else model
     else:
@@ -344,7 +394,7 @@ def built(name: str, attention: str) -> torch.nn.Module:
         torch.nn.init.normal_(parameter, std=0.2 if parameter.ndim > 1 else 0.05)
         if parameter.ndim == 1:
             parameter.data += 1.0 * (parameter.shape[0] in (HIDDEN,))
-    return STATES.get(kind, LastState)(model).eval()
+    return STATES.get(kind, ANSWERS[head].wrapper)(model).eval()
 
 
 def main() -> None:
@@ -352,27 +402,44 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="regular expression of families' names")
     parser.add_argument("--export", action="append", choices=EXPORTS, help="may be repeated; all by default")
+    parser.add_argument("--head", action="append", choices=ANSWERS, help="may be repeated; states by default")
     given = parser.parse_args()
-    for name in [name for name in FAMILIES if re.search(given.only, name)]:
-        for export in given.export or EXPORTS:
-            exporter, opset, attention = EXPORTS[export]
-            folder = given.folder / f"{name}-{export}"
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                write(built(name, attention), folder / "model.onnx", (exporter, opset), FAMILIES[name][2])
-            except Exception as error:  # torch and transformers have no common base of what they raise
-                print(f"{folder.name:<28}left out: {type(error).__name__} {one_line(error)[:100]}", flush=True)
-                continue
-            if (kind := FAMILIES[name][2]) not in GIVEN:
-                tokenizer().save(str(folder / "tokenizer.json"))
-            else:
-                rows = np.random.default_rng(0).standard_normal((48, *GIVEN[kind])).astype(np.float32)
-                np.savez(folder / "inputs.npz", allow_pickle=False, **{kind: rows})
-            print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
+    names = [name for name in FAMILIES if re.search(given.only, name)]
+    for name, head, export in itertools.product(names, given.head or ["states"], given.export or EXPORTS):
+        folder = given.folder / "-".join([name, *([head] if head != "states" else []), export])
+        if (folder / "model.onnx").is_file():
+            continue
+        try:
+            make(name, head, export, folder)
+        except Exception as error:  # torch and transformers have no common base of what they raise
+            print(f"{folder.name:<28}left out: {type(error).__name__} {one_line(error)[:100]}", flush=True)
+            continue
+        print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def write(model: torch.nn.Module, path: Path, export: tuple[Exporter, int], kind: str) -> None:
-    """Export `model`; rows of other sizes than the traced ones are checked. export: the exporter and its opset."""
+def make(name: str, head: str, export: str, folder: Path) -> None:
+    """Write one family to `folder`, with what turns texts into its inputs, or rows of them."""
+    exporter, opset, attention = EXPORTS[export]
+    kind = FAMILIES[name][2]
+    if head != "states" and (kind in GIVEN or (kind != TEXT and ANSWERS[head].task)):
+        raise ValueError(f"{name} has no head for {head}")
+    model = built(name, attention, head)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(model, folder / "model.onnx", (exporter, opset), kind, ANSWERS[head].outputs)
+    if kind not in GIVEN:
+        tokenizer().save(str(folder / "tokenizer.json"))
+        return
+    rows = np.random.default_rng(0).standard_normal((48, *GIVEN[kind])).astype(np.float32)
+    np.savez(folder / "inputs.npz", allow_pickle=False, **{kind: rows})
+
+
+def write(
+    model: torch.nn.Module, path: Path, export: tuple[Exporter, int], kind: str, outputs: Mapping[str, bool] = STATE
+) -> None:
+    """Export `model`; rows of other sizes than the traced ones are checked.
+
+    export: the exporter and its opset. outputs: by name, whether an output has an answer for each token.
+    """
     exporter, opset = export
     if kind in GIVEN:
         rows = [{kind: torch.randn(batch, *GIVEN[kind]).numpy()} for batch in (2, 3, 1)]
@@ -386,7 +453,8 @@ def write(model: torch.nn.Module, path: Path, export: tuple[Exporter, int], kind
             for size in ((2, 8), (3, 16), (1, 32))
         ]
         tokens = {0: "batch", 1: "sequence"}
-        axes = {"input_ids": tokens, "attention_mask": tokens, "last_hidden_state": tokens}
+        axes = {"input_ids": tokens, "attention_mask": tokens}
+        axes |= {output: tokens if of_tokens else {0: "batch"} for output, of_tokens in outputs.items()}
     with quiet():
         export_module(model, path, rows[0], rows[1:], axes, exporter=exporter, opset=opset)
 

@@ -8,18 +8,20 @@ import numpy as np
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.feeding import roles_for
-from onnxslim_bert.calibration.hard_rows import Counts, hard_rows
+from onnxslim_bert.calibration.hard_rows import SHORT, Counts, hard_rows, padded_in_front
 from onnxslim_bert.calibration.scripts import script_tokens
 from onnxslim_bert.calibration.splitting import holdout, sample
 from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer
 from onnxslim_bert.calibration.vocabulary import count_tokens, protected_ids
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.job.data import Data
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
+from onnxslim_bert.model.session import model_session
 from onnxslim_bert.proof.evaluation import pairs_are_apart
 from onnxslim_bert.recipes.int8 import CANONICAL
 from onnxslim_bert.recipes.promises import Promises
@@ -33,6 +35,7 @@ FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that the
 HELD_BACK = 0.125  # share of the calibration rows that nothing is fitted to: choices are judged on them
 HARD = Counts(64, 32, 8)  # hard rows beside those that statistics are taken of: many short ones cost next to nothing
 HARD_HELD_BACK = Counts(32, 16, 16)  # beside those that choices are judged on
+STEP = 3  # one of so many short hard rows is tried behind padding, too
 WATCHED = 32  # rows on which the damage of each step is measured
 
 Shape = tuple[int | None, int | None]  # batch and length; None is any
@@ -109,7 +112,7 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
 def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: Counts) -> list[Batch]:
     """Hard rows made of `rows` (`hard_rows`), as batches; none where an input of the model has no role.
 
-    Rows made for other `counts` have other ids.
+    Some short ones stand behind padding, where the model has a mask. Rows made for other `counts` have other ids.
     """
     reader = working.tokenizer or Tokenizer(1, 0, working.max_length, lambda *_: [])
     plain = Dataset("hard rows", "", (("",),), None, None)
@@ -139,13 +142,37 @@ def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: 
         types=len(model.array(table)) if table is not None and "types" in names else 1,
         seed=counts.replaced,
     )
-    found: list[Batch] = []
-    for full in (True, False):  # apart, so that short rows are not padded to the length of full ones
-        part = [row for row in made if (len(row.ids) == longest) == full]
+
+    def batches(part: list[PlacedRow], shape: Shape) -> list[Batch]:
         size = shape[0] or fixed_shape(model)[0] or 1
         part = [part[i % len(part)] for i in range(-(-len(part) // size) * size)]
         dataset = replace(plain, texts=(("",),) * len(part), form="windows", encoded=tuple(part))
-        found += calibration_batches(model, dataset, replace(working, tokenizer=reader), shape) if part else []
+        return list(calibration_batches(model, dataset, replace(working, tokenizer=reader), shape)) if part else []
+
+    full, others, short = (
+        [row for row in made if low < len(row.ids) <= high]
+        for low, high in ((longest - 1, longest), (0, longest - 1), (0, max(SHORT)))
+    )
+    found = batches(full, shape) + batches(others, shape)  # apart: short rows are not padded to the length of full ones
+    if "mask" in names:
+        behind = batches(short[::STEP], (shape[0], shape[1] or min(longest, max(SHORT) + 1)))
+        found += answered(model, [padded_in_front(batch) for batch in behind], working)
+    return found
+
+
+def answered(model: Model, batches: list[Batch], working: Working) -> list[Batch]:
+    """Those of `batches` to which `model` has answers that can be judged: numbers, and some for each token.
+
+    An answer for a whole row may be read off its first token, which padding in front has moved.
+    """
+    session = model_session(model, threads=working.threads)
+    found = []
+    for batch in batches:
+        outputs = run(session, batch.feeds)
+        if all(
+            x.shape[:2] == batch.mask.shape and np.isfinite(x[batch.mask]).all() for x in outputs if x.dtype.kind == "f"
+        ):
+            found.append(batch)
     return found
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxslim_bert.calibration.hard_rows import SHORT, Counts, hard_rows
+from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.calibration.hard_rows import SHORT, Counts, hard_rows, padded_in_front
 from onnxslim_bert.calibration.tokenizer import PlacedRow
 
 FIRST, LAST = 101, 102
@@ -58,3 +59,14 @@ def test_the_same_seed_makes_the_same_rows():
 def test_one_text_of_one_token_is_enough():
     rows = made([PlacedRow([7], [0], ())])
     assert all(row.ids for row in rows)
+
+
+def test_padding_goes_in_front_of_every_row():
+    """With what each input says of it; a full row stays."""
+    mask = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
+    feeds = {"ids": np.array([[7, 8, 0], [9, 0, 0], [4, 5, 6]]), "padding": 1 - mask.astype(np.int64)}
+    moved = padded_in_front(Batch(feeds, mask, np.arange(3), starts=mask))
+    assert moved.feeds["ids"].tolist() == [[0, 7, 8], [0, 0, 9], [4, 5, 6]]
+    assert moved.mask.tolist() == [[False, True, True], [False, False, True], [True] * 3]
+    assert (moved.feeds["padding"] == 1 - moved.mask).all()
+    assert (moved.starts == moved.mask).all()

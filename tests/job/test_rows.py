@@ -1,12 +1,15 @@
 """Hard rows are made of whatever rows a job has, in the shapes that its model takes."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import fixture, prepared
 
+from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.hard_rows import Counts
 from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.job.data import Data
 from onnxslim_bert.job.rows import calibration_batches, harder, make_trials
 from onnxslim_bert.model.onnx_model import Model
@@ -37,6 +40,41 @@ def test_ready_inputs_are_made_harder_too(name):
     for batch in batches:
         assert batch.feeds.keys() == {tensor.name for tensor in model.graph.inputs}
         assert (batch.feeds["attention_mask"] == batch.mask).all()
+
+
+def behind_padding(batches: list[Batch]) -> list[Batch]:
+    return [batch for batch in batches if not batch.mask[:, 0].all()]
+
+
+def test_short_rows_stand_behind_padding_where_each_token_has_an_answer():
+    """A classifier reads the first token: what it answers to padding there is nobody's."""
+    states, classes = (prepared(name, Canonicalize()) for name in ("bert-features", "bert-ts17-eager"))
+    of_states, of_classes = (
+        harder(model, calibration_batches(model, ready(model), WORKING), WORKING, (None, None), COUNTS)
+        for model in (states, classes)
+    )
+    (batch,) = behind_padding(of_states)
+    assert batch.mask[:, -1].all()
+    assert (batch.feeds["attention_mask"] == batch.mask).all()
+    assert {1, 2} <= set(batch.mask.sum(1)) <= set(range(1, 9))
+    assert not behind_padding(of_classes)
+
+
+def test_rows_behind_padding_are_left_out_where_they_have_no_answer():
+    """Of padding in front alone, some exports make what is no number."""
+    model = prepared("bert-features", Canonicalize())
+    output = model.graph.outputs[0]
+    (last,) = (node for node in model.graph.nodes if node.outputs[0] is output)
+    build = Builder(model.graph, "test")
+    inner = last.outputs[0] = gs.Variable("inner", np.dtype(np.float32))
+    first = build.node("Gather", "first", [model.graph.inputs[1], build.constant("zero", np.array(0))], axis=1)
+    real = build.node("Cast", "real", [first], to=1)
+    wide = build.node("Unsqueeze", "wide", [real, build.constant("axes", np.array([1, 2]))])
+    model.graph.nodes.append(gs.Node("Div", "last", inputs=[inner, wide], outputs=[output]))
+    model.graph.toposort()
+    model.changed()
+    rows = calibration_batches(model, ready(model), WORKING)
+    assert not behind_padding(harder(model, rows, WORKING, (None, None), COUNTS))
 
 
 def test_a_fixed_shape_is_kept():

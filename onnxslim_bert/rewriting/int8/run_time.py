@@ -82,9 +82,11 @@ def _is_gain(gains: Array) -> bool:
 
 
 def _groups(trials: Trials) -> list[Array]:
-    """The held-back rows in two groups, bool [rows] each: short ones, whose errors are larger, and the others."""
-    lengths = np.concatenate([batch.mask.sum(1) for batch in (*trials.held_back, *trials.hard[1])])
-    return [group for group in (lengths <= max(SHORT), lengths > max(SHORT)) if group.any()]
+    """The held-back rows in groups, bool [rows] each: behind padding, short, and others; errors differ between them."""
+    masks = [batch.mask for batch in (*trials.held_back, *trials.hard[1])]
+    behind = np.concatenate([~mask[:, 0] for mask in masks])
+    short = np.concatenate([mask.sum(1) for mask in masks]) <= max(SHORT)
+    return [group for group in (behind, short & ~behind, ~short & ~behind) if group.any()]
 
 
 def excess(model: Model, quantizers: Mapping[str, Quantizer], trials: Trials) -> dict[str, float]:

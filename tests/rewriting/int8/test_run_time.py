@@ -71,6 +71,14 @@ def test_a_short_row_that_is_clipped_is_not_hidden_by_long_ones():
     assert found.inputs == tuple(range(8))
 
 
+def test_a_row_behind_padding_is_not_hidden_by_others():
+    """Where ranges from run time are far off on rows behind padding alone, the others are still held to theirs."""
+    masks = [np.ones((6, 4), bool), np.tile([False, True, True, True], (6, 1))]
+    rows = [Batch({}, mask, np.arange(6)) for mask in masks]
+    trials = Measured(rows, lambda inputs, count: [1.5 if inputs < 8 else 0.9] * 6 + [0.1] * 6, [1.0] * 6 + [9.0] * 6)
+    assert choose_run_time(8, lambda: ORDER, lambda inputs: inputs, "dynamic", trials).inputs == tuple(range(8))
+
+
 def test_the_excess_is_that_of_the_row_that_is_clipped_most():
     model = prepared("bert-ts17-eager", Canonicalize(), Fuse())
     rows = batches(model)
