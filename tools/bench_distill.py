@@ -1,6 +1,6 @@
 """Measure distilled students of one classifier, beside the figures to reach.
 
-    ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_distill.py MODEL.onnx --calib sst2 --corpus sst2
+    ONNXSLIM_DATA=FOLDER python tools/bench_distill.py MODEL.onnx --calib sst2 --corpus sst2
 
 The files are timed beside the model in one interleaved run, one thread, batch 1; `--no-timing` leaves that out where
 the machine is busy. A table goes to stdout in Markdown, progress to stderr.

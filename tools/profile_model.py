@@ -1,6 +1,6 @@
 """Where the time of a model goes: milliseconds and share of each operator, from ONNX Runtime's profiler.
 
-    taskset -c 0 python tools/profile_model.py model.onnx model.int8.onnx --seq 128
+    python tools/profile_model.py model.onnx model.int8.onnx --seq 128
 
 One thread, batch 1 unless asked otherwise, every token real. Dense layers are listed with their shape and their rate in
 GOPS (multiply and add as two).

@@ -11,7 +11,8 @@ from tiny_targets import taking_nothing
 from onnxslim_bert.cli.doctor import doctor as command
 from onnxslim_bert.errors import ProviderError
 from onnxslim_bert.targets import doctor
-from onnxslim_bert.targets.doctor import examine, self_test
+from onnxslim_bert.targets.doctor import examine, idle_amx, self_test
+from onnxslim_bert.targets.int8_kernels import Int8Kernels
 from onnxslim_bert.targets.table import CPU, TARGETS
 
 
@@ -58,6 +59,22 @@ def test_a_provider_that_is_installed_and_fails_is_a_problem(monkeypatch):
     broken = replace(taking_nothing(), extra="idle")
     monkeypatch.setattr(doctor, "TARGETS", {"cpu": CPU, "idle": broken})
     assert [problem for problem in examine().problems if problem.startswith("idle is installed and does not work")]
+
+
+@pytest.mark.parametrize(
+    ("sets", "rate", "told"),
+    [
+        (("AVX512-VNNI", "AMX-INT8"), 570.0, "u8 x s8 runs at 3.8 times float32"),
+        (("AVX512-VNNI", "AMX-INT8"), 1500.0, ""),
+        (("AVX512-VNNI",), 570.0, ""),
+    ],
+    ids=["left out", "used", "not there"],
+)
+def test_amx_that_is_left_out_is_a_problem(sets, rate, told):
+    """Told by the rate that was measured, on CPUs that have it."""
+    found = list(idle_amx(sets, Int8Kernels({"float32": 150.0, "u8 x s8": rate}, saturates=False)))
+    assert len(found) == bool(told)
+    assert told in "".join(found)
 
 
 def test_the_command_prints_tables_or_one_document():
