@@ -5,8 +5,11 @@
 
 import functools
 import gc
+import os
 import signal
 from collections.abc import Iterator
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and PyTorch are imported: workers are as many as cores
 
 import forked
 import pytest

@@ -15,6 +15,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph import garbage, wire
 from onnxslim_bert.graph.boundary import check_model
+from onnxslim_bert.graph.copies import copied
 from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
@@ -132,7 +133,10 @@ class Model:
 
     def clone(self) -> "Model":
         """A copy that shares the arrays, which nothing edits in place."""
-        copy = Model.from_proto(*self.skeleton(), self.path)
+        header = onnx.ModelProto()
+        header.CopyFrom(self.header)
+        with garbage.kept():
+            copy = Model(copied(self.graph), header, self.path)
         copy._encoder = self._encoder  # it holds names, which are the same in the copy; finding it takes time
         return copy
 
