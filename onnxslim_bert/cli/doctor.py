@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.screen import console, echo_json, plain_table
+from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.cli.targets_option import targets_of
 
 if TYPE_CHECKING:
@@ -14,17 +14,26 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Exit code: 0; 5 when a provider that --ep names does not work.")
 @click.option("--ep", "targets", callback=targets_of, metavar="EP,...", default="cpu", help="Fail unless these work.")
+@click.option(
+    "--set-up-arm64",
+    is_flag=True,
+    help="Fetch an emulator of 64-bit ARM, for `validate --ep cpu@arm64`: needs Debian's apt, takes 240 MB.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-def doctor(targets: "tuple[Target, ...]", as_json: bool) -> None:
+def doctor(targets: "tuple[Target, ...]", set_up_arm64: bool, as_json: bool) -> None:
     """Print what is installed, which providers work here by a run of each, and what this CPU's int8 is worth.
 
     \b
     onnxslim doctor
     onnxslim doctor --ep qnn,openvino
+    onnxslim doctor --set-up-arm64
     """
     from onnxslim_bert.errors import ProviderError
+    from onnxslim_bert.targets.arm64.emulator import set_up
     from onnxslim_bert.targets.doctor import examine
 
+    if set_up_arm64:
+        set_up(lambda step: echo(step, err=True))
     result = examine()
     if as_json:
         echo_json(result.to_json())

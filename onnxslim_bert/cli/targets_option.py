@@ -16,20 +16,20 @@ def targets_of(ctx: click.Context, param: click.Parameter, value: str) -> "tuple
     from onnxslim_bert.targets.table import target_named
 
     try:
-        return tuple(target_named(name) for name in dict.fromkeys(part.strip() for part in value.split(",")))
+        return tuple(target_named(name) for name in dict.fromkeys(part.strip() for part in value.split(",") if value))
     except ProviderError as error:
         raise click.BadParameter(str(error), ctx, param) from error
 
 
 def provider_options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """The providers' own options by target, from EP.NAME=VALUE."""
-    from onnxslim_bert.targets.table import TARGETS
+    from onnxslim_bert.targets.table import PLACES
 
     options: dict[str, dict[str, str]] = {}
     for text in values:
         place, equals, value = text.partition("=")
         target, dot, name = place.partition(".")
-        if not (equals and dot and name and target in TARGETS):
+        if not (equals and dot and name and target in PLACES):
             raise click.BadParameter(f"{text!r} is not EP.NAME=VALUE, like qnn.soc_model=69", ctx, param)
         options.setdefault(target, {})[name] = value
     return options
@@ -54,7 +54,7 @@ def runs_on(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `targets`, `allow_fallback` and `options`."""
     names = click.option(
         "--ep", "targets", callback=targets_of, metavar="EP,...", default="cpu", show_default=True,
-        help="Providers to run on: cpu, openvino, qnn, coreml, nnapi.",
+        help="Providers to run on: cpu, openvino, qnn, coreml, nnapi; emulated cpu@arm64, cpu@arm64-v8.",
     )  # fmt: skip
     fallback = click.option("--allow-fallback", is_flag=True, help="Accept nodes that a provider leaves to the CPU.")
     own = click.option(

@@ -7,7 +7,7 @@ from onnxslim_bert.cli.screen import console, echo, plain_table
 from onnxslim_bert.proof.bench import entry_name
 from onnxslim_bert.proof.comparison_lines import facts, fallen, spread
 from onnxslim_bert.proof.validation import Validation
-from onnxslim_bert.targets.table import TARGETS
+from onnxslim_bert.targets.table import target_named
 
 
 def show(result: Validation) -> None:
@@ -42,7 +42,7 @@ def show_all(results: Sequence[Validation]) -> None:
     console().print(table)
     for verdict in (verdict for result in results for verdict in result.verdicts):
         echo(str(verdict))
-    for name in dict.fromkeys(result.target for result in results if TARGETS[result.target].emulated):
+    for name in dict.fromkeys(result.target for result in results if target_named(result.target).emulated):
         echo(f"{name}: no latency, since an emulator ran it")
 
 
@@ -58,5 +58,5 @@ def row(result: Validation) -> Iterator[str]:
     yield str(place.partitions)
     yield f"{result.candidate_bytes / 1e6:.1f}"
     yield f"{times.latencies[1].speedup.value:.2f}x, {times.latencies[1].median_ms:.2f} ms" if times else "-"
-    took = times.footprints.get(entry_name(Path(result.candidate), TARGETS[result.target])) if times else None
+    took = times.footprints.get(entry_name(Path(result.candidate), target_named(result.target))) if times else None
     yield f"{took.peak_bytes / 1e6:.0f}" if took else "-"

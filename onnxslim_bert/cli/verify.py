@@ -10,9 +10,11 @@ from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import judges, reads_texts
 from onnxslim_bert.cli.screen import echo, echo_json
 from onnxslim_bert.cli.summary_files import SummaryFiles, summarized
+from onnxslim_bert.cli.targets_option import targets_of
 
 if TYPE_CHECKING:
     from onnxslim_bert.inspection.verify.verification import Verification
+    from onnxslim_bert.targets.target import Target
 
 
 @click.command(
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 )
 @reads_texts
 @judges
+@click.option(
+    "--ep", "targets", callback=targets_of, metavar="EP,...", default="",
+    help="Ask MODEL on these providers, too, emulated cpu@arm64 for instance.",
+)  # fmt: skip
 @click.option("--allow-missing-data", is_flag=True, help="Pass without rows that are not here, and without the gate.")
 @click.option("--strict", is_flag=True, help="Fail, too, on what cannot be decided.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -48,6 +54,7 @@ def verify(
     inputs: str,
     task: str,
     output_name: str,
+    targets: "tuple[Target, ...]",
     allow_missing_data: bool,
     strict: bool,
     as_json: bool,
@@ -62,6 +69,7 @@ def verify(
     \b
     onnxslim verify model.int8.onnx
     onnxslim verify release/model.int8.onnx --base model.onnx --data labelled.tsv
+    onnxslim verify model.int8.onnx --ep cpu@arm64
     onnxslim verify model.int8.onnx --allow-missing-data --json --junit verify.xml
     """
     from onnxslim_bert.inspection.verify.markdown import verification_summary
@@ -74,7 +82,7 @@ def verify(
     files.check([model, *([base] if base else [])])
     given = {name: spec for name, spec in (("evaluation", data), ("calibration", calib), ("corpus", corpus)) if spec}
     with progress_bar() as progress:
-        now = Now(base, tokenizer, given, allow_missing_data, inputs, task, output_name)
+        now = Now(base, tokenizer, given, allow_missing_data, inputs, task, output_name, targets)
         result = run_verify(model, now, strict=strict, progress=progress)
     files.write(f"verify {model.name}", result.cases, result.fails, lambda: verification_summary(report_json(result)))
     if as_json:

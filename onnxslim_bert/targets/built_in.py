@@ -1,10 +1,11 @@
 """Providers that are part of ONNX Runtime itself, where a build has them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.targets.arm64.emulator import command
 from onnxslim_bert.targets.setup import CPU_PROVIDER, Setup
 
 # session.x64quantprecision "1" runs u8 x s8 products as u8 x u8, which cannot saturate on AVX2
@@ -18,6 +19,17 @@ def cpu(options: Mapping[str, str], threads: int) -> Setup:
     if unknown:
         raise ProviderError(f"cpu has no option '{unknown[0]}': it takes {', '.join(CPU_OPTIONS)}")
     return Setup(CPU_PROVIDER, session=dict(options))
+
+
+def arm64(model: str) -> Callable[[Mapping[str, str], int], Setup]:
+    """The CPU provider on an emulated CPU of 64-bit ARM. model: the emulator's name of the CPU."""
+
+    def setup(options: Mapping[str, str], threads: int) -> Setup:
+        if options:
+            raise ProviderError(f"cpu@arm64 has no options, and {next(iter(options))!r} is given")
+        return Setup(CPU_PROVIDER, start=command(model))
+
+    return setup
 
 
 def coreml(options: Mapping[str, str], threads: int) -> Setup:

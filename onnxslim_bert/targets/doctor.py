@@ -17,7 +17,7 @@ from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.machine import Host, Int8Advice, host, instruction_sets, int8_advice
 from onnxslim_bert.targets.int8_kernels import Int8Kernels, int8_kernels
 from onnxslim_bert.targets.session import open_on
-from onnxslim_bert.targets.table import TARGETS
+from onnxslim_bert.targets.table import PLACES
 from onnxslim_bert.targets.target import Target
 
 # Packages that decide what works, with what each is for.
@@ -76,7 +76,7 @@ def examine() -> Checkup:
     """Look and try everything; a few seconds."""
     sets = instruction_sets()
     advice, kernels = int8_advice(sets), int8_kernels()
-    checks = tuple(self_test(target) for target in TARGETS.values())
+    checks = tuple(self_test(target) for target in PLACES.values())
     packages = {name: installed(name) for name in PACKAGES}
     problems = (*_problems(advice, kernels, checks), *idle_amx(sets, kernels))
     return Checkup(packages, host(), sets, advice, kernels, checks, problems)
@@ -157,6 +157,6 @@ def _problems(advice: Int8Advice, kernels: Int8Kernels, checks: tuple[Check, ...
         told = "saturates" if advice.saturates else "does not saturate"
         yield f"the instruction sets say that u8 x s8 {told}, the run says otherwise: trust the run"
     for check in checks:
-        target = TARGETS[check.target]
+        target = PLACES[check.target]
         if not check.works and target.extra and "not installed" not in check.note:
             yield f"{check.target} is installed and does not work: {check.note}"

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ProviderError, one_line
 from onnxslim_bert.graph.sessions import cannot_load, checked_bytes, load, session_options
 from onnxslim_bert.native_output import native_output
+from onnxslim_bert.targets.arm64.session import EmulatedSession
 from onnxslim_bert.targets.assignment import RECORD, placement_of
 from onnxslim_bert.targets.input_shapes import free_dimensions, open_input
 from onnxslim_bert.targets.placement import Left, Placement
@@ -100,6 +101,9 @@ def _explained(asked: _Asked) -> Placement:
 
 def _open(asked: _Asked) -> ort.InferenceSession:
     target, path = asked.target, asked.path
+    if asked.setup.start:
+        checked_bytes(path)
+        return cast("ort.InferenceSession", EmulatedSession(path, asked.setup.start, asked.threads))
     options = session_options(asked.threads, asked.spinning)
     options.log_severity_level = asked.severity
     options.add_session_config_entry(RECORD, "1")

@@ -24,6 +24,7 @@ class Setup:
     hardware: the kind of device to take of those that a plugin offers, "CPU" for instance; "" for all.
     options: the provider's own.
     session: entries of the session's configuration.
+    start: the words that start a Python program in an emulator of another CPU; () for this machine.
     """
 
     provider: str
@@ -31,6 +32,7 @@ class Setup:
     hardware: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     session: Mapping[str, str] = field(default_factory=dict)
+    start: tuple[str, ...] = ()
 
 
 CPU_SETUP = Setup(CPU_PROVIDER)

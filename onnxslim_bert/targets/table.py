@@ -1,9 +1,9 @@
-"""The one table of targets. A new provider is one row here and one lowering."""
+"""The one table of targets. A new provider is one row here and one lowering; an emulated CPU is one row."""
 
 import difflib
 
 from onnxslim_bert.errors import ProviderError
-from onnxslim_bert.targets.built_in import coreml, cpu, nnapi
+from onnxslim_bert.targets.built_in import arm64, coreml, cpu, nnapi
 from onnxslim_bert.targets.openvino import openvino
 from onnxslim_bert.targets.qnn import qnn, qnn_reasons
 from onnxslim_bert.targets.setup import CPU_PROVIDER
@@ -46,11 +46,21 @@ TARGETS: dict[str, Target] = {
     )
 }
 
+# where files made for "cpu" are run too: a CPU with int8 dot products and matrix products, and one with neither
+EMULATED: dict[str, Target] = {
+    name: Target(name, CPU_PROVIDER, arm64(model), CPU.precisions, home, emulated=True)
+    for name, model, home in (
+        ("cpu@arm64", "max", "64-bit ARM with dotprod and i8mm, emulated"),
+        ("cpu@arm64-v8", "cortex-a72", "64-bit ARM without either, emulated"),
+    )
+}
+PLACES = TARGETS | EMULATED
+
 
 def target_named(name: str) -> Target:
-    """The row of that name. Raises ProviderError for any other, naming the nearest."""
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, 1)
-        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TARGETS)}"
+    """The target or emulated place of that name. Raises ProviderError for any other, naming the nearest."""
+    if name not in PLACES:
+        near = difflib.get_close_matches(name, PLACES, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PLACES)}"
         raise ProviderError(f"no target {name!r}: {meant}")
-    return TARGETS[name]
+    return PLACES[name]

@@ -13,17 +13,17 @@ from onnxslim_bert.errors import ProviderError
 from onnxslim_bert.targets import doctor
 from onnxslim_bert.targets.doctor import examine, idle_amx, self_test
 from onnxslim_bert.targets.int8_kernels import Int8Kernels
-from onnxslim_bert.targets.table import CPU, TARGETS
+from onnxslim_bert.targets.table import CPU, PLACES
 
 
 def test_every_target_is_tried():
     """In ten seconds; the CPU provider works everywhere, and what does not work says why."""
     found = examine()
-    assert [check.target for check in found.checks] == list(TARGETS)
+    assert [check.target for check in found.checks] == list(PLACES)
     assert found.checks[0].works
     assert sum(check.seconds for check in found.checks) < 10
     for check in found.checks:
-        assert check.works == (TARGETS[check.target].absent() == "")
+        assert check.works == (PLACES[check.target].absent() == "")
         assert check.note
     assert found.packages["onnxruntime"] == found.host.onnxruntime
     json.dumps(found.to_json(), allow_nan=False)
@@ -47,7 +47,7 @@ def test_a_provider_that_computes_wrong_does_not_work(monkeypatch):
 
 def test_packages_that_clash_are_problems(monkeypatch):
     """The other owner of the script, and what overwrites onnxruntime."""
-    monkeypatch.setattr(doctor, "TARGETS", {"cpu": CPU})
+    monkeypatch.setattr(doctor, "PLACES", {"cpu": CPU})
     monkeypatch.setattr(doctor, "installed", lambda name: "9.9")
     problems = examine().problems
     assert any("onnxslim 9.9 is installed: its script `onnxslim`" in problem for problem in problems)
@@ -57,7 +57,7 @@ def test_packages_that_clash_are_problems(monkeypatch):
 def test_a_provider_that_is_installed_and_fails_is_a_problem(monkeypatch):
     """One that is not installed is none."""
     broken = replace(taking_nothing(), extra="idle")
-    monkeypatch.setattr(doctor, "TARGETS", {"cpu": CPU, "idle": broken})
+    monkeypatch.setattr(doctor, "PLACES", {"cpu": CPU, "idle": broken})
     assert [problem for problem in examine().problems if problem.startswith("idle is installed and does not work")]
 
 
@@ -84,12 +84,12 @@ def test_the_command_prints_tables_or_one_document():
     for words in ("cpu", "onnxruntime-qnn", "u8 x s8", "CPUs, load"):
         assert words in result.stdout
     document = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
-    assert [check["target"] for check in document["checks"]] == list(TARGETS)
+    assert [check["target"] for check in document["checks"]] == list(PLACES)
 
 
 def test_the_command_fails_for_what_it_was_asked(monkeypatch):
     """With exit code 5, after everything is printed."""
-    if not TARGETS["nnapi"].absent():
+    if not PLACES["nnapi"].absent():
         pytest.skip("it runs here")
     result = CliRunner().invoke(command, ["--ep", "cpu,nnapi"])
     assert isinstance(result.exception, ProviderError)

@@ -70,6 +70,6 @@ class Verification:
         """
         failed = [check for check in self.checks if self.fails(check)]
         if failed:
-            kind = AccuracyGateError if [check.name for check in failed] == [ANSWERS] else GateError
+            kind = AccuracyGateError if all(check.name.startswith(ANSWERS) for check in failed) else GateError
             raise kind("; ".join(map(str, failed)))
         enforce(self.verdicts, self.strict or self.measured.strict)

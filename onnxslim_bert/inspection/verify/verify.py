@@ -19,10 +19,13 @@ from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluation import answer, evaluate
+from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.time_against import time_against
+from onnxslim_bert.proof.verdicts import judge
 from onnxslim_bert.recipes.provenance import MEASURED, Provenance
 from onnxslim_bert.targets.places import Places
 from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Now:
     its folder. data: a named set or a file for "calibration", "evaluation" or "corpus", where it is not found by its
     recorded name. missing_data: rows that are not here make a check inconclusive instead of missed.
     inputs: names of model inputs by role, task: what the models are judged as, and output: by which of their outputs;
-    "" for what was recorded when the model was made.
+    "" for what was recorded when the model was made. places: where the model answers the rows once more, beside the
+    provider that it is recorded on.
     """
 
     base: Path | None = None
@@ -43,6 +47,7 @@ class Now:
     inputs: str = ""
     task: str = ""
     output: str = ""
+    places: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
         return _held(result, "none were recorded, as it was made without evaluation rows", None, now.inputs, progress)
     if not isinstance(rows, Dataset):
         return _held(result, "not asked again, for want of the rows", None, now.inputs, progress)
-    return _asked_again(result, measured.answers, rows, readers, now.inputs, progress)
+    return _asked_again(result, measured.answers, rows, readers, now, progress)
 
 
 def _asked_again(
@@ -94,19 +99,36 @@ def _asked_again(
     claimed: Answers,
     rows: Dataset,
     readers: _Readers,
-    inputs: str,
+    now: Now,
     progress: Progress | None,
 ) -> Verification:
-    """`result` with a check on the answers and the verdicts: both models answer `rows` as when the model was made."""
+    """`result` with checks on the answers and the verdicts: both models answer `rows` as when the model was made."""
     measured, model, on = result.measured, result.model, target_named(claimed.provider)
     how = Working(measured.max_length, measured.threads, measured.seed, readers.base, progress=progress)
     before = evaluate(result.base, rows, how)
-    session = Places((on,), measured.allow_fallback).open(on, model, threads=measured.threads).session
-    after = answer(session, model, rows, replace(how, tokenizer=readers.model), target=on, like=before)
+
+    def answered(place: Target) -> Outputs:
+        session = Places((place,), measured.allow_fallback).open(place, model, threads=measured.threads).session
+        return answer(session, model, rows, replace(how, tokenizer=readers.model), target=place, like=before)
+
+    after = answered(on)
     seen = compare(before, after, rows, seed=measured.seed)
     faults = "; ".join(contradictions(claimed, seen, before, after, rows.labels))
-    check = Check(ANSWERS, "missed" if faults else "met", faults or "as recorded")
-    return _held(_with(result, check), "", seen, inputs, progress, rows)
+    result = _with(result, Check(ANSWERS, "missed" if faults else "met", faults or "as recorded"))
+    for place in now.places:
+        result = _with(result, _elsewhere(place.name, measured, rows, before, after, answered(place)))
+    return _held(result, "", seen, now.inputs, progress, rows)
+
+
+def _elsewhere(place: str, measured: Measured, rows: Dataset, before: Outputs, after: Outputs, there: Outputs) -> Check:
+    """Whether the answers `there` keep to the recorded budgets, too, and how far they are from those `after`."""
+    budgets = replace(measured.budgets, min_speedup=None, max_size=None, max_download=None)
+    verdicts = judge(compare(before, there, rows, seed=measured.seed), budgets)
+    missed = [str(verdict) for verdict in verdicts if verdict.fails(measured.strict)]
+    close = compare(after, there, rows, seed=measured.seed).fidelity
+    same = f"agreement {close.agreement.value:.2f} %, " if close.agreement else ""
+    note = f"{same}|difference| {close.mean_difference:.4f} from those on {measured.target}"
+    return Check(f"{ANSWERS} on {place}", "missed" if missed else "met", "; ".join((note, *missed)))
 
 
 def _held(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,9 @@ from onnxslim_bert.inspection.verify.verification import Check, Verification
 from onnxslim_bert.inspection.verify.verify import Now, verify
 from onnxslim_bert.job.measured import Asked, Measured, read, record
 from onnxslim_bert.recipes.provenance import KEY
-from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.targets.arm64.session import RUNNER
+from onnxslim_bert.targets.setup import CPU_PROVIDER, Setup
+from onnxslim_bert.targets.table import EMULATED, PLACES, target_named
 
 BUDGETS = ("--max-drop", "60", "--min-agreement", "40", "--max-size", "1MB")
 
@@ -391,3 +394,25 @@ def test_hashes_come_before_answers(made, checks, strict, error):
     with pytest.raises(GateError) as caught:
         found.enforce()
     assert type(caught.value) is error
+
+
+# on another CPU
+
+
+@pytest.mark.parametrize(("turned", "code"), [(False, 0), (True, 3)])
+def test_answers_of_another_place_are_held_to_the_budgets(folder, monkeypatch, turned, code):
+    """A place that answers as this CPU passes; one whose logits have other signs does not."""
+    runner, answers = folder / "runner.py", RUNNER.read_text()
+    runner.write_text(answers.replace("*outputs)", "*(-each for each in outputs))") if turned else answers)
+    monkeypatch.setattr("onnxslim_bert.targets.arm64.session.RUNNER", runner)
+    setup = Setup(CPU_PROVIDER, start=(sys.executable, "-sP"))
+    place = replace(EMULATED["cpu@arm64"], setup=lambda options, threads: setup)
+    monkeypatch.setitem(PLACES, place.name, place)
+    outcome = run("verify", result(folder), "--ep", place.name)
+    assert outcome.code == code, outcome
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("answers on cpu@arm64")]
+    if turned:
+        assert "missed: agreement" in line
+        assert "min-agreement missed" in line
+    else:
+        assert line == "answers on cpu@arm64 met: agreement 100.00 %, |difference| 0.0000 from those on cpu"
