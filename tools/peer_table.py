@@ -30,12 +30,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Export:
-    """One export and its candidates, of which the first is itself."""
+    """One export and its candidates, of which the first is itself. threads: of the sessions that were timed."""
 
     name: str
     layers: int
     hidden: int
     rows: tuple[Row, ...]
+    threads: int = 1
 
     def row(self, name: str) -> Row:
         """The candidate called `name`; an empty row when it was left out."""

@@ -51,7 +51,8 @@ class Settings:
 
     data: a set with splits of its own; `rows` of it calibrate. tokenizer: None for that of the model's folder.
     max_length: tokens kept of a row. lengths: tokens at which files are timed, `rounds` times.
-    fidelity: whether the evaluation rows are answered. batches: sentences a timed run. threads: of each timed session.
+    fidelity: whether the evaluation rows are answered. batches: sentences a timed run. threads: of each timed session;
+    with several, every file is timed with each. work: a folder to keep the files in; those found there are taken.
     """
 
     data: str
@@ -64,18 +65,26 @@ class Settings:
     names: tuple[str, ...]
     fidelity: bool
     batches: tuple[int, ...] = (1,)
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
+    work: Path | None = None
 
 
-def run(path: Path, settings: Settings) -> Export:
-    """Measure the export at `path` and its candidates; those that fail say why. Raises SlimError for the export."""
+def run(path: Path, settings: Settings) -> list[Export]:
+    """Measure the export at `path` and its candidates, once for each number of threads; those that fail say why.
+
+    Raises SlimError for the export.
+    """
     encoder = find_encoder(path)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = Path(scratch) if settings.work is None else settings.work / path.stem
+        folder.mkdir(parents=True, exist_ok=True)
         files = {BASE: path, **{name: folder / f"{name}.onnx" for name in settings.names}}
-        source = without_types(path, folder / "source.onnx")
+        source = without_types(path, Path(scratch) / "source.onnx")
         rows = [Row(BASE, model_bytes(path))]
         for name in settings.names:
+            if files[name].exists():
+                rows.append(Row(name, model_bytes(files[name])))
+                continue
             progress(path, f"making {name}")
             if name in PEERS:
                 command = peer_command(name, source, files[name], encoder, path, settings)
@@ -84,9 +93,12 @@ def run(path: Path, settings: Settings) -> Export:
             rows.append(make(name, command, files[name], settings))
         if settings.fidelity:
             rows = compare_all(rows, files, settings)
-        progress(path, "timing")
-        rows = time_all(rows, files, settings)
-    return Export(path.stem, len(encoder.layers), encoder.hidden, tuple(rows))
+        exports = list[Export]()
+        for threads in settings.threads:
+            progress(path, f"timing, {threads} thread(s)")
+            timed = tuple(time_all(rows, files, settings, threads))
+            exports.append(Export(path.stem, len(encoder.layers), encoder.hidden, timed, threads))
+    return exports
 
 
 def find_encoder(path: Path) -> Encoder:
@@ -156,13 +168,13 @@ def compare_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settin
     ]
 
 
-def time_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settings) -> list[Row]:
-    """The rows with their latencies, from one interleaved run of all files."""
+def time_all(rows: Sequence[Row], files: Mapping[str, Path], settings: Settings, threads: int) -> list[Row]:
+    """The rows with their latencies on `threads` threads, from one interleaved run of all files."""
     running = [row for row in rows if not row.failure]
     paths = [files[row.name] for row in running]
     latencies = bench(
         paths,
-        Working(threads=settings.threads, seed=settings.seed),
+        Working(threads=threads, seed=settings.seed),
         batch_sizes=settings.batches,
         lengths=settings.lengths,
         rounds=Rounds(settings.rounds),

@@ -36,7 +36,7 @@ def test_the_program_measures_ours_and_a_peer(tmp_path):
     lines = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and "---" not in line]
     assert [line[0].removeprefix("| ") for line in lines[1:]] == ["fp32", *names]
     assert all("failed" not in cell for line in lines for cell in line)
-    assert "2 thread(s)" in done.stdout
+    assert "## model, 2 threads" in done.stdout
     assert "Figures to reach" not in done.stdout
     rows = json.loads(report.read_text())["exports"][0]["rows"]
     assert [row["name"] for row in rows] == ["fp32", *names]
