@@ -336,9 +336,9 @@ class Logits(Wrapped):
 class SpanLogits(Wrapped):
     """Token ids and mask in, logits of each token as an answer's first and as its last out."""
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         given = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        return given.start_logits, given.end_logits
+        return {"start_logits": given.start_logits, "end_logits": given.end_logits}
 
 
 @dataclass(frozen=True)
