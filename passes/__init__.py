@@ -5,6 +5,7 @@ from onnxslim_bert.passes.dense_2d import Dense2d
 from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
+from onnxslim_bert.passes.early_exit import EarlyExit
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
@@ -81,5 +82,6 @@ _TABLE: tuple[type[Pass], ...] = (
     Float16,
     Unpad,
     SkipMask,
+    EarlyExit,
 )
 PASSES: dict[str, type[Pass]] = {p.name: p for p in _TABLE}

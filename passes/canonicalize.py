@@ -41,6 +41,7 @@ class Canonicalize(Pass):
     name: ClassVar[str] = "canonicalize"
     exact: ClassVar[float | None] = 1e-5
     empty_rows: ClassVar[bool] = True
+    takes_exits: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
         before = len(model.graph.nodes)

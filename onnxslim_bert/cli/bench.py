@@ -58,8 +58,8 @@ def bench(
 ) -> None:
     """Time every MODEL on every provider in interleaved rounds, and its memory and loading in a process of its own.
 
-    Speed-ups are against the first MODEL on the first provider, paired by round, with 95 % intervals. QNN is emulated,
-    so it cannot be timed.
+    Speed-ups are against the first MODEL on the first provider, paired by round, with 95 % intervals; on texts (--data)
+    they are ratios of mean times. QNN is emulated, so it cannot be timed.
 
     \b
     onnxslim bench model.onnx model.int8.onnx
@@ -101,12 +101,14 @@ def bench(
 
 def show(result: "Bench") -> None:
     """Print the times, the footprints and the conditions."""
-    times = plain_table("model", "provider", "batch", "tokens", "median ms", "p90", "p99", "speed-up")
+    texts = ["mean"] * any(row.mean_ms is not None for row in result.latencies)
+    times = plain_table("model", "provider", "batch", "tokens", "median ms", "p90", "p99", *texts, "speed-up")
     for row in result.latencies:
         tokens = "text" if row.length is None else str(row.length)
         ratio = f"{row.speedup.value:.2f}x ({row.speedup.low:.2f}-{row.speedup.high:.2f})"
         spread = f"{row.median_ms:.2f}", f"{row.p90_ms:.2f}", f"{row.p99_ms:.2f}"
-        times.add_row(Path(row.model).name, row.target, str(row.batch), tokens, *spread, ratio)
+        mean = [] if row.mean_ms is None else [f"{row.mean_ms:.2f}"]
+        times.add_row(Path(row.model).name, row.target, str(row.batch), tokens, *spread, *mean, ratio)
     taken = plain_table("model", "nodes", "file MB", "peak memory MB", "load ms")
     for model, took in result.footprints.items():
         sizes = f"{took.nbytes / 1e6:.1f}", f"{took.peak_bytes / 1e6:.0f} ({took.idle_bytes / 1e6:.0f} before)"

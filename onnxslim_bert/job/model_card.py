@@ -82,7 +82,7 @@ def _measured(report: Report) -> Iterator[tuple[str, str, str]]:
     yield from _scores(report.comparison)
     for slow, fast in [report.latencies] if report.latencies else []:
         shape = f"latency, batch {fast.batch}, {tokens_a_row(fast.length)}, {report.threads} thread"
-        yield f"{shape}{'s' * (report.threads > 1)}", f"{slow.median_ms:.2f} ms", f"{fast.median_ms:.2f} ms"
+        yield f"{shape}{'s' * (report.threads > 1)}", f"{slow.usual_ms:.2f} ms", f"{fast.usual_ms:.2f} ms"
         yield "speed-up", "1", f"{spread(fast.speedup)}"
 
 

@@ -68,7 +68,8 @@ def prove(loaded: Loaded, made: Made) -> Proof:
         check_finite(comparison)
     target = target_named(job.deployment.target)
     given = (data.evaluation, data.calibration)
-    timed = time_against(job.source, made.file, target, working, given) if job.times else ()
+    read = replace(working, tokenizer=made.tokenizer or working.tokenizer)  # the smaller one's ids are the source's too
+    timed = time_against(job.source, made.file, target, read, given) if job.times else ()
     latencies = (*timed[:1], *(replace(result, model=str(job.output)) for result in timed[1:]))
     return Proof(placement, unproven, proven_on(job.deployment).name, comparison, worst, latencies)
 

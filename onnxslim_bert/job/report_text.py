@@ -33,8 +33,8 @@ def timed(latencies: Sequence[Latency]) -> Iterator[str]:
     for slow, fast in [latencies] if latencies else []:
         gain = fast.speedup
         yield (
-            f"latency, batch {fast.batch}, {tokens_a_row(fast.length)}: {slow.median_ms:.2f} ms -> "
-            f"{fast.median_ms:.2f} ms, {gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
+            f"latency, batch {fast.batch}, {tokens_a_row(fast.length)}: {slow.usual_ms:.2f} ms -> "
+            f"{fast.usual_ms:.2f} ms, {gain.value:.2f}x faster ({gain.low:.2f} to {gain.high:.2f})"
         )
 
 

@@ -69,7 +69,7 @@ def metrics(report: Report) -> dict[str, float]:
     """The numbers of a report by name: bytes, scores in points, fidelity and times; an interval gives three."""
     found = {"bytes": float(report.output_bytes), "bytes_source": float(report.source_bytes)}
     for slow, fast in [report.latencies] if report.latencies else []:
-        found |= {"latency_ms": fast.median_ms, "latency_ms_source": slow.median_ms, **_spread("speedup", fast.speedup)}
+        found |= {"latency_ms": fast.usual_ms, "latency_ms_source": slow.usual_ms, **_spread("speedup", fast.speedup)}
     if report.comparison is not None:
         for score in report.comparison.scores:
             found |= _spread(score.metric, score.candidate) | _spread(f"{score.metric}_source", score.base)

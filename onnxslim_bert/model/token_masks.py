@@ -91,13 +91,14 @@ def has_fixed_length(graph: gs.Graph) -> bool:
 
 
 def masks(graph: gs.Graph) -> list[TokenMask]:
-    """The tensors that may be masks over keys, of four kinds.
+    """The tensors that may be masks over keys, of five kinds.
 
     Graph inputs [batch, seq] that no table is read by.
     Parts of them, [batch, kept], which the pass `drop-tokens` writes: what GatherND takes of a mask, times 0 for places
     that no token fills.
     The first tokens of each row, as many as a graph input has ones: what attention sees that is given their number.
     What the graph makes of token ids by comparing them with the id that stands for padding: ids != 1, for instance.
+    Some rows of any of these, which the pass `early-exit` writes.
     """
     inputs = token_inputs(graph)
     given = [TokenMask(tensor, token_type(tensor)) for tensor in inputs if not _is_ids(tensor)]
@@ -109,12 +110,17 @@ def masks(graph: gs.Graph) -> list[TokenMask]:
     counted = [TokenMask(node.outputs[0], np.int32) for node in graph.nodes if _counts_ones(node, inputs)]
     whole = [*inputs, *(mask.tensor for mask in counted)]
     taken = [TokenMask(part, np.int64) for part in parts if _is_taken_from(part, whole)]
-    return [
-        *given,
-        *counted,
-        *taken,
-        *(mask for tensor in inputs if _is_ids(tensor) for mask in _made_of(graph, tensor)),
-    ]
+    made = [mask for tensor in inputs if _is_ids(tensor) for mask in _made_of(graph, tensor)]
+    return list(_with_rows([*given, *counted, *taken, *made]))
+
+
+def _with_rows(whole: list[TokenMask]) -> Iterator[TokenMask]:
+    """These masks, and rows of them, computed ones, that a Gather takes."""
+    for mask in whole:
+        yield mask
+        readers = [node for node in mask.tensor.outputs if node.op == "Gather" and node.inputs[0] is mask.tensor]
+        rows = [node for node in readers if node.attrs.get("axis", 0) == 0 and constant(node.inputs[1]) is None]
+        yield from _with_rows([TokenMask(node.outputs[0], mask.dtype) for node in rows])
 
 
 def _counts_ones(node: gs.Node, inputs: list[gs.Tensor]) -> bool:

@@ -19,9 +19,10 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.documents import plain
 from onnxslim_bert.errors import DataError, ProviderError
 from onnxslim_bert.machine import Host, host
+from onnxslim_bert.model.exits import leaves_early
 from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.proof.footprint import Footprint, footprint
-from onnxslim_bert.proof.intervals import Interval, paired_ratio
+from onnxslim_bert.proof.intervals import Interval, paired_ratio, ratio_of_means
 from onnxslim_bert.proof.workload import Feeds, Workload, same_feeds
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.places import CPU_ONLY, Places
@@ -34,7 +35,8 @@ class Latency:
     """One model's milliseconds a run on one workload.
 
     length: tokens of each row; None for real texts at their natural lengths.
-    speedup: the first model's time over this one's in the same round, median over the rounds. target: on what it ran.
+    speedup: the first model's time over this one's in the same round, median over the rounds; of real texts, whose
+    times differ, the ratio of the means. target: on what it ran. mean_ms: over the rounds of real texts; else None.
     """
 
     model: str
@@ -45,6 +47,12 @@ class Latency:
     p99_ms: float
     speedup: Interval
     target: str = CPU.name
+    mean_ms: float | None = None
+
+    @property
+    def usual_ms(self) -> float:
+        """The mean over real texts, whose times differ; else the median."""
+        return self.median_ms if self.mean_ms is None else self.mean_ms
 
 
 @dataclass(frozen=True)
@@ -104,15 +112,17 @@ def bench(
     """Time every model on every batch size and length, or on texts of `dataset` at their natural lengths.
 
     models: paths to run on every target of `places`, or entries; the others' speed-ups are over the first.
-    Raises ModelError when a model cannot run on a workload, DataError when it cannot be fed, ProviderError when it does
-    not run on a target or the target is emulated.
+    Raises ModelError when a model cannot run on a workload, DataError when it cannot be fed, or lets texts leave early
+    and gets random ids, ProviderError when it does not run on a target or the target is emulated.
     """
     entries = [entry for model in models for entry in _entries(model, places)]
     threads, seed, progress = working.threads, working.seed, working.progress
     if not entries or min(rounds.timed, threads, *batch_sizes, *lengths) < 1:
         raise DataError("needed at least one model, and rounds, threads, batch sizes and lengths of 1 or more")
-    for _, target in entries:
+    for path, target in entries:
         check_timeable(target)
+        if dataset is None and leaves_early(path):
+            raise DataError(f"{path} lets texts leave early, and random ids are none: time it on texts, with --data")
     placed = [places.open(target, path, threads=threads, spinning=rounds.spinning) for path, target in entries]
     sessions = [(path, each.session) for (path, _), each in zip(entries, placed, strict=True)]
     tokens: Sequence[int | None] = lengths if dataset is None else [None]
@@ -192,8 +202,10 @@ def interleave(
 def _latency(entry: Entry, workload: Workload, times: Array, index: int, seed: int) -> Latency:
     (path, target), (batch, length) = entry, (workload.batch, workload.length)
     median, p90, p99 = (float(value) for value in np.percentile(times[:, index], [50, 90, 99]))
-    speedup = paired_ratio(times[:, 0], times[:, index], seed=seed)
-    return Latency(str(path), batch, length, median, p90, p99, speedup, target.name)
+    alike = length is not None
+    speedup = (paired_ratio if alike else ratio_of_means)(times[:, 0], times[:, index], seed=seed)
+    mean = None if alike else float(times[:, index].mean())
+    return Latency(str(path), batch, length, median, p90, p99, speedup, target.name, mean)
 
 
 def _values(feed: Feeds) -> int:

@@ -20,4 +20,4 @@ def plural(count: int, noun: str) -> str:
 
 def tokens_a_row(length: int | None) -> str:
     """How long timed rows were, in words; None: as they were given."""
-    return "rows as given" if length is None else f"{length} tokens"
+    return "rows as given, on average" if length is None else f"{length} tokens"

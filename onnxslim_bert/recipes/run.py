@@ -15,6 +15,7 @@ from onnxslim_bert.recipes.promises import Promises
 from onnxslim_bert.recipes.recipe import Recipe, Step
 from onnxslim_bert.recipes.step_damage import StepDamage
 from onnxslim_bert.rewriting.contract import Change, Context
+from onnxslim_bert.rewriting.marks import EARLY_EXIT
 from onnxslim_bert.rewriting.trials import Trials
 
 
@@ -89,6 +90,8 @@ def run_step(
     """
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
     started = time.process_time()
+    if EARLY_EXIT.is_in(model.graph) and not step.action.takes_exits:
+        raise PassError(f"{step.action.name}: texts leave this model early; run all other steps before `early-exit`")
     try:
         wants = list(step.action.wants(model))
     except NoEncoderError as error:

@@ -71,6 +71,7 @@ class Pass(ABC):
     tokenwise: an exact pass changes only what is computed for each token by itself, so that rows of a few tokens prove
         it and long ones need not be tried.
     ends_encoder: no encoder is found in the graph after the pass, and none is looked for.
+    takes_exits: it runs behind `early-exit`, where layers see some rows of a batch or none. No other pass does.
     keeps_activations: tensors that keep their names keep their values, so that statistics collected before the pass
         serve those after it.
     """
@@ -80,6 +81,7 @@ class Pass(ABC):
     empty_rows: ClassVar[bool] = False
     tokenwise: ClassVar[bool] = False
     ends_encoder: ClassVar[bool] = False
+    takes_exits: ClassVar[bool] = False
     keeps_activations: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import constant, producer
+from onnxslim_bert.model.exits import EXIT
 
 ELEMENTWISE = frozenset(["Clip", "Mul", "Div", "Add", "Sub", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear"])
 
@@ -45,3 +46,5 @@ class Mark:
 
 UNPADDED = Mark("unpad", "NonZero")  # the positions that `unpad` keeps, found once for the model
 SPLIT_OUTLIERS = Mark("outliers", "Clip")  # in front of a dense layer whose outliers `split-outliers` multiplies apart
+EARLY_EXIT = Mark(EXIT, "NonZero")  # the rows that go on behind an exit of `early-exit`
+EXIT_TEST = Mark(EXIT, "GreaterOrEqual")  # whether a row is sure enough to leave there

@@ -18,6 +18,7 @@ from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.progress import Progress
+from onnxslim_bert.rewriting.exits.whole_batch import whole_batch
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,10 @@ class Trials:
         """The statistics `wants` of `model`, on the fitting rows or with `held_back` on the held-back rows.
 
         Those that are wanted `hard` are taken of the hard rows, too. task: what progress calls it. Counts of ids are
-        those of the corpus, where there is one, except with `held_back`.
+        those of the corpus, where there is one, except with `held_back`. Behind exits (`early-exit`) they are of all
+        rows, as if none had left.
         """
+        model = whole_batch(model)
         rows = self.held_back if held_back else self.fitting
         every, known = list(wants), dict[Want, Any]()
         if self.corpus_counts is not None and not held_back:

@@ -6,16 +6,23 @@ import sys
 
 import numpy as np
 import pytest
-from answering_models import classifier, texts, tokenizer
+from answering_models import classifier, reading, texts, tokenizer
 from click.testing import CliRunner
+from graphs import fixture, prepared
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.bench import bench as command
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.sessions import open_session
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.early_exit import EarlyExit
+from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.proof.bench import Rounds, bench, interleave
 from onnxslim_bert.proof.footprint import footprint
+from onnxslim_bert.proof.intervals import ratio_of_means
+from onnxslim_bert.proof.time_against import time_against
 from onnxslim_bert.proof.workload import Workload, same_feeds
+from onnxslim_bert.targets.table import CPU
 
 TABLE = np.ones((100, 2), np.float32)
 
@@ -172,6 +179,35 @@ def test_the_command_prints_tables_for_real_texts(tmp_path):
     assert result.exit_code == 0, result.output
     assert "text" in result.stdout
     assert "3 interleaved rounds, 1 thread(s), spinning off" in result.stdout
+
+
+def test_on_real_texts_the_means_are_compared(tmp_path):
+    """Their times differ, and a median would hide the long ones."""
+    tokenizer(tmp_path)
+    (tmp_path / "rows.txt").write_text("w1 w2\nw3\n")
+    models = [str(classifier(tmp_path / name, TABLE)) for name in ("a.onnx", "b.onnx")]
+    given = ["--data", str(tmp_path / "rows.txt"), "--rounds", "3", "--json"]
+    base, other = json.loads(CliRunner().invoke(command, [*models, *given]).stdout)["latencies"]
+    assert other["speedup"]["value"] == pytest.approx(base["mean_ms"] / other["mean_ms"])
+
+
+def test_the_ratio_of_means_weighs_each_round_by_its_time():
+    """Rounds of 1 and 9 ms that become 1 and 3 ms: 2.5, not the middle of 1 and 3."""
+    ratio = ratio_of_means(np.array([1.0, 9.0] * 50), np.array([1.0, 3.0] * 50))
+    assert ratio.value == 2.5
+    assert 2 < ratio.low < 2.5 < ratio.high < 3
+
+
+def test_a_model_that_texts_leave_early_is_timed_on_texts(tmp_path):
+    """Not on random ids; and not at all by `time_against` without rows."""
+    base = fixture("bert-ts17-eager")
+    path = tmp_path / "early.onnx"
+    prepared("bert-ts17-eager", Canonicalize(), Fuse(), EarlyExit(after=(0,), certainty=0.1)).save(path)
+    with pytest.raises(DataError, match=r"early\.onnx lets texts leave early, .* time it on texts, with --data"):
+        bench([path], rounds=Rounds(1))
+    assert time_against(base, path, CPU, Working()) == ()
+    slow, fast = time_against(base, path, CPU, reading(tmp_path, 16), (None, texts(["w1 w2", "w3"])))
+    assert (fast.length, fast.speedup.value) == (None, pytest.approx(slow.mean_ms / fast.mean_ms))
 
 
 @pytest.mark.parametrize("options", [["--batch", "0"], ["--seq", "8,x"], ["--data", "sst2", "--seq", "8"]])

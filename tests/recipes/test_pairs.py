@@ -23,6 +23,7 @@ SHAPE = 3, 7  # rows and tokens, which `fix-shapes` fixes
 OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads and 20 neurons
     "drop-layers": "layers=1",
     "drop-tokens": "after=0,at-least=2",
+    "early-exit": "after=0,certainty=0.1",
     "factorize-embedding": "rank=4",
     "fix-shapes": "batch=3,seq=7",
     "low-rank": "rank=0.25",

@@ -117,7 +117,7 @@ def _asked_again(
     result = _with(result, Check(ANSWERS, "missed" if faults else "met", faults or "as recorded"))
     for place in now.places:
         result = _with(result, _elsewhere(place.name, measured, rows, before, after, answered(place)))
-    return _held(result, "", seen, now.inputs, progress, rows)
+    return _held(result, "", seen, now.inputs, progress, rows, readers.model)
 
 
 def _elsewhere(place: str, measured: Measured, rows: Dataset, before: Outputs, after: Outputs, there: Outputs) -> Check:
@@ -138,10 +138,12 @@ def _held(
     inputs: str,
     progress: Progress | None,
     rows: Dataset | None = None,
+    reader: Tokenizer | None = None,
 ) -> Verification:
     """`result` with the verdicts on the recorded budgets.
 
-    rows: those that were answered; a model that takes no text is timed on them.
+    rows: those that were answered; a model that takes no text, or lets texts leave early, is timed on them. reader: the
+    model's tokenizer.
     seen: the comparison of the answers; None when they were not asked for again, and then `unasked` says why.
     """
     measured, budgets = result.measured, result.measured.budgets
@@ -150,7 +152,7 @@ def _held(
         budgets = replace(budgets, max_drop=None, min_agreement=None, min_cosine=None)
     latencies: tuple[Latency, ...] = ()
     if budgets.min_speedup is not None:
-        how = Working(measured.max_length, measured.threads, measured.seed, inputs=inputs, progress=progress)
+        how = Working(measured.max_length, measured.threads, measured.seed, reader, inputs, progress=progress)
         latencies = time_against(result.base, result.model, target_named(measured.target), how, (rows,))
     verdicts = verdicts_on(seen, budgets, latencies, model_files(result.model))
     return replace(result, comparison=seen, latencies=latencies, verdicts=verdicts)

@@ -1,0 +1,1 @@
+"""Exits: rows of a batch that have their answer before the last layer."""
