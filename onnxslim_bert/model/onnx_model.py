@@ -81,6 +81,9 @@ class Model:
                 output=[_documented(value) for value in proto.graph.output if value.doc_string],
             ),
         )
+        said = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+        for value in [value for value in proto.graph.value_info if value.name in said]:
+            proto.graph.value_info.remove(value)  # of ONNX Runtime's float16 files, an output's again without its shape
         try:
             graph = gs.import_onnx(proto)
             ends = {id(end) for end in (*graph.inputs, *graph.outputs)}

@@ -251,12 +251,17 @@ class Trials:
 
 
 def by_row(values: Array, batch: Batch) -> Array:
-    """The mean square of `values`, as `float_outputs` gives them, for each row of `batch`, [rows]."""
+    """The mean square of `values`, as `float_outputs` gives them, for each row of `batch`, [rows].
+
+    Values that no row has alone, such as states of relative positions, count for every row.
+    """
     squares = np.square(values, dtype=np.float64).reshape(len(values), -1).mean(1)
-    owner = np.nonzero(batch.mask)[0]
-    if len(squares) != len(owner):  # of whole rows, or several of each
-        owner = np.repeat(np.arange(len(batch.rows)), len(squares) // len(batch.rows))
-    means: Array = np.bincount(owner, squares, len(batch.rows)) / np.bincount(owner, minlength=len(batch.rows))
+    owner, rows = np.nonzero(batch.mask)[0], len(batch.rows)
+    if len(squares) != len(owner):
+        if len(squares) % rows:
+            return np.full(rows, squares.mean())
+        owner = np.repeat(np.arange(rows), len(squares) // rows)  # of whole rows, or several of each
+    means: Array = np.bincount(owner, squares, rows) / np.bincount(owner, minlength=rows)
     return means
 
 

@@ -51,6 +51,17 @@ def test_the_header_survives(tmp_path):
     assert list(saved.opset_import) == list(proto.opset_import)
 
 
+def test_what_a_file_says_again_of_an_output_hides_nothing():
+    """Files that ONNX Runtime made float16 list the output among inner tensors, too, there without a shape."""
+    proto = onnx.load(fixture("bert-features"))
+    (output,) = proto.graph.output
+    proto.graph.value_info.add().CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, None))
+    onnx.checker.check_model(proto)
+    written = Model.from_proto(proto).proto()
+    onnx.checker.check_model(written)
+    assert written.graph.output[0].type == output.type
+
+
 def test_a_weight_that_changes_changes_the_fingerprint():
     model = prepared("bert-ts17-eager", Canonicalize())
     name = model.encoder.layers[2].down.weight

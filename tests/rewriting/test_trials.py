@@ -5,10 +5,11 @@ import pytest
 from graphs import batches, prepared, trials
 from oracles import answers
 
+from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.rewriting.trials import Trials, by_row
 
 HELD_BACK = ((4, 7), (3, 11))
 
@@ -106,3 +107,16 @@ def test_what_is_wanted_hard_is_taken_of_hard_rows_too(model):
     np.testing.assert_array_equal(plain, Trials(model, given, given).collect(model, wants)[wants[0]])
     np.testing.assert_array_equal(both, Trials(model, [*given, *hard], given).collect(model, wants)[wants[0]])
     assert len(both) == len(plain) + hard[0].mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(3, [25, 25]), (2, [16, 9]), (4, [12.5, 2.5]), (5, [11, 11])],
+    ids=["a token", "a row", "two of each row", "of no row"],
+)
+def test_mean_squares_by_row(count, expected):
+    """Three tokens of two rows, two values of them, four, or five that no row has alone, as of relative positions."""
+    values = {3: [[3.0], [np.sqrt(41)], [5.0]], 2: [[4.0], [3.0]], 4: [[4.0], [3.0], [1.0], [2.0]]}
+    batch = Batch({}, np.array([[True, True], [True, False]]), np.arange(2))
+    found = by_row(np.array(values.get(count, np.sqrt([[9.0], [10.0], [11.0], [12.0], [13.0]]))), batch)
+    np.testing.assert_allclose(found, expected)
