@@ -51,7 +51,7 @@ def collect(
         return {}
     given = {tensor.name for tensor in model.graph.inputs}
     read = sorted({*tensors, *(want.tensor for want in observers)} - given)
-    session = model_session(model, read, threads=threads) if read else None
+    session = model_session(model, read, threads=threads, many_runs=True) if read else None
     if not len(batches):
         raise DataError("no calibration rows; give a set with at least one row")
     count = len(batches) + len(hard)

@@ -94,7 +94,8 @@ class QuantizeStatic(Pass):
                 rows = ctx.stats[Want(linear.source, "sample")]
                 weight = model.array(linear.weight)
                 matrix = weight.T if linear.trans_b else weight
-                correction = mean_rounding(rows, matrix, scale, zero_point, reduce_range=self.reduce_range)
+                integers, scales = (constant.values for constant in writer.weight(linear))
+                correction = mean_rounding(rows, matrix, (integers, scales), scale, zero_point)
             if scale is None or zero_point is None:
                 writer.dynamic(linear, correction)
             else:

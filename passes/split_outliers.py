@@ -14,7 +14,7 @@ from onnxslim_bert.model.dense import dense_layers, encoder_of, group_sites
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.error import choose_scales, product_error
+from onnxslim_bert.rewriting.int8.error import choose_scales, product_error, some_columns
 from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -81,9 +81,11 @@ def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> 
     if not counts or largest[order[0]] < FARTHEST * largest[order[counts[-1]]]:
         return np.zeros(0, np.int64)
 
+    measured = some_columns(weight)
+
     def without(count: int) -> float:
         kept = np.sort(order[count:])
-        return product_error(rows[:, kept], spanned[:, kept], weight[kept], rows[:, kept] @ weight[kept])
+        return product_error(rows[:, kept], spanned[:, kept], measured[kept], rows[:, kept] @ measured[kept])
 
     least = without(counts[-1])
     # errors are squared

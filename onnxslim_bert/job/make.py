@@ -121,9 +121,18 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     known: dict[Want, Any] = {}
     promises = Promises(threads=loaded.working.threads)
     steps: list[Done] = []
-    for step in recipe.steps:
+    for i, step in enumerate(recipe.steps, start=1):
         steps.append(
-            run_step(model, step, trials, known, allow_noop=job.allow_noop, step_damage=step_damage, promises=promises)
+            run_step(
+                model,
+                step,
+                trials,
+                known,
+                recipe.steps[i:],
+                allow_noop=job.allow_noop,
+                step_damage=step_damage,
+                promises=promises,
+            )
         )
         if saturating is None and trials is not None and job.deployment.target == "cpu":
             saturating = saturation_of(model, trials)

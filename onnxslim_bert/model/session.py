@@ -18,12 +18,14 @@ def model_session(
     inputs: Sequence[str] = (),
     threads: int = 1,
     optimize: bool = True,
+    many_runs: bool = False,
 ) -> ort.InferenceSession:
     """A CPU session on a model in memory; its weights are handed over as arrays, not serialized.
 
     outputs: names of the tensors to answer, instead of the model's own outputs.
     inputs: names of constants that become inputs, besides the model's own: every run gives their values.
     optimize: False runs the graph as it is written.
+    many_runs: weights are packed for products once, which pays from about six runs of 200 tokens; else at every run.
     """
     skeleton, weights = model.skeleton()
     if inputs:
@@ -37,8 +39,7 @@ def model_session(
     options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # packed copies of the weights would double the memory, and batches are large enough to pay for packing as they go
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_prepacking", "0" if many_runs else "1")
     values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
     if weights:
         options.add_external_initializers(list(weights), values)

@@ -1,8 +1,9 @@
 """Run a recipe on a model: collect the statistics that each pass wants, apply it, hold it to its promises."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,10 @@ def run_recipe(
     known: dict[Want, Any] = {}
     held = promises or Promises(threads=trials.threads if trials is not None else 1)
     done = [
-        run_step(model, step, trials, known, allow_noop=allow_noop, step_damage=step_damage, promises=held)
-        for step in recipe.steps
+        run_step(
+            model, step, trials, known, recipe.steps[i:], allow_noop=allow_noop, step_damage=step_damage, promises=held
+        )
+        for i, step in enumerate(recipe.steps, start=1)
     ]
     if promises is None:
         held.settle()
@@ -74,6 +77,7 @@ def run_step(
     step: Step,
     trials: Trials | None,
     known: dict[Want, Any],
+    ahead: Sequence[Step] = (),
     *,
     allow_noop: bool = False,
     step_damage: StepDamage | None = None,
@@ -83,6 +87,7 @@ def run_step(
 
     known: statistics collected before that still hold. What this step collects is added; if the pass changes
     activations, all are taken out.
+    ahead: the steps behind this one. Where it keeps activations, what they want is collected together with its own.
     promises: one object for several steps, so that their answers are found once; call its `settle` after the last of
     them. None makes one for this step alone.
 
@@ -102,7 +107,8 @@ def run_step(
     if trials is None and (missing or step.action.measures):
         raise DataError(f"{step.action.name} needs calibration data; name some with --calib")
     if trials is not None and missing:
-        known |= trials.collect(model, missing, f"calibrating {step.action.name}")
+        soon = [want for want in _wanted_ahead(model, [step, *ahead]) if want not in known]
+        known |= trials.collect(model, list(dict.fromkeys([*missing, *soon])), f"calibrating {step.action.name}")
     before = held.before(step.action, model)
     try:
         change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
@@ -122,6 +128,17 @@ def run_step(
     if promises is None:
         held.settle()
     return record(change.ran or str(step), change, started, model, step_damage)
+
+
+def _wanted_ahead(model: Model, steps: Sequence[Step]) -> Iterator[Want]:
+    """What the steps behind the first want, as far as only such lie between that keep activations."""
+    for before, step in pairwise(steps):
+        if not before.action.keeps_activations:
+            return
+        try:
+            yield from step.action.wants(model)
+        except SlimError:  # its own turn says so
+            return
 
 
 def unsolvable(name: str, model: Model, error: Exception) -> str:

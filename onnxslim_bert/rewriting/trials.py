@@ -209,7 +209,7 @@ class Trials:
         of their usual size; half of it is, about, what the cosine of the row is short of 1.
         """
         exact_answers, batches = self._every_answer, [*self.held_back, *self.hard[1]]
-        session = model_session(model, threads=self.threads)
+        session = model_session(model, threads=self.threads, many_runs=True)
         rows: list[list[Array]] = []
         sizes: list[Array] = []
         for batch, exact in zip(batches, exact_answers, strict=True):
@@ -246,7 +246,7 @@ class Trials:
     @cached_property
     def _every_answer(self) -> list[list[Array]]:
         """The original's answers to the held-back rows, then to the hard ones."""
-        session = model_session(self.original, threads=self.threads)
+        session = model_session(self.original, threads=self.threads, many_runs=True)
         return [float_outputs(run(session, batch.feeds), batch) for batch in (*self.held_back, *self.hard[1])]
 
 

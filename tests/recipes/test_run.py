@@ -119,6 +119,35 @@ def test_a_pass_that_measures_needs_data_and_gets_trials(model):
     assert run_recipe(model, Recipe((Step(Try()),)), trials(model))[0].note == "damage 0.0"
 
 
+@dataclass(frozen=True)
+class LookFurther(Look):
+    """Asks for one statistic more than `Look`."""
+
+    name: ClassVar[str] = "look-further"
+
+    def wants(self, model: Model) -> Iterable[Want]:
+        return [*super().wants(model), Want(model.encoder.layers[0].down.source, "minmax")]
+
+    def apply(self, model: Model, ctx: Context) -> Change:
+        return Change(len([ctx.stats[want] for want in self.wants(model)]), "it looked")
+
+
+@pytest.mark.parametrize(
+    ("steps", "swept"),
+    [
+        ((LookOnly(), LookOnly(), LookFurther()), [2]),
+        ((LookOnly(), Look(), LookFurther()), [1, 2]),
+        ((Look(), LookFurther()), [1, 2]),
+    ],
+    ids=["all in one sweep", "the one between changes activations", "the first does"],
+)
+def test_what_is_wanted_ahead_is_collected_in_one_sweep(model, sweeps, steps, swept):
+    """Where the passes before keep activations, and only there."""
+    done = run_recipe(model, Recipe(tuple(map(Step, steps))), trials(model))
+    assert [count for count, _ in sweeps] == swept
+    assert done[-1].count == 2
+
+
 def test_progress_names_the_pass_that_calibrates(model):
     seen = []
     watched = Trials(

@@ -67,7 +67,7 @@ class Int8Writer:
         zero_point: gs.Tensor,
         correction: Array | None = None,
     ) -> None:
-        weight, scales = self._weight(linear)
+        weight, scales = self.weight(linear)
         bias = self.tensors[linear.bias] if linear.bias else None
         if correction is not None:
             old = bias.values if bias is not None else np.float32(0)
@@ -100,7 +100,8 @@ class Int8Writer:
         wide = self.build.node("Cast", f"{name}/float", [stored], to=onnx.TensorProto.FLOAT)
         return self.build.node("Mul", name, [wide, self.build.constant(f"{name}/scale", np.array(step))])
 
-    def _weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
+    def weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
+        """The weight of `linear` in int8 [d_in, d_out], and its scales [d_out]; of one that is shared, the same two."""
         key = (linear.weight, linear.trans_b)
         if key not in self.weights:
             values = self.tensors[linear.weight].values

@@ -74,20 +74,21 @@ def activation_quantizer(low: float, high: float) -> Quantizer:
 
 
 def mean_rounding(
-    rows: Array, weight: Array, scale: Array | None, zero_point: Array | None, *, reduce_range: bool = False
+    rows: Array, weight: Array, integers: tuple[Array, Array], scale: Array | None, zero_point: Array | None
 ) -> Array:
     """What rounding takes off each output on average, [d_out]: the mean of rows @ weight less that of its int8 product.
 
-    rows [n, d_in], weight [d_in, d_out]. scale, zero_point: of the rows' quantizer. Both means are of the rows as it
-    clips them, because what clipping does to a few rows must not move all others. Both None for a range found at run
-    time, whose rounding goes either way: then the weight's rounding alone counts.
+    rows [n, d_in], weight [d_in, d_out]; integers: what `quantize_columns` makes of the weight. scale, zero_point: of
+    the rows' quantizer. Both means are of the rows as it clips them, because what clipping does to a few rows must not
+    move all others. Both None for a range found at run time, whose rounding goes either way: then the weight's rounding
+    alone counts.
     """
     inside = rounded = rows
     if scale is not None and zero_point is not None:
         zero = float(zero_point)
         inside = np.clip(rows, -zero * scale, (UNSIGNED_LEVELS - zero) * scale)
         rounded = np.clip(np.rint(rows / scale), -zero, UNSIGNED_LEVELS - zero) * scale
-    quantized, scales = quantize_columns(weight, reduce_range=reduce_range)
+    quantized, scales = integers
     lost: Array = inside.mean(0) @ weight - (rounded.mean(0) @ quantized.astype(np.float32)) * scales
     return lost
 

@@ -72,7 +72,7 @@ def test_mean_rounding_is_what_the_product_loses():
     scale, zero_point = activation_quantizer(float(rows.min()) - 1, float(rows.max()) + 1)
     integers, scales = quantize_columns(weight)
     product = ((np.rint(rows / scale) * scale) @ integers) * scales
-    correction = mean_rounding(rows, weight, scale, zero_point)
+    correction = mean_rounding(rows, weight, (integers, scales), scale, zero_point)
     np.testing.assert_allclose((product + correction).mean(0), (rows @ weight).mean(0), atol=1e-5)
     assert np.abs(correction).max() > 1e-4
 
