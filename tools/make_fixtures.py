@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
             model = classifier(family, attention, seed)
             write_text_model(model, folder / f"{name}-{export}.onnx", {"logits": ROWS}, exporter, opset)
         model = classifier(family, "eager", seed)
-        found = reference(family, model, example_feeds(model, 3, 7))
+        found = reference(family, model, example_feeds(model, (3, 7)))
         np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **found)
     write_variants(folder)
     write_others(folder)
@@ -68,7 +68,7 @@ def main(folder: Path) -> None:
 def write_text_model(model: Any, path: Path, outputs: Axes, exporter: Exporter, opset: int, without: str = "") -> None:
     """Export a transformers model, less the input named `without`."""
     traced, *checked = (
-        {name: values for name, values in example_feeds(model, *size).items() if name != without}
+        {name: values for name, values in example_feeds(model, size).items() if name != without}
         for size in ((2, 8), (3, 7), (1, 5))
     )
     axes = {**dict.fromkeys(traced, TOKENS), **outputs}
@@ -154,7 +154,7 @@ class Rows:
     """One batch of eight sentences."""
 
     def __init__(self, model: Any) -> None:
-        self.batches: Iterator[Mapping[str, Array]] = iter([example_feeds(model, 8, 9)])
+        self.batches: Iterator[Mapping[str, Array]] = iter([example_feeds(model, (8, 9))])
 
     def get_next(self) -> Any:
         return next(self.batches, None)

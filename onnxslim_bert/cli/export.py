@@ -23,7 +23,7 @@ from onnxslim_bert.cli.screen import echo
 @click.option(
     "--attention",
     type=click.Choice(["sdpa", "eager"]),
-    help="The attention that transformers runs  [default: what config.json asks for, else sdpa]",
+    help="The attention that transformers runs  [default: what config.json asks for, else sdpa where there is one]",
 )
 @click.option("--opset", type=int, help="ONNX opset  [default: 18 for dynamo, 17 for torchscript]")
 @click.option("--force", is_flag=True, help="Replace files that exist.")

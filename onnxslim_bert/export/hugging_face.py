@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ Attention = Literal["sdpa", "eager"]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ROWS = {0: "batch"}
 TOKENS = {0: "batch", 1: "sequence"}
+CHOICES = {0: "batch", 1: "choices"}
 
 # How an architecture's name ends -> the class that loads it, and its outputs.
 TASKS: Mapping[str, tuple[str, Axes]] = {
@@ -30,6 +32,7 @@ TASKS: Mapping[str, tuple[str, Axes]] = {
     "ForTokenClassification": ("AutoModelForTokenClassification", {"logits": TOKENS}),
     "ForMaskedLM": ("AutoModelForMaskedLM", {"logits": TOKENS}),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", {"start_logits": TOKENS, "end_logits": TOKENS}),
+    "ForMultipleChoice": ("AutoModelForMultipleChoice", {"logits": CHOICES}),
     "ForPreTraining": ("AutoModel", {"last_hidden_state": TOKENS}),
     "Model": ("AutoModel", {"last_hidden_state": TOKENS}),
 }
@@ -59,18 +62,19 @@ def export_encoder(
     """Write the encoder in `source` as one ONNX file, and its tokenizer's files beside it.
 
     source: a Hugging Face folder, or the id of a model on the hub.
-    Inputs are input_ids, attention_mask and token_type_ids, int64 [batch, sequence], those that the model uses.
+    Inputs are input_ids, attention_mask and token_type_ids, int64 [batch, sequence], those that the model uses; for
+    multiple choice [batch, choices, sequence].
     The first of the configuration's `architectures` decides the outputs: logits, or last_hidden_state; with a
     modules.json they are last_hidden_state and sentence_embedding. attention: by default what the configuration asks
-    for, else SDPA.
+    for, else SDPA, or eager where transformers has no other for this model (MPNet, DeBERTa).
 
     Raises SlimError without torch and transformers; ModelError when the model cannot be loaded or exported, lacks
     weights that its architecture has, or when ONNX Runtime disagrees with torch; OutputError when a file exists (unless
     `overwrite`) or cannot be written.
     """
     opset = opset or OPSETS[exporter]
-    attention = attention or asked_attention(source) or "sdpa"
-    if exporter == "torchscript" and attention == "sdpa" and opset < 14:
+    attention = attention or asked_attention(source)
+    if exporter == "torchscript" and attention != "eager" and opset < 14:
         raise ModelError(f"TorchScript has no SDPA attention at opset {opset}: needs opset 14, or eager attention")
     given = [path for path in Path(source).iterdir() if path.is_file()] if Path(source).is_dir() else []
     check_output(output, overwrite=overwrite, inputs=given)
@@ -78,8 +82,10 @@ def export_encoder(
     model, outputs = load_model(source, attention)
     files = tokenizer_files(source)
     check_copies(files, output.parent, overwrite)
-    traced, *checked = (example_feeds(model, batch, length) for batch, length in ((2, 8), (3, 11), (1, 5)))
-    axes = {**dict.fromkeys(traced, TOKENS), **outputs}
+    chooses = CHOICES in outputs.values()
+    shapes = [(2, 3, 8), (3, 4, 11), (1, 2, 5)] if chooses else [(2, 8), (3, 11), (1, 5)]
+    traced, *checked = (example_feeds(model, shape) for shape in shapes)
+    axes = {**dict.fromkeys(traced, {**CHOICES, 2: "sequence"} if chooses else TOKENS), **outputs}
     with staging(output) as folder:
         made = folder / output.name
         export_module(model, made, traced, checked, axes, exporter=exporter, opset=opset)
@@ -88,8 +94,8 @@ def export_encoder(
     return output
 
 
-def load_model(source: str | Path, attention: Attention) -> tuple[Any, Axes]:
-    """The float32 model in `source`, ready to trace, and its outputs with their axes."""
+def load_model(source: str | Path, attention: Attention | None) -> tuple[Any, Axes]:
+    """The float32 model in `source`, ready to trace, and its outputs with their axes; attention: None for the best."""
     torch, transformers = require("torch"), require("transformers")
     if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
         raise ModelError(f"{source}: neither a folder nor the id of a model on the hub")
@@ -143,24 +149,26 @@ def asked_attention(source: str | Path) -> Attention | None:
     return asked if asked in ("sdpa", "eager") else None
 
 
-def example_feeds(model: Any, batch: int, length: int) -> dict[str, Array]:
-    """A ragged batch for a transformers model: input name -> int64 [batch, length]; the last row is full."""
+def example_feeds(model: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+    """A ragged batch for a transformers model: input name -> int64 `shape`, [..., length]; the last row is full."""
     config = model.config
-    rng = np.random.default_rng(batch)
+    rows, length = math.prod(shape[:-1]), shape[-1]
+    rng = np.random.default_rng(shape[0])
     pad = getattr(config, "pad_token_id", None) or 0
-    lengths = np.linspace(length // 2, length, batch).astype(int)
+    lengths = np.linspace(length // 2, length, rows).astype(int)
     lengths[-1] = length
     real = np.arange(length) < lengths[:, None]
-    ids = rng.integers(0, config.vocab_size, [batch, length])
+    ids = rng.integers(0, config.vocab_size, [rows, length])
     types = getattr(config, "type_vocab_size", 0)
     feeds = {
         "input_ids": np.where(real, np.where(ids == pad, pad + 1, ids), pad),
         "attention_mask": real.astype(np.int64),
-        "token_type_ids": np.where(real, rng.integers(0, max(types, 1), [batch, length]), 0),
+        "token_type_ids": np.where(real, rng.integers(0, max(types, 1), [rows, length]), 0),
     }
     # A model with a single token type (RoBERTa) takes the input, but its tokenizer does not make it.
     taken = [name for name in INPUTS if name != "token_type_ids" or types > 1]
-    return {name: feeds[name] for name in taken if name in inspect.signature(model.forward).parameters}
+    used = [name for name in taken if name in inspect.signature(model.forward).parameters]
+    return {name: feeds[name].reshape(shape) for name in used}
 
 
 def tokenizer_files(source: str | Path) -> list[Path]:

@@ -99,7 +99,8 @@ def walk_best(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
         return model, made
     last = found.details["instead"]
     model, made = walk(loaded, Recipe.parse(unsmoothed(str(recipe), last)))
-    note = f"; {RunTime(**found.details['ranges'])}, so that nothing is calibrated"
+    measured = RunTime(**found.details["ranges"])
+    note = f"; {measured}, which is not surely less for every kind of row: nothing is calibrated"
     steps = [
         replace(step, note=step.note + note, details=found.details, seconds=step.seconds + found.seconds)
         if step.step.startswith("quantize-dynamic")

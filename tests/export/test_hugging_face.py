@@ -63,7 +63,7 @@ def test_an_export_takes_any_batch_and_length(folder, tmp_path, exporter, opset,
     path = export_encoder(folder, tmp_path / "m.onnx", exporter=exporter, attention=attention, opset=opset)
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    feeds = example_feeds(model, batch=5, length=13)
+    feeds = example_feeds(model, (5, 13))
     with torch.no_grad():
         want = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits.numpy()
     session = open_session(path)
@@ -89,6 +89,20 @@ def test_the_architecture_decides_the_outputs(tmp_path, name, outputs):
     nodes = open_session(path).get_outputs()
     assert [node.name for node in nodes] == outputs
     assert all(node.shape[:2] == ["batch", "sequence"] for node in nodes)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_model_that_chooses_takes_any_number_of_choices(tmp_path, exporter):
+    """[batch, choices, sequence], each of them open; a score for each choice, as torch gives it."""
+    source = make_folder(tmp_path / "hf", "BertForMultipleChoice")
+    session = open_session(export_encoder(source, tmp_path / "m.onnx", exporter=exporter))
+    model = transformers.AutoModelForMultipleChoice.from_pretrained(source).eval()
+    feeds = example_feeds(model, (3, 5, 7))
+    with torch.no_grad():
+        want = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits.numpy()
+    assert want.shape == (3, 5)
+    np.testing.assert_allclose(session.run(["logits"], feeds)[0], want, atol=1e-5)
+    assert [node.shape for node in session.get_inputs()] == [["batch", "choices", "sequence"]] * 3
 
 
 def test_a_model_with_one_token_type_gets_no_such_input(tmp_path):
@@ -169,17 +183,17 @@ def test_a_source_that_is_no_model_is_refused(folder, tmp_path):
     with pytest.raises(ModelError, match="cannot load the model"):
         export_encoder(tmp_path, output)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
-    with pytest.raises(ModelError, match="cannot export BertForMultipleChoice"):
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForNextSentencePrediction"]}))
+    with pytest.raises(ModelError, match="cannot export BertForNextSentencePrediction"):
         export_encoder(folder, output)
 
 
-def test_a_model_without_sdpa_says_to_use_eager(tmp_path):
-    """transformers has only eager attention for some encoders."""
+def test_a_model_without_sdpa_is_exported_with_eager_attention(tmp_path):
+    """transformers has only eager attention for some encoders; SDPA that is asked for all the same is refused."""
     source = make_folder(tmp_path / "hf", "MPNetForSequenceClassification")
     with pytest.raises(ModelError, match="use eager"):
-        export_encoder(source, tmp_path / "m.onnx")
-    assert export_encoder(source, tmp_path / "m.onnx", attention="eager").exists()
+        export_encoder(source, tmp_path / "m.onnx", attention="sdpa")
+    assert export_encoder(source, tmp_path / "m.onnx").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(folder, tmp_path):

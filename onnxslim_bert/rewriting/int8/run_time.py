@@ -35,10 +35,11 @@ class RunTime:
 
     def __str__(self) -> str:
         """What was measured, and what follows from it."""
-        known = f"on hard rows {self.fixed:.2g} of the answers is lost with calibrated ranges"
+        fixed, dynamic, error = (f"{100 * value:.2g} %" for value in (self.fixed, self.dynamic, self.error))
+        known = f"on hard rows answers are off by {fixed} with calibrated ranges"
         if not self.inputs:
-            return f"{known}, {self.dynamic:.2g} with ranges from run time"
-        return f"{known} alone, {self.dynamic:.2g} with ranges from run time alone, {self.error:.2g} like this"
+            return f"{known}, by {dynamic} with ranges from run time"
+        return f"{known} alone, by {dynamic} with ranges from run time alone, by {error} like this"
 
 
 def choose_run_time(
