@@ -1,12 +1,15 @@
 """A graph once more, for one of the two to be changed."""
 
+import copy
+
 import onnx_graphsurgeon as gs
 
 
 def copied(graph: gs.Graph) -> gs.Graph:
     """A copy of `graph` and of the graphs in its nodes, which shares the arrays of constants and nothing else.
 
-    Nodes are made from nodes: by way of a protobuf message it takes three times as long.
+    Inputs and outputs keep their types and shapes; ONNX Runtime infers again what lies between. Nodes are made from
+    nodes: by way of a protobuf message it takes twice to three times as long.
     """
     return _Copy().graph(graph)
 
@@ -16,8 +19,10 @@ class _Copy:
 
     def __init__(self) -> None:
         self._made: dict[int, gs.Tensor] = {}
+        self._ends: set[int] = set()
 
     def graph(self, old: gs.Graph) -> gs.Graph:
+        self._ends.update(map(id, (*old.inputs, *old.outputs)))
         return gs.Graph(
             nodes=[self._node(node) for node in old.nodes],
             inputs=self._tensors(old.inputs),
@@ -25,7 +30,7 @@ class _Copy:
             name=old.name,
             doc_string=old.doc_string,
             opset=old.opset,
-            import_domains=old.import_domains,
+            import_domains=copy.deepcopy(old.import_domains),
             producer_name=old.producer_name,
             producer_version=old.producer_version,
             ir_version=old.ir_version,
@@ -44,5 +49,6 @@ class _Copy:
         return [self._made[id(one)] if id(one) in self._made else self._tensor(one) for one in old]
 
     def _tensor(self, old: gs.Tensor) -> gs.Tensor:
-        self._made[id(old)] = new = old.copy()
+        whole = id(old) in self._ends or isinstance(old, gs.Constant)
+        self._made[id(old)] = new = old.copy() if whole else gs.Variable(old.name)
         return new

@@ -44,3 +44,11 @@ def test_nothing_of_it_is_the_original(name):
     assert any(node.op == "If" for node in model.graph.nodes)
     theirs = {id(one) for one in everything(model.graph)}
     assert not any(id(one) in theirs for one in everything(model.clone().graph))
+
+
+def test_its_operator_sets_are_its_own():
+    model = prepared("bert-ts17-sdpa")
+    copy = model.clone()
+    for entry in copy.graph.import_domains:
+        entry.version = 1
+    assert [entry.version for entry in model.graph.import_domains] == [17]
