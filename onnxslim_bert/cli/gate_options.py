@@ -12,16 +12,22 @@ if TYPE_CHECKING:
 
 SIZES = ["max_size", "max_download"]
 BUDGETS = ["max_drop", "min_agreement", "min_cosine", "min_speedup", *SIZES]
+DOWNLOAD = "Bytes after gzip, which is what an app ships, like 12MB."
 DROP = "Points that the task metric may drop."
 
 
 def held_to(
-    base: str = "MODEL", result: str = "what is written", *, least: float = -100, drop: str = DROP
+    base: str = "MODEL",
+    result: str = "what is written",
+    *,
+    least: float = -100,
+    drop: str = DROP,
+    download: str = DOWNLOAD,
 ) -> Callable[[Command], Command]:
     """Give a command all budgets and `--strict`; it takes them as one parameter `gate`.
 
     base, result: what the help calls the model that is compared with, and the one that is judged. least: of
-    `--max-drop`; drop: its help.
+    `--max-drop`; drop: its help; download: that of `--max-download`.
     """
     options = (
         click.option("--max-drop", type=Finite(least, 100), help=drop),
@@ -29,7 +35,7 @@ def held_to(
         click.option("--min-cosine", type=Finite(-1, 1), help=f"Mean cosine of embeddings to those of {base}."),
         click.option("--min-speedup", type=Finite(min=0), help=f"Latency of {base} over that of {result}."),
         click.option("--max-size", metavar="SIZE", help=f"Bytes of {result}, external data too, like 24MB or 23.5MiB."),
-        click.option("--max-download", metavar="SIZE", help="Bytes after gzip, which is what an app ships, like 12MB."),
+        click.option("--max-download", metavar="SIZE", help=download),
         click.option("--strict", is_flag=True, help="Fail, too, when the data cannot carry a verdict."),
     )
 

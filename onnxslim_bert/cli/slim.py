@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxslim_bert.job.seal import Gate
 
 
+DOWNLOAD = "Bytes after gzip, which is what an app ships, like 12MB: with -p a budget, else what is searched for."
 DROP = "Points that the task metric may drop: with -p a budget, else search for the fastest model within it."
 
 
@@ -42,7 +43,7 @@ DROP = "Points that the task metric may drop: with -p a budget, else search for 
 @click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
 @click.option("--target-speedup", type=Finite(min=0), help="Search for a model this many times as fast as MODEL.")
 @click.option("--target-size", metavar="SIZE", help="Search for a model of at most this size, like 10MB.")
-@held_to(least=0, drop=DROP)
+@held_to(least=0, drop=DROP, download=DOWNLOAD)
 @click.option(
     "--calib",
     help="Calibration texts: a GLUE name (its training split), a built-in set like `reviews`, or a file.",
@@ -108,6 +109,7 @@ def slim(
     onnxslim slim all-MiniLM-L6-v2/ -p "canonicalize?,fuse" -o all-MiniLM-L6-v2-fused/
     onnxslim slim model.onnx --target-speedup 4 --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-size 12MB --target-speedup 6 --max-drop 1 --calib sst2 --corpus sst2 -o small.onnx
+    onnxslim slim model.onnx --max-download 10MB --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-speedup 8 --distill --calib sst2 --corpus sst2 -o small.onnx
 
     A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
@@ -125,13 +127,16 @@ def slim(
     from onnxslim_bert.recipes.known import read_recipe
     from onnxslim_bert.recipes.lowering import lowered
 
-    targeted = target_speedup is not None or target_size is not None
-    searches = targeted or (recipe is None and gate.budgets.max_drop is not None)
+    targeted, download = target_speedup is not None or target_size is not None, gate.budgets.max_download
+    searches = targeted or (recipe is None and (gate.budgets.max_drop is not None or download is not None))
     if (recipe is None) is not searches:
-        raise click.UsageError("give either a recipe (-p) or a target (--target-speedup, --target-size, --max-drop)")
+        names = "--target-speedup, --target-size, --max-download, --max-drop"
+        raise click.UsageError(f"give either a recipe (-p) or a target ({names})")
+    if target_size is not None and download is not None:
+        raise click.UsageError("--target-size and --max-download each say how small: give one of them")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
-    of_recipe = [*BUDGETS[1:], "strict", "allow_noop", "allow_fallback", "rewrite_tokenizer", "place", "seq"]
+    of_recipe = [*BUDGETS[1:-1], "strict", "allow_noop", "allow_fallback", "rewrite_tokenizer", "place", "seq"]
     refuse_ignored(of_recipe if searches else ["batch", "distill"], "with" + "out" * (not searches) + " a target")
     if not distill:
         refuse_ignored(["distill_texts"], "without --distill")
@@ -166,9 +171,9 @@ def slim(
         )
         folder = None
         if searches:
-            nbytes = None if target_size is None else parse_size(target_size)
-            texts = distill_texts if distill else 0
-            report = run_search(job, Targets(target_speedup, nbytes, gate.budgets.max_drop), batch, texts)
+            nbytes = download if target_size is None else parse_size(target_size)
+            targets = Targets(target_speedup, nbytes, gate.budgets.max_drop, packed=download is not None)
+            report = run_search(job, targets, batch, distill_texts if distill else 0)
         else:
             folder = placed.job(job) if of_folders else None
             report = run(job) if folder is None else folder.run()

@@ -75,7 +75,8 @@ def searched(found: SearchResult) -> Iterator[str]:
     if found.refitted:
         yield "without distillation:"
         yield from _table(found.refitted, points, found)
-    yield f"damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
+    packed = "size: after gzip; " * found.targets.packed
+    yield f"{packed}damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
     if "sensitivities" in found.tables:
         kinds = {one["site"].kind for one in found.tables["sensitivities"]}
         yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)

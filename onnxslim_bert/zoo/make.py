@@ -5,7 +5,8 @@ from typing import Any
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.graph.files import file_sha256
+from onnxslim_bert.graph.download import download_bytes
+from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.report import Report
@@ -73,6 +74,7 @@ def _result(key: str, report: Report, folder: Path) -> Result:
         comparison=report.comparison,
         worst=report.worst,
         parts=parts_of(model),
+        download_bytes=download_bytes(report.output.iterdir() if buckets else model_files(report.output)),
     )
 
 

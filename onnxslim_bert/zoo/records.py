@@ -19,7 +19,8 @@ class Result:
 
     key: of the task. files: sha256 of each file in objects/KEY/, by name. model: the name of the file to open; with
     several lengths, that of the longest. parts: bytes of the model's constants by part (`inspection.parts.PARTS`);
-    empty where it can no longer be read as an encoder. The other fields are those of `job.report.Report`.
+    empty where it can no longer be read as an encoder. download_bytes: of the model after gzip; None where a version
+    made it that did not measure that. The other fields are those of `job.report.Report`.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Result:
     comparison: Comparison | None
     worst: tuple[Disagreement, ...]
     parts: dict[str, int]
+    download_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ def verdicts_on(
 ) -> tuple[Verdict, ...]:
     """A verdict on every budget of `job`. Raises DataError for one that its data cannot judge."""
     speedup = timed.latency.speedup if timed else None
-    verdicts = judge(result.comparison, job.budgets, speedup=speedup, nbytes=result.output_bytes)
+    sizes = result.output_bytes, result.download_bytes
+    verdicts = judge(result.comparison, job.budgets, speedup=speedup, nbytes=sizes[0], download=sizes[1])
+    if job.budgets.max_download is not None and result.download_bytes is None:
+        verdicts = (*verdicts, Verdict("max-download", "inconclusive", "made by a version that did not measure it"))
     return (*verdicts, untimed) if untimed and not timed and job.budgets.min_speedup is not None else verdicts
 
 

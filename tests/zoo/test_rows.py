@@ -1,5 +1,7 @@
 """The row of a job says how it ended and why it fails the run."""
 
+from dataclasses import replace
+
 import pytest
 from zoo_documents import comparison, planned, result, task_state, timed
 
@@ -42,6 +44,15 @@ def test_what_meets_its_budgets_passes():
 @pytest.mark.parametrize(("budgets", "code"), [({"max_drop": -5}, 3), ({"min_speedup": 9}, 4), ({"max_size": 10}, 6)])
 def test_a_missed_budget_has_the_code_of_its_gate(budgets, code):
     assert row(task_state("done"), result(), timed(3.0), **budgets).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "code"), [(9, "met", 0), (11, "missed", 6), (None, "inconclusive", 0)], ids=str
+)
+def test_a_download_is_held_to_its_budget_where_it_was_measured(measured, outcome, code):
+    made = replace(result(), download_bytes=measured)
+    found = row(task_state("done"), made, timed(3.0), max_download=10)
+    assert (found.verdicts[-1].gate, found.verdicts[-1].outcome, found.exit_code) == ("max-download", outcome, code)
 
 
 def test_accuracy_comes_before_latency_and_size():

@@ -11,7 +11,8 @@ import numpy as np
 from onnxslim_bert.calibration.observers import Range
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.download import download_bytes
+from onnxslim_bert.graph.files import model_bytes, model_files
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -24,17 +25,22 @@ from onnxslim_bert.rewriting.pruning.surgery import keep_units
 
 SHARES = (0.25, 0.5, 0.75)  # of the units of each site, left out of the models that are timed
 ROUNDS = 30
+NOTES = 4096  # bytes at most, after gzip, of what a written file says of itself: how it was made, what was measured
 KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
 @dataclass(frozen=True)
 class TimingConditions:
-    """How models are timed: on `batch` rows of `length` tokens, with `threads` threads; `seed` draws the tokens."""
+    """How models are timed: on `batch` rows of `length` tokens, with `threads` threads; `seed` draws the tokens.
+
+    packed: their sizes are those after gzip.
+    """
 
     batch: int = 1
     length: int = 128
     threads: int = 1
     seed: int = 0
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingCo
     """
     full = write_int8(model, [], 0.0, folder / "full.onnx")
     full_ms, source_ms = time_models([full, source], conditions)
-    full_bytes = model_bytes(full)
+    full_bytes = size_of(full, conditions)
     groups = alike(model, prunable_sites(model))
     savings: dict[str, Saving] = {}
     for done, group in enumerate(groups, start=1):
@@ -97,13 +103,18 @@ def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingCo
         by_now, *times = time_models([full, *files], conditions)
         removed = np.array([sum(site.units - _left(site, share) for site in group) for share in SHARES])
         saved_ms = full_ms * (1 - np.array(times) / by_now)
-        saved_bytes = full_bytes - np.array([model_bytes(file) for file in files])
+        saved_bytes = full_bytes - np.array([size_of(file, conditions) for file in files])
         per_unit = [max(float(removed @ saved / (removed @ removed)), 0.0) for saved in (saved_ms, saved_bytes)]
         savings |= {site_key(site): Saving(*per_unit) for site in group}  # least squares
         progress("timing widths", done, len(groups))
         for file in files:
             file.unlink()
     return Costs(source_ms, full_ms, full_bytes, savings)
+
+
+def size_of(path: Path, conditions: TimingConditions) -> int:
+    """Bytes of the model at `path`, external data included; if `packed` after gzip, and with NOTES."""
+    return NOTES + download_bytes(model_files(path)) if conditions.packed else model_bytes(path)
 
 
 def time_models(paths: Sequence[Path], conditions: TimingConditions) -> list[float]:

@@ -10,9 +10,8 @@ import numpy as np
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
-from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, size_of, time_models, write_int8
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
@@ -110,8 +109,9 @@ def _costing(
     full = write_int8(model, [], 0.0, folder / "int8.onnx")
     files = [write_int8(model, [], 0.0, folder / f"float-{i}.onnx", tuple(one.floats)) for i, one in enumerate(found)]
     by_now, *times = time_models([full, *files], conditions)
+    whole = size_of(full, conditions)
     costing = [
-        replace(one, ms=costs.full_ms * (1 - ms / by_now), nbytes=float(model_bytes(full) - model_bytes(file)))
+        replace(one, ms=costs.full_ms * (1 - ms / by_now), nbytes=float(whole - size_of(file, conditions)))
         for one, ms, file in zip(found, times, files, strict=True)
     ]
     for file in (full, *files):

@@ -17,6 +17,7 @@ from onnxslim_bert.job.main_recipe import main_recipe
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.rows import fixed_shape, make_trials
 from onnxslim_bert.job.run import run_in, unfinished_folder
+from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search.costs import TimingConditions
 from onnxslim_bert.job.search.frontier import SearchResult
 from onnxslim_bert.job.search.search import Search
@@ -25,6 +26,7 @@ from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.job.search.task_drop import TaskDrop
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.passes.distill import check_torch
+from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
@@ -56,6 +58,8 @@ def run_search(job: Job, targets: Targets, batch: int = 1, texts: int = 0) -> Re
             loaded = without_judged(loaded, rows)
             job = replace(job, data=loaded.data, working=replace(loaded.working, unfinished=None))
         found, state = find_recipe(loaded, rows, targets, batch, texts)
+        if targets.packed and targets.nbytes is not None:
+            job = replace(job, gate=Gate(Budgets(max_download=int(targets.nbytes))))
         report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
     state.remove()
     return report
@@ -81,7 +85,7 @@ def without_judged(loaded: Loaded, rows: Dataset) -> Loaded:
 def _check_distils(job: Job, targets: Targets) -> None:
     """Raise an error where nothing could be distilled, before hours of measuring."""
     if targets.speedup is None and targets.nbytes is None:
-        raise PassError("--distill trains plans for a speed or a size: --target-speedup or --target-size")
+        raise PassError("--distill trains plans for a speed or a size: --target-speedup, --target-size, --max-download")
     if job.data.corpus is None:
         raise DataError("--distill learns from texts: --corpus sst2 or a file, without labels")
     check_torch()
@@ -100,7 +104,11 @@ def find_recipe(
     dense_layers(canonical)  # float32, or a PassError
     trials = make_trials(canonical, loaded.data, working, split=True)
     conditions = TimingConditions(
-        fixed_shape(canonical)[0] or batch, min(LENGTH, working.max_length), working.threads, working.seed
+        fixed_shape(canonical)[0] or batch,
+        min(LENGTH, working.max_length),
+        working.threads,
+        working.seed,
+        targets.packed,
     )
     of_calibration = ", those of calibration" * (rows is loaded.data.calibration)
     judged = f"{rows.name} {rows.split}, {len(rows)} rows{of_calibration}"

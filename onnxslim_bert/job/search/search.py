@@ -7,11 +7,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.rows import fixed_shape
 from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
-from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_costs, time_models
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_costs, size_of, time_models
 from onnxslim_bert.job.search.depth import budget_at, reach
 from onnxslim_bert.job.search.distilled_plans import distil_plans
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, pick
@@ -216,7 +215,7 @@ class Search:
         check_weights_stay_int8(file)
         del model
         gc.collect()  # a graph's nodes and tensors refer to each other
-        candidate = Candidate(recipe, file, model_bytes(file), prediction.damage, damage)
+        candidate = Candidate(recipe, file, size_of(file, self.conditions), prediction.damage, damage)
         self.state.keep_candidate(candidate)
         return candidate
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from onnxslim_bert.calibration.spliced import spliced
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, time_models, write_int8
+from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, size_of, time_models, write_int8
 from onnxslim_bert.job.search.width_choices import GRID
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -83,7 +82,7 @@ def measure_alternatives(
             damage = trials.damage(made)
             file = write_int8(made, [], 0.0, folder / "alternative.onnx")
             slow, fast = time_models([full, file], conditions)
-            ms, nbytes = costs.full_ms * (1 - fast / slow), float(model_bytes(full) - model_bytes(file))
+            ms, nbytes = costs.full_ms * (1 - fast / slow), float(size_of(full, conditions) - size_of(file, conditions))
             gone = tuple(change.details.get("removed", ()))
             step = f"drop-layers{{layers={'/'.join(map(str, gone))}}}" if gone else one.step  # not measured again
             found.append(replace(one, step=step, damage=damage, ms=ms, nbytes=nbytes, gone=gone))

@@ -37,6 +37,7 @@ targets = ["cpu"]  # also openvino, qnn, coreml, nnapi; the last three with seq 
 # min-agreement = 99.0  # percent of rows with the original's class
 # min-speedup = 1.5  # the original's latency over that of the result
 # max-size = "24MB"
+# max-download = "20MB"  # after gzip
 
 [recipes.int8]  # what `onnxslim quantize` does
 mode = "static"

@@ -43,6 +43,7 @@ BUDGETS: dict[str, Reader] = {
     "min-speedup": number(0, 1e6),
     "max-size": size,
     "min-cosine": number(-1, 1),
+    "max-download": size,
 }
 DATA: dict[str, Reader] = {
     "calib": words,

@@ -18,6 +18,7 @@ from weighing_clock import fake_bench
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
+from onnxslim_bert.graph.download import download_bytes
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.report import Report
@@ -82,6 +83,18 @@ def measured(tmp_path_factory):
 def folder(measured, tmp_path):
     """A copy of it."""
     return Path(shutil.copytree(measured[0], tmp_path / "work"))
+
+
+def test_a_download_is_searched_for_and_held(tmp_path, monkeypatch):
+    """Sizes are those after gzip, in the tables too, and of the written file less than was asked for."""
+    workspace(tmp_path)
+    monkeypatch.setattr(costs, "bench", fake_bench)
+    found = searched(tmp_path, Targets(nbytes=15_000.0, packed=True))
+    chosen = found.found.chosen
+    whole = next(point for point in found.found.frontier if point.recipe.startswith(WHOLE))
+    download = download_bytes([tmp_path / "small.onnx"])
+    assert download <= chosen.nbytes <= 15_000 < whole.nbytes
+    assert [str(verdict.gate) for verdict in found.verdicts if verdict.outcome == "met"] == ["finite", "max-download"]
 
 
 def test_a_missed_target_writes_nothing(measured):

@@ -129,7 +129,7 @@ def enter(world: World, monkeypatch) -> World:
         "fixed_shape": lambda _: (None, None),
         "spliced_trials": lambda trials, _: trials,
         "showing": lambda trials, *_: trials,
-        "model_bytes": lambda path: world.nbytes(path.read_text()),
+        "size_of": lambda path, _: world.nbytes(path.read_text()),
         "time_models": time_models,
     }
     for name, fake in fakes.items():

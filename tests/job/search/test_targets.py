@@ -29,9 +29,10 @@ def test_every_target_must_be_met(targets, met):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({}, "a search needs a target: --target-speedup, --target-size or --max-drop"),
+        ({}, "a search needs a target: --target-speedup, --target-size, --max-download or --max-drop"),
         ({"speedup": 1.0}, "--target-speedup 1 is no speed-up; give more than 1"),
         ({"nbytes": 0.0}, "--target-size 0 bytes is no size; give for instance 10MB"),
+        ({"nbytes": 0.0, "packed": True}, "--max-download 0 bytes is no size; give for instance 10MB"),
         ({"drop": -0.5}, "--max-drop -0.5 is negative; give the points that may be lost, 1.0 for instance"),
     ],
     ids=str,

@@ -140,6 +140,7 @@ timeout = "2min"
 [defaults.budgets]
 max-drop = 1
 max-size = "24MB"
+max-download = "20MB"
 [recipes.int8]
 mode = "static"
 [recipes.small]
@@ -176,12 +177,12 @@ def test_a_plan_is_models_times_recipes_times_targets(zoo):
         Deployment(),
     )
     assert on_cpu.sources == Sources(str(folder / "calib.tsv"), str(folder / "eval.tsv"), 7, folder / "tokenizer.json")
-    assert on_cpu.budgets == Budgets(max_drop=1, min_agreement=50, max_size=24_000_000)
+    assert on_cpu.budgets == Budgets(max_drop=1, min_agreement=50, max_size=24_000_000, max_download=20_000_000)
     assert (on_cpu.memory, on_cpu.timeout) == (1_500_000_000, 120.0)
     assert (on_qnn.passes, on_qnn.deployment) == (main_recipe(static, qnn), qnn)
     assert small.text == "canonicalize?,fuse,prune-ffn{keep=0.5}"
     assert small.passes == Recipe.parse(small.text)
-    assert small.budgets == Budgets(max_drop=3, min_agreement=50, max_size=24_000_000)
+    assert small.budgets == Budgets(max_drop=3, min_agreement=50, max_size=24_000_000, max_download=20_000_000)
     assert (small.working.seed, on_cpu.working.seed) == (2, 0)
     assert str(small_qnn.passes).startswith(f"{small.text},canonicalize?,")
     assert "fix-shapes{seq=8}" in str(small_qnn.passes)
