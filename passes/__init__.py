@@ -10,6 +10,7 @@ from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.float16 import Float16
+from onnxslim_bert.passes.float32 import Float32
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.gelu_tanh import GeluTanh
 from onnxslim_bert.passes.int32_inputs import Int32Inputs
@@ -54,6 +55,7 @@ FORMS: tuple[type[Pass], ...] = (
     Int32Inputs,
 )
 _TABLE: tuple[type[Pass], ...] = (
+    Float32,
     Canonicalize,
     Fuse,
     ShareWeights,

@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxslim_bert.errors import DataError, SlimError
 from onnxslim_bert.model.dense import dense_layers
+from onnxslim_bert.model.halves import has_halves
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import FORMS, PASSES
 from onnxslim_bert.passes.float16 import check_is_float
@@ -35,8 +36,9 @@ def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbyte
     fused: the model after `canonicalize` and `fuse`; made: what those two changed. ran: passes in the file's own notes.
     """
     found: list[Advice] = []
+    unasked = FOR_TARGETS | ANOTHER_MODEL | (set() if has_halves(fused) else {"float32"})
     for name, kind in PASSES.items():
-        if name in FOR_TARGETS | ANOTHER_MODEL:
+        if name in unasked:
             continue
         if name in TAKEN_BACK and name in ran:
             found.append(Advice(name, False, "the file has it behind it"))

@@ -83,7 +83,8 @@ def dense_layers(model: Model) -> list[Linear]:
     found = [linear for linear in linears if not linear.quantized]
     for linear in found:
         if (dtype := constants[linear.weight].values.dtype) != np.float32:
-            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
+            instead = ", or put float32 before it" if dtype == np.float16 else ""
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model{instead}")
     return found
 
 

@@ -20,7 +20,8 @@ def advice(name: str) -> dict[str, tuple[bool, str]]:
 
 
 def test_every_pass_for_the_cpu_is_advised_on():
-    assert list(advice("bert-ts13-eager")) == [name for name in PASSES if name not in FOR_TARGETS | {"student"}]
+    others = FOR_TARGETS | {"student", "float32"}  # which is advised on where something is float16
+    assert list(advice("bert-ts13-eager")) == [name for name in PASSES if name not in others]
 
 
 def test_exact_passes_are_tried():

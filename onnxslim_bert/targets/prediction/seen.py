@@ -12,10 +12,10 @@ import onnxruntime as ort
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.model.halves import has_halves, narrow, widen
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.targets.input_shapes import free_dimensions
-from onnxslim_bert.targets.prediction.halves import has_halves, narrow, widen
 
 DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's names are not numpy's
 
