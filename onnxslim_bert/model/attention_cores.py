@@ -62,17 +62,21 @@ def cores_of(node: gs.Node) -> Iterator[Core]:
     """The attention whose Softmax or fused node is `node`; none for any other node."""
     if node.op == "If" and (inner := _branch_attention(node)) is not None:  # written by `skip-mask`
         query, key, value = inner.inputs[:3]
-        yield Core(node, query, key, value, node.outputs[0], inner.attrs.get("num_heads"))
+        yield Core(node, query, key, value, node.outputs[0], _heads(inner))
     elif node.op in FUSED_ATTENTION and len(node.inputs) >= 3:
-        heads = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
         query, key, value = node.inputs[:3]
-        yield Core(node, query, key, value, node.outputs[0], heads)
+        yield Core(node, query, key, value, node.outputs[0], _heads(node))
     elif node.op == "Softmax":
         scores = _up_to_product(node.inputs[0])
         context = _down_to_product(node.outputs[0])
         if scores is not None and context is not None:
             product, value = context
             yield Core(node, scores.inputs[0], scores.inputs[1], value, product.outputs[0], None)
+
+
+def _heads(node: gs.Node) -> int | None:
+    heads: int | None = node.attrs.get("num_heads") or node.attrs.get("q_num_heads")
+    return heads
 
 
 def _branch_attention(node: gs.Node) -> gs.Node | None:

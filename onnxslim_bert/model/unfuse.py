@@ -30,24 +30,45 @@ def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
     Returns whether `node` was such an If.
     """
     plain, masked = (node.attrs[branch].nodes for branch in ("then_branch", "else_branch"))
-    if [n.op for n in (*plain, *masked)] != ["MultiHeadAttention"] * 2:
+    if len(plain) != 1 or not masked or {plain[0].op, masked[-1].op} not in ({"MultiHeadAttention"}, {"Attention"}):
         return False
     unpadded = producer(node.inputs[0])
     least = producer(unpadded.inputs[0]) if unpadded is not None and unpadded.op == "Cast" else None
-    if least is None or least.op != "ReduceMin" or [t.name for t in masked[0].inputs[4:5]] != [least.inputs[0].name]:
+    if least is None or least.op != "ReduceMin" or _hiding(graph, masked) != least.inputs[0].name:
         return False
-    if [t.name for t in plain[0].inputs] != [t.name for t in masked[0].inputs[:3]]:
+    if [t.name for t in plain[0].inputs] != [t.name for t in masked[-1].inputs[:3]]:
         return False
-    attention, old = masked[0], node.outputs[0]
-    result = Builder(graph, node.name).node(
-        attention.op, "masked", list(attention.inputs), MICROSOFT, **attention.attrs
-    )
+    attention, old = masked[-1], node.outputs[0]
+    if attention.op == "MultiHeadAttention":
+        inputs, attrs = list(attention.inputs), dict(attention.attrs)
+    else:
+        inputs = [*attention.inputs[:3], None, least.inputs[0]]
+        attrs = {"num_heads": attention.attrs["q_num_heads"], "scale": attention.attrs["scale"]}
+    result = Builder(graph, node.name).node("MultiHeadAttention", "masked", inputs, MICROSOFT, **attrs)
     for gone in (node, *plain, *masked):
         gone.inputs.clear()
         gone.outputs.clear()
     graph.nodes[:] = [kept for kept in graph.nodes if kept is not node]
     redirect(graph, old, result)
     return True
+
+
+def _hiding(graph: gs.Graph, masked: list[gs.Node]) -> str:
+    """The name of the mask that the branch `masked` of `skip-mask` reads; "" where it is another's branch.
+
+    ONNX's Attention reads (1 - mask) * HIDDEN, repeated for every query (`write_attention.mask_bias`).
+    """
+    if masked[-1].op == "MultiHeadAttention":
+        return masked[-1].inputs[4].name if len(masked) == 1 and len(masked[-1].inputs) == 5 else ""
+    if [inner.op for inner in masked] != ["Shape", "Concat", "Expand", "Attention"]:
+        return ""
+    tensor = graph.tensors().get(masked[2].inputs[0].name)
+    for op, position in (("Unsqueeze", 0), ("Mul", 0), ("Sub", 1), ("Cast", 0)):
+        above = producer(tensor) if tensor is not None else None
+        if above is None or above.op != op:
+            return ""
+        tensor = above.inputs[position]
+    return tensor.name if tensor is not None else ""
 
 
 def _skip_norm(node: gs.Node, build: Builder) -> bool:

@@ -59,13 +59,13 @@ def _standard(
     scaled = build.node("Mul", "scaled", [query, build.constant("scale", np.array(scale, dtype))])
     scores = build.node("MatMul", "scores", [scaled, key])
     if mask is not None:
-        scores = build.node("Add", "masked", [scores, _bias(build, mask, dtype)])
+        scores = build.node("Add", "masked", [scores, mask_bias(build, mask, dtype)])
     weights = build.node("Softmax", "weights", [scores], axis=-1)
     mixed = build.node("Transpose", "mixed", [build.node("MatMul", "mixed", [weights, value])], perm=[0, 2, 1, 3])
     return build.node("Reshape", "context", [mixed, together])
 
 
-def _bias(build: Builder, mask: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
+def mask_bias(build: Builder, mask: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
     """[batch, seq] mask -> [batch, 1, 1, seq], 0 for visible keys and HIDDEN for the others; one for all layers."""
     name = mask.name if dtype == np.float32 else f"{mask.name}/{dtype}"
     to = onnx.helper.np_dtype_to_tensor_dtype(dtype)
