@@ -12,6 +12,7 @@ from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape
 
+START = 64  # values by which constants are told apart first
 RESHAPING = ("Reshape", "Expand", "Slice", "Tile")  # the identity where they leave the shape as it is
 
 NO_EFFECT = ("Identity", "Dropout")
@@ -51,10 +52,11 @@ def fold_shapes(graph: gs.Graph) -> None:
 
 def merge_equal_constants(graph: gs.Graph) -> int:
     """Merge constants of equal content; returns how many were removed."""
-    by_kind: dict[tuple[str, tuple[int, ...]], list[gs.Constant]] = {}
+    by_kind: dict[tuple[str, tuple[int, ...], bytes], list[gs.Constant]] = {}
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Constant) and not is_output(graph, tensor):
-            by_kind.setdefault((tensor.values.dtype.str, tensor.values.shape), []).append(tensor)
+            start = tensor.values.flat[:START].tobytes()  # a whole hash is needed only where this is equal
+            by_kind.setdefault((tensor.values.dtype.str, tensor.values.shape, start), []).append(tensor)
     merged = 0
     for alike in by_kind.values():
         first: dict[bytes, gs.Constant] = {}
