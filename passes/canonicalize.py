@@ -15,6 +15,7 @@ from onnxslim_bert.model.pointwise import spell_pointwise
 from onnxslim_bert.model.simplify import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
 from onnxslim_bert.model.unfuse import unfuse
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 PARKED = "onnxslim.parked"
 SAVED = "com.microsoft.nchwc"  # a domain that only files have which an ONNX Runtime session saved
@@ -61,16 +62,20 @@ class Canonicalize(Pass):
             name_nodes(model.graph)
         model.changed()
         after = len(model.graph.nodes)
-        note = f"{before} nodes became {after}" + (f", {unfused} fused nodes taken apart" if unfused else "")
-        note += f", {parted} packed matrices parted" if parted else ""
-        note += f", {convolutions} convolutions over single tokens written as products" if convolutions else ""
+        note = f"{before} nodes became {after}"
+        note += f", {plural(unfused, 'fused node')} taken apart" if unfused else ""
+        note += f", {plural(parted, 'packed matrix', 'packed matrices')} parted" if parted else ""
+        if convolutions:
+            note += f", {plural(convolutions, 'convolution')} over single tokens written as products"
         if narrow:
             stored, wide = sum(weight.nbytes for weight in narrow), sum(weight.wide for weight in narrow)
             types = " and ".join(sorted({weight.dtype for weight in narrow}))
-            note += f", {len(narrow)} weights stored as {types} unfolded, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
+            unfolded = f"{plural(len(narrow), 'weight')} stored as {types} unfolded"
+            note += f", {unfolded}, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
         if was_saved and unfused:
             note += "; ONNX Runtime optimized this file before: start from its plain export, which ends faster"
-        return Change(max(before - after, 0) + unfused + parted + convolutions + len(narrow), note)
+        count = max(before - after, 0) + unfused + parted + convolutions + len(narrow)
+        return Change(count, note if count else f"nothing to simplify in {plural(after, 'node')}")
 
 
 def raise_opset(model: Model) -> None:

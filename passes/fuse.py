@@ -15,6 +15,7 @@ from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import Style, emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import counted
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Fuse(Pass):
         attentions, reasons = fuse_attention(model, self.style)
         distances = fuse_distances(model) if self.style == "contrib" else 0
         sums = part_residual_sums(model)
-        note = f"{norms} norms, {gelus} activations, {attentions} attentions, {sums} residual sums"
-        note += f", {distances} lookups by distance; " if distances else "; "
-        note += f"{before} nodes became {len(model.graph.nodes)}" + "".join(f"; left as it is: {r}" for r in reasons)
-        return Change(norms + gelus + attentions + distances + sums, note)
+        done = {"norm": norms, "activation": gelus, "attention": attentions, "residual sum": sums}
+        done["distance lookup"] = distances
+        note = f"{counted(done)}; {before} nodes became {len(model.graph.nodes)}"
+        return Change(sum(done.values()), note + "".join(f"; left as it is: {reason}" for reason in reasons))
 
 
 def fuse_norms(model: Model) -> int:

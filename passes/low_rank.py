@@ -15,6 +15,7 @@ from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.weights.factors import Products, channel_shares, rank_of_energy
+from onnxslim_bert.wording import plural
 
 Roles = Literal["all", "attention", "ffn"]
 FEED_FORWARD = ("gate", "up", "down")
@@ -88,9 +89,10 @@ class LowRank(Pass):
             write_factors(model, group, *products.factors(rank))
             ranks |= {linear.node: rank for site in group for linear in site}
         model.changed()
-        note = f"{len(ranks)} dense layers in two factors"
+        note = f"{plural(len(ranks), 'dense layer')} in two factors"
         if whole:
-            note += f"; {len(whole)} matrices stay whole: factors would leave {min(whole):.2f} or more of the work"
+            left = plural(len(whole), "matrix", "matrices")
+            note += f"; {left} left whole: factors would leave {min(whole):.2f} or more of the work"
         return Change(len(ranks), note, ranks)
 
     def _rank(self, shares: Array) -> int:

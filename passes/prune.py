@@ -11,6 +11,7 @@ from onnxslim_bert.rewriting.options import write_option
 from onnxslim_bert.rewriting.pruning.prune import prune
 from onnxslim_bert.rewriting.pruning.sensitivity import measure
 from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
+from onnxslim_bert.wording import counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Prune(Pass):
         kept = [one.kept(count) for one, count in zip(found, counts, strict=True)]
         errors = prune(model, sites, kept, ctx.trials)
         removed = {kind: sum(s.units - n for s, n in wanted if s.kind == kind) for kind in self._widths()}
-        note = ", ".join(f"{count} {kind}" for kind, count in removed.items() if count)
+        note = counted({kind.removesuffix("s"): count for kind, count in removed.items()})
         return Change(sum(removed.values()), f"{note} removed", {"errors": errors})
 
     def _widths(self) -> dict[UnitKind, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.blockwise import gptq, pack_blocks, pack_zeros, round_blocks
 from onnxslim_bert.rewriting.pruning.least_squares import moments
+from onnxslim_bert.wording import plural
 
 Rounding = Literal["gptq", "nearest"]
 BITS = (4, 8)
@@ -80,7 +81,8 @@ class QuantizeBlockwise(Pass):
             lost, size = lost + float(np.square(error).sum()), size + float(np.square(weight).sum())
         model.changed()
         relative = (lost / max(size, 1e-30)) ** 0.5
-        note = f"{len(linears)} dense layers in {self.bits} bits ({self.rounding}), relative error {relative:.3f}"
+        note = f"{plural(len(linears), 'dense layer')} in {self.bits} bits ({self.rounding})"
+        note += f", relative error {relative:.3f}"
         return Change(len(linears), note, {"error": relative})
 
     def _write(self, model: Model, readers: Sequence[Linear], weight: Array, grams: Sequence[Gram]) -> Array:

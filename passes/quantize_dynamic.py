@@ -7,6 +7,7 @@ from onnxslim_bert.model.dense import stays_float
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.layers import Format, write_dynamic
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,5 @@ class QuantizeDynamic(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         left = stays_float(model)
         linears, tables = write_dynamic(model, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
-        return Change(linears + tables, f"{linears} dense layers and {tables} embedding tables in int8{left}")
+        done = f"{plural(linears, 'dense layer')} and {plural(tables, 'embedding table')} in int8"
+        return Change(linears + tables, done + left)

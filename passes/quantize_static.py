@@ -18,6 +18,7 @@ from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tab
 from onnxslim_bert.rewriting.int8.quantizers import Quantizer, activation_quantizer, mean_rounding
 from onnxslim_bert.rewriting.int8.run_time import RunTime, choose_run_time, excess
 from onnxslim_bert.rewriting.options import check_each_once, dashed, write_option
+from onnxslim_bert.wording import plural
 
 Choice = Literal[Method, "best"]
 
@@ -102,7 +103,7 @@ class QuantizeStatic(Pass):
                 writer.static(linear, scale, zero_point, correction)
         tables = quantize_tables(model, writer) if self.embeddings else 0
         model.changed()
-        note = f"{len(linears)} dense layers ({method}) and {tables} embedding tables in int8"
+        note = f"{plural(len(linears), 'dense layer')} ({method}) and {plural(tables, 'embedding table')} in int8"
         if later:
             note += f", {len(later)} of {len(inputs)} inputs with ranges found at run time"
         left = f"; float32: layers {write_option(self.float_layers)}" if self.float_layers else ""

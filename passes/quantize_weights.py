@@ -11,6 +11,7 @@ from onnxslim_bert.model.dense import dense_layers, stays_float, tables_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.quantizers import quantize_columns_affine, quantize_rows
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class QuantizeWeights(Pass):
             integers, *steps = quantize_columns_affine(weight if axis == 1 else weight.T)
             _replace(model, name, axis, integers if axis == 1 else integers.T, *steps)
         model.changed()
-        note = f"{len(output_axis)} dense weights and {len(tables)} embedding tables in int8{left}"
-        return Change(len({*tables, *output_axis}), note)
+        done = f"{plural(len(output_axis), 'dense weight')} and {plural(len(tables), 'embedding table')} in int8"
+        return Change(len({*tables, *output_axis}), done + left)
 
 
 def _replace(model: Model, name: str, axis: int, integers: Array, *steps: Array) -> None:

@@ -17,6 +17,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.token_masks import masks
 from onnxslim_bert.model.write_attention import mask_bias
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 Operator = Literal["contrib", "onnx"]
 OPSET = 23  # the first with Attention
@@ -81,7 +82,7 @@ class SkipMask(Pass):
             node.inputs.clear()
             model.graph.nodes.append(gs.Node("If", f"{node.name}/if", branches, [unpadded], [result]))
         model.changed()
-        return Change(len(masked), f"{len(masked)} attentions skip the mask when nothing is padded")
+        return Change(len(masked), f"without padding no mask is added, in {plural(len(masked), 'attention')}")
 
 
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:

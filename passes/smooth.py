@@ -19,6 +19,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.error import choose_scales
 from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Smooth(Pass):
                 rowwise = scales[None, :] if linear.trans_b else scales[:, None]
                 model.replace(linear.weight, model.array(linear.weight) * rowwise)
         model.changed()
-        return Change(len(details), f"{len(details)} inputs smoothed, {muls} of them by a Mul", details)
+        return Change(len(details), f"{plural(len(details), 'input')} smoothed, {muls} of them by a Mul", details)
 
 
 def _whole(model: Model) -> list[Linear]:

@@ -16,6 +16,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.int8.error import choose_scales, product_error, some_columns
 from onnxslim_bert.rewriting.marks import SPLIT_OUTLIERS
+from onnxslim_bert.wording import plural
 
 COUNTS = (1, 2, 4, 8, 16)
 FARTHEST = 1.5  # times the other channels' range that the largest must reach to be an outlier
@@ -67,7 +68,8 @@ class SplitOutliers(Pass):
                 _split(model, build, linear, outliers, spanned)
                 details[linear.node] = len(outliers)
         model.changed()
-        return Change(len(details), f"{len(details)} layers keep {sum(details.values())} channels in float", details)
+        note = f"{plural(sum(details.values()), 'channel')} in float, in {plural(len(details), 'layer')}"
+        return Change(len(details), note if details else "no channel is better in float", details)
 
 
 def choose_outliers(rows: Array, spanned: Array, weight: Array, gain: float) -> Array:

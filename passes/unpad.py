@@ -17,6 +17,7 @@ from onnxslim_bert.model.selection import find_selection
 from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.marks import UNPADDED
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Unpad(Pass):
         if isinstance(found, str):
             return Change(0, found)
         _Unpadder(model, found).run()
-        return Change(1, f"{len(model.encoder.layers)} layers run on real tokens")
+        return Change(1, f"{plural(len(model.encoder.layers), 'layer')} on real tokens alone")
 
 
 def _mask_or_why_not(model: Model) -> gs.Tensor | str:

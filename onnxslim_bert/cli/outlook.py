@@ -35,7 +35,7 @@ def outlook(model: Path, as_json: bool) -> None:
 
 def show(found: "Outlook") -> None:
     """Print the model, the machine, and each offer with its command."""
-    from onnxslim_bert.proof.wording import si
+    from onnxslim_bert.wording import si
 
     echo(f"{found.path}: {found.kind}; {si(found.nbytes, 'B')}")
     sets = " ".join(found.instruction_sets) or "instruction sets unknown"

@@ -22,7 +22,7 @@ def gc(output: Path, cache_age: float, dry_run: bool) -> None:
     the last run is interrupted, what the run before it needs stays, too. In a --storage that several runs share, what
     only the others need goes: give each its own.
     """
-    from onnxslim_bert.proof.wording import si
+    from onnxslim_bert.wording import si
     from onnxslim_bert.zoo.documents import STATE, load_run
     from onnxslim_bert.zoo.store.collect_garbage import DAY, delete, unreferenced
     from onnxslim_bert.zoo.store.state import RunState

@@ -61,7 +61,7 @@ def run(
     from onnxslim_bert.cli.zoo_watch import watching
     from onnxslim_bert.inspection.verify.markdown import run_summary
     from onnxslim_bert.proof.documents import report_json
-    from onnxslim_bert.proof.wording import plural
+    from onnxslim_bert.wording import plural
     from onnxslim_bert.zoo.engines.named import engine_named
     from onnxslim_bert.zoo.planning.init import propose
     from onnxslim_bert.zoo.planning.zoo_file import read_zoo

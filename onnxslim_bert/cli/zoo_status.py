@@ -41,7 +41,7 @@ def status(output: Path, as_json: bool) -> None:
 
 def show(going: "Invocation | None", tasks: "list[TaskState]") -> None:
     """Print the tasks, how many there are of each status, and who works on them."""
-    from onnxslim_bert.proof.wording import si
+    from onnxslim_bert.wording import si
 
     table = plain_table("task", "status", "began", "wall", "CPU", "memory", "")
     for task in tasks:

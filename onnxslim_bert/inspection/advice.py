@@ -11,8 +11,8 @@ from onnxslim_bert.model.halves import has_halves
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import FORMS, PASSES
 from onnxslim_bert.passes.float16 import check_is_float
-from onnxslim_bert.proof.wording import si
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural, si
 
 INT8 = ("quantize-static", "quantize-dynamic")
 FOR_TARGETS = {*(kind.name for kind in FORMS), "quantize-qdq"}  # `explain` says what those are good for
@@ -70,12 +70,15 @@ def _told(step: Pass, fused: Model) -> list[str]:
     """What a pass wants of calibration data: "the tokens that occur", "12 inputs of dense layers"."""
     counts = [want.kind == "counts" for want in step.wants(fused)]
     dense = len({want.tensor for want in step.wants(fused) if want.kind != "counts"})
-    return ["the tokens that occur"] * any(counts) + [f"{dense} inputs of dense layers"] * bool(dense)
+    return ["the tokens that occur"] * any(counts) + [f"{plural(dense, 'input')} of dense layers"] * bool(dense)
 
 
 def _int8(fused: Model, nbytes: int) -> Change:
     layers, tables, saved = int8_savings(fused)
-    return Change(layers, f"{layers} dense layers and {tables} tables to int8, about {si(nbytes - saved, 'B')}")
+    return Change(
+        layers,
+        f"{plural(layers, 'dense layer')} and {plural(tables, 'table')} to int8, about {si(nbytes - saved, 'B')}",
+    )
 
 
 def int8_savings(fused: Model) -> tuple[int, int, int]:
@@ -100,4 +103,6 @@ def _float16(fused: Model, nbytes: int) -> Change:
     floats = [c.values.nbytes for c in fused.constants().values() if c.values.dtype == np.float32 and c.values.size > 1]
     if not floats:
         return Change(0, "no float32 constants are left")
-    return Change(len(floats), f"{len(floats)} constants to float16, about {si(nbytes - sum(floats) / 2, 'B')}")
+    return Change(
+        len(floats), f"{plural(len(floats), 'constant')} to float16, about {si(nbytes - sum(floats) / 2, 'B')}"
+    )

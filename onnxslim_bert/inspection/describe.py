@@ -12,7 +12,7 @@ from onnxslim_bert.inspection.inspection import Inspection
 from onnxslim_bert.inspection.producer import Producer
 from onnxslim_bert.inspection.sharing import Shared, Use
 from onnxslim_bert.model.layer_words import numbered_layers
-from onnxslim_bert.proof.wording import plural, si
+from onnxslim_bert.wording import plural, si
 
 Row = tuple[str, str]  # a label and what it says
 WIDTH = 20  # of labels

@@ -21,7 +21,6 @@ from onnxslim_bert.model.dense import embeddings_of, encoder_of
 from onnxslim_bert.model.model_config import read_config
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.bench import interleave
-from onnxslim_bert.proof.wording import plural
 from onnxslim_bert.proof.workload import Workload, same_feeds
 from onnxslim_bert.recipes.int8 import EXACT
 from onnxslim_bert.recipes.recipe import Recipe
@@ -29,6 +28,7 @@ from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.int8.layers import write_stand_in
 from onnxslim_bert.targets.places import CPU_ONLY
 from onnxslim_bert.targets.table import CPU, TARGETS
+from onnxslim_bert.wording import plural
 
 BATCH, LENGTH, ROUNDS = 1, 128, 7
 

@@ -8,7 +8,7 @@ from onnxslim_bert.inspection.sharing import Shared
 from onnxslim_bert.model.layer_words import numbered_layers, unproven
 from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.proof.wording import plural, si
+from onnxslim_bert.wording import plural, si
 
 WORTH_SAYING = 0.01  # share of the weights stored more than once, above which that is a problem
 

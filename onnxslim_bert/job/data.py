@@ -8,7 +8,7 @@ from onnxslim_bert.calibration.loading import is_named, load_dataset
 from onnxslim_bert.calibration.splitting import holdout, sample
 from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.errors import DataError
-from onnxslim_bert.proof.wording import plural
+from onnxslim_bert.wording import plural
 
 FEW = 0.01  # share of the calibration rows that may be left out without asking
 JUDGE, MOST_JUDGE = 0.5, 1000  # share of a file that is held back to judge on, and how many rows (or queries) at most

@@ -13,7 +13,7 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import facts, spread
 from onnxslim_bert.proof.markdown import escaped, table
-from onnxslim_bert.proof.wording import si, tokens_a_row
+from onnxslim_bert.wording import si, tokens_a_row
 
 CARD = "README.md"
 FENCE = "---\n"

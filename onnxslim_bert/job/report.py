@@ -15,12 +15,12 @@ from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import compared
 from onnxslim_bert.proof.documents import report_json
 from onnxslim_bert.proof.gates import Verdict, enforce
-from onnxslim_bert.proof.wording import si
 from onnxslim_bert.proof.worst import Disagreement
 from onnxslim_bert.recipes.provenance import Provenance
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.wording import si
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.proof.bench import Latency
-from onnxslim_bert.proof.wording import tokens_a_row
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
+from onnxslim_bert.wording import tokens_a_row
 
 UNITS = {"heads": "prune-heads", "neurons": "prune-ffn"}  # and the pass that removes them
 HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")

@@ -94,7 +94,8 @@ def test_a_second_time_changes_no_output(name, step):
     model = prepared(name, CANONICAL, step)
     before = len(model.graph.nodes)
     change = step.apply(model, None)
-    assert "0 norms, 0 activations" in change.note
+    assert "norm" not in change.note
+    assert "activation" not in change.note
     assert len(model.graph.nodes) == before
     assert_same_outputs(model, Model.load(fixture(name)), [feeds(model)], atol=1e-5)
 

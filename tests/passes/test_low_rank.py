@@ -154,7 +154,7 @@ def test_a_layer_where_it_does_not_pay_stays_whole_and_is_told():
     """Rank 6 of 12 halves the work of a stack of three (12 -> 36), leaves that of `output`, saves a quarter of `up`."""
     model = prepared("bert-ts17-eager", CANONICAL)
     change = apply(LowRank(rank=0.5, pays=0.7), model)
-    reason = "9 matrices stay whole: factors would leave 0.80 or more of the work"
+    reason = "9 matrices left whole: factors would leave 0.80 or more of the work"
     assert change.note == f"9 dense layers in two factors; {reason}"
     assert [role for role, linear in model.encoder.layers[0].linears.items() if linear.factors] == ROLES[:3]
 
@@ -164,7 +164,7 @@ def test_nothing_that_pays_is_told():
     before = model.fingerprint()
     change = apply(LowRank(keep=1), model)
     assert not change
-    assert change.note.startswith("0 dense layers in two factors; 12 matrices stay whole")
+    assert change.note.startswith("0 dense layers in two factors; 12 matrices left whole")
     assert model.fingerprint() == before
 
 

@@ -14,6 +14,7 @@ from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sensitivity import measure
 from onnxslim_bert.rewriting.pruning.sites import find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
+from onnxslim_bert.wording import counted
 
 EXACT = Canonicalize(), Fuse()
 
@@ -45,7 +46,7 @@ def test_idle_units_are_the_ones_that_go(name):
     kept = [tuple(width - less for width in found) for found, less in ((heads, 1), (neurons, 7))]
     change = apply(Prune(*kept), pruned)
     assert change.count == len(heads) + 7 * len(neurons)
-    assert change.note == (f"{len(heads)} heads, {7 * len(neurons)} neurons removed")
+    assert change.note == f"{counted({'head': len(heads), 'neuron': 7 * len(neurons)})} removed"
     assert widths(pruned, "heads") == [width - 1 for width in heads]
     assert widths(pruned, "neurons") == [width - 7 for width in neurons]
     assert_same_outputs(pruned, model, every_padding(model), atol=1e-4)

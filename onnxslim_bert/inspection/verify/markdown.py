@@ -6,7 +6,7 @@ from typing import Any
 
 from onnxslim_bert.errors import OutputError
 from onnxslim_bert.proof.markdown import escaped, table
-from onnxslim_bert.proof.wording import si
+from onnxslim_bert.wording import si
 
 Document = Mapping[str, Any]  # what `--json` prints
 NONE = "-"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from onnxslim_bert.proof.wording import plural
+from onnxslim_bert.wording import plural
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference, changes
 from onnxslim_bert.zoo.differences.regressions import Finding, Limits, fails_anew, on_changes, on_job, why
 from onnxslim_bert.zoo.records import Row, Run, Timing

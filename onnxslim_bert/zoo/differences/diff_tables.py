@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from onnxslim_bert.inspection.verify.markdown import heading
 from onnxslim_bert.proof.markdown import table
-from onnxslim_bert.proof.wording import si
+from onnxslim_bert.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.differences.diff import Diff, JobDiff
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
 from onnxslim_bert.proof.gates import GateName, Outcome, Verdict
-from onnxslim_bert.proof.wording import si
+from onnxslim_bert.wording import si
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.records import Row
 

@@ -11,8 +11,8 @@ from typing import Any
 from onnxslim_bert.documents import structured
 from onnxslim_bert.errors import DataError, one_line
 from onnxslim_bert.job.search.frontier import SearchResult
-from onnxslim_bert.proof.wording import si
 from onnxslim_bert.rewriting.pruning.sites import Site
+from onnxslim_bert.wording import si
 from onnxslim_bert.zoo.documents import read_document
 
 FORMATS = (".svg", ".png")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from onnxslim_bert.proof.gates import Budgets
-from onnxslim_bert.proof.wording import plural
+from onnxslim_bert.wording import plural
 from onnxslim_bert.zoo.page.pareto import pareto
 from onnxslim_bert.zoo.page.quality import Scale, loses_nothing, quality_of, scale_of
 from onnxslim_bert.zoo.records import Row, Run, Source

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxslim_bert.proof.wording import plural, si
+from onnxslim_bert.wording import counted, plural, si
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,6 @@ def test_numbers_have_a_prefix(value, unit, text):
 
 def test_one_is_singular():
     assert (plural(1, "node"), plural(2, "node"), plural(0, "node")) == ("1 node", "2 nodes", "0 nodes")
+    assert plural(2, "matrix", "matrices") == "2 matrices"
+    assert counted({"norm": 0, "attention": 1, "sum": 2}) == "1 attention, 2 sums"
+    assert counted({"norm": 0}) == "nothing"

@@ -1,5 +1,7 @@
 """Numbers as people write them."""
 
+from collections.abc import Mapping
+
 
 def si(value: float, unit: str = "") -> str:
     """A number with a decimal prefix: 22.7 M, 3.55 kB, 437.7 MB."""
@@ -13,9 +15,14 @@ def si(value: float, unit: str = "") -> str:
     return f"{value:.{2 if value < 9.995 else 1}f} {prefix}{unit}"
 
 
-def plural(count: int, noun: str) -> str:
-    """1 layer, 2 layers."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """1 layer, 2 layers; `several` where more than one take no s behind the noun, as matrices."""
+    return f"{count} {noun if count == 1 else several or f'{noun}s'}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many there are of each noun that there is: "3 activations, 1 attention" of 3, 1 and 0; else "nothing"."""
+    return ", ".join(plural(count, noun) for noun, count in counts.items() if count) or "nothing"
 
 
 def tokens_a_row(length: int | None) -> str:
