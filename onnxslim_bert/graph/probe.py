@@ -40,6 +40,8 @@ def attribute_text(value: Any) -> str:
 def read_by(node: gs.Node) -> list[gs.Tensor]:
     """The tensors that `node` reads, those that its subgraphs read from the graph around it included."""
     inner = subgraph_nodes(node)
+    if not inner:
+        return list(node.inputs)
     written = {id(tensor) for other in inner for tensor in other.outputs}
     captured = [tensor for other in inner for tensor in read_by(other) if id(tensor) not in written]
     return [*node.inputs, *captured]

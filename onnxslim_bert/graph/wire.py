@@ -10,8 +10,8 @@ import mmap
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -31,8 +31,7 @@ MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensor
 _KNOWN: dict[tuple[int, ...], tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]] = {}  # by the state of the file
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field of a message: bytes [start, end) of the file, its payload beginning at `body`."""
 
     number: int
@@ -162,8 +161,10 @@ def _without_large_weights(data: memoryview) -> tuple[bytes, dict[int, tuple[int
         for count, part in enumerate(_fields(data, field.body, field.end)):
             if count > MOST_PARTS:
                 raise ValueError(f"a graph of more than {MOST_PARTS:,} parts")
-            if part.number != GRAPH_INITIALIZER:
+            is_small = part.end - part.body < STAYS_IN_FILE
+            if part.number != GRAPH_INITIALIZER or is_small:
                 graph.append(bytes(data[part.start : part.end]))
+                position += part.number == GRAPH_INITIALIZER
                 continue
             tensor: list[bytes] = []
             for item in _fields(data, part.body, part.end):
@@ -199,6 +200,8 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
 
 def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
     """The base-128 integer at `start` and the position after it."""
+    if start < end and data[start] < 0x80:  # most are one byte long
+        return data[start], start + 1
     value = 0
     for shift in range(0, 70, 7):
         if start >= end:

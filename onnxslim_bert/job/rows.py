@@ -22,12 +22,10 @@ from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.positions import most_tokens
 from onnxslim_bert.model.session import model_session
+from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.proof.evaluation import pairs_are_apart
-from onnxslim_bert.recipes.int8 import CANONICAL
-from onnxslim_bert.recipes.promises import Promises
-from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.recipes.step_damage import StepDamage
+from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Sampled, Trials
 
 CALIBRATION_BATCH = 16
@@ -45,7 +43,7 @@ ANY_SHAPE: Shape = (None, None)
 def canonical_form(model: Model) -> Model:
     """A copy of `model` after `canonicalize`, in which the encoder can be found; its answers are the same."""
     copy = model.clone()
-    run_recipe(copy, Recipe.parse(CANONICAL), promises=Promises())  # compared when the recipe itself runs
+    Canonicalize().apply(copy, Context())  # held to its promises when the recipe itself runs
     return copy
 
 

@@ -40,7 +40,7 @@ class Input(NamedTuple):
     shape: tuple[int | str, ...] | None
 
 
-_FOUND: dict[tuple[Any, ...], Roles] = {}
+_FOUND: dict[tuple[Any, ...], Roles | DataError] = {}  # by the state of the file; the error says why there are none
 
 
 def roles_of(
@@ -58,8 +58,14 @@ def roles_of(
     key = (path.absolute(), stat and (stat.st_mtime_ns, stat.st_size), tuple(sorted(named.items())))
     if key not in _FOUND:
         graph = _graph(path)
-        _FOUND[key] = graph_roles(graph, lambda: session or open_session(path, threads=threads), named)
-    return _FOUND[key]
+        try:
+            _FOUND[key] = graph_roles(graph, lambda: session or open_session(path, threads=threads), named)
+        except DataError as error:
+            _FOUND[key] = error
+    found = _FOUND[key]
+    if isinstance(found, DataError):
+        raise DataError(str(found))
+    return found
 
 
 def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], named: Named | None = None) -> Roles:

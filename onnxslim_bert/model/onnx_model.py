@@ -16,7 +16,7 @@ from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph import garbage, wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.copies import copied
-from onnxslim_bert.graph.edit import sort_nodes
+from onnxslim_bert.graph.edit import drop_unused, sort_nodes
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
 from onnxslim_bert.model.encoder import Encoder
@@ -85,7 +85,8 @@ class Model:
         for value in [value for value in proto.graph.value_info if value.name in said]:
             proto.graph.value_info.remove(value)  # of ONNX Runtime's float16 files, an output's again without its shape
         try:
-            graph = gs.import_onnx(proto)
+            with garbage.kept():
+                graph = gs.import_onnx(proto)
             ends = {id(end) for end in (*graph.inputs, *graph.outputs)}
             for tensor in graph.tensors().values():
                 if isinstance(tensor, gs.Constant):
@@ -114,8 +115,9 @@ class Model:
 
     def changed(self) -> None:
         """Drop what no output needs, put nodes in order, and forget the encoder."""
-        self.graph.cleanup(remove_unused_graph_inputs=False)
-        sort_nodes(self.graph)
+        with garbage.kept():
+            drop_unused(self.graph)
+            sort_nodes(self.graph)
         self._encoder = None
 
     def constants(self) -> dict[str, gs.Constant]:

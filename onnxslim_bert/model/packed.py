@@ -38,17 +38,17 @@ class Piece:
 
 def part_packed(graph: gs.Graph) -> int:
     """Replace each packed matrix by one matrix for each of its pieces; returns how many were replaced."""
-    build, parted = Builder(graph, ""), 0
+    build, parted, tensors = Builder(graph, ""), 0, graph.tensors()
     for node in [node for node in graph.nodes if node.op in ("MatMul", "Gemm") and is_linear(node)]:
         linear, source = read_linear(node), _tokens(node)
         if source is None:
             continue
-        cuts = _cuts(graph.tensors()[linear.result])
+        cuts = _cuts(tensors[linear.result])
         pieces = _pieces(graph, linear, source, cuts) if cuts and not linear.quantized else []
         if pieces:
             build.prefix = node.name
             _part(graph, build, node, source, pieces)
-            parted += 1
+            parted, tensors = parted + 1, graph.tensors()
     return parted
 
 

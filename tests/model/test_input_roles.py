@@ -18,6 +18,7 @@ from onnxslim_bert.calibration.loading import load_dataset
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.model import input_roles
 from onnxslim_bert.model.input_roles import Input, find_roles, roles_of
 from onnxslim_bert.model.role_names import Named, described, parse_named
 from onnxslim_bert.proof.evaluation import evaluate
@@ -215,3 +216,16 @@ def test_two_inputs_of_token_ids_are_refused(tmp_path: Path, rows: tuple[int, in
     """Instead of feeding the second a mask."""
     with pytest.raises(DataError, match=message):
         roles_of(towers(tmp_path / "m.onnx", rows))
+
+
+def test_what_cannot_be_made_from_text_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command asks before and after every pass; the second answer, an error too, takes no look at the graph."""
+    model = onnx.load(fixture("bert-ts17-sdpa"))
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("extra", TensorProto.FLOAT, [3]))
+    onnx.save(model, path := tmp_path / "m.onnx")
+    with pytest.raises(DataError, match="'extra'") as first:
+        roles_of(path)
+    monkeypatch.setattr(input_roles, "_graph", lambda _: pytest.fail("looked at it again"))
+    with pytest.raises(DataError) as second:
+        roles_of(path)
+    assert str(second.value) == str(first.value)
