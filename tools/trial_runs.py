@@ -30,7 +30,10 @@ TEMPORARY = (".onnxslim-", ".~")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use: CPU seconds, wall seconds, resident bytes, and bytes of one file (0: no limit)."""
+    """What one run may use: CPU seconds, seconds, resident bytes, and bytes of one file (0: no limit).
+
+    wall_s: by the clock, less those in which other work kept it from a processor (Linux).
+    """
 
     cpu_s: float = 30
     wall_s: float = 60
@@ -40,7 +43,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its exit code (below 0 a signal), what it printed, and what it used; new: files it left, by name."""
+    """One run: its exit code (below 0 a signal), what it printed, and what it used; new: files it left, by name.
+
+    wall_s: as in `Limits`.
+    """
 
     arguments: tuple[str, ...]
     code: int
@@ -99,8 +105,8 @@ def start(
 
 def finish(started: Started, limits: Limits) -> Run:
     """Wait for its end, and look at what it left."""
-    usage, status = _wait(started.child, limits.wall_s)
-    wall_s = time.monotonic() - started.began
+    usage, status, kept_waiting = _wait(started.child, limits.wall_s)
+    wall_s = time.monotonic() - started.began - kept_waiting
     with started.kept as kept:
         out, err = (_said(Path(kept, name)) for name in ("out", "err"))
         leftover = tuple(f"$TMPDIR/{name}" for name in sorted(_files(started.temporary)))
@@ -179,17 +185,22 @@ def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, tempor
     become(command)
 
 
-def _wait(child: int, wall_s: float) -> tuple[resource.struct_rusage, int]:
-    """What the child and what it waited for used, and how it ended; killed with its session when it takes too long."""
-    deadline, pause = time.monotonic() + wall_s, 0.002
+def _wait(child: int, wall_s: float) -> tuple[resource.struct_rusage, int, float]:
+    """What the child and what it waited for used, how it ended, and how long other work kept it waiting.
+
+    It is killed with its session when it takes longer than `wall_s` without that.
+    """
+    began, pause, kept_waiting = time.monotonic(), 0.002, 0.0
     while True:
+        with contextlib.suppress(OSError, IndexError):
+            kept_waiting = int(Path(f"/proc/{child}/schedstat").read_text().split()[1]) / 1e9
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
-            return usage, status
-        if time.monotonic() > deadline:
+            return usage, status, kept_waiting
+        if time.monotonic() - began - kept_waiting > wall_s:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
-            deadline += wall_s
+            began += wall_s
         time.sleep(pause)
         pause = min(pause * 1.2, 0.05)
 
@@ -219,7 +230,7 @@ def same_answers(source: Path, made: Path, tolerance: float | None, limits: Limi
             except BaseException as error:
                 said.write_text(f"written, and {error!r}"[:300])
             os._exit(0)
-        _, status = _wait(child, limits.wall_s)
+        _, status, _ = _wait(child, limits.wall_s)
         if os.waitstatus_to_exitcode(status):
             return ["written, and ONNX Runtime crashes on it"]
         return said.read_text().splitlines()

@@ -48,6 +48,16 @@ def release(weights: Iterable[Array]) -> None:
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
+def place(values: Array) -> tuple[Path, int] | None:
+    """The file and the offset at which an array lies that was mapped as a whole (numpy.memmap); None for others."""
+    base: object = values
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.filename is None:
+        return None
+    return (Path(base.filename), base.offset) if base.nbytes == values.nbytes and values.flags.c_contiguous else None
+
+
 def _mapping(values: Array) -> mmap.mmap | None:
     base: object = values
     while isinstance(base, np.ndarray):
@@ -132,12 +142,16 @@ def laid_out(skeleton: onnx.ModelProto, weights: Mapping[str, Array], location: 
             continue
         padding, nbytes = -position % ALIGNED, weights[tensor.name].nbytes
         del tensor.external_data[:]
-        places = {"location": location, "offset": str(position + padding), "length": str(nbytes)}
-        for key, value in places.items():
-            tensor.external_data.add(key=key, value=value)
+        tensor.external_data.extend(external(location, position + padding, nbytes))
         yield bytes(padding)
         yield np.ascontiguousarray(weights[tensor.name]).reshape(-1).view(np.uint8).data
         position += padding + nbytes
+
+
+def external(location: str, offset: int, nbytes: int) -> list[onnx.StringStringEntryProto]:
+    """The entries of an initializer whose data lie at `offset` of the file `location`, beside the model."""
+    entries = {"location": location, "offset": str(offset), "length": str(nbytes)}
+    return [onnx.StringStringEntryProto(key=key, value=value) for key, value in entries.items()]
 
 
 def _head(tensor: onnx.TensorProto, weights: Mapping[str, Array]) -> bytes:

@@ -235,15 +235,13 @@ def _stand_ins(constants: Mapping[str, gs.Constant], weights: Mapping[str, Array
 
 
 def _declaration(name: str, values: Array) -> onnx.TensorProto:
-    tensor = onnx.TensorProto(
+    return onnx.TensorProto(
         name=name,
         dims=values.shape,
         data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
         data_location=onnx.TensorProto.EXTERNAL,
+        external_data=wire.external("weights", 0, values.nbytes),
     )
-    for key, value in (("location", "weights"), ("offset", "0"), ("length", str(values.nbytes))):
-        tensor.external_data.add(key=key, value=value)
-    return tensor
 
 
 def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:

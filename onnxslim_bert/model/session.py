@@ -1,13 +1,15 @@
 """ONNX Runtime sessions on a model in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.sessions import load, session_options
-from onnxslim_bert.graph.wire import release
+from onnxslim_bert.graph.wire import external, place, release
 from onnxslim_bert.model.onnx_model import Model
 
 
@@ -20,7 +22,10 @@ def model_session(
     optimize: bool = True,
     many_runs: bool = False,
 ) -> ort.InferenceSession:
-    """A CPU session on a model in memory; its weights are handed over as arrays, not serialized.
+    """A CPU session on a model in memory; its weights are not serialized.
+
+    Those that lie in files beside the model, as they do above 2 GB, are mapped by ONNX Runtime, which takes no memory
+    of the process's own; the others are handed over as arrays, which it copies.
 
     outputs: names of the tensors to answer, instead of the model's own outputs.
     inputs: names of constants that become inputs, besides the model's own: every run gives their values.
@@ -40,12 +45,28 @@ def model_session(
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "0" if many_runs else "1")
-    values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
-    if weights:
-        options.add_external_initializers(list(weights), values)
-    session = load(skeleton.SerializeToString(), options, external=sum(array.nbytes for array in weights.values()))
-    release(weights.values())  # the session has copied them
+    nbytes = sum(array.nbytes for array in weights.values())
+    folder = (model.path or Path()).parent.resolve()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    given = _left_after_mapping(skeleton.graph, weights, folder)
+    if given:
+        values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in given.values()]
+        options.add_external_initializers(list(given), values)
+    session = load(skeleton.SerializeToString(), options, external=nbytes)
+    release(weights.values())  # the session has copied or mapped them
     return session
+
+
+def _left_after_mapping(graph: onnx.GraphProto, weights: Mapping[str, Array], folder: Path) -> dict[str, Array]:
+    """The weights that lie in no file in `folder`; in `graph` the others then say where they lie."""
+    left = dict(weights)
+    for tensor in graph.initializer:
+        found = place(weights[tensor.name]) if tensor.name in weights else None
+        if found is not None and found[0].is_relative_to(folder):
+            location, nbytes = str(found[0].relative_to(folder)), left.pop(tensor.name).nbytes
+            del tensor.external_data[:]
+            tensor.external_data.extend(external(location, found[1], nbytes))
+    return left
 
 
 def _keep_needed(graph: onnx.GraphProto) -> None:
