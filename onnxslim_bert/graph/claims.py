@@ -67,17 +67,16 @@ def scratch(needed: int = 0) -> Iterator[Path]:
     try:
         parent = Path(tempfile.gettempdir())
         remove_dead(parent)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
+        free = shutil.disk_usage(parent).free
+        if free < needed:
+            found = f"{free / 1e6:.1f} MB free, and {needed / 1e6:.1f} MB are needed"
+            raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
+        folder, lock = _fresh(parent)
     except OSError as error:
         raise OutputError(f"no temporary folder can be made ({error.strerror}); set TMPDIR to another") from error
     with contextlib.ExitStack() as stack:
-        if (free := shutil.disk_usage(folder).free) < needed:
-            folder.rmdir()
-            found = f"{free / 1e6:.1f} MB free, and {needed / 1e6:.1f} MB are needed"
-            raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
-        with contextlib.suppress(OSError):
-            if (lock := _locked(folder)) is not None:
-                stack.callback(lock.close)
+        if lock is not None:
+            stack.callback(lock.close)
         stack.enter_context(_removed(folder))
         try:
             yield folder
@@ -126,6 +125,14 @@ def remove_dead(parent: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if take_back(folder):
                     _remove(folder)
+
+
+def _fresh(parent: Path) -> tuple[Path, IO[bytes] | None]:
+    """A new folder in `parent`, and its lock; one that another process took for dead before that is left to it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
+        with contextlib.suppress(BlockingIOError, FileExistsError):
+            return folder, _locked(folder)
 
 
 def _locked(folder: Path) -> IO[bytes] | None:

@@ -1,6 +1,8 @@
 """A claim keeps a second job off an output, and ends with its process, however that ends."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 from command_line import environment
 
 from onnxslim_bert.errors import OutputError
-from onnxslim_bert.graph.claims import LOCK, PREFIX, claimed, scratch
+from onnxslim_bert.graph.claims import LOCK, PREFIX, claimed, remove_dead, scratch
 
 HOLDS = """
 import sys, time
@@ -117,6 +119,32 @@ def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
     with scratch() as one, scratch() as other:
         assert {path.name for path in tmp_path.iterdir()} == {one.name, other.name}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["not locked yet", "locked by who removes it"])
+def test_a_new_folder_that_another_process_takes_for_dead_is_made_again(tmp_path, monkeypatch, moment):
+    """Between the making of a folder and its lock, others clean up."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make, seen = tempfile.mkdtemp, list[Path]()
+
+    with contextlib.ExitStack() as stack:
+
+        def interrupted(**options: object) -> str:
+            seen.append(folder := Path(make(**options)))
+            if len(seen) == 1 and moment == "not locked yet":
+                remove_dead(tmp_path)
+                assert not folder.exists()
+            elif len(seen) == 1:
+                fcntl.flock(stack.enter_context((folder / LOCK).open("ab")), fcntl.LOCK_EX)
+            return str(folder)
+
+        monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+        with scratch() as folder:
+            (folder / "row").touch()
+            stack.close()
+            remove_dead(tmp_path)
+            assert (folder / "row").exists()
+        assert not folder.exists()
 
 
 def test_room_for_temporary_files_is_asked_for_before(tmp_path, monkeypatch):
