@@ -8,6 +8,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.probe import constant, nodes_between, producer, read_by, subgraph_nodes
+from onnxslim_bert.graph.words import shown
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
@@ -69,7 +70,8 @@ def _mask_or_why_not(model: Model) -> gs.Tensor | str:
             return "the model reads no attention mask, so it has no padding to drop"
         first = first or mask
         if mask != first:
-            return f"layer {layer.index} has fewer tokens than those before it (`drop-tokens`), padding gone first"
+            hidden = f"layer {layer.index} hides keys by {shown(mask)}, those before it by {shown(first)}"
+            return f"{hidden}, and one mask says what is padding; unpad before `drop-tokens`, which makes another"
     mask, last = tensors[str(first)], encoder.layers[-1]
     selection = "" if last.first_token else find_selection(model, last)
     if selection and isinstance(selection, str) and not padding_is_unread(model, last, mask):

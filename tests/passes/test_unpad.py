@@ -15,6 +15,7 @@ from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.rewriting.contract import Context
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
 FIRST, UNPAD = FirstToken(), Unpad()
@@ -154,3 +155,13 @@ def test_a_pytorch_1_10_distilbert_answers_the_same():
     path = shared_graph("optimum_tiny_bert_seqcls_pt110_opset11")
     model = prepared(path, CANONICAL, FUSE, FIRST, UNPAD)
     assert_same_outputs(model, Model.load(path), every_padding(model), atol=1e-5)
+
+
+def test_two_masks_are_named():
+    """Two texts, each through an encoder of its own, have padding in different places."""
+    one = onnx.load(fixture("bert-ts17-sdpa"))
+    both = Model.from_proto(onnx.compose.merge_models(*(onnx.compose.add_prefix(one, p) for p in "ab"), io_map=[]))
+    CANONICAL.apply(both, Context())
+    change = UNPAD.apply(both, Context())
+    assert not change
+    assert "hides keys by 'battention_mask', those before it by 'aattention_mask'" in change.note
