@@ -26,7 +26,8 @@ class Distill(Pass):
     Needs PyTorch: pip install 'onnxslim-bert[distill]'.
 
     What it trains on:
-    texts: how many, copies included. Half of them are copies, or more where there are not enough texts.
+    texts: how many, copies included. Half of them are copies, or more where there are not enough texts. Of more texts
+        the longer ones are drawn more often, in proportion to their tokens.
     replace: share of a copy's tokens that are replaced; 0 makes no copies.
     join: share of the copies that are made of two texts, one behind the other.
 
@@ -38,11 +39,12 @@ class Distill(Pass):
 
     How it trains:
     batch: texts in a step.
-    rate: AdamW's highest learning rate; the rate rises to it and then falls to 0.
+    rate: AdamW's highest learning rate; the rate rises to it and then falls to 0. auto is 3e-4, or less for a student
+        that answers like its teacher already: 5e-4 times the square root of its error as a share of the teacher's
+        variance.
     words: train the word table too.
     quantized: the student is quantized already, by a step before this one. Its integers are trained as they will be
-        multiplied, rounded in every step, and so are all scales, at a tenth of `rate`: they are near their teacher
-        already. What was trained is what is written.
+        multiplied, rounded in every step, and so are all scales. What was trained is what is written.
     seed: decides the order of the texts and which tokens are replaced.
 
     What it makes small is the sum of these losses, each times its weight; weight 0 leaves one out. Squared errors are
@@ -69,7 +71,7 @@ class Distill(Pass):
     steps: int = 0
     minutes: float = 0.0
     batch: int = 32
-    rate: float = 3e-4
+    rate: Weight = "auto"
     answers: Weight = "auto"
     chances: Weight = "auto"
     temperature: float = 2.0
@@ -87,7 +89,7 @@ class Distill(Pass):
             if getattr(self, option) != "auto" and getattr(self, option) < 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is negative; give 0 or more")
         for option in POSITIVE:
-            if getattr(self, option) <= 0:
+            if getattr(self, option) != "auto" and getattr(self, option) <= 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is not above 0")
         for option in ("replace", "join"):
             if not 0 <= getattr(self, option) <= 1:

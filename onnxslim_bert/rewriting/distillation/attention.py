@@ -23,15 +23,13 @@ def multi_head_attention(
     """
     if bias is not None:
         parts = bias.split([query.shape[-1], key.shape[-1], value.shape[-1]])
-        query, key, value = (x + part for x, part in zip((query, key, value), parts, strict=True))
+        query, key, value = (x + part.to(x.dtype) for x, part in zip((query, key, value), parts, strict=True))
     query, key, value = (_apart(x, num_heads) for x in (query, key, value))
     added = score_bias
     if mask is not None:
         hidden = ~_visible(mask, key.shape[2])[:, None, None] * mask_filter_value
         added = hidden if added is None else added + hidden
-    added = None if added is None else added.to(query.dtype)
-    mixed = functional.scaled_dot_product_attention(query, key, value, added, scale=scale or None)
-    return mixed.transpose(1, 2).flatten(2)
+    return _mixed(query, key, value, added, scale or None).transpose(1, 2).flatten(2)
 
 
 def attention(
@@ -55,9 +53,7 @@ def attention(
         raise NotImplementedError(f"is_causal={is_causal}, softcap={softcap}")
     if whole := query.ndim == 3:
         query, key, value = _apart(query, q_num_heads), _apart(key, kv_num_heads), _apart(value, kv_num_heads)
-    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(query.dtype)
-    grouped = query.shape[1] != key.shape[1]
-    mixed = functional.scaled_dot_product_attention(query, key, value, mask, scale=scale, enable_gqa=grouped)
+    mixed = _mixed(query, key, value, mask, scale)
     return mixed.transpose(1, 2).flatten(2) if whole else mixed
 
 
@@ -74,6 +70,16 @@ def rotary_embedding(
     c, s = (angles[rows, None].to(x.dtype) for angles in (cos, sin))
     first, second = x.unflatten(-1, (num_heads, -1)).chunk(2, -1)
     return torch.cat([first * c - second * s, second * c + first * s], -1).flatten(2)
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """softmax(query key^T * scale + mask) value; [batch, heads, seq, head_dim] each, key and value with fewer heads."""
+    # in bfloat16 the gradient of PyTorch's kernel takes up to twenty times as long
+    query, key, value = (x.float() if x.dtype == torch.bfloat16 else x for x in (query, key, value))
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(query.dtype)
+    grouped = query.shape[1] != key.shape[1]
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(query, key, value, mask, scale=scale, enable_gqa=grouped)
 
 
 def _apart(x: Tensor, heads: int) -> Tensor:

@@ -35,12 +35,13 @@ from onnxslim_bert.rewriting.distillation.training import (
     train,
 )
 from onnxslim_bert.rewriting.distillation.weights import trainable
+from onnxslim_bert.rewriting.options import Weight
 from onnxslim_bert.rewriting.trials import Trials
 
 HELD_BACK = 0.1  # of the texts, at most MOST_HELD_BACK
 MOST_HELD_BACK = 512
 FEWEST = 16  # texts
-INTEGER_RATE = 0.1  # of the rate that a float student gets
+POOL = 4  # times as many texts as are wanted are looked at, where there are so many
 DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answers are described
 
 
@@ -61,7 +62,7 @@ class DistillationPlan:
     epochs: float
     steps: int
     minutes: float
-    rate: float
+    rate: Weight
     words: bool
     quantized: bool
     seed: int
@@ -150,7 +151,7 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
             teacher_model.encoder.layers[-1].heads,
         )
         steps = plan.steps or max(round(plan.epochs * len(material.texts.rows) / plan.batch), 1)
-        budget = Budget(steps, plan.minutes, plan.rate * (INTEGER_RATE if plan.quantized else 1), plan.seed)
+        budget = Budget(steps, plan.minutes, plan.rate, plan.seed)
         lessons = Lessons(material.texts, held_back, material.labels if weights.labels else None)
         kept = trials.unfinished("distill", student, plan=asdict(plan), losses=asdict(weights), texts=material.sha256)
         trained = train(executor, teacher, objective, lessons, budget, trials.progress, kept)
@@ -183,21 +184,26 @@ class Material:
 def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     """The texts of the plan, no two alike, in the batches that `student` takes.
 
-    Those held back are none of those trained on. Rows by which other passes judge what they choose
-    (`trials.held_back`) are left out.
+    Where there are more than wanted, longer ones are drawn more often, in proportion to their tokens: what is to be
+    answered is mostly longer than the phrases that corpora like SST-2 are full of. Those held back are none of those
+    trained on. Rows by which other passes judge what they choose (`trials.held_back`) are left out.
     """
     wanted = (plan.texts // 2 if plan.replace else plan.texts) + MOST_HELD_BACK
-    sampled = trials.texts(wanted)
+    sampled = trials.texts(POOL * wanted)
     batches = list(sampled.rows)
     order = np.concatenate([batch.rows for batch in batches])
     found = {row.key: (row, place) for row, place in zip(rows_of(batches), order, strict=True)}
     judged = {row.key for row in rows_of(trials.held_back)}
-    every = [pair for key, pair in found.items() if key not in judged][:wanted]
+    every = [pair for key, pair in found.items() if key not in judged]
     if len(every) < FEWEST:
         raise PassError(
             f"distill: {len(every)} different texts to learn from; needed {FEWEST}: --corpus or more --rows"
         )
     rng = np.random.default_rng(plan.seed)
+    if len(every) > wanted:
+        # the least of these are a draw by length: Efraimidis and Spirakis 2006, doi:10.1016/j.ipl.2005.11.003
+        keys = rng.exponential(size=len(every)) / [max(row.real.sum(), 1) for row, _ in every]
+        every = [every[i] for i in np.argsort(keys)[:wanted]]
     every = [every[i] for i in rng.permutation(len(every))]
     count = min(round(HELD_BACK * len(every)), MOST_HELD_BACK)
     held, own = ([row for row, _ in part] for part in (every[:count], every[count:]))

@@ -49,6 +49,13 @@ def _layer_norm(
     return functional.layer_norm(x, shape, scale.expand(shape), bias, epsilon)
 
 
+def _add(a: Tensor, b: Tensor) -> Tensor:
+    """A bias takes the type of the products that it is added to, which may be bfloat16."""
+    if a.is_floating_point() and a.dtype != b.dtype and 1 in (a.ndim, b.ndim):
+        a, b = (a.to(b.dtype), b) if a.ndim < b.ndim else (a, b.to(a.dtype))
+    return a + b
+
+
 def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
     return functional.gelu(x, approximate=approximate)
 
@@ -130,7 +137,7 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     **{("", name): function for name, function in SHAPING.items()},
     **INTEGER,
     ("", "Abs"): torch.abs,
-    ("", "Add"): operator.add,
+    ("", "Add"): _add,
     ("", "And"): torch.logical_and,
     ("", "ArgMax"): _arg_max,
     ("", "Attention"): attention,

@@ -1,5 +1,6 @@
 """The training itself: steps of AdamW, judged on texts that are held back, of which the best weights are kept."""
 
+import math
 import os
 import time
 from collections import deque
@@ -21,8 +22,11 @@ from onnxslim_bert.rewriting.distillation.objective import Answers, Objective
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Texts
 from onnxslim_bert.rewriting.distillation.unfinished import moments_of, take_up
+from onnxslim_bert.rewriting.options import Weight
 from onnxslim_bert.rewriting.trials import Unfinished
 
+FARTHEST_RATE = 3e-4  # of AdamW, for students whose answers are off by a third of the teacher's variance or more
+NEARER_RATE = 5e-4  # times the square root of that share, for others
 WARM_UP = 0.06  # of the budget, while the rate rises
 JUDGED = 20  # times in all
 PATIENCE = 10  # judgements in a row that bring nothing better; the rate falls to nothing in 20
@@ -33,11 +37,13 @@ LOST = 4.0  # of the teacher's variance: worse than the mean of its answers woul
 
 @dataclass(frozen=True)
 class Budget:
-    """steps: of the optimizer; minutes: instead, of the clock. rate: AdamW's, at its highest. seed: of all orders."""
+    """steps: of the optimizer; minutes: instead, of the clock. rate: AdamW's, at its highest, or by `usual_rate`. seed:
+    of all orders.
+    """
 
     steps: int
     minutes: float
-    rate: float
+    rate: Weight
     seed: int
 
     def used(self, step: int, started: float) -> float:
@@ -101,16 +107,17 @@ def train(
         if run.ended(budget):
             return run.result(before)
     started, recent = time.monotonic() - run.seconds, run.recent
+    peak = usual_rate(before.error) if budget.rate == "auto" else budget.rate
     batches = _endless(lessons.texts, budget.seed)
     for batch in islice(batches, run.step):  # answers differ in their last bit from batch to batch
         if teacher.has_room:
             teacher.remember(batch)
     for step, batch in enumerate(batches, start=run.step + 1):
         for group in run.optimizer.param_groups:
-            group["lr"] = rate_at(budget.used(step - 1, started), budget.rate)
+            group["lr"] = rate_at(budget.used(step - 1, started), peak)
         loss = _step(student, teacher, objective, batch, lessons.labels, run.optimizer)
         if not np.isfinite(loss):
-            raise PassError(f"distill: the loss is {loss} at step {step}; a lower rate than {budget.rate} may hold")
+            raise PassError(f"distill: the loss is {loss} at step {step}; a lower rate than {peak:.3g} may hold")
         recent.append(loss)
         used = budget.used(step, started)
         if used < 1 and used * JUDGED < run.judgements + 1:
@@ -120,7 +127,7 @@ def train(
         if not now.error <= max(LOST, 2 * before.error):
             raise PassError(
                 f"distill: diverged: at step {step} held-back answers are off by {now.error:.3g} of the teacher's "
-                f"variance, {before.error:.3g} before; a lower rate than {budget.rate} may hold"
+                f"variance, {before.error:.3g} before; a lower rate than {peak:.3g} may hold"
             )
         run.see(step, now, time.monotonic() - started)
         rows = step * lessons.texts.batch / run.seconds
@@ -188,6 +195,15 @@ class _Run:
     def _keep(self, step: int, judged: Judged) -> None:
         self.best, self.judged, self.worse = step, judged, 0
         self._weights = [parameter.detach().clone() for parameter in self._parameters]
+
+
+def usual_rate(error: float) -> float:
+    """AdamW's highest rate for a student whose answers are off by the share `error` of the teacher's variance.
+
+    A step moves each weight by about the rate, and the error is the square of a distance: the rate that brings a
+    student near that is far away would move another, near already, away. Example: 1.3e-4 for 0.065.
+    """
+    return min(NEARER_RATE * math.sqrt(error), FARTHEST_RATE)
 
 
 def rate_at(used: float, peak: float) -> float:

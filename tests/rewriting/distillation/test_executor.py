@@ -28,6 +28,7 @@ from onnxslim_bert.passes.unpad import Unpad
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
 
 from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
+from onnxslim_bert.rewriting.distillation.operators import OPERATORS  # noqa: E402
 from onnxslim_bert.rewriting.distillation.weights import trainable  # noqa: E402
 
 CANONICAL, FUSE, STANDARD = Canonicalize(), Fuse(), Fuse(style="standard")
@@ -113,6 +114,31 @@ def test_gradients_are_those_of_finite_differences(name):
                 parameter -= sign * step
         expected = float(sides[0] - sides[1]) / 2
         assert float((parameter.grad * step).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-12), weight
+
+
+@pytest.mark.parametrize("form", [(), (FUSE,), (STANDARD,)], ids=["canonical", "contrib", "standard"])
+@pytest.mark.parametrize("name", SOME)
+def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding(name, form):
+    model = prepared(name, CANONICAL, *form)
+    given, names = feeds(model), trainable(model)
+    found = []
+    for enabled in (False, True):
+        executor = Executor(model, names)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs = executor.run(given)
+        sum((output.float().sin()).sum() for output in outputs if output.is_floating_point()).backward()
+        found.append(torch.cat([executor.parameters[name].grad.flatten() for name in names]))
+    apart = float((found[1] - found[0]).norm() / found[0].norm())
+    assert 0 < apart < 0.05
+
+
+def test_a_bias_takes_the_type_of_the_products_that_it_is_added_to():
+    """On either side; a sum of two streams is the wider one's, and whole numbers are added as they are."""
+    add = OPERATORS["", "Add"]
+    products, bias, stream = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(3), torch.ones(2, 3)
+    assert [add(*pair).dtype for pair in ((products, bias), (bias, products))] == [torch.bfloat16] * 2
+    assert [add(*pair).dtype for pair in ((products, stream), (stream, bias))] == [torch.float32] * 2
+    assert add(torch.ones(2, 3, dtype=torch.int64), torch.ones(3, dtype=torch.int64)).dtype == torch.int64
 
 
 def test_a_weight_that_layers_share_is_one_parameter():

@@ -14,7 +14,16 @@ from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
 from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs  # noqa: E402
 from onnxslim_bert.rewriting.distillation.teacher import Teacher  # noqa: E402
 from onnxslim_bert.rewriting.distillation.texts import Texts, padding_of, rows_of  # noqa: E402
-from onnxslim_bert.rewriting.distillation.training import Budget, Judged, Lessons, judge, rate_at, torch_threads, train  # noqa: E402
+from onnxslim_bert.rewriting.distillation.training import (  # noqa: E402
+    Budget,
+    Judged,
+    Lessons,
+    judge,
+    rate_at,
+    torch_threads,
+    train,
+    usual_rate,
+)
 from onnxslim_bert.rewriting.distillation.weights import trainable  # noqa: E402
 
 SIZES = ((16, 9), (16, 6), (16, 7))
@@ -37,6 +46,24 @@ def setting():
 @pytest.mark.parametrize(("used", "share"), [(0, 0), (0.03, 0.5), (0.06, 1), (0.53, 0.5), (1, 0), (1.2, 0)])
 def test_the_rate_rises_and_falls(used, share):
     assert rate_at(used, 2.0) == pytest.approx(2.0 * share)
+
+
+@pytest.mark.parametrize(("error", "rate"), [(4.0, 3e-4), (0.36, 3e-4), (0.09, 1.5e-4), (0.01, 5e-5), (0.0001, 5e-6)])
+def test_a_student_near_to_its_teacher_is_moved_less(error, rate):
+    assert usual_rate(error) == pytest.approx(rate)
+
+
+def test_without_a_rate_it_is_the_usual_one_for_the_error_before():
+    """The weights are those that this rate gives when it is named, and others than with another."""
+    student, _, objective, _, held_back = setting()
+    usual = usual_rate(judge(student, objective, held_back).error)
+    found = []
+    for rate in ("auto", usual, 2 * usual):
+        student, teacher, objective, texts, held_back = setting()
+        train(student, teacher, objective, Lessons(texts, held_back), Budget(5, 0, rate, 0), lambda *_: None)
+        found.append(student.trained())
+    same = [all((found[0][name] == other[name]).all() for name in other) for other in found]
+    assert same == [True, True, False]
 
 
 def test_the_weights_that_answered_best_are_kept(monkeypatch):
