@@ -35,8 +35,8 @@ class Case:
 
 
 CASES = (
-    Case("a", "@distilled-int8", "8x, 10 MB, 0.5"),
-    Case("b", "@distilled-int8-small", "10x, 8 MB, 1.0"),
+    Case("b", "@distilled-int8", "10x, 8 MB, 1.0"),
+    Case("c", "@distilled-int8-small", "15x, 6 MB, 2.5"),
     Case("d", "@distilled-bilstm", "100x, 2 MB, 6"),
     Case("e", "@distilled-static", "300x, 4 MB, 10"),
 )
