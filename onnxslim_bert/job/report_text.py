@@ -76,7 +76,8 @@ def searched(found: SearchResult) -> Iterator[str]:
         yield "without distillation:"
         yield from _table(found.refitted, points, found)
     packed = "size: after gzip; " * found.targets.packed
-    yield f"{packed}damage: |difference| / |original| of the outputs on held-back rows; drop: on {found.judged}"
+    damage = "damage: |difference| / |original| of the outputs on held-back rows"
+    yield f"{packed}{damage}; drop: on {found.judged}, below 0 is better"
     if "sensitivities" in found.tables:
         kinds = {one["site"].kind for one in found.tables["sensitivities"]}
         yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)

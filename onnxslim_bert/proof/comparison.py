@@ -129,8 +129,8 @@ def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tup
 def _thresholds(base: Outputs, candidate: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> Iterator[str]:
     for name in metrics:
         if name in ("best-exact-match", "best-answer-f1"):
-            ours, theirs = (threshold_of(name, outputs, dataset).value for outputs in (base, candidate))
-            yield f"{name}: no answer where it leads by more than {ours:.4g} -> {theirs:.4g}, chosen on these rows"
+            ours, theirs = (str(threshold_of(name, outputs, dataset)) for outputs in (base, candidate))
+            yield f"{name}: no answer where it leads by more than {ours} -> {theirs}, chosen on these rows"
 
 
 def check_same_answers(base: Outputs, candidate: Outputs) -> None:

@@ -33,6 +33,7 @@ def test_the_best_threshold(answered, silent, leads, value, scores):
     """The least threshold with the highest mean; a question is answered where no answer leads by that much or less."""
     found = best_threshold(*(np.array(each, np.float64) for each in (answered, silent, leads)))
     assert found.value == value
+    assert str(found) == (f"{value:.4g}" if value > -INF else "anything (never to answer is best)")
     assert found.scores.tolist() == scores
 
 

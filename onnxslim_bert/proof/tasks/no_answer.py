@@ -22,6 +22,10 @@ class Threshold:
     value: float
     scores: Array
 
+    def __str__(self) -> str:
+        """The value as it is printed."""
+        return f"{self.value:.4g}" if np.isfinite(self.value) else "anything (never to answer is best)"
+
 
 def best_threshold(answered: Array, silent: Array, leads: Array) -> Threshold:
     """The threshold with the highest mean score, the least such one.
