@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.recipes.int8 import FIRST_TOKEN, FUSED, int8
 from onnxslim_bert.recipes.recipe import Recipe
 
@@ -12,7 +13,8 @@ class SearchPlan:
     """How one model is made from the source: what is removed, and how the rest is quantized.
 
     heads, neurons: how many each site keeps, in the order of the layers that are left (`pruning.sites`). layers,
-    embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none.
+    embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none. Bits of
+    the word table are the business of the quantization: other steps work on a table in float.
     method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
     distill: the step that trains what is left; "" for none. reduce_range: see `Quantization`.
 
@@ -37,8 +39,11 @@ class SearchPlan:
         left = f",float-layers={_written(self.float_layers)}" if self.float_layers else ""
         narrow = ",reduce-range=true" * self.reduce_range
         quantized = int8(f"quantize-static{{method={self.method}{left}{narrow}}}")
-        steps = [FUSED, self.embedding, self.layers, widths, FIRST_TOKEN, self.tokens, self.distill, quantized]
-        return Recipe.parse(",".join(filter(None, steps)))
+        table = Recipe.parse(self.embedding).steps if self.embedding else ()
+        smaller = [str(step) for step in table if step.action.name != QuantizeEmbedding.name]
+        packed = [str(step) for step in table if step.action.name == QuantizeEmbedding.name]
+        before = [FUSED, *smaller, self.layers, widths, FIRST_TOKEN, self.tokens, self.distill]
+        return Recipe.parse(",".join(filter(None, [*before, *packed, quantized])))
 
 
 def _written(widths: Sequence[int]) -> str:

@@ -19,6 +19,16 @@ def test_every_step_has_its_place():
     )
 
 
+def test_bits_of_the_word_table_come_with_int8():
+    """Behind what works on a table in float: pruning, dropping layers, training."""
+    step = "trim-vocabulary{tokens=9},quantize-embedding{bits=3}"
+    plan = SearchPlan((4,), (96,), "", step, method="mse", distill="distill{texts=9}")
+    assert str(plan.recipe) == (
+        "canonicalize?,fuse?,trim-vocabulary{tokens=9},prune{heads=4,neurons=96}?,first-token?,distill{texts=9},"
+        "quantize-embedding{bits=3},split-outliers?,smooth?,quantize-static{method=mse},skip-mask?"
+    )
+
+
 @pytest.mark.parametrize(
     ("plan", "pruned"),
     [

@@ -101,8 +101,21 @@ def test_steps_fit_the_model():
     steps = [one.step for one in embedding_steps(model)]
     assert steps[0] == f"factorize-embedding{{rank={width // 2}}}"
     assert steps[-1] == f"trim-vocabulary{{tokens={rows // 4},min-count=0}}"
+    assert steps[4:8] == [
+        *(f"quantize-embedding{{bits={bits}}}" for bits in (4, 3, 2)),
+        f"trim-vocabulary{{tokens={rows // 2},min-count=0}},quantize-embedding{{bits=4}}",
+    ]
     for step in steps:
         Recipe.parse(step)
+
+
+def test_fewer_bits_of_the_word_table_save_bytes_and_do_damage(tmp_path):
+    """Against int8, whose table they replace; fewer tokens save more besides."""
+    model = prepared("bert-ts17-sdpa", *EXACT)
+    steps = [one for one in embedding_steps(model) if "quantize-embedding" in one.step]
+    _, four, three, two, both, *_ = measured(model, steps, tmp_path)
+    assert four.damage < three.damage < two.damage
+    assert both.nbytes > four.nbytes
 
 
 @pytest.mark.parametrize("name", ["bert-ts17-sdpa", "albert-ts17-sdpa"])
