@@ -106,7 +106,7 @@ def slimmed(folder: Path, recipe: str) -> Inspection:
 @pytest.mark.parametrize("form", ["contrib", "qdq"])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_our_int8_files_are_read_again(tmp_path, form, mode):
-    """The same parameters, as integers, and nothing left to do."""
+    """The same parameters, as integers, and nothing left to do to them."""
     found = slimmed(tmp_path, f"canonicalize?,fuse,first-token,smooth,quantize-{mode}{{format={form}}},skip-mask")
     assert found.encoder is not None
     facts = found.encoder.facts
