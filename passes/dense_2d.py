@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect, sort_nodes
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
@@ -127,9 +127,10 @@ def _write_back(build: Builder, old: gs.Tensor, flat: gs.Tensor) -> None:
 def join_reshapes(model: Model) -> None:
     """Replace Reshapes that follow one another by one, or by none where the last restores the first one's shape."""
     infer_shapes(model)
-    for node in model.graph.toposort().nodes:
+    sort_nodes(model.graph)
+    for node in model.graph.nodes:
         above = producer(node.inputs[0]) if node.op in RESHAPES else None
-        if above is None or above.op not in RESHAPES:
+        if above is None or above.op not in RESHAPES or not has_fixed_shape(node.outputs[0]):
             continue
         sizes = Builder(model.graph, node.name).constant("sizes", np.array(node.outputs[0].shape, np.int64))
         source = above.inputs[0]

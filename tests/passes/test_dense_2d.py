@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import SOME, apply, feeds, fixture, prepared
 from oracles import assert_same_outputs
@@ -10,7 +12,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
-from onnxslim_bert.passes.dense_2d import Dense2d
+from onnxslim_bert.passes.dense_2d import Dense2d, join_reshapes
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.fuse import Fuse
@@ -74,3 +76,19 @@ def test_a_second_time_changes_nothing_and_says_so():
     change = apply(FLAT, model)
     assert (bool(change), change.note) == (False, "no dense layer reads [batch, seq, width]")
     assert model.fingerprint() == before
+
+
+def test_a_reshape_to_sizes_that_are_fed_stays():
+    """Behind another one it cannot be joined with it: nothing says what shape it gives."""
+    x, sizes = gs.Variable("x", np.float32, [2, 6]), gs.Variable("sizes", np.int64, [2])
+    between, y = gs.Variable("between"), gs.Variable("y", np.float32, [None, None])
+    nodes = [
+        gs.Node("Reshape", "first", inputs=[x, gs.Constant("shape", np.array([3, 4]))], outputs=[between]),
+        gs.Node("Reshape", "second", inputs=[between, sizes], outputs=[y]),
+    ]
+    model = Model.from_proto(gs.export_onnx(gs.Graph(nodes, inputs=[x, sizes], outputs=[y], opset=17)))
+    join_reshapes(model)
+    assert [(node.op, node.inputs[1].name) for node in model.graph.nodes] == [
+        ("Reshape", "shape"),
+        ("Reshape", "sizes"),
+    ]
