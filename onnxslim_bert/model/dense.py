@@ -20,6 +20,7 @@ from onnxslim_bert.model.onnx_model import Model
 NARROWEST = 32  # outputs of a task head from which int8 saves anything
 FEWEST = 8  # rows and columns of any other
 WORTH = 4096  # elements of another table, or of a constant that no int8 form takes, that are worth a word
+QUANTIZED = "QLinearMatMul"  # a product of integers, as files in ONNX Runtime's operator form (QOperator) have it
 PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "LSTM", "GRU"])
 
 
@@ -45,6 +46,8 @@ def check_without_encoder(graph: gs.Graph, reason: NoEncoderError) -> None:
     if not reads_tokens and not any(_multiplies_activations(node) for node in graph.nodes):
         raise ModelError(str(reason))
     if not any(map(is_linear, graph.nodes)):
+        if integers := sum(node.op == QUANTIZED for node in graph.nodes):
+            raise ModelError(f"its products are quantized already ({integers} {QUANTIZED}); start from the float model")
         raise ModelError(f"{reason}; and no constant matrix is multiplied with, so there is nothing to quantize")
 
 

@@ -44,7 +44,7 @@ def test_a_pass_that_calibrates_says_so():
 def test_what_is_advised_is_accepted_and_nothing_else(name):
     """Each pass is run on the fused model. Where calibration data decides, it may find nothing to change."""
     for each in inspected(name).passes:
-        if each.name in ("canonicalize", "distill"):  # the last two need many texts
+        if each.name in ("canonicalize", "distill"):
             continue
         model = prepared(name, *[Canonicalize()] * (each.name == "fuse") or (Canonicalize(), Fuse()))
         why = ""

@@ -48,6 +48,18 @@ def widened(model: Model) -> Model:
     return model
 
 
+def test_a_file_of_integer_operators_is_called_quantized():
+    """As ONNX Runtime's static quantization writes it in operator form: no product of floats is left."""
+    model = prepared("bert-ts17-sdpa", CANONICAL)
+    for node in model.graph.nodes:
+        node.op = {"MatMul": "QLinearMatMul", "Gemm": "QLinearMatMul", "Softmax": "QLinearSoftmax"}.get(
+            node.op, node.op
+        )
+    model.changed()
+    with pytest.raises(ModelError, match=r"quantized already \([0-9]+ QLinearMatMul\); start from the float model"):
+        dense_layers(model)
+
+
 def test_a_tower_without_an_encoder_has_dense_layers_and_tables():
     whole = prepared("bert-ts13-eager", CANONICAL)
     tower = prepared("bert-ts13-eager", CANONICAL)

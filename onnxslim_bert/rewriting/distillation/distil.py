@@ -90,7 +90,10 @@ class Distilled:
         if not steps:
             return "the model answers as the one that it was made from"
         if not self.trained.kept:
-            return f"no weights answered held-back texts better in {steps} steps; a lower rate may"
+            return (
+                f"no weights answered held-back texts better in {steps} steps, and they were off by {before.error:.2%} "
+                "of the teacher's variance before; `distill?` goes on without, and a lower rate may do better"
+            )
         gained = f"held-back answers were off by {before.error:.2%} of the teacher's variance, now {after.error:.2%}"
         if not np.isnan(before.agreement):
             gained += f"; agreement {before.agreement:.1%}, now {after.agreement:.1%}"
