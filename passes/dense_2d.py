@@ -41,7 +41,8 @@ class Dense2d(Pass):
         if not all(has_fixed_shape(tensor) for tensor in model.graph.inputs):
             raise PassError("dense-2d: inputs have no fixed shape; run fix-shapes before")
         infer_shapes(model)
-        graph = model.graph.toposort()
+        graph = model.graph
+        sort_nodes(graph)
         before = _reshapes(graph)
         dense = 0
         for node in list(graph.nodes):

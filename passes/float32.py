@@ -42,7 +42,6 @@ class Float32(Pass):
             graph.nodes.append(_cast(wide, tensor, onnx.TensorProto.FLOAT16))
         for tensor in (*inputs, *outputs):
             tensor.dtype = HALF
-        graph.toposort()
         model.changed()
         return Change(count, f"{count} float16 constants became float32")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram, Want
-from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.graph.edit import Builder, redirect, sort_nodes
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.spans import Span
 from onnxslim_bert.rewriting.pruning.prune import RIDGES
@@ -57,7 +57,7 @@ def fit_bridges(model: Model, spans: Sequence[Span], gaps: Sequence[int], trials
         source = tensors[model.encoder.layers[gap - 1].linears["down"].source]
         target = build.node("Sub", "target", [tensors[spans[gap].ffn_sum], tensors[spans[gap - 1].ffn_residual]])
         joined[gap] = Want(build.node("Concat", "joined", [source, target], axis=-1).name, "gram")
-    probe.graph.toposort()
+    sort_nodes(probe.graph)
     bridges: dict[int, Bridge] = {}
     for group in _groups(model, gaps):
         wants = [joined[gap] for gap in group]
