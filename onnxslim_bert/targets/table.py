@@ -1,6 +1,7 @@
 """The one table of targets. A new provider is one row here and one lowering; an emulated CPU is one row."""
 
 import difflib
+from collections import ChainMap
 
 from onnxslim_bert.errors import ProviderError
 from onnxslim_bert.targets.built_in import arm64, coreml, cpu, nnapi
@@ -54,7 +55,7 @@ EMULATED: dict[str, Target] = {
         ("cpu@arm64-v8", "cortex-a72", "64-bit ARM without either, emulated"),
     )
 }
-PLACES = TARGETS | EMULATED
+PLACES = ChainMap(EMULATED, TARGETS)  # listed from the last to the first
 
 
 def target_named(name: str) -> Target:

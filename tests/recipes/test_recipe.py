@@ -19,6 +19,7 @@ PARTICULAR = {
     (QuantizeBlockwise, "bits"): 8,
     (QuantizeBlockwise, "block"): 32,
 }
+BESIDE = {("early-exit", "certainty"): {"after": (1,)}}  # what an option is given with
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
 
 
@@ -60,7 +61,7 @@ def test_every_pass_is_known_by_its_name(name):
 @pytest.mark.parametrize(("name", "option"), OPTIONS, ids=[f"{name}-{option.name}" for name, option in OPTIONS])
 def test_every_option_is_read_with_its_type(name, option):
     """Another value than the default comes back as itself."""
-    action = PASSES[name](**{option.name: other_value(PASSES[name], option)})
+    action = PASSES[name](**{option.name: other_value(PASSES[name], option)}, **BESIDE.get((name, option.name), {}))
     again = Recipe.parse(str(action)).steps[0].action
     assert again == action
     hint = get_type_hints(PASSES[name])[option.name]

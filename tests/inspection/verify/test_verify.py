@@ -23,7 +23,7 @@ from onnxslim_bert.job.measured import Asked, Measured, read, record
 from onnxslim_bert.recipes.provenance import KEY
 from onnxslim_bert.targets.arm64.session import RUNNER
 from onnxslim_bert.targets.setup import CPU_PROVIDER, Setup
-from onnxslim_bert.targets.table import EMULATED, PLACES, target_named
+from onnxslim_bert.targets.table import EMULATED, target_named
 
 BUDGETS = ("--max-drop", "60", "--min-agreement", "40", "--max-size", "1MB")
 
@@ -407,7 +407,7 @@ def test_answers_of_another_place_are_held_to_the_budgets(folder, monkeypatch, t
     monkeypatch.setattr("onnxslim_bert.targets.arm64.session.RUNNER", runner)
     setup = Setup(CPU_PROVIDER, start=(sys.executable, "-sP"))
     place = replace(EMULATED["cpu@arm64"], setup=lambda options, threads: setup)
-    monkeypatch.setitem(PLACES, place.name, place)
+    monkeypatch.setitem(EMULATED, place.name, place)
     outcome = run("verify", result(folder), "--ep", place.name)
     assert outcome.code == code, outcome
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("answers on cpu@arm64")]

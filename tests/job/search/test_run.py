@@ -292,7 +292,7 @@ def test_a_search_distils(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("targets", "corpus", "error", "said"),
     [
-        (Targets(drop=1.0), True, PassError, "--distill trains plans for a speed or a size: --target-speedup or"),
+        (Targets(drop=1.0), True, PassError, "--distill trains plans for a speed or a size: --target-speedup, "),
         (
             Targets(speedup=2.0),
             False,
