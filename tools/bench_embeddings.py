@@ -46,12 +46,19 @@ FIGURES = {"Spearman, points lost": 0.5, "mean cosine": 0.99, "times the peer's 
 TOKENIZER = "tokenizer.json"
 
 
-class Kept(dict[str, dict[str, Array]]):
+class Kept:
     """What was measured of a model, for whoever asks again (`calibration.cache.Cache`)."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, dict[str, Array]] = {}
+
+    def get(self, key: str) -> dict[str, Array] | None:
+        """What was kept under `key`; None for nothing."""
+        return self._arrays.get(key)
 
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         """Keep `arrays` under `key`."""
-        self[key] = dict(arrays)
+        self._arrays[key] = dict(arrays)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def main(path: str, threads: int) -> None:
             send(FAILED, str(error).encode())
             continue
         content = io.BytesIO()
-        np.savez(content, *outputs)
+        np.savez(content, *(np.asarray(values) for values in outputs))
         send(ARRAYS, content.getbuffer())
 
 
