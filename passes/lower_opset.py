@@ -7,6 +7,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.opsets import declare_opset
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -47,10 +48,7 @@ class LowerOpset(Pass):
                 raise PassError(f"lower-opset: node {node.name!r} ({node.op}) {reason} opset {self.opset}")
         for node in standard:
             _lower_axes(node, self.opset)
-        model.graph.opset = self.opset
-        for entry in model.graph.import_domains or ():
-            if entry.domain in ("", "ai.onnx"):
-                entry.version = self.opset
+        declare_opset(model.graph, self.opset)
         model.changed()
         return Change(1, f"opset {before} became {self.opset}")
 

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, ModelFile
+from onnxslim_bert.cli.options import COUNT, TARGETS, ModelFile
 from onnxslim_bert.cli.screen import echo_text
-
-NAMES = ("cpu", "openvino", "qnn", "coreml", "nnapi")
 
 
 @click.command(epilog="Exit code 5 when the target is not installed.")
 @click.argument("model", type=ModelFile())
-@click.option("--target", required=True, type=click.Choice(NAMES), help="Which provider is asked.")
+@click.option("--target", required=True, type=click.Choice(TARGETS), help="Which provider is asked.")
 @click.option("--seq", type=COUNT, help="Ask about this many tokens where the inputs' dimensions are open.")
 @click.option("--batch", type=COUNT, default=1, show_default=True, help="With --seq: rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")

@@ -1,4 +1,4 @@
-"""Declare a newer version of the ONNX operator set (opset) where every node means the same in it."""
+"""Declare another version of the ONNX operator set (opset), a newer one where every node means the same in it."""
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -16,11 +16,16 @@ def raise_opset(graph: gs.Graph, opset: int) -> str:
     for node in [inner for outer in graph.nodes for inner in (outer, *subgraph_nodes(outer))]:
         if not node.domain and not _means_the_same(node, graph.opset, opset):
             return f"node {node.name!r} ({node.op}) may mean another thing at opset {opset} than at {graph.opset}"
+    declare_opset(graph, opset)
+    return ""
+
+
+def declare_opset(graph: gs.Graph, opset: int) -> None:
+    """Let `graph` say that its standard operators are of `opset`, whatever its nodes mean there."""
     graph.opset = opset
     for entry in graph.import_domains or ():
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
-    return ""
 
 
 def _means_the_same(node: gs.Node, before: int, after: int) -> bool:

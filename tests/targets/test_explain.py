@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from graphs import fixture, prepared
 
-from onnxslim_bert.cli.explain import NAMES
 from onnxslim_bert.cli.explain import explain as command
+from onnxslim_bert.cli.options import TARGETS as NAMES
 from onnxslim_bert.errors import ProviderError
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.targets.explain import describe, explain
