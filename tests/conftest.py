@@ -1,6 +1,6 @@
 """Lets tests in every folder import `graphs` and `oracles`, which lie beside this file.
 
-`pytest --regen` rewrites tests/golden.
+`pytest --regen` rewrites tests/golden; `pytest --unpassed` runs what has not passed yet (unpassed.py).
 """
 
 import functools
@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and PyTorch are
 import forked
 import pytest
 from graphs import forget_prepared
+from unpassed import Unpassed
 
 from onnxslim_bert.graph import apart
 from onnxslim_bert.graph.patience import renewed
@@ -28,6 +29,11 @@ apart.ask = forked.ask  # a second of CPU less for each file that a test writes;
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen", action="store_true", help="rewrite tests/golden, for the diff to be reviewed")
+    parser.addoption("--unpassed", action="store_true", help="what has not passed since a run without this option")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Unpassed(config))
 
 
 @pytest.fixture(autouse=True, scope="module")
