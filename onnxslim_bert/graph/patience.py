@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-SHARED = 15.0  # seconds that the calls of a command may take together, beyond what their sizes explain
+SHARED = 8.0  # seconds that the calls of a command may take together, beyond what their sizes explain
 GRACE = 3.0  # seconds from the request to stop until a call counts as stuck
 LOOK = 0.1  # seconds from one look at the calls to the next
 
