@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.copies import copied
 from onnxslim_bert.graph.edit import Builder, sort_nodes
 from onnxslim_bert.graph.probe import (
     inputs_of,
@@ -108,7 +109,7 @@ class _Narrowed:
     def __init__(self, region: Region, slices: HeadSlices, target: gs.Tensor) -> None:
         self.region, self.units = region, slices.units
         self.kept = np.arange(self.units)[1::2]
-        graph = gs.Graph(nodes=list(region.nodes), opset=region.graph.opset).copy()
+        graph = copied(gs.Graph(nodes=list(region.nodes), opset=region.graph.opset))
         self.target = graph.tensors()[target.name]
         slices.keep(Builder(graph, "kept"), list(graph.nodes), self.kept)
         sort_nodes(graph)
