@@ -27,14 +27,14 @@ class Batch:
     feeds: model inputs by name, each [batch, seq].
     mask: [batch, seq] bool, True where there is a real token.
     rows: [batch] indices into the data set.
-    starts: [batch, seq] bool, True at the first token of each word where rows are words, at every real token where they
-    are texts; None for ready inputs.
+    words: [batch, seq], at the first token of each word its number in the row, -1 at all others; of texts every real
+    token is a word. None for ready inputs.
     """
 
     feeds: dict[str, Array]
     mask: Array
     rows: Array
-    starts: Array | None = None
+    words: Array | None = None
 
 
 class Batches:
@@ -84,6 +84,10 @@ class Batches:
         """Rows that are longer than the tokens kept of them."""
         return self._source.count_cut() if isinstance(self._source, _Texts) else 0
 
+    def count_unread(self) -> int:
+        """Words of which the tokenizer makes no token, a zero-width space for instance; 0 where rows are no words."""
+        return self._source.count_unread() if isinstance(self._source, _Texts) else 0
+
     def __iter__(self) -> Iterator[Batch]:
         return (self._source.batch(rows) for rows in self._plan)
 
@@ -128,27 +132,38 @@ class _Texts:
         """How many rows lose tokens to `max_length`; 0 for passages, which are read in windows."""
         rows = self.dataset.texts
         if self.dataset.form == "words":
-            whole = (sum(found.starts) for found in self.tokenizer.encode_words(rows, self.max_length))
-            return sum(count < len(words) for count, words in zip(whole, rows, strict=True))
+            return sum(self.tokenizer.words_are_cut(rows, self.max_length))
         if self.dataset.form != "texts":
             return 0
         chunks = (rows[start : start + COUNTED_AT_ONCE] for start in range(0, len(rows), COUNTED_AT_ONCE))
         return sum(sum(self.tokenizer.are_cut(chunk, self.max_length)) for chunk in chunks)
 
+    def count_unread(self) -> int:
+        """The words without a token; of rows that are cut, those before the last that has one."""
+        if self.dataset.form != "words":
+            return 0
+        rows = self.dataset.texts
+        cut = self.tokenizer.words_are_cut(rows, self.max_length)
+        read = self.tokenizer.encode_words(rows, self.max_length)
+        wanted = (
+            max(row.words) + 1 if is_cut else len(words) for row, is_cut, words in zip(read, cut, rows, strict=True)
+        )
+        return sum(wanted) - sum(word >= 0 for row in read for word in row.words)
+
     def batch(self, rows: Array) -> Batch:
         tokens = self._tokens(rows)
         shape = len(rows), self.fixed_length or max(len(row.ids) for row in tokens)
         ids, types, mask = np.full(shape, self.tokenizer.pad_id), np.zeros(shape, np.int64), np.zeros(shape, bool)
-        starts = np.zeros(shape, bool)
+        words = np.full(shape, -1)
         for index, row in enumerate(tokens):
             real = np.s_[index, : len(row.ids)]
             ids[real], types[real], mask[real] = row.ids, row.type_ids, True
-            starts[real] = row.starts if isinstance(row, PlacedRow) and row.starts else True
+            words[real] = row.words if isinstance(row, PlacedRow) and row.words else range(len(row.ids))
         feeds: dict[str, Array] = {}
         for name, each in self.roles.items():
             values = {"ids": ids, "types": types}.get(each.role, np.where(mask, each.real, each.padding))
             feeds[name] = values.astype(self.inputs[name])
-        return Batch(feeds, mask, rows, starts)
+        return Batch(feeds, mask, rows, words)
 
     def _tokens(self, rows: Array) -> Sequence[TokenRow | PlacedRow]:
         texts = [self.dataset.texts[row] for row in rows]

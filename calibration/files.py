@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.structured import read_conll, read_squad
+from onnxslim_bert.calibration.conll import are_tagged, read_conll
+from onnxslim_bert.calibration.structured import read_squad
 from onnxslim_bert.documents import LONGEST_LINE, read_json, read_lines
 from onnxslim_bert.errors import DataError, one_line
 
@@ -25,7 +26,8 @@ def read_columns(path: Path) -> Columns:
     """The columns of a tsv, csv, jsonl, json, txt, parquet or CoNLL file, by name, all of one length of at least 1.
 
     Values are what the format holds: strings in tsv, csv and txt, also numbers and None in the others.
-    A txt file has one column, `text`. Raises DataError with the line number when a row is malformed.
+    A txt file has one column, `text`; one of words with tags of entities is read as CoNLL, a tsv file too. Raises
+    DataError with the line number when a row is malformed.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -33,7 +35,8 @@ def read_columns(path: Path) -> Columns:
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: no regular file: needed a file of rows")
     try:
-        columns = reader(path)
+        tagged = path.suffix.lower() in (".tsv", ".txt") and are_tagged(path)
+        columns = read_conll(path) if tagged else reader(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not columns or not next(iter(columns.values())):
@@ -198,8 +201,6 @@ READERS: Mapping[str, Callable[[Path], Columns]] = {
     ".jsonl": _jsonl,
     ".txt": _txt,
     ".parquet": _parquet,
-    ".conll": read_conll,
-    ".iob": read_conll,
-    ".bio": read_conll,
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".iob2", ".bio", ".iobes", ".bioes"), read_conll),
     ".json": _json,
 }

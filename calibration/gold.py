@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from onnxslim_bert.calibration.columns import LABEL_COLUMNS
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
+from onnxslim_bert.wording import plural
 
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
@@ -17,12 +18,13 @@ class Structured(NamedTuple):
     """Rows of one form, with what is right for each.
 
     form: "words" or "passages". texts: the words of a sentence, or a question and its passage. gold: a tag for each
-    word, or the texts that answer; None without labels.
+    word, or the texts that answer; None without labels. notes: of rows that were left out.
     """
 
     form: str
     texts: tuple[tuple[str, ...], ...]
     gold: tuple[tuple[str, ...], ...] | None
+    notes: tuple[str, ...] = ()
 
 
 def find_structured(columns: Columns, labelled: str | None, source: str) -> Structured | None:
@@ -36,11 +38,14 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
         texts = tuple(tuple(map(str, row)) for row in columns[words])
         gold = None if tags is None else tuple(_strings(row, tags, source, n) for n, row in enumerate(columns[tags], 1))
         for number, (row, right) in enumerate(zip(texts, gold or texts, strict=True), 1):
-            if len(row) != len(right) or not row:
+            if len(row) != len(right):
                 raise DataError(f"{source}, row {number}: {len(row)} words and {len(right)} tags: needed a tag a word")
-            if any(not word or len(word.split()) != 1 for word in row):
-                raise DataError(f"{source}, row {number}: a word is empty or holds a space: needed one word each")
-        return Structured("words", texts, gold)
+        kept = [place for place, row in enumerate(texts) if row]
+        if not kept:
+            raise DataError(f"{source}: no words: needed at least one sentence of them")
+        notes = (f"{plural(empty, 'sentence')} without words left out",) if (empty := len(texts) - len(kept)) else ()
+        gold = gold and tuple(gold[place] for place in kept)
+        return Structured("words", tuple(texts[place] for place in kept), gold, notes)
     answers = labelled or next((by_case[name] for name in ANSWERS if name in by_case), None)
     if answers is not None and answers in columns and {"question", "context"} <= by_case.keys():
         pairs = zip(columns[by_case["question"]], columns[by_case["context"]], strict=True)

@@ -72,9 +72,8 @@ def padded_in_front(batch: Batch) -> Batch:
         return np.take_along_axis(values, order, axis=1)
 
     feeds = {name: moved(values) for name, values in batch.feeds.items()}
-    return replace(
-        batch, feeds=feeds, mask=moved(batch.mask), starts=None if batch.starts is None else moved(batch.starts)
-    )
+    words = None if batch.words is None else moved(batch.words)
+    return replace(batch, feeds=feeds, mask=moved(batch.mask), words=words)
 
 
 def _spread(count: int, size: int) -> list[int]:

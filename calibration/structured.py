@@ -1,33 +1,10 @@
-"""Readers of data files that are no plain tables: CoNLL's tagged words, and SQuAD's questions on passages."""
+"""A reader of SQuAD's questions on passages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.documents import read_lines
 from onnxslim_bert.errors import DataError
-
-
-def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
-    """The sentences of a CoNLL file, as the columns `words` and `tags`, with a list for each sentence.
-
-    The file has a word a line, with its tag in the last column, and blank lines between sentences. Raises DataError for
-    a line without a tag.
-    """
-    words: list[list[str]] = [[]]
-    tags: list[list[str]] = [[]]
-    for number, line in enumerate(read_lines(path), 1):
-        cells = line.split()
-        if not cells or cells[0] == "-DOCSTART-":
-            if words[-1]:
-                words.append([])
-                tags.append([])
-        elif len(cells) < 2:
-            raise DataError(f"{path}, line {number}: one column: needed a word and its tag")
-        else:
-            words[-1].append(cells[0])
-            tags[-1].append(cells[-1])
-    return {"words": [each for each in words if each], "tags": [each for each in tags if each]}
 
 
 def read_squad(path: Path, document: Any) -> Mapping[str, Sequence[Any]]:

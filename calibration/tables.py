@@ -38,7 +38,7 @@ def from_columns(
     if kind is None and text_columns is None and (found := find_structured(columns, labelled, source)):
         task = {"words": "tags", "passages": "answers"}[found.form]
         form: Form = "words" if found.form == "words" else "passages"
-        return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task)
+        return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task, notes=found.notes)
     if kind is None and text_columns is None and (choices := find_choices(columns, labelled, source)):
         right = choices.labels
         return Dataset(*split_of, choices.texts, right, metric_of(right), task=CHOICE, notes=choices.notes)

@@ -4,13 +4,12 @@ import base64
 import contextlib
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from onnxslim_bert.documents import check_place, read_object, read_whole
 from onnxslim_bert.errors import DataError, one_line
@@ -26,6 +25,7 @@ MOST_ADDED = 64  # tokens, to a pair of texts
 MOST_LETTERS = 64  # that a normalizer writes for one
 MASK_TOKENS = ("[MASK]", "<mask>")
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
+Read = TypeVar("Read", bound=Callable[..., object])
 
 
 class TokenRow(NamedTuple):
@@ -38,15 +38,16 @@ class TokenRow(NamedTuple):
 class PlacedRow(NamedTuple):
     """One row of tokens with their places in the text: a sentence of words, or a question with its passage.
 
-    places: [length], each token's first character and the one behind its last, counted in the words joined by spaces or
-    in the passage; None for tokens of neither, special tokens for instance.
-    starts: [length], True at the first token of each word; empty for a passage.
+    places: [length], each token's first character and the one behind its last, counted in its word or in the passage;
+    None for tokens of neither, special tokens for instance.
+    words: [length], at the first token of each word its number in the sentence, -1 at all others; empty for a passage.
+    Example: of the words "unhappy", "\u200b" and "man" the tokens [CLS] un ##happy man [SEP] have -1, 0, -1, 2, -1.
     """
 
     ids: list[int]
     type_ids: list[int]
     places: Sequence[tuple[int, int] | None]
-    starts: Sequence[bool] = ()
+    words: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Tokenizer:
     windows: (text, None, max_length, 0) -> the row of one text, or (question, passage, max_length, shared) -> the rows
     of the question with each window of the passage, of which `shared` tokens are also in the next. None where tokens
     have no places: of tokenizers that are written in Python.
+    sentence: (words, max_length) -> the row of a sentence, each word read by itself; None as above.
     inputs: the model's inputs that the user names, by role; those that are not named are found (`input_roles`).
     """
 
@@ -71,6 +73,7 @@ class Tokenizer:
     file: Path | None = None
     inputs: Named = field(default_factory=dict)
     windows: Callable[[str, str | None, int, int], list[PlacedRow]] | None = None
+    sentence: Callable[[Sequence[str], int], PlacedRow] | None = None
     mask_id: int | None = None
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
@@ -79,15 +82,23 @@ class Tokenizer:
 
     def are_cut(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[bool]:
         """For each row whether it has more tokens than `max_length`, or than the tokenizer's own limit."""
-        limit = min(max_length, self.max_length)
-        full = [place for place, row in enumerate(self._encode(texts, limit)) if len(row.ids) >= limit]
-        longer = self._encode([texts[place] for place in full], limit + 1) if full else []
-        over = {place for place, row in zip(full, longer, strict=True) if len(row.ids) > limit}
-        return [place in over for place in range(len(texts))]
+        return _are_cut(self._encode, texts, min(max_length, self.max_length))
 
     def encode_words(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
-        """Sentences of words to ids; `starts` marks the first piece of each word that is not cut off."""
-        return [_with_starts(row, words) for row, words in zip(self._pieces(rows, max_length), rows, strict=True)]
+        """Sentences of words to ids, each word read by itself, as transformers does for words that are split already.
+
+        `words` marks the first piece of each word; a word that is cut off, or that has no pieces at all, has no mark.
+        """
+        return self._sentences(rows, min(max_length, self.max_length))
+
+    def words_are_cut(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[bool]:
+        """As `are_cut`, of sentences of words."""
+        return _are_cut(self._sentences, rows, min(max_length, self.max_length))
+
+    def encode_places(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
+        """Rows of texts to ids, the texts of each joined by spaces, with the place of each token."""
+        windows, limit = self._placed(self.windows), min(max_length, self.max_length)
+        return [windows(" ".join(texts), None, limit, 0)[0] for texts in rows]
 
     def encode_passage(self, question: str, passage: str, max_length: int) -> list[PlacedRow]:
         """The rows of a question with each window of its passage, of at most `max_length` tokens.
@@ -96,15 +107,19 @@ class Tokenizer:
         question leaves the passage no room.
         """
         limit = min(max_length, self.max_length)
-        if self.windows is None:
-            raise DataError("passages need a tokenizer that says where each token lies: add a tokenizer.json")
-        return self.windows(question, passage, limit, limit // 4)
+        return self._placed(self.windows)(question, passage, limit, limit // 4)
 
-    def _pieces(self, rows: Sequence[tuple[str, ...]], max_length: int) -> list[PlacedRow]:
-        if self.windows is None:
-            raise DataError("tags of words need a tokenizer that says where each token lies: add a tokenizer.json")
-        limit = min(max_length, self.max_length)
-        return [self.windows(" ".join(words), None, limit, 0)[0] for words in rows]
+    def _sentences(self, rows: Sequence[tuple[str, ...]], limit: int) -> list[PlacedRow]:
+        sentence = self._placed(self.sentence)
+        return [sentence(words, limit) for words in rows]
+
+    @staticmethod
+    def _placed(read: Read | None) -> Read:
+        if read is None:
+            raise DataError(
+                "words, masks and passages need a tokenizer that says where each token lies: add a tokenizer.json"
+            )
+        return read
 
     def check_fits(self, rows: int | None) -> None:
         """Raise DataError when the model's embedding has fewer `rows` than there are tokens; None: not known."""
@@ -182,6 +197,19 @@ def _described(data: bytes, file: Path, config: dict[str, Any]) -> Tokenizer:
             found.append(PlacedRow(row.ids, row.type_ids, places))
         return found
 
+    # a space before a word is part of its first piece, which some tokenizers write by themselves
+    spaced = _last_split(backend, "a a") != _last_split(backend, "a")
+
+    def sentence(words: Sequence[str], max_length: int) -> PlacedRow:
+        with _said(f"{file}: cannot read these texts"), hushed():
+            backend.enable_truncation(max_length, strategy="longest_first")
+            split = [f" {word}" if spaced and place else word for place, word in enumerate(words)]
+            row = backend.encode(split, is_pretokenized=True)
+        places = [None if owner is None else span for owner, span in zip(row.word_ids, row.offsets, strict=True)]
+        seen = [None, *row.word_ids]  # what comes before each token
+        first = [-1 if own is None or own == seen[place] else own for place, own in enumerate(row.word_ids)]
+        return PlacedRow(row.ids, row.type_ids, places, first)
+
     def special(key: str, others: Sequence[str]) -> int | None:
         named = config.get(key)
         token = named.get("content") if isinstance(named, dict) else named
@@ -190,17 +218,25 @@ def _described(data: bytes, file: Path, config: dict[str, Any]) -> Tokenizer:
 
     found, size, length = special("pad_token", PAD_TOKENS), backend.get_vocab_size(), config.get("model_max_length")
     pad_id, mask_id = padding.get("pad_id", 0) if found is None else found, special("mask_token", MASK_TOKENS)
-    return Tokenizer(size, pad_id, _length(length), encode, windows=windows, mask_id=mask_id)
+    return Tokenizer(size, pad_id, _length(length), encode, windows=windows, sentence=sentence, mask_id=mask_id)
 
 
-def _with_starts(row: PlacedRow, words: tuple[str, ...]) -> PlacedRow:
-    """`row`, a sentence of `words` with spaces between, with the first piece of each word marked."""
-    ends = [0]
-    for word in words:
-        ends.append(ends[-1] + len(word) + 1)
-    owners = [None if place is None else bisect_right(ends, max(place[1] - 1, place[0])) for place in row.places]
-    starts = [owner is not None and owner != before for owner, before in zip(owners, [None, *owners], strict=False)]
-    return row._replace(starts=starts)
+def _are_cut(
+    encode: Callable[[Sequence[tuple[str, ...]], int], Sequence[TokenRow | PlacedRow]],
+    rows: Sequence[tuple[str, ...]],
+    limit: int,
+) -> list[bool]:
+    full = [place for place, row in enumerate(encode(rows, limit)) if len(row.ids) >= limit]
+    longer = encode([rows[place] for place in full], limit + 1) if full else []
+    over = {place for place, row in zip(full, longer, strict=True) if len(row.ids) > limit}
+    return [place in over for place in range(len(rows))]
+
+
+def _last_split(backend: Any, text: str) -> str:
+    """The last piece of `text` before it is looked up in the vocabulary."""
+    plain = backend.normalizer.normalize_str(text) if backend.normalizer else text
+    splits = backend.pre_tokenizer.pre_tokenize_str(plain) if backend.pre_tokenizer else [(plain, (0, 0))]
+    return str(splits[-1][0]) if splits else ""
 
 
 def _check_bounds(file: Path, backend: Any) -> None:

@@ -26,6 +26,7 @@ class Collected:
         self._path, self._reading, self._width = path, reading, width
         self._values: list[Array] = []
         self._owners: list[Array] = []
+        self._words: list[Array] = []
         self._spans: dict[int, tuple[float, int, int, int]] = {}  # row -> score, window, first and last token
         self._silence: dict[int, float] = {}  # row -> the least score of no answer in a window
 
@@ -35,13 +36,16 @@ class Collected:
         if self._reading.whole and outputs[name].ndim > 1:
             batch = replace(batch, mask=np.ones(outputs[name].shape[:2], bool))
         if kind == "tokens":
-            kept = batch.mask if batch.starts is None else batch.starts
+            numbers = batch.words if batch.words is not None else np.cumsum(batch.mask, axis=1) - 1
+            kept = (numbers >= 0) & batch.mask
+            self._words.append(numbers[kept])
             self._keep(outputs[name][kept], owner[batch.rows[np.nonzero(kept)[0]]])
         elif kind == "masked":
-            assert batch.starts is not None
+            assert batch.words is not None
             assert windows.labels is not None
-            fed = batch.rows[np.nonzero(batch.starts)[0]]
-            self._keep(found(outputs[name][batch.starts], windows.labels[fed]), owner[fed])
+            hidden = batch.words >= 0
+            fed = batch.rows[np.nonzero(hidden)[0]]
+            self._keep(found(outputs[name][hidden], windows.labels[fed]), owner[fed])
         elif kind == "spans":
             both = np.stack([outputs[name], outputs[others[0]]], axis=-1)
             self._keep(both[batch.mask], owner[batch.rows[np.nonzero(batch.mask)[0]]])
@@ -50,8 +54,9 @@ class Collected:
         else:
             self._keep(one_per_row(self._path, name, outputs[name], batch.mask, self._reading.pooling), batch.rows)
 
-    def values(self) -> tuple[Array, Array]:
-        """float32 [units, width], and the row of each unit, both in the data set's order.
+    def values(self) -> tuple[Array, Array, Array | None]:
+        """float32 [units, width], the row of each unit and, of tags, the number of its word in that row; all in the
+        data set's order.
 
         Raises ModelError for an output whose width is not always the same.
         """
@@ -68,7 +73,8 @@ class Collected:
             )
         owners = np.concatenate(self._owners)
         order = np.argsort(owners, kind="stable")
-        return np.concatenate(values)[order].astype(np.float32), owners[order]
+        words = np.concatenate(self._words)[order] if self._words else None
+        return np.concatenate(values)[order].astype(np.float32), owners[order], words
 
     def answers(self, windows: Dataset, dataset: Dataset) -> tuple[Answer, ...]:
         """The likeliest span of each question of `dataset`."""

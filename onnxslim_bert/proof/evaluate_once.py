@@ -30,7 +30,7 @@ def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
     config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
     key = key_of(
-        "answers-with-leads",
+        "answers-with-words",
         task=dataset.task,
         output=dataset.output,
         config=config,
@@ -61,8 +61,8 @@ def _arrays(outputs: Outputs) -> dict[str, Array]:
         "names": outputs.names,
         "notes": outputs.notes,
     }
-    owner = {} if outputs.owner is None else {"owner": outputs.owner}
-    return {"values": outputs.values, "said": np.array(json.dumps(said)), **owner}
+    units = {name: array for name in ("owner", "words") if (array := getattr(outputs, name)) is not None}
+    return {"values": outputs.values, "said": np.array(json.dumps(said)), **units}
 
 
 def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
@@ -76,6 +76,7 @@ def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
         roles={name: InputRole(**role) for name, role in said["roles"].items()},
         reading=Reading(**reading),
         owner=held.get("owner"),
+        words=held.get("words"),
         answers=tuple(Answer(*answer) for answer in said["answers"]),
         silent=said["silent"],
         names=tuple(said["names"]),

@@ -28,6 +28,7 @@ from onnxslim_bert.proof.tasks.ranking import relevance
 from onnxslim_bert.proof.tasks.rows import check_rows
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
+from onnxslim_bert.wording import plural
 
 _APART: dict[tuple[object, ...], bool] = {}
 
@@ -87,7 +88,7 @@ def answer(
         found.add(batch, run(session, path, batch.feeds), fed, owner)
         if working.progress:
             working.progress(f"running {path.name} on {target.name}", done, len(batches))
-    values, owners = found.values()
+    values, owners, words = found.values()
     if reading.kind == "score" and values.shape[1] == 2:
         values = relevance(values, config.labels)
     choices = dataset.task == CHOICE and dataset.feeds is None
@@ -101,6 +102,7 @@ def answer(
         roles=roles,
         reading=reading,
         owner=owners if reading.kind in ("tokens", "spans", "masked") else None,
+        words=words,
         answers=found.answers(fed, dataset) if reading.kind == "spans" else (),
         silent=reading.kind == "spans" and any(not right for right in dataset.gold or ()),
         names=() if choices else config.labels,
@@ -120,8 +122,9 @@ def pairs_are_apart(path: Path, dataset: Dataset, working: Working) -> bool:
 
 
 def _notes(batches: Batches, fed: Dataset, max_length: int) -> tuple[str, ...]:
-    cut = batches.count_cut()
-    return (f"{cut} of {len(fed)} rows have more than {max_length} tokens and were cut",) if cut else ()
+    cut, unread = batches.count_cut(), batches.count_unread()
+    notes = (f"{cut} of {len(fed)} rows have more than {max_length} tokens and were cut",) if cut else ()
+    return (*notes, f"{plural(unread, 'word')} left out, of which the tokenizer keeps nothing") if unread else notes
 
 
 def fed_rows(dataset: Dataset, tokenizer: Tokenizer | None, reading: Reading, max_length: int) -> tuple[Dataset, Array]:

@@ -26,6 +26,7 @@ class Outputs:
     order: the data set's class for each of the model's, by their names; None where the numbers are taken as they are.
     reading: what decided kind and output.
     owner: the row of each unit, [units], where a row has several; else None.
+    words: of a tagger, the number of each unit's word in its row, [units]; else None.
     answers: the likeliest span of each question to a passage. silent: whether some of the questions have no answer, so
     that the model may say so.
     names: of the model's classes.
@@ -40,6 +41,7 @@ class Outputs:
     order: tuple[int, ...] | None = None
     reading: Reading | None = None
     owner: Array | None = None
+    words: Array | None = None
     answers: tuple[Answer, ...] = ()
     silent: bool = False
     names: tuple[str, ...] = ()

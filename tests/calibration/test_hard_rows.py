@@ -65,8 +65,9 @@ def test_padding_goes_in_front_of_every_row():
     """With what each input says of it; a full row stays."""
     mask = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
     feeds = {"ids": np.array([[7, 8, 0], [9, 0, 0], [4, 5, 6]]), "padding": 1 - mask.astype(np.int64)}
-    moved = padded_in_front(Batch(feeds, mask, np.arange(3), starts=mask))
+    moved = padded_in_front(Batch(feeds, mask, np.arange(3), words=mask.astype(np.int64) - 1))
     assert moved.feeds["ids"].tolist() == [[0, 7, 8], [0, 0, 9], [4, 5, 6]]
     assert moved.mask.tolist() == [[False, True, True], [False, False, True], [True] * 3]
     assert (moved.feeds["padding"] == 1 - moved.mask).all()
-    assert (moved.starts == moved.mask).all()
+    assert moved.words is not None
+    assert ((moved.words >= 0) == moved.mask).all()

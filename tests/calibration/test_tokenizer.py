@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError
@@ -77,7 +79,7 @@ def test_tokens_of_an_older_folder_have_places_too(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path)
     (words,) = tokenizer.encode_words([("badly", "Good")], 16)
     assert words.ids == [2, 6, 7, 5, 3]
-    assert list(words.starts) == [False, True, False, True, False]
+    assert list(words.words) == [-1, 0, -1, 1, -1]
     windows = tokenizer.encode_passage("good", "bad bad bad badly", 8)
     assert [row.ids for row in windows] == [[2, 5, 3, 6, 6, 6, 6, 3], [2, 5, 3, 6, 6, 7, 3]]
     assert windows[1].places == [None, None, None, (8, 11), (12, 15), (15, 17), None]
@@ -139,3 +141,41 @@ def test_importing_the_data_side_loads_nothing_heavy(letters: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", program, letters], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str("\u2603")[0][0]
+BY_SPACE = ["Ġgood", "Ġ", BYTES, "Ġman"]
+# How texts are split, the pieces that there are, with ids from 1, and the ids and marks of the four words below.
+SPLITS = {
+    "at spaces": (pre_tokenizers.BertPreTokenizer(), ["good", "\u2603", "man"], [1, 2, 3], [0, 1, 3]),
+    "spaces as letters": (
+        pre_tokenizers.Metaspace(),
+        ["▁good", "▁", "\u2603", "▁man"],
+        [1, 2, 3, 4],
+        [0, 1, -1, 3],
+    ),
+    "bytes": (pre_tokenizers.ByteLevel(add_prefix_space=True), BY_SPACE, [1, 2, 3, 4], [0, 1, -1, 3]),
+    "no first space": (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ["good", *BY_SPACE[1:]],
+        [1, 2, 3, 2, 4],
+        [0, 1, -1, 2, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_the_first_piece_of_a_word_is_its_own(tmp_path: Path, kind: str) -> None:
+    """Also where that is a space alone, which stands before the word. A word without pieces has no mark."""
+    splits, pieces, ids, words = SPLITS[kind]
+    backend = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), *((piece, -1.0) for piece in pieces)], 0))
+    backend.normalizer, backend.pre_tokenizer = normalizers.Replace("\u200b", ""), splits
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (row,) = load_tokenizer(tmp_path).encode_words([("good", "\u2603", "\u200b", "man")], 20)
+    assert (row.ids, list(row.words)) == (ids, words)
+
+
+def test_sentences_that_lose_tokens_are_cut(letters: Path) -> None:
+    """A word of which nothing is left for the tokenizer is no loss."""
+    rows = [("a", "b"), ("a", " ", "b"), ("a", "b", "c")]
+    assert load_tokenizer(letters).words_are_cut(rows, 4) == [False, False, True]

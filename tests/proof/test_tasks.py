@@ -63,6 +63,22 @@ def test_tags_of_words(tmp_path, form, batch):
         enforce(found.verdicts)
 
 
+def test_words_that_the_tokenizer_does_not_read_shift_no_tags(tmp_path):
+    """They judge nothing, as sentences without words; the tags of all others stay theirs."""
+    reader = configured(tmp_path, "ForTokenClassification", TAGS)
+    base = per_token(tmp_path / "m.onnx", TAGGER, ("logits",))
+    path = tmp_path / "rows.jsonl"
+    odd = [(["\t", "w4", "", "w5 w5", "w6"], [2, 1, 1, 2, 3]), ([], []), (["w4", "\u3000"], [1, 3])]
+    path.write_text("\n".join(json.dumps({"tokens": words, "ner_tags": tags}) for words, tags in odd))
+    seen = validate(base, base, load_dataset(str(path), "evaluation"), reader).comparison
+    assert [score.base.value for score in seen.scores] == [100, 100]
+    assert seen.fidelity.agreement is not None
+    assert seen.notes == (
+        "1 sentence without words left out",
+        "3 words left out, of which the tokenizer keeps nothing",
+    )
+
+
 def test_tags_that_the_model_does_not_have_are_refused(tmp_path):
     """With both lists."""
     reader = configured(tmp_path, "ForTokenClassification", ("O", "B-ORG", "I-ORG", "B-MISC"))
@@ -263,7 +279,7 @@ def precision_of(scores: Array, holds: Array) -> float:
         ("a.json", "{}", "not SQuAD .KeyError"),
         ("a.json", "[", "needed JSON of SQuAD"),
         ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["O"]}', "row 1: 2 words and 1 tags"),
-        ("a.jsonl", '{"tokens": ["a b"], "tags": ["O"]}', "row 1: a word is empty or holds a space"),
+        ("a.jsonl", '{"tokens": [], "tags": []}', "no words: needed at least one sentence of them"),
         ("a.jsonl", '{"tokens": ["a"], "tags": "O"}', "row 1: 'tags' is 'O': needed a list"),
     ],
 )

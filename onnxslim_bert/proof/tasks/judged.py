@@ -65,7 +65,10 @@ def judged(metric: str, outputs: Outputs, dataset: Dataset) -> tuple[Array, Arra
 
 
 def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
-    """The tag of every word, sentence by sentence, without words that were cut off; "?" where it is not finite."""
+    """The tag of every word that has one, sentence by sentence; "?" where it is not finite.
+
+    A word has none when it was cut off, or when the tokenizer makes nothing of it.
+    """
     assert outputs.owner is not None
     ends = np.searchsorted(outputs.owner, np.arange(rows + 1))
     names = np.array([*(outputs.names or map(str, range(outputs.values.shape[1]))), "?"])
@@ -117,10 +120,16 @@ def _judge(outputs: Outputs, dataset: Dataset) -> Judge | None:
     return next((judge for judge in JUDGES if judge.fits(outputs, dataset)), None)
 
 
-def _right_tags(outputs: Outputs, dataset: Dataset) -> list[tuple[str, ...]]:
-    """The right tags by name, where they are written as numbers of classes too."""
+def _right_tags(outputs: Outputs, dataset: Dataset) -> list[list[str]]:
+    """The right tag of each word of `tags_of`, by name, where it is written as the number of a class too."""
+    assert outputs.owner is not None
+    assert outputs.words is not None
     numbers = {str(number): name for number, name in enumerate(outputs.names)}
-    return [tuple(numbers.get(tag, tag) for tag in row) for row in dataset.gold or ()]
+    right: list[list[str]] = [[] for _ in dataset.gold or ()]
+    for row, word in zip(outputs.owner.tolist(), outputs.words.tolist(), strict=True):
+        tag = (dataset.gold or ())[row][word]
+        right[row].append(numbers.get(tag, tag))
+    return right
 
 
 def _tag_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
@@ -131,7 +140,6 @@ def _tag_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
 
 def _tag_counts(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
     found, right = tags_of(outputs, len(dataset)), _right_tags(outputs, dataset)
-    right = [gold[: len(ours)] for ours, gold in zip(found, right, strict=True)]
     return (entity_counts if metric == "entity-f1" else word_counts)(found, right)
 
 

@@ -28,11 +28,13 @@ def masked_rows(dataset: Dataset, tokenizer: Tokenizer, max_length: int) -> tupl
     rows: list[PlacedRow] = []
     right: list[int] = []
     owner: list[int] = []
-    for number, row in enumerate(tokenizer.encode_words(dataset.texts, max_length)):
+    for number, row in enumerate(tokenizer.encode_places(dataset.texts, max_length)):
         words = [place for place, span in enumerate(row.places) if span is not None]
         for place in evenly(words):
             ids = [*row.ids[:place], tokenizer.mask_id, *row.ids[place + 1 :]]
-            rows.append(PlacedRow(ids, row.type_ids, row.places, [each == place for each in range(len(ids))]))
+            rows.append(
+                PlacedRow(ids, row.type_ids, row.places, [0 if each == place else -1 for each in range(len(ids))])
+            )
             right.append(row.ids[place])
             owner.append(number)
     if len(set(owner)) < len(dataset):
