@@ -9,7 +9,10 @@ from onnxslim_bert.cli.screen import console
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A callback (what is being done, steps done, steps in all); None when stderr is no terminal."""
+    """A callback (what is being done, steps done, steps in all); None when stderr is no terminal.
+
+    One bar is shown, that of the last call; each stage keeps the time that it still takes.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -23,5 +26,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
             if name not in tasks:
                 tasks[name] = bar.add_task(stage, total=total)
             bar.update(tasks[name], description=stage, completed=done, total=total)
+            for other, task in tasks.items():
+                bar.update(task, visible=other == name)
 
         yield show

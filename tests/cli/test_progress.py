@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+from rich.progress import Progress
 
 from onnxslim_bert.cli.progress import progress_bar
 
@@ -36,3 +37,21 @@ def test_a_file_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with progress_bar() as progress:
         assert progress is None
+
+
+def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that ended, or that another interrupts, leaves no bar behind, and comes back with its own time."""
+    made: list[Progress] = []
+
+    class Kept(Progress):
+        def start(self) -> None:
+            made.append(self)
+
+    monkeypatch.setattr("rich.progress.Progress", Kept)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with progress_bar() as progress:
+        assert progress is not None
+        for stage, done in (("plans", 1), ("training: loss 3", 1), ("training: loss 2", 2), ("plans", 2)):
+            progress(stage, done, 4)
+            (bar,) = [task for task in made[0].tasks if task.visible]
+            assert (bar.description, bar.completed) == (stage, done)

@@ -15,8 +15,8 @@ import torch
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.machine import instruction_sets
 from onnxslim_bert.progress import Progress
+from onnxslim_bert.rewriting.distillation.bfloat16 import products_in_bfloat16
 from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.objective import Answers, Objective
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
@@ -237,7 +237,7 @@ def _step(
 ) -> float:
     """One step on one batch; its loss."""
     theirs = teacher.remember(batch)
-    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+    with products_in_bfloat16():
         ours = student.run(batch.feeds, objective.student_tensors)
     loss = objective.loss(dict(zip(objective.student_tensors, ours, strict=True)), theirs, batch, labels)
     optimizer.zero_grad()
@@ -245,11 +245,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(student.parameters.values(), LARGEST_GRADIENT)
     optimizer.step()
     return float(loss.detach())
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for it."""
-    return bool({"AVX512-BF16", "AMX-BF16"} & set(instruction_sets()))
 
 
 def _endless(texts: Texts, seed: int) -> Iterator[Batch]:

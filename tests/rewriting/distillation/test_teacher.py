@@ -6,6 +6,7 @@ from graphs import batches, prepared
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.rewriting.distillation import bfloat16, executor
 from onnxslim_bert.rewriting.distillation import teacher as module
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.texts import Texts, padding_of, rows_of
@@ -44,6 +45,7 @@ def test_answers_that_are_remembered_are_those_that_were_given():
 
 def test_no_more_is_remembered_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(module, "ROOM", 2000)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     teacher, texts = taught()
     runs = []
     answer = teacher.answer
@@ -61,3 +63,28 @@ def test_answers_that_are_not_finite_are_refused():
     model.replace(bias, np.full_like(model.array(bias), np.nan))
     with pytest.raises(PassError, match=r"the teacher's 'logits' is not finite on a text"):
         Teacher(model, ["logits"], batches(model))
+
+
+@pytest.mark.parametrize(("allowed", "rounded"), [(0.0, False), (1.0, True)])
+def test_what_is_trained_on_is_answered_in_bfloat16_where_that_is_near_enough(allowed, rounded, monkeypatch):
+    """And what judges never is. On a CPU without instructions for it PyTorch computes the same, only slower."""
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "ROUNDING", allowed)
+    teacher, texts = taught()
+    for batch in texts.epoch():
+        exact, given = teacher.answer(batch), teacher.remember(batch)
+        for name, values in exact.items():
+            ours, theirs = (x[batch.mask] if name in teacher.by_token else x for x in (given[name], values))
+            assert np.array_equal(ours, theirs) is not rounded
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.05 * np.abs(theirs).max())
+
+
+def test_a_teacher_with_an_operator_that_pytorch_is_not_told_of_answers_in_float32(monkeypatch):
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "ROUNDING", 1.0)
+    monkeypatch.setattr(executor, "OPERATORS", {})
+    teacher, texts = taught()
+    for batch in texts.epoch():
+        exact, given = teacher.answer(batch), teacher.remember(batch)
+        assert all(np.array_equal(given[name], values) for name, values in exact.items())

@@ -1,0 +1,15 @@
+"""Products in bfloat16, where the CPU has instructions for it."""
+
+import torch
+
+from onnxslim_bert.machine import instruction_sets
+
+
+def products_in_bfloat16() -> torch.autocast:
+    """A context in which PyTorch multiplies in bfloat16 where that is fast, and as ever where it is not."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it."""
+    return bool({"AVX512-BF16", "AMX-BF16"} & set(instruction_sets()))
