@@ -37,7 +37,7 @@ DROP = "Points that the task metric may drop: with -p a budget, else search for 
     type=click.Choice(TARGETS),
     default="cpu",
     show_default=True,
-    help="On what the model is to run: after the recipe come the passes that `quantize --target` runs.",
+    help="On what the model is to run: what follows the recipe is as for `quantize --target`; a search times there.",
 )
 @click.option("--seq", type=COUNT, help="Tokens in a row, for qnn, coreml and nnapi.")
 @click.option("--allow-fallback", is_flag=True, help="Accept nodes that the target leaves to the CPU.")
@@ -136,7 +136,7 @@ def slim(
         raise click.UsageError("--target-size and --max-download each say how small: give one of them")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
-    of_recipe = [*BUDGETS[1:-1], "strict", "allow_noop", "allow_fallback", "rewrite_tokenizer", "place", "seq"]
+    of_recipe = [*BUDGETS[1:-1], "strict", "allow_noop", "rewrite_tokenizer"]
     refuse_ignored(of_recipe if searches else ["batch", "distill"], "with" + "out" * (not searches) + " a target")
     if not distill:
         refuse_ignored(["distill_texts"], "without --distill")

@@ -38,3 +38,6 @@ class Deployment:
             )
         if len(set(self.seq)) < len(self.seq):
             raise PassError("--seq names a length twice")
+
+
+ON_CPU = Deployment()

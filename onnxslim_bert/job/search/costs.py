@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxslim_bert.calibration.observers import Range
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.download import download_bytes
 from onnxslim_bert.graph.files import model_bytes, model_files
+from onnxslim_bert.job.deployment import ON_CPU, Deployment
+from onnxslim_bert.job.search.forms import finish_to_time
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.first_token import FirstToken
-from onnxslim_bert.passes.quantize_static import QuantizeStatic
-from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.progress import Progress
-from onnxslim_bert.proof.bench import Latency, Rounds, bench
+from onnxslim_bert.proof.bench import Entry, Latency, Rounds, bench
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
+from onnxslim_bert.targets.places import Places
+from onnxslim_bert.targets.table import CPU, target_named
 
 SHARES = (0.25, 0.5, 0.75)  # of the units of each site, left out of the models that are timed
 ROUNDS = 30
@@ -33,7 +34,7 @@ KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 class TimingConditions:
     """How models are timed: on `batch` rows of `length` tokens, with `threads` threads; `seed` draws the tokens.
 
-    packed: their sizes are those after gzip.
+    packed: their sizes are those after gzip. where: the target; the source runs on the CPU.
     """
 
     batch: int = 1
@@ -41,6 +42,7 @@ class TimingConditions:
     threads: int = 1
     seed: int = 0
     packed: bool = False
+    where: Deployment = ON_CPU
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,15 @@ def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingCo
 
     source: as given. model: canonicalized and fused. folder: keeps full.onnx, the int8 form; others are deleted.
     """
-    full = write_int8(model, [], 0.0, folder / "full.onnx")
-    full_ms, source_ms = time_models([full, source], conditions)
+    full = write_quantized(model, [], 0.0, folder / "full.onnx", conditions.where)
+    full_ms, source_ms = time_models([full, (source, CPU)], conditions)
     full_bytes = size_of(full, conditions)
     groups = alike(model, prunable_sites(model))
     savings: dict[str, Saving] = {}
     for done, group in enumerate(groups, start=1):
-        files = [write_int8(model, group, share, folder / f"narrow-{share}.onnx") for share in SHARES]
+        files = [
+            write_quantized(model, group, share, folder / f"narrow-{share}.onnx", conditions.where) for share in SHARES
+        ]
         by_now, *times = time_models([full, *files], conditions)
         removed = np.array([sum(site.units - _left(site, share) for site in group) for share in SHARES])
         saved_ms = full_ms * (1 - np.array(times) / by_now)
@@ -117,18 +121,21 @@ def size_of(path: Path, conditions: TimingConditions) -> int:
     return NOTES + download_bytes(model_files(path)) if conditions.packed else model_bytes(path)
 
 
-def time_models(paths: Sequence[Path], conditions: TimingConditions) -> list[float]:
+def time_models(models: Sequence[Path | Entry], conditions: TimingConditions) -> list[float]:
     """Milliseconds a run of each model, timed in ROUNDS rounds in each of which all of them run.
+
+    A path runs on the target of `conditions`.
 
     The first one's is its median; of the others, that times the ratio of their time to the first one's (`_share`).
     """
     latencies = bench(
-        paths,
+        models,
         Working(threads=conditions.threads, seed=conditions.seed),
         batch_sizes=[conditions.batch],
         lengths=[conditions.length],
         rounds=Rounds(ROUNDS),
         footprints=False,
+        places=Places((target_named(conditions.where.target),), conditions.where.allow_fallback),
     ).latencies
     return [latencies[0].median_ms * _share(latency) for latency in latencies]
 
@@ -155,20 +162,22 @@ def alike(model: Model, sites: Sequence[Site]) -> list[list[Site]]:
     return list(groups.values())
 
 
-def write_int8(
-    model: Model, sites: Sequence[Site], share: float, path: Path, float_layers: tuple[int, ...] = ()
+def write_quantized(
+    model: Model,
+    sites: Sequence[Site],
+    share: float,
+    path: Path,
+    where: Deployment,
+    float_layers: tuple[int, ...] = (),
 ) -> Path:
-    """Write the int8 form of `model` with `share` of the units of `sites` left out, to be timed: its answers are wrong.
+    """Write the quantized form of `model` with `share` of the units of `sites` left out, to be timed.
 
-    float_layers: numbers of the layers that stay float32. Returns `path`.
+    Its answers are wrong. float_layers: numbers of the layers that stay float32. Returns `path`.
     """
     made = model.clone()
     for site in sites:
         keep_units(made, site, np.arange(_left(site, share)))
-    FirstToken().apply(made, Context())
-    quantize = QuantizeStatic(correct_bias=False, float_layers=float_layers)
-    quantize.apply(made, Context({want: Range(-4.0, 4.0) for want in quantize.wants(made)}))
-    SkipMask().apply(made, Context())
+    finish_to_time(made, where, float_layers)
     made.save(path, overwrite=True)
     del made
     gc.collect()  # a graph's nodes and tensors refer to each other

@@ -11,7 +11,15 @@ import numpy as np
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, size_of, time_models, write_int8
+from onnxslim_bert.job.search.costs import (
+    Costs,
+    TimingConditions,
+    prunable_sites,
+    size_of,
+    time_models,
+    write_quantized,
+)
+from onnxslim_bert.job.search.forms import finish_to_time
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
@@ -19,6 +27,7 @@ from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
+from onnxslim_bert.targets.table import CPU
 
 FLOATS = (1, 2)  # layers left in float32; layers that share their matrices count as one
 SHORTEST = 0.1  # share of the mean time that a layer is taken to need at least, since short times are uncertain
@@ -36,8 +45,12 @@ def measure_precisions(
     Which layers: those that do the most squared damage, when they alone are int8, for each millisecond that they take
     in int8 (`rank`). Time in int8 stands for the time that float32 adds, which is about the same multiple everywhere.
 
-    model: canonicalized and fused. method: of the int8 ranges.
+    model: canonicalized and fused. method: of the int8 ranges. A target other than the CPU has one precision.
     """
+    if conditions.where.target != CPU.name:
+        made = model.clone()
+        finish_to_time(made, conditions.where)
+        return [Alternative(damage=trials.damage(made))]
     action = next(QuantizeStatic(method=name, reduce_range=u8s8_saturates()) for name in METHODS if name == method)
     int8 = Int8Trials.of(before_int8(model, trials), action, trials)
     groups = layer_groups(model)
@@ -106,8 +119,11 @@ def _costing(
     """`found` with the milliseconds and bytes saved against int8 in every layer: below 0, as they cost more."""
     if not found:
         return []
-    full = write_int8(model, [], 0.0, folder / "int8.onnx")
-    files = [write_int8(model, [], 0.0, folder / f"float-{i}.onnx", tuple(one.floats)) for i, one in enumerate(found)]
+    full = write_quantized(model, [], 0.0, folder / "int8.onnx", conditions.where)
+    files = [
+        write_quantized(model, [], 0.0, folder / f"float-{i}.onnx", conditions.where, tuple(one.floats))
+        for i, one in enumerate(found)
+    ]
     by_now, *times = time_models([full, *files], conditions)
     whole = size_of(full, conditions)
     costing = [

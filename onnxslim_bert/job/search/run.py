@@ -8,7 +8,7 @@ import onnxruntime
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.errors import DataError, GateError, PassError
+from onnxslim_bert.errors import DataError, GateError, PassError, ProviderError
 from onnxslim_bert.graph.files import file_sha256, staging
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job
@@ -26,9 +26,11 @@ from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.job.search.task_drop import TaskDrop
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.passes.distill import check_torch
+from onnxslim_bert.proof.bench import check_timeable
 from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
+from onnxslim_bert.targets.table import target_named
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
 LENGTH = 128  # tokens in the rows on which models are timed, at most
@@ -48,6 +50,7 @@ def run_search(job: Job, targets: Targets, batch: int = 1, texts: int = 0) -> Re
     """
     if job.data.calibration is None:
         raise DataError("a search measures on calibration texts: --calib sst2, reviews or a file")
+    _check_times(job)
     if texts:
         _check_distils(job, targets)
     check_free(job)
@@ -82,6 +85,14 @@ def without_judged(loaded: Loaded, rows: Dataset) -> Loaded:
     return replace(loaded, data=replace(loaded.data, corpus=corpus.without(rows)), working=working)
 
 
+def _check_times(job: Job) -> None:
+    """Raise ProviderError where nothing can be timed on the target."""
+    target = target_named(job.deployment.target)
+    check_timeable(target)
+    if reason := target.absent():
+        raise ProviderError(f"a search times models where they are to run: {reason}")
+
+
 def _check_distils(job: Job, targets: Targets) -> None:
     """Raise an error where nothing could be distilled, before hours of measuring."""
     if targets.speedup is None and targets.nbytes is None:
@@ -105,15 +116,17 @@ def find_recipe(
     trials = make_trials(canonical, loaded.data, working, split=True)
     conditions = TimingConditions(
         fixed_shape(canonical)[0] or batch,
-        min(LENGTH, working.max_length),
+        next(iter(job.deployment.seq), min(LENGTH, working.max_length)),
         working.threads,
         working.seed,
         targets.packed,
+        job.deployment,
     )
     of_calibration = ", those of calibration" * (rows is loaded.data.calibration)
     judged = f"{rows.name} {rows.split}, {len(rows)} rows{of_calibration}"
     state = SearchFolder(job.output.with_suffix(".search"), _key(loaded, rows, conditions))
-    search = Search(job.source, loaded.model, trials, TaskDrop(job.source, rows, working), conditions, state, judged)
+    drop_of = TaskDrop(job.source, rows, working, job.deployment)
+    search = Search(job.source, loaded.model, trials, drop_of, conditions, state, judged)
     try:
         return search.run(targets, texts), state
     except GateError as error:

@@ -36,6 +36,7 @@ from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_check import check_weights_stay_int8
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
+from onnxslim_bert.targets.table import CPU
 
 DEPTHS = (0.0, 0.4, 0.7, 0.85, 1.0)  # of the way from the int8 model to the targets
 CORRECTIONS = 3  # times that a target is aimed at again, when what was built misses what the tables said
@@ -102,7 +103,8 @@ class Search:
         layers = once("layers", list[Alternative], lambda: self._tried("layers", layer_steps, costs))
         tables = once("tables", list[Alternative], lambda: self._tried("word tables", embedding_steps, costs))
         tokens = once("tokens", list[Alternative], lambda: self._tried("tokens", token_steps, costs, self._long))
-        method = once("method", str, lambda: choose_int8_method(self._fused, trials))
+        on_cpu = self.conditions.where.target == CPU.name
+        method = once("method", str, lambda: choose_int8_method(self._fused, trials)) if on_cpu else ""
         precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
         return MeasuredOptions(sensitivities, costs, layers, tables, tokens, method, precisions)
 
@@ -197,7 +199,7 @@ class Search:
         return [] if chosen is None else [self._made(chosen)]
 
     def _made(self, prediction: Prediction) -> MeasuredPoint:
-        here = replace(prediction.plan, reduce_range=u8s8_saturates())
+        here = replace(prediction.plan, reduce_range=u8s8_saturates(), where=self.conditions.where)
         return self._measure(self._build(replace(prediction, plan=here)))
 
     def _build(self, prediction: Prediction) -> Candidate:
@@ -212,7 +214,8 @@ class Search:
             damage = max(damage, self._long.damage(model))
         file = self.state.folder / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.onnx"
         model.save(file, overwrite=True)
-        check_weights_stay_int8(file)
+        if self.conditions.where.target == CPU.name:
+            check_weights_stay_int8(file)
         del model
         gc.collect()  # a graph's nodes and tensors refer to each other
         candidate = Candidate(recipe, file, size_of(file, self.conditions), prediction.damage, damage)
@@ -222,7 +225,7 @@ class Search:
     def _measure(self, candidate: Candidate) -> MeasuredPoint:
         """The candidate, timed in one run with the source, and with its drop of the task metric."""
         if candidate.recipe not in self.points:
-            source, ms = time_models([self.source, candidate.file], self.conditions)
+            source, ms = time_models([(self.source, CPU), candidate.file], self.conditions)
             drop = candidate.drop
             if drop is None:
                 drop = self.drop_of(candidate.file)

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxslim_bert.job.deployment import ON_CPU, Deployment
+from onnxslim_bert.job.search.forms import last_steps
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
-from onnxslim_bert.recipes.int8 import FIRST_TOKEN, FUSED, int8
+from onnxslim_bert.recipes.int8 import FIRST_TOKEN, FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 
 
@@ -16,7 +18,8 @@ class SearchPlan:
     embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none. Bits of
     the word table are the business of the quantization: other steps work on a table in float.
     method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
-    distill: the step that trains what is left; "" for none. reduce_range: see `Quantization`.
+    distill: the step that trains what is left; "" for none. reduce_range: see `Quantization`. where: on what it runs;
+    method, float_layers and reduce_range are for the CPU.
 
     Example: heads (4, 3), neurons (96, 64), method "mse" has `prune{heads=4/3,neurons=96/64}?` and
     `quantize-static{method=mse}` in its recipe.
@@ -31,6 +34,7 @@ class SearchPlan:
     float_layers: tuple[int, ...] = ()
     distill: str = ""
     reduce_range: bool = False
+    where: Deployment = ON_CPU
 
     @property
     def recipe(self) -> Recipe:
@@ -38,7 +42,7 @@ class SearchPlan:
         widths = f"prune{{heads={_written(self.heads)},neurons={_written(self.neurons)}}}?"
         left = f",float-layers={_written(self.float_layers)}" if self.float_layers else ""
         narrow = ",reduce-range=true" * self.reduce_range
-        quantized = int8(f"quantize-static{{method={self.method}{left}{narrow}}}")
+        quantized = last_steps(self.where, f"quantize-static{{method={self.method}{left}{narrow}}}")
         table = Recipe.parse(self.embedding).steps if self.embedding else ()
         smaller = [str(step) for step in table if step.action.name != QuantizeEmbedding.name]
         packed = [str(step) for step in table if step.action.name == QuantizeEmbedding.name]

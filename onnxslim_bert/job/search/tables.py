@@ -8,9 +8,16 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.spliced import spliced
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import PassError
+from onnxslim_bert.errors import PassError, ProviderError
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, TimingConditions, prunable_sites, size_of, time_models, write_int8
+from onnxslim_bert.job.search.costs import (
+    Costs,
+    TimingConditions,
+    prunable_sites,
+    size_of,
+    time_models,
+    write_quantized,
+)
 from onnxslim_bert.job.search.width_choices import GRID
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -75,14 +82,17 @@ def measure_alternatives(
     found = [Alternative()]
     full = folder / "full.onnx"
     if steps and not full.exists():
-        write_int8(model, [], 0.0, full)
+        write_quantized(model, [], 0.0, full, conditions.where)
     for done, one in enumerate(steps, start=1):
         made = model.clone()
         change = _take(made, one, trials)
+        times = None
         if change is not None and change.count:
             damage = trials.damage(made)
-            file = write_int8(made, [], 0.0, folder / "alternative.onnx")
-            slow, fast = time_models([full, file], conditions)
+            file = folder / "alternative.onnx"
+            times = _timed(made, full, file, conditions)
+        if change is not None and times is not None:
+            slow, fast = times
             ms, nbytes = costs.full_ms * (1 - fast / slow), float(size_of(full, conditions) - size_of(file, conditions))
             gone = tuple(change.details.get("removed", ()))
             step = f"drop-layers{{layers={'/'.join(map(str, gone))}}}" if gone else one.step  # not measured again
@@ -92,6 +102,15 @@ def measure_alternatives(
         gc.collect()  # a graph's nodes and tensors refer to each other
         trials.progress(stage, done, len(steps))
     return found
+
+
+def _timed(model: Model, full: Path, file: Path, conditions: TimingConditions) -> list[float] | None:
+    """Milliseconds a run of `full`, and of `model`, written to `file`; None where the target does not take it."""
+    try:
+        return time_models([full, write_quantized(model, [], 0.0, file, conditions.where)], conditions)
+    except (PassError, ProviderError):
+        file.unlink(missing_ok=True)
+        return None
 
 
 def layer_steps(model: Model) -> list[Alternative]:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.job.deployment import ON_CPU, Deployment
 from onnxslim_bert.proof.comparison import compare
-from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.proof.evaluation import answer, evaluate
 from onnxslim_bert.proof.outputs import Outputs
+from onnxslim_bert.targets.places import Places
+from onnxslim_bert.targets.table import target_named
 
 
 class TaskDrop:
@@ -16,16 +19,21 @@ class TaskDrop:
     With labels: the drop of the metric, below 0 for a gain. Without labels: the percent of rows to which it gives
     another class than the source, which is the most that accuracy can drop; of scores, what the correlation with the
     source's lacks to 1, and of embeddings what the mean cosine does, times 100. Example: a correlation of 0.98: 2.
-    100 when any answer is NaN or infinite.
+    100 when any answer is NaN or infinite. The candidate runs on the target of `where`, the source on the CPU.
     """
 
-    def __init__(self, source: Path, rows: Dataset, working: Working) -> None:
+    def __init__(self, source: Path, rows: Dataset, working: Working, where: Deployment = ON_CPU) -> None:
         self.rows = rows
         self._path = source
         self._working = working
+        self._where = where
 
     def __call__(self, candidate: Path) -> float:
-        seen = compare(self._source, self._answers(candidate, self._source), self.rows, seed=self._working.seed)
+        target = target_named(self._where.target)
+        places = Places((target,), self._where.allow_fallback)
+        session = places.open(target, candidate, threads=self._working.threads).session
+        after = answer(session, candidate, self.rows, self._working, target=target, like=self._source)
+        seen = compare(self._source, after, self.rows, seed=self._working.seed)
         if seen.broken:
             return 100.0
         if seen.scores:
@@ -37,7 +45,4 @@ class TaskDrop:
 
     @cached_property
     def _source(self) -> Outputs:
-        return self._answers(self._path)
-
-    def _answers(self, path: Path, like: Outputs | None = None) -> Outputs:
-        return evaluate(path, self.rows, self._working, like=like)
+        return evaluate(self._path, self.rows, self._working)

@@ -6,6 +6,7 @@ from graphs import fixture, prepared
 from weighing_clock import fake_ms
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.job.deployment import ON_CPU
 from onnxslim_bert.job.search import costs
 from onnxslim_bert.job.search.costs import (
     TimingConditions,
@@ -13,7 +14,7 @@ from onnxslim_bert.job.search.costs import (
     measure_costs,
     prunable_sites,
     time_models,
-    write_int8,
+    write_quantized,
 )
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -72,7 +73,7 @@ def test_units_that_are_left_out_are_gone_from_the_file(tmp_path):
     """And everything else is int8."""
     model = prepared("bert-ts17-sdpa", *EXACT)
     (site, *_) = find_sites(model, "neurons")
-    made = Model.load(write_int8(model, [site], 0.5, tmp_path / "narrow.onnx"))
+    made = Model.load(write_quantized(model, [site], 0.5, tmp_path / "narrow.onnx", ON_CPU))
     widths = [layer.linears["up"].d_out for layer in made.encoder.layers]
     assert widths == [site.units // 2, site.units, site.units]
     assert all(linear.quantized for layer in made.encoder.layers for linear in layer.linears.values())

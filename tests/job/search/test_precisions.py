@@ -5,8 +5,9 @@ import pytest
 from graphs import prepared, trials
 from weighing_clock import fake_ms
 
+from onnxslim_bert.job.deployment import ON_CPU
 from onnxslim_bert.job.search.alternatives import Alternative
-from onnxslim_bert.job.search.costs import Costs, Saving, TimingConditions, prunable_sites, site_key, write_int8
+from onnxslim_bert.job.search.costs import Costs, Saving, TimingConditions, prunable_sites, site_key, write_quantized
 from onnxslim_bert.job.search.precisions import Int8Trials, measure_precisions, rank
 from onnxslim_bert.job.search.search_plan import SearchPlan
 from onnxslim_bert.model.onnx_model import Model
@@ -38,12 +39,12 @@ def test_each_precision_is_worth_what_its_model_shows(tmp_path):
     assert int8.damage == pytest.approx(damage_of(model, SearchPlan((), (), method="mse")), rel=1e-4)
     assert (int8.step, int8.ms, int8.nbytes, int8.floats) == ("", 0.0, 0.0, ())
     assert mixed
-    full = write_int8(model, [], 0.0, tmp_path / "full.onnx")
+    full = write_quantized(model, [], 0.0, tmp_path / "full.onnx", ON_CPU)
     for one in mixed:
         plan = SearchPlan((), (), method="mse", float_layers=one.floats)
         assert one.damage == pytest.approx(damage_of(model, plan), rel=1e-4)
         assert one.damage < int8.damage
-        file = write_int8(model, [], 0.0, tmp_path / "mixed.onnx", tuple(one.floats))
+        file = write_quantized(model, [], 0.0, tmp_path / "mixed.onnx", ON_CPU, tuple(one.floats))
         assert one.ms == pytest.approx(50 * (1 - fake_ms(file) / fake_ms(full)))
         assert one.ms < 0
         assert one.nbytes == full.stat().st_size - file.stat().st_size

@@ -17,9 +17,18 @@ from graphs import prepared
 from weighing_clock import fake_bench
 
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, OutputError, PassError, SizeGateError
+from onnxslim_bert.errors import (
+    AccuracyGateError,
+    DataError,
+    LatencyGateError,
+    OutputError,
+    PassError,
+    ProviderError,
+    SizeGateError,
+)
 from onnxslim_bert.graph.download import download_bytes
 from onnxslim_bert.job.data import Sources
+from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.search import costs, search, tables
@@ -31,7 +40,10 @@ from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.recipes.lowering import LOWERINGS, lowered
 from onnxslim_bert.recipes.provenance import KEY
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.targets.table import TARGETS
 
 pytestmark = pytest.mark.full_range  # tables are measured by a fixture of the module, by any test, or by a child
 needs_torch = pytest.mark.skipif(
@@ -243,6 +255,25 @@ def test_a_search_needs_texts(tmp_path):
     workspace(tmp_path)
     with pytest.raises(DataError, match="a search measures on calibration texts: --calib sst2, reviews or a file"):
         searched(tmp_path, TOO_FAST, data=Sources())
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "cpu"])
+def test_a_search_times_where_the_model_is_to_run(target, tmp_path, monkeypatch):
+    """Plans end in the target's form, and candidates run on it; where none does, nothing is measured."""
+    workspace(tmp_path)
+    monkeypatch.setattr(costs, "bench", fake_bench)
+    fixed = LOWERINGS[target].is_fixed
+    where = Deployment(target, (16,) if fixed else ())
+    if TARGETS[target].emulated or TARGETS[target].absent():
+        with pytest.raises(ProviderError, match=target):
+            searched(tmp_path, Targets(nbytes=30_000.0), deployment=where)
+        assert not (tmp_path / "small.search").exists()
+        return
+    found = searched(tmp_path, Targets(nbytes=30_000.0), deployment=where)
+    ends = str(lowered(Recipe(()), target, 16 if fixed else None))
+    assert all(point.recipe.endswith(ends) for point in found.found.frontier)
+    assert found.placement is not None
+    assert found.placement.left == ()
 
 
 def test_an_output_that_exists_is_refused_first(folder):

@@ -20,6 +20,7 @@ from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.targets.table import CPU
 
 SOURCE = Path("source.onnx")
 STATIC = QuantizeStatic()
@@ -113,7 +114,9 @@ def enter(world: World, monkeypatch) -> World:
             world.done.append(f"built {model.recipe}")
 
     def time_models(paths, _):
-        return [world.options.costs.source_ms if path == SOURCE else world.ms(path.read_text()) for path in paths]
+        return [
+            world.options.costs.source_ms if path == (SOURCE, CPU) else world.ms(path.read_text()) for path in paths
+        ]
 
     found: MeasuredOptions = world.options
     fakes = {

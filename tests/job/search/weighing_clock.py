@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 
+from onnxslim_bert.proof.bench import Entry
 from onnxslim_bert.proof.intervals import Interval
 
 
@@ -31,7 +32,7 @@ def fake_ms(path: Path) -> float:
     )
 
 
-def fake_bench(paths: Sequence[Path], *_: object, **__: object) -> FakeBench:
+def fake_bench(models: Sequence[Path | Entry], *_: object, **__: object) -> FakeBench:
     """What `bench` gives, by this clock."""
-    times = [fake_ms(path) for path in paths]
+    times = [fake_ms(one[0] if isinstance(one, tuple) else one) for one in models]
     return FakeBench([FakeLatency(times[0], Interval(*[times[0] / ms] * 3)) for ms in times])
