@@ -1,6 +1,7 @@
 """The one table of passes, in an order in which they can run."""
 
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.dense_2d import Dense2d
 from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.drop_layers import DropLayers
@@ -68,6 +69,7 @@ _TABLE: tuple[type[Pass], ...] = (
     FactorizeEmbedding,
     LowRank,
     Sparsify,
+    Decouple,
     Student,
     Distill,
     FirstToken,

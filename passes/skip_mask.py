@@ -21,7 +21,7 @@ from onnxslim_bert.wording import plural
 
 Operator = Literal["contrib", "onnx"]
 OPSET = 23  # the first with Attention
-MASK = 4  # position of MultiHeadAttention's key_padding_mask
+MASK, BIAS = 4, 5  # positions of MultiHeadAttention's key_padding_mask and attention_bias
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,12 @@ class SkipMask(Pass):
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
     """The mask that attention `node` reads, when it is a mask of the tokens (`masks`), cast or not; else None.
 
-    Other masks may hold something else, like the number of tokens of each row.
+    Other masks may hold something else, like the number of tokens of each row. None where something else is added to
+    the scores, too: no faster kernel takes that.
     """
     if len(node.inputs) <= MASK or node.inputs[MASK].is_empty():
+        return None
+    if len(node.inputs) > BIAS and not node.inputs[BIAS].is_empty():
         return None
     known = [mask.tensor for mask in masks(model.graph)]
     source = node.inputs[MASK]

@@ -33,6 +33,7 @@ COMMANDS = {
     "explain": "Say which nodes run on a target, and why the others do not.",
     "compile": "Compile a model for a chip ahead of time.",
     "mobile": "Write a model in ORT format for a phone.",
+    "split": "Write a model of text pairs as two files, so that passages are encoded once.",
     "device": "Run a model on a phone or a board, and compare its answers here.",
     "export": "Write ONNX from a Hugging Face model.",
     "zoo": "Optimize many models in one resumable run, and compare two runs.",

@@ -24,12 +24,12 @@ def most_tokens(model: Model) -> int | None:
     for node in model.graph.nodes:
         read = table_of(node)
         if read is not None and read.name == table and node.op != "Slice":
-            places = _positions(model, node.inputs[1], rows)
+            places = positions_of(model, node.inputs[1], rows)
             return int((places < rows).sum()) or rows
     return rows
 
 
-def _positions(model: Model, indices: gs.Tensor, seq: int) -> Array:
+def positions_of(model: Model, indices: gs.Tensor, seq: int) -> Array:
     """The positions of a row of `seq` real tokens, or of as many as there are; empty when they cannot be told."""
     nodes = nodes_between([], indices)
     if not nodes:  # constants, or the caller's own

@@ -22,12 +22,14 @@ def emit_attention(
     heads: int,
     scale: float,
     mask: gs.Tensor | None,
+    bias: gs.Tensor | None = None,
 ) -> gs.Tensor:
     """Attention over `roles` (query [batch, length, width], key and value [batch, seq, width]) in `heads` heads.
 
-    mask: [batch, seq], zero where a key is hidden -> [batch, length, width]
+    mask: [batch, seq], zero where a key is hidden. bias: [batch or 1, heads or 1, length, seq], added to the scores.
+    Returns [batch, length, width].
     """
-    return (_contrib if style == "contrib" else _standard)(build, roles, width, heads, scale, mask)
+    return (_contrib if style == "contrib" else _standard)(build, roles, width, heads, scale, mask, bias)
 
 
 def attention_style(context: gs.Tensor) -> Style:
@@ -37,14 +39,27 @@ def attention_style(context: gs.Tensor) -> Style:
 
 
 def _contrib(
-    build: Builder, roles: Sequence[gs.Tensor], _: int, heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder,
+    roles: Sequence[gs.Tensor],
+    _: int,
+    heads: int,
+    scale: float,
+    mask: gs.Tensor | None,
+    bias: gs.Tensor | None,
 ) -> gs.Tensor:
     visible = None if mask is None else build.once("Cast", f"{mask.name}/visible", [mask], to=onnx.TensorProto.INT32)
-    return build.node("MultiHeadAttention", "context", [*roles, None, visible], MICROSOFT, num_heads=heads, scale=scale)
+    inputs = [*roles, None, visible] if bias is None else [*roles, None, visible, bias]
+    return build.node("MultiHeadAttention", "context", inputs, MICROSOFT, num_heads=heads, scale=scale)
 
 
 def _standard(
-    build: Builder, roles: Sequence[gs.Tensor], width: int, heads: int, scale: float, mask: gs.Tensor | None
+    build: Builder,
+    roles: Sequence[gs.Tensor],
+    width: int,
+    heads: int,
+    scale: float,
+    mask: gs.Tensor | None,
+    bias: gs.Tensor | None,
 ) -> gs.Tensor:
     head_dim = width // heads
     apart = build.constant("apart", np.array([0, 0, -1, head_dim], np.int64))
@@ -60,6 +75,8 @@ def _standard(
     scores = build.node("MatMul", "scores", [scaled, key])
     if mask is not None:
         scores = build.node("Add", "masked", [scores, mask_bias(build, mask, dtype)])
+    if bias is not None:
+        scores = build.node("Add", "biased", [scores, bias])
     weights = build.node("Softmax", "weights", [scores], axis=-1)
     mixed = build.node("Transpose", "mixed", [build.node("MatMul", "mixed", [weights, value])], perm=[0, 2, 1, 3])
     return build.node("Reshape", "context", [mixed, together])

@@ -48,3 +48,4 @@ UNPADDED = Mark("unpad", "NonZero")  # the positions that `unpad` keeps, found o
 SPLIT_OUTLIERS = Mark("outliers", "Clip")  # in front of a dense layer whose outliers `split-outliers` multiplies apart
 EARLY_EXIT = Mark(EXIT, "NonZero")  # the rows that go on behind an exit of `early-exit`
 EXIT_TEST = Mark(EXIT, "GreaterOrEqual")  # whether a row is sure enough to leave there
+DECOUPLED = Mark("decouple", "Equal")  # whether two tokens are of one text, for layers that read two texts apart

@@ -38,6 +38,7 @@ COMMANDS = (
     "verify {made} --json --markdown verify.md",
     "report {report} -o report.html",
     "mobile {model} -o phone",
+    "split {model} -o two",
     "device bundle {model} --data eval.tsv --rows 3 --runs 1 --target cpu -o {bundle}",
     "device import {bundle} {rows}",
     "zoo init . -o zoo.toml --calib calib.tsv",

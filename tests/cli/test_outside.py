@@ -35,6 +35,7 @@ COMMANDS = (
     "slim evil.onnx -p canonicalize? -o o.onnx",
     "explain evil.onnx --target cpu",
     "mobile evil.onnx -o mobile",
+    "split evil.onnx -o two",
     "device bundle evil.onnx --target cpu --data eval.tsv -o bundle",
     "zoo run zoo.toml -o out --jobs 1",
 )

@@ -14,6 +14,7 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.first_token import FirstToken
@@ -115,6 +116,15 @@ def test_a_student_of_a_narrower_stream_comes_nearer_too():
     first, last = change.details["errors"]
     assert last < 0.9 * first
     assert before.encoder.hidden == after.encoder.hidden == 8
+
+
+@needs_torch
+def test_a_model_whose_lower_layers_read_the_texts_of_a_pair_apart_comes_nearer_to_the_one_that_reads_them_together():
+    _, _, _, change = distilled(
+        "bert-ts17-sdpa", Distill(steps=60, batch=8, texts=200, rate=0.004), (FUSE, Decouple(2, 4))
+    )
+    first, last = change.details["errors"]
+    assert last < 0.9 * first
 
 
 @needs_torch

@@ -7,11 +7,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.probe import constant, nodes_between, producer, read_by, subgraph_nodes
+from onnxslim_bert.graph.probe import nodes_between, producer, read_by, subgraph_nodes
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.stream import stream_behind
 from onnxslim_bert.model.token_masks import masks
-from onnxslim_bert.model.tokenwise import is_tokenwise
 from onnxslim_bert.rewriting.exits.heads import Head
 from onnxslim_bert.rewriting.marks import EARLY_EXIT
 
@@ -43,21 +43,10 @@ class LeavingRows:
 
         Raises PassError where there is none.
         """
-        before = [linear for one in self.layers[: layer.index + 1] for linear in one.linears.values()]
-        earlier = {matrix.node for linear in before for matrix in linear.matrices}
-        tensor = self.graph.tensors()[self.layers[layer.index + 1].key.source]
-        while True:
-            region = nodes_between([tensor, *self.sources], self.answers)
-            beside = next((node for node in region if node.name in earlier), None)
-            if beside is None:
-                return tensor
-            node = producer(tensor)
-            if node is None or not is_tokenwise(node) or constant(node.inputs[0]) is not None:
-                raise PassError(
-                    f"early-exit: layers behind {layer.index} read node {beside.name!r} ({beside.op}) past the stream; "
-                    "run early-exit before the step that wrote this"
-                )
-            tensor = node.inputs[0]
+        found = stream_behind(self.graph, self.layers, layer.index, self.sources, [self.answers])
+        if isinstance(found, str):
+            raise PassError(f"early-exit: {found}; run early-exit before the step that wrote this")
+        return found
 
     def pooled(self, stream: gs.Tensor) -> gs.Tensor:
         """The mean over real tokens, [batch, 1, hidden]."""
