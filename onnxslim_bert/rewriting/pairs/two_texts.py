@@ -67,9 +67,9 @@ class TwoTexts:
             number = build.node("Add", "number", [build.node("CumSum", "count", [mine, axis]), before])
             numbers.append(build.node("Mul", "mine", [number, mine]))
         positions = build.node("Add", "positions", numbers)
+        rows = len(self.model.array(str(self.model.encoder.embeddings.position)))
+        places = build.node("Min", "places", [positions, build.constant("last", np.array(rows - 1, np.int64))])
         for node in lookups(self.model):
-            last = build.constant("last", np.array(len(node.inputs[0].values) - 1, np.int64))
-            places = build.node("Min", "places", [positions, last])
             rows = build.node("Gather", "rows", [node.inputs[0], places], axis=0)
             redirect(self.model.graph, node.outputs[0], rows)
 
