@@ -25,6 +25,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
             name = stage.partition(":")[0]  # what follows the colon changes during the stage
             if name not in tasks:
                 tasks[name] = bar.add_task(stage, total=total)
+            if done < bar.tasks[tasks[name]].completed:
+                bar.reset(tasks[name])  # the same once more, as one training after the other
             bar.update(tasks[name], description=stage, completed=done, total=total)
             for other, task in tasks.items():
                 bar.update(task, visible=other == name)

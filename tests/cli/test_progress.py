@@ -40,7 +40,7 @@ def test_a_file_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that ended, or that another interrupts, leaves no bar behind, and comes back with its own time."""
+    """A stage that ended, or that another interrupts, leaves no bar behind; one that begins again has its own time."""
     made: list[Progress] = []
 
     class Kept(Progress):
@@ -51,7 +51,13 @@ def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.Mon
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress_bar() as progress:
         assert progress is not None
-        for stage, done in (("plans", 1), ("training: loss 3", 1), ("training: loss 2", 2), ("plans", 2)):
+        for stage, done in (
+            ("plans", 1),
+            ("training: loss 3", 1),
+            ("training: loss 2", 4),
+            ("plans", 2),
+            ("training: loss 3", 1),
+        ):
             progress(stage, done, 4)
             (bar,) = [task for task in made[0].tasks if task.visible]
-            assert (bar.description, bar.completed) == (stage, done)
+            assert (bar.description, bar.completed, bar.finished) == (stage, done, done == 4)

@@ -43,10 +43,10 @@ def test_the_plan_that_training_mends_best_is_trained_to_the_end():
         return MeasuredPoint(str(prediction.plan.recipe), Path("x"), 5000, 8.0, speedup, damage, 0.0, 0.0)
 
     points = distil_plans(options(3, layers=LAYERS), Targets(5.0), 8000, measured)
-    assert [plan.distill for plan in made] == ["distill{texts=1000}"] * PLANS + ["distill{texts=8000}"]
+    assert [plan.distill for plan in made] == ["distill{texts=1000}"] * PLANS + ["distill{texts=8000,epochs=3}"]
     assert made[-1] == replace(made[-1], layers="drop-layers{layers=0}")
     assert len(points) == len(made)
-    assert "distill{texts=8000},canonicalize" not in points[-1].recipe
+    assert "distill{texts=8000,epochs=3.0},canonicalize" not in points[-1].recipe
     assert points[-1].recipe.index("distill") < points[-1].recipe.index("quantize-static")
 
 
@@ -60,4 +60,4 @@ def test_a_short_training_has_texts_to_learn_from(texts, short):
 
     distil_plans(options(3), Targets(5.0), texts, measured)
     assert f"distill{{texts={short}}}" in recipes[0].replace("distill,", "distill{texts=24000},")
-    assert f"distill{{texts={texts}}}" in recipes[-1]
+    assert f"distill{{texts={texts},epochs=3.0}}" in recipes[-1]

@@ -312,7 +312,7 @@ def test_a_search_distils(tmp_path, monkeypatch):
     found = run_search(job, Targets(speedup=5.0), texts=640)
     chosen = found.found.chosen.recipe
     assert "distill{texts=" in chosen
-    assert any("distill{texts=640}" in recipe for recipe in judged)
+    assert any("distill{texts=640,epochs=3.0}" in recipe for recipe in judged)
     assert onnx.load(found.output).graph.SerializeToString() == judged[chosen]
     assert 0 < spent[-1] == len(steps)
     assert found.found.refitted

@@ -344,7 +344,7 @@ def test_a_plan_is_distilled_for_a_short_time_and_then_on_all_texts(monkeypatch,
     assert found.chosen.drop <= drop
     assert [point.recipe for point in found.refitted] == [point.recipe for point in refitted.frontier]
     short = [what for what in world.done if what.startswith("built") and "distill{texts=256}" in what]
-    assert found.chosen.recipe.replace("2000", "256") == short[-1].removeprefix("built ")
+    assert found.chosen.recipe.replace("2000,epochs=3.0", "256") == short[-1].removeprefix("built ")
 
 
 def test_a_search_that_distils_goes_on_where_it_was_killed(world, tmp_path, monkeypatch):
