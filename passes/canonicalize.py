@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.model.einsum import spell_einsums
 from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.packed import part_packed
@@ -30,13 +31,13 @@ class Canonicalize(Pass):
     In this order:
     1. an opset below 17 is raised to 17;
     2. fused nodes (com.microsoft's, for instance) become the standard operators that they stand for;
-    3. constants are folded, and convolutions over single tokens become matrix products;
+    3. constants are folded, and Einsums of two operands and convolutions over single tokens become matrix products;
     4. equal constants are stored once (folding may have copied weights that layers share), nodes without effect go, and
        nodes that compute the same merge;
     5. matrices that hold several roles side by side, as query, key and value in one, become one matrix a role;
     6. every node gets a name of its own.
-    Answers stay bit-identical, unless a fused node, a convolution or a packed matrix had to be rewritten; then they
-    change by rounding.
+    Answers stay bit-identical, unless a fused node, an Einsum, a convolution or a packed matrix had to be rewritten;
+    then they change by rounding.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -51,6 +52,7 @@ class Canonicalize(Pass):
         unfused = unfuse(model.graph)
         narrow = narrow_weights(model.graph)
         fold(model)
+        einsums = spell_einsums(model.graph)
         convolutions = spell_pointwise(model.graph)
         model.changed()
         while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
@@ -65,6 +67,8 @@ class Canonicalize(Pass):
         note = f"{before} nodes became {after}"
         note += f", {plural(unfused, 'fused node')} taken apart" if unfused else ""
         note += f", {plural(parted, 'packed matrix', 'packed matrices')} parted" if parted else ""
+        if einsums:
+            note += f", {plural(einsums, 'Einsum')} written as products"
         if convolutions:
             note += f", {plural(convolutions, 'convolution')} over single tokens written as products"
         if narrow:
@@ -74,7 +78,7 @@ class Canonicalize(Pass):
             note += f", {unfolded}, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
         if was_saved and unfused:
             note += "; ONNX Runtime optimized this file before: start from its plain export, which ends faster"
-        count = max(before - after, 0) + unfused + parted + convolutions + len(narrow)
+        count = max(before - after, 0) + unfused + parted + einsums + convolutions + len(narrow)
         return Change(count, note if count else f"nothing to simplify in {plural(after, 'node')}")
 
 

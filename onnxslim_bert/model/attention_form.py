@@ -26,6 +26,8 @@ from onnxslim_bert.model.token_masks import (
 TOLERANCE = 2e-5
 HALF_TOLERANCE = 5e-3
 LONGEST = 1100  # tokens of a probe
+LOUD = 64.0  # times a query of a probe, so that a key is hidden only where its score falls by hundreds
+LOUD_HALF = 8.0  # the same where float16 would overflow
 FURTHER = 12  # tokens by which a second probe is longer
 MEMORY = 300  # tokens from which a probe has one row
 MANY = 9  # token ids of a probe lie below
@@ -132,6 +134,22 @@ class Region:
             hides = holes is not None and hiding in (None, mask)
             found[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
         return found
+
+    def hides(self, feeds: Mapping[str, Array], mask: TokenMask, holes: Array) -> bool:
+        """Whether no real token reads what query, key and value hold where `mask` is 0, however large scores get.
+
+        A mask of -16, as log(mask + 1e-7) is, hides a key from small scores alone.
+        """
+        query, kept = self.sources[0].name, holes.astype(bool)
+        loud = {**feeds, query: feeds[query] * np.asarray(LOUD_HALF if self.half else LOUD, feeds[query].dtype)}
+        rng, other = np.random.default_rng(7), dict(loud)
+        for tensor in [*self.sources, self.hidden]:
+            old = loud[tensor.name]
+            new = rng.standard_normal(old.shape).astype(old.dtype)
+            other[tensor.name] = np.where(kept[:, : old.shape[1], None], old, new)
+        before, after = (self.run(given, mask, holes) for given in (loud, other))
+        real = kept[:, : before.shape[1], None]
+        return is_close(np.where(real, after, 0), np.where(real, before, 0))
 
     def probes(self) -> Iterator[dict[str, Array]]:
         """What to run the region on: rows of two lengths, where it takes two, each without and with holes in them."""
@@ -280,6 +298,8 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
                 if not is_close(shut, actual):
                     names = " and ".join(repr(other.tensor.name) for other in region.candidates)
                     return f"it reads {names} otherwise than to hide the keys at zeros"
+                if mask is not None and not region.hides(feeds, mask, holes):
+                    return f"zeros of {mask.tensor.name!r} lower scores too little to hide their keys from large ones"
                 return AttentionForm(float(factor), mask.tensor.name if mask is not None else None)
             causal = attention(q, k, v, heads, factor, seen & np.tri(q.shape[1], seq, dtype=bool))
             if q.shape[1] > 1 and actual.size == causal.size and is_close(actual.reshape(causal.shape), causal):
@@ -290,6 +310,7 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
 def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int, ...]:
     """The shape of `target`, which is computed from the result of the dense layer `linear`, on a probe batch.
 
+    The dense layer gives [batch, seq, width], or [tokens, width] where padding has been dropped.
     Raises ModelError when the nodes between do not run by themselves.
     """
     batch, seq = probe_size(graph)
@@ -297,19 +318,19 @@ def probe_shape(graph: gs.Graph, linear: Linear, target: gs.Tensor) -> tuple[int
     half = tensors[linear.weight].values.dtype == np.float16
     widths = {linear.result: linear.d_out, linear.source: linear.d_in}
     feeds: dict[str, Array] = {t.name: np.zeros((batch, seq, *x.shape[1:]), x.dtype) for t, x in _lookups(graph)}
-    feeds |= {n: np.zeros((batch, seq, width), np.float16 if half else np.float32) for n, width in widths.items()}
-    nodes = nodes_between([*(tensors[name] for name in feeds), *token_inputs(graph)], target)
+    nodes = nodes_between([*(tensors[name] for name in [*feeds, *widths]), *token_inputs(graph)], target)
+    if not nodes:
+        return (linear.d_out,)
     ones = {t.name: np.ones((batch, seq), token_type(t)) for t in [*token_inputs(graph), *choice_inputs(graph)]}
     feeds |= ones | {t.name: as_choices(t, ones[t.name]) for t in choice_inputs(graph)}
     read = {t.name for t in inputs_of(nodes)}
-    try:
-        return (
-            run(nodes, {n: v for n, v in feeds.items() if n in read}, target, opsets_of(graph)).shape
-            if nodes
-            else (linear.d_out,)
-        )
-    except ValueError as error:
-        raise ModelError(f"the nodes from {linear.result!r} to {target.name!r} do not run ({error})") from error
+    for tokens in ((batch, seq), (batch * seq,)):
+        feeds |= {n: np.zeros((*tokens, width), np.float16 if half else np.float32) for n, width in widths.items()}
+        try:
+            return run(nodes, {n: v for n, v in feeds.items() if n in read}, target, opsets_of(graph)).shape
+        except ValueError as error:
+            reason = f"the nodes from {linear.result!r} to {target.name!r} do not run ({error})"
+    raise ModelError(reason)
 
 
 def is_causal(graph: gs.Graph, context: gs.Tensor) -> bool:

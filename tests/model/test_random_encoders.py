@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import random_encoders
 from oracles import answers
-from random_encoders import HEADS, NEURONS, POSITIONS, VOCABULARY, Kind, encoder, random_kind
+from random_encoders import HEADS, NEURONS, POSITIONS, SIZE, VOCABULARY, Kind, encoder, random_kind
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder
@@ -96,6 +97,27 @@ def test_attention_of_another_kind_is_never_claimed(change):
     kind = Kind(**(FIXED | change))
     assert [layer.form for layer in after(kind, (Canonicalize(),)).encoder.layers] == [None, None]
     assert_alike(after(kind, CPU), encoder(kind), kind)
+
+
+@pytest.mark.parametrize("low", [-16.0, -60.0])
+@pytest.mark.parametrize("change", [{}, {"rotary": True}, {"window": 3}], ids=str)
+def test_a_mask_that_lowers_scores_by_little_hides_no_key(monkeypatch, change, low):
+    """log(mask + 1e-7) is -16: keys at padding keep a weight once scores are large, so nothing may drop them."""
+    monkeypatch.setattr(random_encoders, "LOW", low)
+    kind = Kind(**(FIXED | change))
+    model = after(kind, (Canonicalize(),))
+    assert [layer.form for layer in model.encoder.layers] == [None, None]
+    assert Unpad().apply(model, Context()).count == 0
+    assert_alike(after(kind, CPU), encoder(kind), kind)
+
+
+def test_heads_are_as_wide_without_padding(monkeypatch):
+    """Their width is found by running where no Reshape states it, as behind pairs that are turned and stacked."""
+    kind = Kind(**(FIXED | {"rotary": True}))
+    monkeypatch.setattr("onnxslim_bert.model.find_encoder._written_width", lambda operand: None)
+    model = after(kind, (Canonicalize(), Unpad()))
+    assert any(node.name.startswith("unpad") for node in model.graph.nodes)
+    assert {(layer.heads, layer.head_dim) for layer in model.encoder.layers} == {(HEADS, SIZE)}
 
 
 @pytest.mark.parametrize("gate", ["none", "apart", "sliced", "split"])
