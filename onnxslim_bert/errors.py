@@ -1,6 +1,7 @@
 """What a user can act on: one line, an exit code, no traceback."""
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 # Control characters but tabs and new lines, marks that turn the direction of writing, halves of surrogate pairs.
@@ -95,6 +96,19 @@ class SizeGateError(GateError):
     """The file missed its budget."""
 
     exit_code = 6
+
+
+def raised_from(error: BaseException) -> Iterator[BaseException]:
+    """The error, the one that it was raised from or while handling, and so on: each once, in a circle too.
+
+    Python breaks circles of contexts, but not those with a cause in them.
+    """
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def one_line(error: BaseException | str, most: int | None = 300) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxslim_bert.errors import BoundsError, SlimError
+from onnxslim_bert.errors import BoundsError, SlimError, raised_from
 
 with contextlib.suppress(ImportError):  # Windows has no such limits
     import resource
@@ -60,17 +60,18 @@ def thread_bytes(threads: int) -> int:
     return threads * stack + min(threads, 8 * (os.cpu_count() or 1)) * ARENAS
 
 
-def is_shortage(error: BaseException | None) -> bool:
+def is_shortage(error: BaseException) -> bool:
     """Whether the error, or one that it was raised from, is that the system gave no more memory.
 
     A BoundsError is not: it is a bound of ours, which it names.
     """
-    while error is not None and not isinstance(error, BoundsError):
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    for one in raised_from(error):
+        if isinstance(one, BoundsError):
+            return False
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
             return True
-        if any(sign in str(error) for sign in SIGNS):
+        if any(sign in str(one) for sign in SIGNS):
             return True
-        error = error.__cause__ or error.__context__
     return False
 
 

@@ -116,6 +116,12 @@ def test_a_shortage_is_known_under_any_name(error):
     assert not is_shortage(ModelError("m.onnx: the file is empty"))
 
 
+def test_errors_that_were_raised_from_each_other_end():
+    first, second = ModelError("no"), ModelError("not either")
+    first.__cause__, second.__context__ = second, first
+    assert not is_shortage(first)
+
+
 def test_what_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The tightest limit, and what the largest model needs; files of weights count."""
     monkeypatch.setattr(memory, "_limits", lambda: iter([memory.Limit(500 * MB, "ulimit -v allows", ADDRESSES)]))

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import psutil
 
-from onnxslim_bert.errors import SlimError, StorageError, one_line
+from onnxslim_bert.errors import SlimError, StorageError, one_line, raised_from
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
@@ -65,13 +65,12 @@ def attempt(task: Task, storage: str, folder: Path) -> dict[str, Any]:
     return {"status": "done"}
 
 
-def is_of_the_place(error: BaseException | None) -> bool:
+def is_of_the_place(error: BaseException) -> bool:
     """Whether the machine or the storage is to blame, such as a full disk, so that the task is tried again."""
-    while error is not None:
-        if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in NO_ROOM):
-            return True
-        error = error.__cause__
-    return False
+    return any(
+        isinstance(one, StorageError) or (isinstance(one, OSError) and one.errno in NO_ROOM)
+        for one in raised_from(error)
+    )
 
 
 def do(task: Task, storage: Storage, folder: Path) -> None:
