@@ -3,9 +3,7 @@
 What a program uses is here, imported when it is first asked for (docs/library.md).
 """
 
-import importlib
 import os
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -33,9 +31,11 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # here, so that the command line is at its first line at once (`__main__.py`)
+
     return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
 
 

@@ -3,21 +3,22 @@
 `python -P -m` takes no module from the current folder for one of this program.
 """
 
+# built in; `signal` takes milliseconds to import, in which Ctrl-C would print where it was
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C ends it without a word before it can answer, and after it has."""
-    try:
-        from onnxslim_bert.cli import main as run
+    """Run the command line. Ctrl-C ends it without a word before it can answer, and after it has.
 
-        run()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # destructors may take their time
+    Python's own handler would raise an exception, which a destructor or a callback at that moment drops.
+    """
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not where it is ignored
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    from onnxslim_bert.cli import main as run
+
+    run()
 
 
 def leave_current_folder() -> None:

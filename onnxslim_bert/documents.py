@@ -134,7 +134,7 @@ def read_document(kind: type[D], text: bytes, source: object) -> D:
     or lacks, adds or mistypes a field. Example: "results.json: latencies_ms: item 6 is true: needed a number".
     """
     try:
-        found = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        found = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source} is cut off or no JSON ({error}): needed a whole document") from error
     if not isinstance(found, dict) or "schema" not in found:

@@ -106,6 +106,12 @@ def test_what_is_no_such_document_is_refused(document: object) -> None:
         structured(Letter, document)
 
 
+def test_a_document_in_another_encoding_is_refused() -> None:
+    """Also where a JSON reader would guess it."""
+    with pytest.raises(DataError, match="no JSON"):
+        read_document(Letter, write_document(WRITTEN).decode().encode("utf-16-le"), "letter")
+
+
 def test_a_key_that_is_there_twice_is_refused() -> None:
     text = write_document(WRITTEN).replace(b'"count": 7', b'"count": 7, "count": 8')
     with pytest.raises(DataError, match='"count" is there twice'):

@@ -3,6 +3,7 @@
 `damaged` draws one for the kind of the document; `is_none` is the other side: whether a reader must refuse the result.
 """
 
+import codecs
 import io
 import json
 import os
@@ -62,7 +63,8 @@ def is_none(path: Path, kind: Kind) -> bool:
                 return not all(arrays[name].dtype.kind in "biuf" for name in arrays.files)
         if kind == "bytes":
             return not data
-        text = data.decode("utf-8-sig")
+        wide = kind in ("text", "jsonl") and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if wide else "utf-8-sig")  # rows, which spreadsheets save so
         if kind == "json":
             return not isinstance(json.loads(text), dict)
         if kind == "toml":

@@ -98,6 +98,7 @@ def _again(prepared: Prepared, work: Path, state: str) -> list[str]:
 def main(count: int, seed: int, only: str | None, without: str | None, fresh: float) -> None:
     """Interrupt COUNT commands and print the counts by outcome."""
     warm()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's `&`, and so by all it starts
     rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
     cases = chosen(only, without)
     with tempfile.TemporaryDirectory() as folder:

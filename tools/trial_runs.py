@@ -26,6 +26,7 @@ import onnxslim_bert.cli
 GB = 1 << 30
 PERMITTED = (0, 2, 3, 4, 5, 6)  # exit codes that a run may end with
 TEMPORARY = (".onnxslim-", ".~")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ def start(
     if temporary is None:
         temporary = Path(kept.name, "tmp")
         temporary.mkdir()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the child is the command; this process would handle them
     child = os.fork()
     if not child:
         os.environ |= variables or {}
         _become(arguments, folder, Path(kept.name, "out"), Path(kept.name, "err"), temporary, limits)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     return Started(tuple(arguments), folder, before, kept, temporary, time.monotonic(), child)
 
 
@@ -179,6 +182,8 @@ def _become(arguments: Sequence[str], folder: Path, out: Path, err: Path, tempor
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limits.file_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as `onnxslim_bert.__main__` begins
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         onnxslim_bert.cli.main(list(arguments))
         return 0
 

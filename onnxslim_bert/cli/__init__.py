@@ -13,7 +13,7 @@ import click
 from onnxslim_bert import __version__
 from onnxslim_bert.cli.cut_short import said_when_cut
 from onnxslim_bert.cli.screen import echo, echo_text
-from onnxslim_bert.cli.signals import ended_by_signals
+from onnxslim_bert.cli.signals import TERMINATED, Terminated, ended_by_signals
 from onnxslim_bert.cli.stuck import ended_when_stuck
 from onnxslim_bert.errors import SlimError
 from onnxslim_bert.graph.naming import NAMED
@@ -137,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         names = ", ".join(str(name) for name in dict.fromkeys(NAMED) if os.path.lexists(name))
         fail(f"interrupted; {f'written before: {names}' if names else 'nothing was written'}", code=INTERRUPTED)
+    except Terminated:
+        sys.exit(TERMINATED)
     except (MemoryError, ImportError) as error:
         if not is_shortage(error):
             raise

@@ -2,8 +2,8 @@
 
 A signal arrives as an exception, and there are two places where that would be lost. Python drops exceptions in
 destructors and in callbacks of weak references, such as run while a module is imported (sys.unraisablehook): there the
-signal is sent again, a moment later. Native code that is interrupted may raise an exception of its own in its place:
-then the signal's exception is raised instead of that.
+signal is sent again, a moment later. Native code that is interrupted may print the exception (sys.excepthook) and raise
+one of its own in its place: then the signal's exception is raised instead of that, and nothing is printed.
 """
 
 import contextlib
@@ -11,14 +11,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
+
+from onnxslim_bert.graph.claims import remove_held
+from onnxslim_bert.graph.held_signals import no_signals
 
 AGAIN_S = 0.05  # seconds until a dropped signal is sent again; the callback that dropped it is over by then
 TERMINATED = 143
-DEFAULT = signal.default_int_handler
+UNHANDLED = (signal.default_int_handler, signal.SIG_DFL)  # of Ctrl-C
 
 
-class Terminated(SystemExit):
-    """The exception that SIGTERM raises."""
+class Terminated(BaseException):
+    """The exception that SIGTERM raises. No SystemExit, on which native code that prints it would end the process."""
 
 
 DROPPED = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
@@ -30,11 +34,11 @@ def ended_by_signals() -> Iterator[None]:
     came: list[BaseException] = []
 
     def end(number: int, _frame: object) -> None:
-        came.append(Terminated(TERMINATED) if number == signal.SIGTERM else KeyboardInterrupt())
+        came.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
         raise came[-1]
 
-    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is DEFAULT else [])]
-    before, hook = {number: signal.signal(number, end) for number in numbers}, sys.unraisablehook
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) in UNHANDLED else [])]
+    before, hook, prints = {n: signal.signal(n, end) for n in numbers}, sys.unraisablehook, sys.excepthook
 
     def again(dropped: "sys.UnraisableHookArgs") -> None:
         number = DROPPED.get(dropped.exc_type)
@@ -43,7 +47,11 @@ def ended_by_signals() -> Iterator[None]:
         else:
             threading.Timer(AGAIN_S, _send, [number]).start()
 
-    sys.unraisablehook = again
+    def printed(kind: type[BaseException], *what: Any) -> None:
+        if kind not in DROPPED:
+            prints(kind, *what)
+
+    sys.unraisablehook, sys.excepthook = again, printed
     try:
         yield
     except Exception:
@@ -51,7 +59,10 @@ def ended_by_signals() -> Iterator[None]:
             raise came[-1] from None
         raise
     finally:
-        sys.unraisablehook = hook
+        if came:  # a second one may have come while the first was on its way
+            with no_signals():
+                remove_held()
+        sys.unraisablehook, sys.excepthook = hook, prints
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.held_signals import no_signals
 from onnxslim_bert.graph.naming import take_back
 
 try:
@@ -42,18 +43,17 @@ def claimed(output: Path) -> Iterator[Path]:
     folder = real.parent / f"{PREFIX}{_short(real.name)}"
     with contextlib.ExitStack() as stack:
         try:
-            lock = _locked(folder)
-            if lock is None:
-                folder = Path(tempfile.mkdtemp(dir=real.parent, prefix=PREFIX))
+            with no_signals():
+                lock = _locked(folder)
+                if lock is None:
+                    folder = Path(tempfile.mkdtemp(dir=real.parent, prefix=PREFIX))
+                stack.enter_context(_held_folder(folder, lock))
         except BlockingIOError as error:
             raise OutputError(
                 f"{output}: another run is writing it; wait for its end or give another output"
             ) from error
         except OSError as error:
             raise OutputError(f"{output}: cannot be written ({error.strerror}); give another output") from error
-        if lock is not None:
-            stack.callback(lock.close)
-        stack.enter_context(_removed(folder))
         yield folder
 
 
@@ -64,20 +64,19 @@ def scratch(needed: int = 0) -> Iterator[Path]:
     needed: bytes that the block is to write. Raises OutputError when there is less room, when the folder cannot be
     made, or when the block runs out of room.
     """
-    try:
-        parent = Path(tempfile.gettempdir())
-        remove_dead(parent)
-        free = shutil.disk_usage(parent).free
-        if free < needed:
-            found = f"{free / 1e6:.1f} MB free, and {needed / 1e6:.1f} MB are needed"
-            raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
-        folder, lock = _fresh(parent)
-    except OSError as error:
-        raise OutputError(f"no temporary folder can be made ({error.strerror}); set TMPDIR to another") from error
     with contextlib.ExitStack() as stack:
-        if lock is not None:
-            stack.callback(lock.close)
-        stack.enter_context(_removed(folder))
+        try:
+            parent = Path(tempfile.gettempdir())
+            remove_dead(parent)
+            free = shutil.disk_usage(parent).free
+            if free < needed:
+                found = f"{free / 1e6:.1f} MB free, and {needed / 1e6:.1f} MB are needed"
+                raise OutputError(f"{parent}: no room for temporary files ({found}); set TMPDIR to another")
+            with no_signals():
+                folder, lock = _fresh(parent)
+                stack.enter_context(_held_folder(folder, lock))
+        except OSError as error:
+            raise OutputError(f"no temporary folder can be made ({error.strerror}); set TMPDIR to another") from error
         try:
             yield folder
         except OSError as error:
@@ -89,20 +88,23 @@ def scratch(needed: int = 0) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _removed(folder: Path) -> Iterator[None]:
-    """Remove the claim in the end, as far as that can be."""
+def _held_folder(folder: Path, lock: IO[bytes] | None) -> Iterator[None]:
+    """Know `folder` as ours, and remove it in the end as far as that can be; signals wait for that."""
     _held.append(folder)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            _remove(folder)
-        _held.remove(folder)
+        with no_signals():
+            with contextlib.suppress(OSError):
+                _remove(folder)
+            _held.remove(folder)
+            if lock is not None:
+                lock.close()
 
 
 def remove_held() -> None:
-    """Remove all that this process has claimed, before it ends on the spot."""
-    for folder in _held:
+    """Remove all that this process has claimed and still has, before it ends."""
+    for folder in list(_held):
         with contextlib.suppress(OSError):
             _remove(folder)
 

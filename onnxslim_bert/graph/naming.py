@@ -7,15 +7,14 @@ that place reads it and takes back what was moved (`take_back`), so that no new 
 import contextlib
 import json
 import os
-import signal
 import stat
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.held_signals import no_signals
 
 JOURNAL = "names.json"
 NAMED: list[Path] = []  # what this process has written so far, in the order in which it got its names
@@ -85,7 +84,7 @@ def give_names(
     done. Raises OutputError. On a file system without hard links, a file that was replaced cannot be brought back.
     """
     folder = claim or made[0][0].parent
-    with _no_signals():
+    with no_signals():
         moves: list[_Move] = []
         at = 0
         try:
@@ -194,23 +193,3 @@ def _read_move(folder: Path, entry: dict[str, Any]) -> _Move:
         raise ValueError(f"{folder / JOURNAL} names other folders")
     inode, mtime, size = entry["identity"]
     return _Move(file, name, entry["kept"], (inode, mtime, size))
-
-
-@contextlib.contextmanager
-def _no_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM that come in the block are handled at its end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    own = {number: handler for number, handler in handlers.items() if handler is not None}  # None: not Python's
-    try:
-        for number in own:
-            signal.signal(number, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, handler in own.items():
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)

@@ -1,7 +1,6 @@
 """What could be done with a model on this machine, and what that would give, before any of it is done."""
 
 import shlex
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.model_folders import find_model, folder_with
 from onnxslim_bert.inspection.advice import int8_savings
@@ -127,10 +127,10 @@ def _timed(path: Path, model: Model, workload: Workload) -> tuple[float, float, 
     narrow = rewritten.clone()
     write_stand_in(narrow)
     run_recipe(narrow, Recipe.parse("skip-mask?"))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         files = [path]
         for name, made in (("exact", rewritten), ("int8", narrow)):
-            files.append(Path(folder) / f"{name}.onnx")
+            files.append(folder / f"{name}.onnx")
             made.save(files[-1])
         sessions = [(each, CPU_ONLY.open(CPU, each).session) for each in files]
         feeds = same_feeds(sessions, workload, None, Working(), ROUNDS)

@@ -4,7 +4,6 @@ What is timed is made on a few calibration rows, without smoothing and without a
 run are those of the whole job, and so is their speed; only accuracy would differ.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.loading import is_named
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError, ProviderError
+from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.job import Job
@@ -41,12 +41,12 @@ def fastest_target(source: Path, data: Sources, what: Quantization, working: Wor
     Another target than the CPU is taken only when it is faster for certain: the CPU's files run everywhere. Emulated
     targets, and those that take fixed shapes only, are left out. Raises what a job for the CPU raises.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         made: dict[str, Path] = {}
         left: list[str] = []
         for name in _candidates(left):
             try:
-                made[name] = _roughly(source, Path(folder) / f"{name}.onnx", name, data, what, working)
+                made[name] = _roughly(source, folder / f"{name}.onnx", name, data, what, working)
             except (PassError, ProviderError) as error:
                 if name == CPU.name:
                     raise

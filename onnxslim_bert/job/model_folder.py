@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import OutputError, PassError, SlimError
 from onnxslim_bert.graph.files import check_output, model_files, staging, write_atomically
 from onnxslim_bert.graph.model_folders import find_model, has_torch_weights, onnx_files
@@ -15,6 +16,7 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.model_card import CARD, card
 from onnxslim_bert.job.report import Report
 from onnxslim_bert.job.run import run
+from onnxslim_bert.model.model_config import CONFIG
 from onnxslim_bert.proof.documents import report_path, write_report
 
 
@@ -40,7 +42,8 @@ class FolderJob:
         """Refuse, before any work, what cannot be read or written.
 
         Raises ModelError for a source that holds no model, or several; OutputError for an output that exists, lies in
-        its source or names a file of the source other than the model; PassError for what a folder has no place for.
+        its source or names a file of the source other than the model; PassError for what a folder has no place for;
+        DataError for a config.json that is none.
         """
         job, output = self.job, self.job.output
         model = _model_of(job.source)
@@ -50,6 +53,8 @@ class FolderJob:
             raise PassError("several lengths make a folder of their own: name the ONNX file, not its folder")
         if job.rewrite_tokenizer:
             raise PassError("--rewrite-tokenizer changes one of a folder's tokenizer files: name the ONNX file")
+        if (job.source / CONFIG).exists():
+            read_object(job.source / CONFIG)  # it describes the new model, too
         if self.adds:
             files = model_files(model) if model is not None else []
             for file in (output / self.place, report_path(output / self.place)):

@@ -189,6 +189,8 @@ def _written_width(operand: gs.Tensor) -> int | None:
     shape = reshape.inputs[1] if reshape is not None else None
     while shape is not None and constant(shape) is None:
         node = producer(shape)
+        if node is not None and node.op == "Constant" and (value := node.attrs.get("value")) is not None:
+            return int(value.values.reshape(-1)[-1])  # as exporters write it, before `canonicalize`
         shape = node.inputs[-1] if node is not None and node.op == "Concat" else None
     return int(shape.values.reshape(-1)[-1]) if shape is not None else None
 

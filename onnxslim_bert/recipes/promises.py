@@ -57,7 +57,8 @@ class Promises:
         if (reason := after.invalid) and not before.invalid:
             raise PassError(f"{action.name} broke the graph: {reason}")
         if (reason := no_encoder(model)) and not action.ends_encoder and not no_encoder(before.model):
-            raise PassError(f"{action.name} broke the encoder, which is no longer found: {reason}")
+            broke = f"{action.name} broke the encoder, which is no longer found: {reason}"
+            raise PassError(f"{broke}; run `canonicalize` before {action.name}, or leave it out")
         if action.tolerance is not None:
             after.limits = Limits.of(model) or Limits.of(before.model)
             self._exact.append((action, before, after))

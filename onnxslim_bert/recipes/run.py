@@ -101,7 +101,7 @@ def run_step(
         wants = list(step.action.wants(model))
     except NoEncoderError as error:
         if not step.optional:
-            raise
+            raise _advised(error, step, model) from error
         return record(str(step), Change(0, str(error)), started, model, step_damage)
     missing = [want for want in wants if want not in known]
     if trials is None and (missing or step.action.measures):
@@ -113,9 +113,11 @@ def run_step(
     try:
         change = step.action.apply(model, Context({want: known[want] for want in wants}, trials))
     except SlimError as error:
+        if isinstance(error, NoEncoderError):
+            held.check(step.action, before, model)  # the pass itself may have broken it
         if not (step.optional and isinstance(error, NoEncoderError)):
             held.settle()  # a fault of an earlier pass may be the reason
-            raise
+            raise (_advised(error, step, model) if isinstance(error, NoEncoderError) else error) from error
         change = Change(0, str(error))
     except np.linalg.LinAlgError as error:
         held.settle()
@@ -128,6 +130,13 @@ def run_step(
     if promises is None:
         held.settle()
     return record(change.ran or str(step), change, started, model, step_damage)
+
+
+def _advised(error: NoEncoderError, step: Step, model: Model) -> NoEncoderError:
+    """The error, with what to do where `model` is as exporters write it."""
+    if not any(node.op == "Constant" for node in model.graph.nodes):
+        return error
+    return NoEncoderError(f"{error}; run `canonicalize` before {step.action.name}")
 
 
 def _wanted_ahead(model: Model, steps: Sequence[Step]) -> Iterator[Want]:

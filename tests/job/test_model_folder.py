@@ -179,6 +179,13 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     assert contents(tmp_path) == before
 
 
+def test_a_configuration_that_is_none_is_not_copied(source: Path, tmp_path: Path) -> None:
+    """Nobody could open the folder, though the job itself needs nothing of it."""
+    (source / "config.json").write_text("{}{}")
+    assert_refused(run("quantize", source, "--mode", "dynamic", "-o", tmp_path / "out"), "config.json is no JSON")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_budget_that_is_missed_writes_no_folder(source: Path, tmp_path: Path) -> None:
     """Exit code 6, no folder, no part of one."""
     texts(tmp_path)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from onnxslim_bert.graph.held_signals import no_signals
+
 NAME = re.compile(r"\d+@[^/@]*@[a-z0-9_]+")  # a process, its machine, and what tempfile adds
 ELSEWHERE = 86400.0  # seconds after which a folder of another machine's process, which cannot be asked, is abandoned
 
@@ -24,7 +26,8 @@ def workspace(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with no_signals():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def abandoned(parent: Path) -> list[Path]:
