@@ -117,7 +117,9 @@ def run_step(
             held.check(step.action, before, model)  # the pass itself may have broken it
         if not (step.optional and isinstance(error, NoEncoderError)):
             held.settle()  # a fault of an earlier pass may be the reason
-            raise (_advised(error, step, model) if isinstance(error, NoEncoderError) else error) from error
+            if isinstance(error, NoEncoderError):
+                raise _advised(error, step, model) from error
+            raise
         change = Change(0, str(error))
     except np.linalg.LinAlgError as error:
         held.settle()
@@ -134,9 +136,8 @@ def run_step(
 
 def _advised(error: NoEncoderError, step: Step, model: Model) -> NoEncoderError:
     """The error, with what to do where `model` is as exporters write it."""
-    if not any(node.op == "Constant" for node in model.graph.nodes):
-        return error
-    return NoEncoderError(f"{error}; run `canonicalize` before {step.action.name}")
+    as_written = any(node.op == "Constant" for node in model.graph.nodes)
+    return NoEncoderError(f"{error}; run `canonicalize` before {step.action.name}" if as_written else str(error))
 
 
 def _wanted_ahead(model: Model, steps: Sequence[Step]) -> Iterator[Want]:

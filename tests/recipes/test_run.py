@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from graphs import batches, prepared, trials
+from graphs import batches, fixture, prepared, trials
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import DataError, PassError
+from onnxslim_bert.errors import DataError, NoEncoderError, PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.recipes.recipe import Recipe, Step
@@ -180,3 +180,15 @@ def test_weights_that_are_not_finite_are_named_where_a_matrix_cannot_be_solved(m
     model.replace(weight, broken)
     with pytest.raises(PassError, match=rf"solve: .*constant '{weight}' holds 3 values that are not finite"):
         run_step(model, Step(Solve()), None, {})
+
+
+@pytest.mark.parametrize("name", ["bert-ts17-sdpa", "prenorm-ts17-eager"])
+def test_heads_are_found_where_their_width_is_a_node_of_the_exporter(name):
+    """The run compares answers with those from before."""
+    (done,) = run_recipe(Model.load(fixture(name)), Recipe.parse("unpad"))
+    assert done.count == 1
+
+
+def test_what_needs_the_canonical_form_says_so():
+    with pytest.raises(NoEncoderError, match="no dense query .*; run `canonicalize` before unpad$"):
+        run_recipe(Model.load(fixture("albert-ts17-eager")), Recipe.parse("unpad"))
