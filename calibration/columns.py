@@ -1,6 +1,7 @@
 """Columns of a data file: which hold texts and which labels, and what their values must be."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ TEXT_COLUMNS = (
     ("query",),
 )
 MOST_CLASSES = 1 << 31
+DECIMAL = re.compile(r"[+-]?\d+(?:,\d+)?")  # a number as written where decimals have a comma
 LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target", "relevance", "relevant")
 
 
@@ -58,7 +60,7 @@ def find_texts(
     """The rows of text, `most` strings each at most, from the columns `names` or from the first known ones."""
     chosen = _named(columns, names, source) if names else _known(columns)
     if not 1 <= len(chosen) <= most:
-        raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two text columns")
+        raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two with --text-column")
     for name in chosen:
         for row, value in enumerate(columns[name], 1):
             if not isinstance(value, str):
@@ -111,10 +113,12 @@ def label_column(columns: Columns, name: str | None, source: str) -> str | None:
 def kind_of(values: Sequence[Any]) -> Classes | Scores:
     """The kind of labels, told from their values: all words or all whole numbers are classes, all else are scores.
 
-    LABEL_0, as transformers writes where nobody gave names, is the number 0.
+    LABEL_0, as transformers writes where nobody gave names, is the number 0; 4,5 is 4.5 where all are such numbers.
     """
     if all(_unnamed(value) is not None for value in values):
         return Classes()
+    if are_decimals(values):
+        return Scores()
     if all(isinstance(value, str) and value.strip() and not _is_number(value) for value in values):
         return Classes(tuple(sorted({value.strip() for value in values})))
     return Classes() if all(_is_whole(value) for value in values) else Scores()
@@ -139,6 +143,13 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
 
 
+def are_decimals(values: Sequence[Any]) -> bool:
+    """Whether all are numbers as written where decimals have a comma, and some have one."""
+    return all(isinstance(value, str) and DECIMAL.fullmatch(value.strip()) for value in values) and "," in "".join(
+        values
+    )
+
+
 def _unnamed(value: Any) -> str | None:
     """The digits of a label like LABEL_0; None of any other."""
     found = UNNAMED.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -158,6 +169,8 @@ def _number(value: Any, kind: Classes | Scores, place: str) -> float:
     if isinstance(kind, Classes) and named in kind.names:
         return float(kind.names.index(named))
     digits = _unnamed(value) if isinstance(kind, Classes) else None
+    if isinstance(named, str) and "," in named and DECIMAL.fullmatch(named):
+        digits = named.replace(",", ".")
     try:
         return float(value if digits is None else digits)
     except (TypeError, ValueError, OverflowError) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from onnxslim_bert.errors import DataError, one_line
 MOST_UNPACKED = 1 << 28  # bytes of a packed file, or 200 times its own where that is more
 PARQUET_ROWS = 64  # that are unpacked together
 Columns = Mapping[str, Sequence[Any]]
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+SAID_MARK = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line by which spreadsheets say what parts cells
 
 
 def read_columns(path: Path) -> Columns:
@@ -96,16 +99,24 @@ def most_unpacked(path: Path) -> int:
 
 
 def _tsv(path: Path) -> Columns:
-    # GLUE's files quote nothing, so a quotation mark is text and a tab always ends a cell.
-    lines = enumerate(read_lines(path), 1)
-    return _table(path, ((number, line.split("\t")) for number, line in lines if line))
+    # GLUE's files quote nothing, so a quotation mark is text and a tab always ends a cell; but for those of a header.
+    lines = read_lines(path)
+    header = next(lines, "")
+    if all(QUOTED.fullmatch(name) for name in header.split("\t")):
+        return _csv(path)
+    cells = enumerate(chain([header], lines), 1)
+    return _table(path, ((number, line.split("\t")) for number, line in cells if line))
 
 
 def _csv(path: Path) -> Columns:
     lines = read_lines(path, keep_ends=True)
     header = next(lines, "")
+    said = SAID_MARK.fullmatch(header.rstrip("\r\n"))
+    if said:
+        header = next(lines, "")
     # Spreadsheets whose decimals have a comma part cells by semicolons.
-    mark = next((each for each in ",;\t" if each in header), ",")
+    bare = QUOTED.sub("", header)
+    mark = said[1] if said else next((each for each in ",;\t|" if each in bare), ",")
     reader = csv.reader(chain([header], lines), delimiter=mark, strict=True)
     most = csv.field_size_limit(LONGEST_LINE)
     try:

@@ -1,9 +1,10 @@
 """The right answers of rows that need more than one number: tags of words, answers in a passage, sets of labels."""
 
+import ast
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from onnxslim_bert.calibration.columns import LABEL_COLUMNS
+from onnxslim_bert.calibration.columns import LABEL_COLUMNS, are_decimals, label_column
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.wording import plural
@@ -11,6 +12,7 @@ from onnxslim_bert.wording import plural
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
 ANSWERS = ("answers", "answer")
+MARKS = "|;,"  # between labels in a cell
 HOLDS = {"0": False, "0.0": False, "False": False, "false": False, "1": True, "1.0": True, "True": True, "true": True}
 
 
@@ -57,18 +59,58 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
 def find_sets(columns: Columns, column: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
     """The set of labels that hold in each row, from a `column` of lists; None when there is no column, or no lists.
 
-    Raises DataError for a list of anything but words or whole numbers.
+    A list holds the labels, or 0 or 1 for each class of the model. Tables hold lists as text: ["toxic", "insult"], or
+    toxic|insult, where a row may be empty. Raises DataError for a list of anything but words or whole numbers.
     """
-    if column is None or not _are_lists(columns[column]):
+    if column is None:
         return None
-    return tuple(_strings(row, column, source, number) for number, row in enumerate(columns[column], 1))
+    values = columns[column] if _are_lists(columns[column]) else _written_lists(columns[column])
+    if values is None:
+        return None
+    if _are_flags(values):
+        return tuple(tuple(str(place) for place, holds in enumerate(row) if holds) for row in values)
+    return tuple(_strings(row, column, source, number) for number, row in enumerate(values, 1))
+
+
+def _are_flags(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists say 0 or 1 for each class; [0, 1] alone could be the labels 0 and 1, of which none comes twice."""
+    values = [value for row in rows for value in row]
+    sure = any(isinstance(value, float | bool) for value in values) or any(len({*row}) < len(row) for row in rows)
+    return sure and len({*map(len, rows)}) == 1 and all(value in (0, 1) for value in values)
+
+
+def _written_lists(values: Sequence[Any]) -> list[list[Any]] | None:
+    """The lists that texts are, as JSON or Python write them, or as labels with a mark between.
+
+    A mark parts labels where these come in several combinations; None where there is none.
+    """
+    if not all(value is None or isinstance(value, str) for value in values) or are_decimals(values):
+        return None
+    texts = [(value or "").strip() for value in values]
+    if any(texts) and all(text[:1] == "[" and text[-1:] == "]" for text in texts if text):
+        try:
+            lists = [ast.literal_eval(text) if text else [] for text in texts]
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+        return lists if _are_lists(lists) else None
+    for mark in MARKS:
+        rows = [[label for part in text.split(mark) if (label := part.strip())] for text in texts]
+        labels = {label for row in rows for label in row}
+        if any(len(row) > 1 for row in rows) and len(labels) < len({*texts} - {""}):
+            return rows
+    return None
 
 
 def find_flags(columns: Columns, labelled: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
-    """The labels that hold in each row, where `labelled` names a column of 0 and 1 for each, like "toxic,insult".
+    """The labels that hold in each row, from a column of 0 and 1 for each.
 
-    None where it names no column or one. Raises DataError for a column that is not there, or another value.
+    labelled: their names, like "toxic,insult"; without it, and without a column of labels, all such columns of a table
+    that has several. None where there are none, or one. Raises DataError for a column that is not there, or another
+    value.
     """
+    if not labelled and label_column(columns, None, source) is None:
+        flags = [name for name, values in columns.items() if all(str(value) in HOLDS for value in values)]
+        labelled = ",".join(flags)
     if not labelled or labelled in columns or "," not in labelled:
         return None
     names = [name.strip() for name in labelled.split(",")]

@@ -49,7 +49,8 @@ def from_columns(
     texts = find_texts(columns, text_columns, source)
     if kind is None and (flags := find_flags(columns, labelled, source)) is not None:
         names = tuple(sorted({label for row in flags for label in row}))
-        return Dataset(*split_of, texts, None, None, names=names, gold=flags, task="multi-label")
+        task = "multi-label" if labelled else ""  # columns that nobody named judge only a model of such labels
+        return Dataset(*split_of, texts, None, None, names=names, gold=flags, task=task)
     column = label_column(columns, labelled, source)
     if kind is None and (gold := find_sets(columns, column, source)) is not None:
         names = tuple(sorted({label for row in gold for label in row}))

@@ -123,7 +123,7 @@ def pairs_are_apart(path: Path, dataset: Dataset, working: Working) -> bool:
 
 def _notes(batches: Batches, fed: Dataset, max_length: int) -> tuple[str, ...]:
     cut, unread = batches.count_cut(), batches.count_unread()
-    notes = (f"{cut} of {len(fed)} rows have more than {max_length} tokens and were cut",) if cut else ()
+    notes = (f"longer than {max_length} tokens and cut: {cut} of {plural(len(fed), 'row')}",) if cut else ()
     return (*notes, f"{plural(unread, 'word')} left out, of which the tokenizer keeps nothing") if unread else notes
 
 

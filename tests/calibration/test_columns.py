@@ -59,7 +59,7 @@ def test_named_columns_win() -> None:
     [
         ({"id": ["1"]}, None, r"a.tsv: columns \['id'\]: cannot tell the texts"),
         ({"text": ["1"]}, ["title"], "a.tsv: no column 'title': its columns are text"),
-        ({"a": ["1"], "b": ["1"], "c": ["1"]}, ["a", "b", "c"], "name one or two text columns"),
+        ({"a": ["1"], "b": ["1"], "c": ["1"]}, ["a", "b", "c"], "name one or two with --text-column"),
         ({"text": ["good", None]}, None, "a.tsv, row 2: 'text' is None: needed a string"),
         ({"text": ["half \ud83d"]}, None, "row 1: 'text' holds half of a surrogate pair"),
     ],
@@ -78,6 +78,7 @@ def test_texts_that_cannot_be_told_are_refused(
         ([1, 0], [1, 0], "int64"),
         (["5.000", "3"], [5.0, 3.0], "float32"),
         ([0.5, -2], [0.5, -2.0], "float32"),
+        (["0,5", " -2"], [0.5, -2.0], "float32"),
     ],
 )
 def test_whole_numbers_are_classes_and_others_scores(values: list[Any], expected: list[float], kind: str) -> None:

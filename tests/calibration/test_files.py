@@ -37,6 +37,9 @@ def write(tmp_path: Path) -> Write:
         ("mark.csv", codecs.BOM_UTF16_BE + 'sentence,label\n"good",1\nbad,0\n'.encode("utf-16-be")),
         ("semicolons.csv", b'sentence;label\r\n"good";1\r\nbad;0\r\n'),
         ("tabs.csv", b"sentence\tlabel\ngood\t1\nbad\t0\n"),
+        ("bars.csv", b'"sentence"|label\n"good"|1\nbad|0\n'),
+        ("said.csv", b"\xef\xbb\xbfsep=;\r\nsentence;label\r\ngood;1\r\nbad;0\r\n"),
+        ("quoted.tsv", b'"sentence"\t"label"\n"good"\t"1"\n"bad"\t0\n'),
         ("a.json", b'[{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]'),
         ("hub.json", b'{"data": [{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]}'),
     ],
@@ -44,6 +47,10 @@ def write(tmp_path: Path) -> Write:
 def test_text_tables_hold_the_same_columns(write: Write, name: str, content: bytes) -> None:
     """A byte order mark, Windows line ends, blank lines, a missing last newline and what parts cells change nothing."""
     assert read_columns(write(name, content)) == {"sentence": ["good", "bad"], "label": ["1", "0"]}
+
+
+def test_a_mark_in_quotes_parts_nothing(write: Write) -> None:
+    assert list(read_columns(write("a.csv", b'"text, as it is";label\ngood;1\n'))) == ["text, as it is", "label"]
 
 
 def test_a_quotation_mark_in_a_tsv_is_text(write: Write) -> None:

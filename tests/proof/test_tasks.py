@@ -308,7 +308,7 @@ def test_what_rows_lose_is_said(tmp_path):
     seen = validate(base, base, rows, replace(reader, max_length=5)).comparison
     long = sum(len(words) > 5 for words in SENTENCES)
     assert seen.notes == (
-        f"{long} of 60 rows have more than 5 tokens and were cut",
+        f"longer than 5 tokens and cut: {long} of 60 rows",
         "the labels of 'rows' were not used: they do not judge an embedding of width 5",
     )
     assert validate(base, base, rows, reader).comparison.notes[0].startswith("the labels")

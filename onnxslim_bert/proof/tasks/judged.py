@@ -110,10 +110,10 @@ def label_ranking(outputs: Outputs, dataset: Dataset) -> Array:
 
 def unknown_labels(outputs: Outputs, dataset: Dataset) -> Sequence[str]:
     """Labels of the data that are none of the model's classes."""
-    if dataset.gold is None or outputs.kind not in ("tokens", "labels"):
+    if not any(_has_gold(kind)(outputs, dataset) for kind in ("tokens", "labels")):
         return ()
     known = {*outputs.names, *map(str, range(outputs.values.shape[1]))}
-    return sorted({label for row in dataset.gold for label in row} - known)
+    return sorted({label for row in dataset.gold or () for label in row} - known)
 
 
 def _judge(outputs: Outputs, dataset: Dataset) -> Judge | None:
@@ -183,7 +183,8 @@ def _nearer(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
 
 
 def _has_gold(kind: str) -> Callable[[Outputs, Dataset], bool]:
-    return lambda outputs, dataset: outputs.kind == kind and dataset.gold is not None
+    forms = {"tokens": "words", "labels": "texts", "spans": "passages"}
+    return lambda outputs, dataset: outputs.kind == kind and dataset.gold is not None and dataset.form == forms[kind]
 
 
 def _of_task(task: str) -> Callable[[Outputs, Dataset], tuple[str, ...]]:
