@@ -190,5 +190,5 @@ def test_heads_are_found_where_their_width_is_a_node_of_the_exporter(name):
 
 
 def test_what_needs_the_canonical_form_says_so():
-    with pytest.raises(NoEncoderError, match="no dense query .*; run `canonicalize` before unpad$"):
+    with pytest.raises(NoEncoderError, match=r"no dense query .*; run `canonicalize` before unpad$"):
         run_recipe(Model.load(fixture("albert-ts17-eager")), Recipe.parse("unpad"))
