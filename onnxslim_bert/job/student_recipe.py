@@ -8,7 +8,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.main_recipe import Quantization, main_recipe
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.passes.student import Kind
-from onnxslim_bert.recipes.int8 import CANONICAL, FUSED
+from onnxslim_bert.recipes.int8 import CANONICAL, FIRST_TOKEN, FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.rewriting.options import nearest
 
@@ -44,7 +44,8 @@ def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
 
     student: sizes of a transformer, as layers=3,hidden=192,heads=6,neurons=768; or static or bilstm, with options of
     the pass `student` behind it, as static,width=48.
-    Example: "layers=3,heads=6" of 6 layers is canonicalize?,fuse?,drop-layers{drop=3},prune{heads=6},distill.
+    Example: "layers=3,heads=6" of 6 layers is
+    canonicalize?,fuse?,drop-layers{drop=3},prune{heads=6},first-token?,distill.
 
     Raises PassError for a student that is not smaller, or cannot be made.
     """
@@ -53,7 +54,7 @@ def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
     budget = {"texts": lesson.texts, "minutes": lesson.minutes}
     if "=" in kind:
         cuts = _cuts(read_sizes(student), teacher)
-        recipe = Recipe.parse(",".join([FUSED, *cuts, *trimmed, _step("distill", budget)]))
+        recipe = Recipe.parse(",".join([FUSED, *cuts, *trimmed, FIRST_TOKEN, _step("distill", budget)]))
         return Recipe((*recipe.steps, *main_recipe(Quantization("static")).steps)) if lesson.int8 else recipe
     if kind not in get_args(Kind):
         kinds = ", ".join(sorted(get_args(Kind)))

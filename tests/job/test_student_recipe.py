@@ -25,14 +25,14 @@ def teacher():
 @pytest.mark.parametrize(
     ("student", "lesson", "recipe"),
     [
-        ("layers=2,heads=2,neurons=20", Lesson(), f"{CUT},distill"),
-        (" layers = 2 , neurons=20,heads=2", Lesson(texts=50), f"{CUT},distill{{texts=50}}"),
-        ("hidden=8,heads=1", Lesson(), "canonicalize?,fuse?,prune{heads=1},prune-hidden{width=8},distill"),
-        ("heads=1", Lesson(minutes=1.5), "canonicalize?,fuse?,prune{heads=1},distill{minutes=1.5}"),
+        ("layers=2,heads=2,neurons=20", Lesson(), f"{CUT},first-token?,distill"),
+        (" layers = 2 , neurons=20,heads=2", Lesson(texts=50), f"{CUT},first-token?,distill{{texts=50}}"),
+        ("hidden=8,heads=1", Lesson(), "canonicalize?,fuse?,prune{heads=1},prune-hidden{width=8},first-token?,distill"),
+        ("heads=1", Lesson(minutes=1.5), "canonicalize?,fuse?,prune{heads=1},first-token?,distill{minutes=1.5}"),
         (
             "layers=1",
             Lesson(tokens=30),
-            "canonicalize?,fuse?,drop-layers{drop=2},trim-vocabulary{tokens=30},distill",
+            "canonicalize?,fuse?,drop-layers{drop=2},trim-vocabulary{tokens=30},first-token?,distill",
         ),
         ("static", Lesson(), "canonicalize?,student{kind=static},distill{words=true,rate=0.005}"),
         (
