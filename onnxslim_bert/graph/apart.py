@@ -14,6 +14,7 @@ from onnxslim_bert.errors import ModelError, SlimError
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.patience import patience, renewed
 from onnxslim_bert.graph.sessions import open_session, run
+from onnxslim_bert.graph.survival import survived
 from onnxslim_bert.graph.wire import data_file
 
 REFUSED, FINITE, BROKEN = 3, "finite", "broken"
@@ -43,6 +44,7 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
         raise ModelError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise ModelError(f"{path}: ONNX Runtime ends with it (exit code {done.returncode}); nothing was written")
+    survived(path)
     return done.stdout.strip() == FINITE
 
 

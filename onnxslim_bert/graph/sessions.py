@@ -14,6 +14,7 @@ from onnxslim_bert.errors import BoundsError, ModelError, one_line
 from onnxslim_bert.graph.bounds import TIMES, load_within, run_within
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
+from onnxslim_bert.graph.survival import check_survives
 from onnxslim_bert.memory import check_threads, thread_bytes
 
 CPU = ["CPUExecutionProvider"]
@@ -66,9 +67,12 @@ def load(
 def checked_bytes(path: Path) -> int:
     """Bytes of a model's file with its external data; one in ORT format is taken as it is.
 
-    Raises ModelError for a file that fails the check of `boundary.py`: ONNX Runtime is given nothing unchecked.
+    Raises ModelError for a file that fails the check of `boundary.py`, and for one that ends ONNX Runtime
+    (`survival.py`): this process opens nothing unchecked.
     """
-    return path.stat().st_size if path.suffix == ".ort" else model_bytes(path)
+    nbytes = path.stat().st_size if path.suffix == ".ort" else model_bytes(path)
+    check_survives(path, nbytes)
+    return nbytes
 
 
 def cannot_load(model: Path | bytes, error: Exception) -> ModelError:

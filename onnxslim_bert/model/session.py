@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.graph.sessions import load, session_options
+from onnxslim_bert.graph.sessions import checked_bytes, load, session_options
 from onnxslim_bert.graph.wire import external, place, release
 from onnxslim_bert.model.onnx_model import Model
 
@@ -32,6 +32,8 @@ def model_session(
     optimize: False runs the graph as it is written.
     many_runs: weights are packed for products once, which pays from about six runs of 200 tokens; else at every run.
     """
+    if model.path is not None and model.path.is_file():
+        checked_bytes(model.path)
     skeleton, weights = model.skeleton()
     if inputs:
         _open_constants(skeleton.graph, inputs)

@@ -1,0 +1,79 @@
+"""Whether a file of others ends ONNX Runtime, and this process with it: tried in a fork before it is opened here."""
+
+import contextlib
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import onnxruntime as ort
+
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.bounds import A_LOAD, LOADED, LOADED_A_SECOND, TIMES, memory_within
+from onnxslim_bert.graph.patience import patience
+
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
+
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, *([signal.SIGBUS] * (os.name == "posix")))
+WAITED = 10  # times the seconds of CPU that an opening may take: by the clock, after which the fork ends
+_SURVIVED: set[tuple[str, int, int, int]] = set()
+
+
+def check_survives(path: Path, nbytes: int) -> None:
+    """Raise ModelError when ONNX Runtime crashes while it opens the file at `path`, of `nbytes` with its weights.
+
+    What it refuses in words, and what takes too long or too much memory, is left to whoever opens the file next. A file
+    is tried once, as long as it does not change; elsewhere than on Linux, where a fork may not use what this process
+    has loaded, it is not.
+    """
+    if sys.platform != "linux" or _state(path) in _SURVIVED:
+        return
+    try:
+        child = os.fork()
+    except OSError:  # no process or memory to spare: what opens the file next says so, where it matters
+        return
+    if not child:
+        _open_and_end(path, nbytes)
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    ended = signal.Signals(-code) if (code := os.waitstatus_to_exitcode(status)) < 0 else None
+    if ended in CRASHES:
+        raise ModelError(f"{path}: ONNX Runtime crashes while it opens it ({ended.name}); export the model again")
+    survived(path)
+
+
+def survived(path: Path) -> None:
+    """Note that ONNX Runtime opened the file without a crash."""
+    _SURVIVED.add(_state(path))
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    stat = path.stat()
+    return str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _open_and_end(path: Path, nbytes: int) -> NoReturn:
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nothing, number)
+        for crash in CRASHES:
+            signal.signal(crash, signal.SIG_DFL)
+        seconds = math.ceil(A_LOAD + nbytes / LOADED_A_SECOND + patience.left) + 1
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        signal.alarm(WAITED * seconds)  # a lock that another thread held when this process was forked stays held
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        with memory_within(LOADED + TIMES * nbytes, ""):
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    finally:
+        os._exit(0)

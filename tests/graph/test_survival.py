@@ -1,0 +1,50 @@
+"""Files at which ONNX Runtime itself crashes: one line, whatever opens them, and nothing is written."""
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from command_line import assert_refused, contents, run, workspace
+
+from onnxslim_bert.graph import sessions, survival
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tried in a fork, on Linux")
+
+
+def without_bias(path: Path) -> None:
+    """Name no bias at a norm, which ONNX allows and ONNX Runtime 1.32 dies of."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            node.input[2] = ""
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "slim {model} -p canonicalize?,fuse? -o {made}",
+        "quantize {model} --mode dynamic -o {made}",
+        "validate {model} {model} --data {rows}",
+        "bench {model} --seq 4 --rounds 2",
+        "explain {model} --target coreml",
+        "mobile {model} -o {made}",
+    ],
+)
+def test_a_crash_is_one_line(command, tmp_path, monkeypatch):
+    model = workspace(tmp_path, "bert-dynamo20-sdpa")
+    without_bias(model)
+    before = contents(tmp_path)
+    monkeypatch.setattr(sessions, "check_survives", survival.check_survives)
+    places = {"model": model, "made": tmp_path / "made.onnx", "rows": tmp_path / "eval.tsv"}
+    assert_refused(run(*command.format(**places).split()), "ONNX Runtime crashes while it opens it (SIGSEGV)")
+    assert contents(tmp_path) == before
+
+
+def test_a_file_is_tried_once_for_each_state_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"no model")  # which is refused in words, by whoever opens it
+    survival.check_survives(path, 8)
+    monkeypatch.setattr(survival, "_open_and_end", lambda *_: pytest.fail("tried again"))
+    survival.check_survives(path, 8)
