@@ -62,7 +62,7 @@ def is_none(path: Path, kind: Kind) -> bool:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return not all(arrays[name].dtype.kind in "biuf" for name in arrays.files)
         if kind == "bytes":
-            return not data
+            return not data and path.suffix != ".sqlite"  # an empty one is a database of nothing
         wide = kind in ("text", "jsonl") and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if wide else "utf-8-sig")  # rows, which spreadsheets save so
         if kind == "json":

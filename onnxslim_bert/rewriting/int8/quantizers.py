@@ -3,6 +3,7 @@
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.wire import release
 
 SIGNED_LIMIT = 127
 UNSIGNED_LEVELS = 255
@@ -38,13 +39,14 @@ def quantize_columns_affine(weight: Array) -> tuple[Array, Array, Array]:
 def quantize_rows(table: Array) -> tuple[Array, Array]:
     """table [rows, width] -> int8 [rows, width] and scales [rows, 1], symmetric, each value within scale / 2.
 
-    Rows are taken some at a time, so that no float copy of the whole table is held.
+    Rows are taken some at a time, so that neither a float copy of the whole table nor all of a mapped one is held.
     """
     levels, scales = np.empty(table.shape, np.int8), np.empty((len(table), 1), np.float32)
     for start in range(0, len(table), ROWS):
         some = slice(start, start + ROWS)
         scales[some] = _scales(np.abs(table[some]).max(1, keepdims=True))
         levels[some] = np.clip(np.rint(table[some] / scales[some]), -SIGNED_LIMIT, SIGNED_LIMIT)
+        release([table])
     return levels, scales
 
 
