@@ -42,6 +42,26 @@ def test_a_dropped_signal_comes_again(number, code, said):
     assert time.monotonic() - began < 15
 
 
+# the signal comes while a native module is loaded, which may end the process where that raises an exception
+LOADING = DROPPING.replace(
+    "    weak = weakref.ref(referred, lambda _: (os.kill(os.getpid(), {number}), [None for _ in range(100)]))\n"
+    "    del referred",
+    "    _imp.exec_dynamic = lambda _: (os.kill(os.getpid(), {number}), [None for _ in range(100)])\n"
+    "    ExtensionFileLoader('native', 'native.so').exec_module(sys)",
+).replace("import os, ", "from importlib.machinery import ExtensionFileLoader\nimport _imp, os, ")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "onnxslim: interrupted; nothing was written\n"), (signal.SIGTERM, 143, "")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_native_module_is_loaded_first(number, code, said):
+    command = [sys.executable, "-c", LOADING.format(number=int(number))]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "goes on\n", said)
+
+
 def test_what_else_is_dropped_is_told():
     """A bug in a destructor is nobody's signal."""
     program = DROPPING.format(number=0).replace("os.kill(os.getpid(), 0)", "1 / 0").replace("timeout=20", "timeout=0.2")
