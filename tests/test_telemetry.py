@@ -27,6 +27,8 @@ RUN: tuple[tuple[str, tuple[str, ...]], ...] = (
         "slim model.onnx --target-size 70kB --max-drop 100 --calib calib.tsv --data eval.tsv -o small.onnx",
         ("small.",),
     ),
+    ("slim model.onnx -p canonicalize,fuse,decouple{layers=1} -o apart.onnx", ("apart.",)),
+    ("split apart.onnx -o serving", ("serving",)),
     ("validate model.onnx int8.onnx --data eval.tsv --latency --junit v.xml", ("v.xml",)),
     ("bench model.onnx int8.onnx --seq 4 --rounds 2", ()),
     ("explain model.onnx --target nnapi", ()),
