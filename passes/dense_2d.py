@@ -16,6 +16,7 @@ from onnxslim_bert.model.shapes import has_fixed_shape, infer_shapes
 from onnxslim_bert.model.simplify import bypass_same_shape, tidy
 from onnxslim_bert.model.tokenwise import OPERATORS
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
@@ -55,7 +56,9 @@ class Dense2d(Pass):
             return Change(0, "no dense layer reads [batch, seq, width]")
         model.changed()
         join_reshapes(model)
-        return Change(dense, f"{dense} dense layers in two dimensions, {_reshapes(model.graph) - before:+d} reshapes")
+        return Change(
+            dense, f"{plural(dense, 'dense layer')} in two dimensions; Reshapes: {_reshapes(model.graph) - before:+d}"
+        )
 
 
 def _reshapes(graph: gs.Graph) -> int:

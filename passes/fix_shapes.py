@@ -19,6 +19,7 @@ from onnxslim_bert.model.simplify import (
     tidy,
 )
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 PICKING = ("Gather", "GatherElements", "GatherND")
 
@@ -66,9 +67,9 @@ class FixShapes(Pass):
         after = len(model.graph.nodes)
         if not opened and before == after:
             return Change(0, f"inputs are {fixed} already and nothing is left to fold")
-        note = f"inputs are {fixed}; {before} nodes became {after}"
+        note = f"inputs are {fixed}; {plural(before, 'node')} became {after}"
         if unknown:
-            note += f"; shapes of {len(unknown)} tensors stay unknown, of {unknown[0]!r} first"
+            note += f"; unknown stays the shape of {plural(len(unknown), 'tensor')}, of {unknown[0]!r} first"
         return Change(len(opened) + before - after, note)
 
 

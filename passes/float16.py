@@ -16,6 +16,7 @@ from onnxslim_bert.model.exact_arithmetic import exact_nodes
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 INTEGERS = frozenset(
     [
@@ -58,7 +59,7 @@ class Float16(Pass):
         drop_roundings(model.graph, own)
         model.changed()
         after = sum(c.values.dtype == np.float32 for c in model.constants().values())
-        return Change(before - after, f"{before - after} of {before} float32 constants became float16")
+        return Change(before - after, f"{before - after} of {plural(before, 'float32 constant')} became float16")
 
 
 def typed(model: Model) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from onnxslim_bert.graph.edit import redirect
 from onnxslim_bert.model.halves import HALF, SINGLE, has_halves, widen
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Float32(Pass):
         for tensor in (*inputs, *outputs):
             tensor.dtype = HALF
         model.changed()
-        return Change(count, f"{count} float16 constants became float32")
+        return Change(count, f"{plural(count, 'float16 constant')} became float32")
 
 
 def _cast(source: gs.Tensor, result: gs.Tensor, to: int) -> gs.Node:

@@ -13,6 +13,7 @@ from onnxslim_bert.model.gelu_form import GeluForm, find_gelus
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 PUBLISHED = (math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi))
 FITTED = (7.97507884e-1, 3.70056461e-2, -3.51516787e-4)  # of least largest error over all x (minimax)
@@ -45,7 +46,7 @@ class GeluTanh(Pass):
             redirect(model.graph, form.target, emit_gelu(build, form.source, COEFFICIENTS[degree]))
         model.changed()
         renew_shapes(model)
-        return Change(len(forms), f"{len(forms)} activations are by tanh")
+        return Change(len(forms), f"{plural(len(forms), 'activation')} by tanh")
 
 
 def _fused(node: gs.Node) -> GeluForm:

@@ -16,6 +16,7 @@ from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.mask_lookups import bias_table, emit_bias, look_up_terms
+from onnxslim_bert.wording import plural
 
 PLAIN = frozenset(["Reshape", "Transpose", "Mul", "MatMul", "Add", "Softmax", "Gather", "Unsqueeze"])
 
@@ -65,8 +66,8 @@ class MaskBias(Pass):
         model.changed()
         renew_shapes(model)
         if terms:
-            reasons = [f"; {terms} other terms of the mask are looked up, too"]
-        note = f"{len(todo)} layers add {self.value:g} at padding, looked up once{''.join(reasons)}"
+            reasons = [f"; looked up, too: {plural(terms, 'other term')} of the mask"]
+        note = f"{self.value:g} at padding in {plural(len(todo), 'layer')}, looked up once{''.join(reasons)}"
         return Change(len(todo) + terms, note)
 
 

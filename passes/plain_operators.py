@@ -11,6 +11,7 @@ from onnxslim_bert.graph.probe import constant, float_type
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape, renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 MOST_COPIES = 32  # of what an Expand repeats; where heads share keys, each key serves so many
 
@@ -33,7 +34,7 @@ class PlainOperators(Pass):
             return Change(0, "the graph has no Neg, no Reciprocal and no Expand along one axis")
         model.changed()
         renew_shapes(model)
-        return Change(sum(written), f"{sum(written)} nodes are products, divisions or copies")
+        return Change(sum(written), f"{plural(sum(written), 'node')} written as products, divisions or copies")
 
 
 def _write(graph: gs.Graph, node: gs.Node) -> bool:

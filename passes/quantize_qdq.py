@@ -14,6 +14,7 @@ from onnxslim_bert.rewriting.int8.qdq_form import to_qdq_form
 from onnxslim_bert.rewriting.int8.qdq_insert import insert_qdq
 from onnxslim_bert.rewriting.int8.qdq_ranges import MOVES, wanted
 from onnxslim_bert.rewriting.trials import Trials
+from onnxslim_bert.wording import plural
 
 Activations = Literal["u16", "u8", "mixed"]
 GROWTH = 1.25  # 8 bits inside attention may bring the damage to this many times that of 16 bits
@@ -58,7 +59,8 @@ class QuantizeQdq(Pass):
         bearable = choose_narrow(*damages(model, seen, attentions, ctx.trials)) if attentions else []
         narrow = {name for layer in bearable for name in attentions[layer]}
         done = insert_qdq(model, seen, np.uint8 if self.activations == "u8" else np.uint16, narrow)
-        note = f"{done.activations} activations ({self.activations}) and {done.constants} constants quantized"
+        constants = plural(done.constants, "constant")
+        note = f"{plural(done.activations, 'activation')} ({self.activations}) and {constants} quantized"
         if attentions:
             note += f"; attention of {len(bearable)} of {len(attentions)} layers in u8"
         return Change(done.activations + done.constants, note)

@@ -18,6 +18,7 @@ from onnxslim_bert.rewriting.pruning.surgery import matrix, set_dense
 from onnxslim_bert.rewriting.weights.sharing_fit import Dense, SharedFit
 from onnxslim_bert.rewriting.weights.sharing_order import align
 from onnxslim_bert.rewriting.weights.store_once import store_once
+from onnxslim_bert.wording import plural
 
 ATTENTION, FEED_FORWARD = ("query", "key", "value", "output"), ("up", "down")
 ROLES = {"all": ATTENTION + FEED_FORWARD, "attention": ATTENTION, "ffn": FEED_FORWARD}
@@ -106,8 +107,8 @@ class ShareWeights(Pass):
         lost = {f"{role} of layer {index}": error for index, roles in errors.items() for role, error in roles.items()}
         worst = max(lost, key=lambda place: lost[place])
         return (
-            f"{len(errors)} layers share {self.roles} matrices, {self.groups} groups in all; relative error "
-            f"{np.mean(list(lost.values())):.2f} on average, {lost[worst]:.2f} in {worst}"
+            f"{plural(len(errors), 'layer')}, {self.roles} matrices shared in {plural(self.groups, 'group')}; "
+            f"relative error {np.mean(list(lost.values())):.2f} on average, {lost[worst]:.2f} in {worst}"
         )
 
 

@@ -15,6 +15,7 @@ from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.weights.sparsity import importance, keep_share, keep_two_of_four
+from onnxslim_bert.wording import plural
 
 Score = Literal["wanda", "magnitude"]
 Pattern = Literal["unstructured", "2:4"]
@@ -72,7 +73,10 @@ class Sparsify(Pass):
         if not changed:
             return Change(0, "every matrix has these zeros already")
         sizes = f"deflated {before / 1e6:.2f} -> {after / 1e6:.2f} MB (the file keeps its size, the CPU its speed)"
-        return Change(changed, f"{100 * zeros / weights:.1f} % of {changed} matrices' weights are zero; {sizes}")
+        return Change(
+            changed,
+            f"{100 * zeros / weights:.1f} % zeros in {plural(changed, 'matrix', 'matrices')}; {sizes}",
+        )
 
     def _square(self, ctx: Context, linear: Linear) -> Array | None:
         return ctx.stats[Want(linear.source, "square")] if self.score == "wanda" else None

@@ -8,6 +8,7 @@ from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -33,4 +34,4 @@ class SplitSums(Pass):
             return Change(0, "the graph has no Sum")
         model.changed()
         renew_shapes(model)
-        return Change(len(sums), f"{len(sums)} sums are additions of two")
+        return Change(len(sums), f"{plural(len(sums), 'sum')} written as additions of two")

@@ -12,6 +12,7 @@ from onnxslim_bert.graph.probe import float_type
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.wording import plural
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class UnfuseNorms(Pass):
             return Change(0, "the graph has no LayerNormalization over its last axis")
         model.changed()
         renew_shapes(model)
-        return Change(len(norms), f"{len(norms)} norms are elementary operators")
+        return Change(len(norms), f"{plural(len(norms), 'norm')} written as elementary operators")
 
 
 def is_last_axis_norm(node: gs.Node) -> bool:

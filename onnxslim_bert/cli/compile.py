@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.wording import plural
 
 
 @click.command(epilog="Exit code 5 when the target is not installed or leaves a node; `onnxslim explain` says why.")
@@ -39,7 +40,7 @@ def compile(model: Path, name: str, socs: tuple[str, ...], output: Path | None, 
 
     target = target_named(name)
     for done in compile_contexts(model, default_outputs(model, socs, output), target, overwrite=force):
-        whole = f"all {done.placement.taken} nodes in {done.placement.partitions} partition"
+        whole = f"all {plural(done.placement.taken, 'node')} in {plural(done.placement.partitions, 'partition')}"
         echo(
             f"{done.path}: {done.nbytes / 1e6:.1f} MB for soc {done.soc} (v{done.arch}), {whole}; "
             "answers the same when loaded"

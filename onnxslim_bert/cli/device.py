@@ -8,6 +8,7 @@ from onnxslim_bert.cli.options import COUNT, SEED, TARGETS, THREADS, refuse_igno
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import reads_texts
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.wording import plural
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -103,7 +104,10 @@ def bundle(
             length=length,
         )
     tokens = f"{made.length} tokens" if made.length else "their own lengths"
-    echo(f"{output}: {made.vectors} test vectors of {made.batch} row(s), {tokens}, expected from {made.base}")
+    echo(
+        f"{output}: {plural(made.vectors, 'test vector')} of {plural(made.batch, 'row')}, {tokens}, "
+        f"expected from {made.base}"
+    )
 
 
 @device.command()

@@ -7,6 +7,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.device.answers import DeviceRun
 from onnxslim_bert.errors import AccuracyGateError
+from onnxslim_bert.wording import plural
 
 
 def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
@@ -18,7 +19,7 @@ def report(runs: Sequence[DeviceRun], as_json: bool = False) -> None:
         show(runs)
     broken = next((run for run in runs if run.broken), None)
     if broken:
-        rows = f"{broken.broken} of {broken.rows} rows"
+        rows = f"{broken.broken} of {plural(broken.rows, 'row')}"
         raise AccuracyGateError(f"{broken.device}: {broken.output} is NaN or infinite on {rows}: needed finite outputs")
 
 
@@ -43,6 +44,6 @@ def show(runs: Sequence[DeviceRun]) -> None:
     for run in runs:
         memory = f", peak memory {run.peak_bytes / 1e6:.0f} MB" if run.peak_bytes else ""
         timed = f"{run.runs} runs after {run.warmup} of warm-up, {run.threads} thread(s){memory}; {run.runner}"
-        echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {run.rows} rows of {run.data}")
+        echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {plural(run.rows, 'row')} of {run.data}")
         for gap in run.unproven:
             echo(f"{run.device}: not proven: {gap}")

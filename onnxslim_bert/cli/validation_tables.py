@@ -8,12 +8,13 @@ from onnxslim_bert.proof.bench import entry_name
 from onnxslim_bert.proof.comparison_lines import facts, fallen, spread
 from onnxslim_bert.proof.validation import Validation
 from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.wording import plural
 
 
 def show(result: Validation) -> None:
     """Print the evidence and the verdicts."""
     seen, before, after = result.comparison, result.base_bytes / 1e6, result.candidate_bytes / 1e6
-    echo(f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %, a drop below 0 is better")
+    echo(f"{seen.data} {seen.split}, {plural(seen.rows, 'row')}; intervals hold with 95 %, a drop below 0 is better")
     table = plain_table("", "base", "candidate", "drop")
     for score in seen.scores:
         table.add_row(score.metric, spread(score.base), spread(score.candidate), fallen(score).removeprefix("drop "))
@@ -34,7 +35,7 @@ def show(result: Validation) -> None:
 def show_all(results: Sequence[Validation]) -> None:
     """Print one row for every candidate and provider, and the verdicts."""
     seen = results[0].comparison
-    echo(f"{seen.data} {seen.split}, {seen.rows} rows; base: {results[0].base} on cpu")
+    echo(f"{seen.data} {seen.split}, {plural(seen.rows, 'row')}; base: {results[0].base} on cpu")
     names = ["provider", "candidate", *(score.metric for score in seen.scores[:1]), "agreement", "|difference|"]
     table = plain_table(*names, "nodes", "pieces", "MB", "speed-up", "peak MB")
     for result in results:

@@ -57,17 +57,26 @@ def check_location(path: object, tensor: onnx.TensorProto) -> None:
     location, place = entries.get("location", ""), f"{path}: external data of {shown(tensor.name)}"
     if not location or "\0" in location or len(location) > 4096 or Path(location).is_absolute():
         raise ModelError(f"{place} is at {shown(location)}, outside the model's folder")
-    folder = Path(str(path)).parent.resolve()
-    try:
-        inside = (folder / location).resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):
-        inside = False
-    if not inside:
+    if not _is_beside(Path(str(path)), location):
         raise ModelError(f"{place} is at {shown(location)}, outside the model's folder")
     for key in ("offset", "length"):
         value = entries.get(key, "0")
         if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):
             raise ModelError(f"{place} does not fit {shown(location)} ({key} {shown(value)})")
+
+
+def _is_beside(model: Path, location: str) -> bool:
+    """Whether a file that a model names lies in the model's folder, links followed.
+
+    Where both are links, as in the cache of the Hugging Face hub, the folder is that to which the model's link leads.
+    """
+    folder = model.parent.resolve()
+    try:
+        data, real = (folder / location).resolve(), model.resolve().parent
+    except (OSError, RuntimeError):
+        return False
+    linked = model.is_symlink() and ".." not in Path(location).parts and data.parent == real
+    return data.is_relative_to(folder) or linked
 
 
 def _bytes(data_type: int, count: int) -> int:

@@ -100,7 +100,8 @@ def walk_best(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     last = found.details["instead"]
     model, made = walk(loaded, Recipe.parse(unsmoothed(str(recipe), last)))
     measured = RunTime(**found.details["ranges"])
-    note = f"; {measured}, which is not surely less for every kind of row: nothing is calibrated"
+    off = f"{100 * measured.dynamic:.2g} % on hard rows, with calibrated ranges by {100 * measured.fixed:.2g} %"
+    note = f"; ranges are found at run time: answers are off by {off}"
     steps = [
         replace(step, note=step.note + note, details=found.details, seconds=step.seconds + found.seconds)
         if step.step.startswith("quantize-dynamic")

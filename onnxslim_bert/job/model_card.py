@@ -13,7 +13,7 @@ from onnxslim_bert.job.report import Report
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.comparison_lines import facts, spread
 from onnxslim_bert.proof.markdown import escaped, table
-from onnxslim_bert.wording import si, tokens_a_row
+from onnxslim_bert.wording import plural, si, tokens_a_row
 
 CARD = "README.md"
 FENCE = "---\n"
@@ -71,7 +71,7 @@ def section(report: Report, file: str) -> str:
     ]
     if report.comparison is not None:
         seen = report.comparison
-        lines.append(f"{escaped(seen.data)} {seen.split}, {seen.rows} rows; intervals hold with 95 %.\n")
+        lines.append(f"{escaped(seen.data)} {seen.split}, {plural(seen.rows, 'row')}; intervals hold with 95 %.\n")
         lines.append("".join(f"- {escaped(line)}\n" for line in facts(seen)))
     lines.append(f"Recipe: `{made.recipe}`\n")
     return "\n".join(lines)

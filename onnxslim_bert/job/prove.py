@@ -32,6 +32,7 @@ from onnxslim_bert.targets.places import Places
 from onnxslim_bert.targets.prediction.predict import PREDICTED, predict
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.targets.target import Target
+from onnxslim_bert.wording import plural
 
 TRIED = 8  # tokens in the row that every file is run on, where the graph fixes no length
 
@@ -142,7 +143,8 @@ def check_finite(comparison: Comparison) -> None:
     """Raise PassError when the candidate answers NaN or infinity."""
     if comparison.broken:
         raise PassError(
-            f"the result answers NaN or infinity on {comparison.broken} of {comparison.rows} rows; nothing was written"
+            f"the result answers NaN or infinity on {comparison.broken} of {plural(comparison.rows, 'row')}; "
+            "nothing was written"
         )
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
+from onnxslim_bert.machine import instruction_sets, int8_advice
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
-from onnxslim_bert.wording import tokens_a_row
+from onnxslim_bert.wording import plural, tokens_a_row
 
 UNITS = {"heads": "prune-heads", "neurons": "prune-ffn"}  # and the pass that removes them
 HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")
@@ -39,13 +40,15 @@ def timed(latencies: Sequence[Latency]) -> Iterator[str]:
 
 
 def saturation(found: Saturating | None) -> Iterator[str]:
-    """A warning of int8 sums that can saturate on CPUs without VNNI; no line where none can."""
-    if found and found.layers:
+    """A warning of int8 sums that can saturate on this CPU, or a word on those of others; no line where none can."""
+    remedy = "`quantize --reduce-range`, in a recipe quantize-static{reduce-range=true}"
+    if found and found.layers and int8_advice(instruction_sets()).saturates:
         yield (
-            f"on CPUs with AVX2 but no VNNI, int8 sums of {found.layers} layers can saturate, with a loss of up to "
-            f"{found.loss:.1%} ({found.worst}); `quantize --reduce-range` avoids it, in a recipe "
-            "quantize-static{reduce-range=true}"
+            f"this CPU has no VNNI: int8 sums of {plural(found.layers, 'layer')} can saturate, with a loss of up to "
+            f"{found.loss:.1%} ({found.worst}): {remedy} avoids it"
         )
+    elif found and found.layers:
+        yield f"made for CPUs with VNNI, AMX or of ARM; for x86 CPUs without: {remedy}"
 
 
 def unstable(steps: Sequence[Done]) -> Iterator[str]:

@@ -7,13 +7,14 @@ from onnxslim_bert.proof.comparison import Comparison, Score
 from onnxslim_bert.proof.intervals import Interval
 from onnxslim_bert.proof.metrics import LESS_IS_BETTER
 from onnxslim_bert.proof.tasks.table import AGREES
+from onnxslim_bert.wording import plural
 
 SHOWN = 0.01  # the least that two decimals show
 
 
 def compared(seen: Comparison) -> Iterator[str]:
     """On which rows two models were compared, and what came of it."""
-    yield f"{seen.data} {seen.split}, {seen.rows} rows; intervals hold with 95 %"
+    yield f"{seen.data} {seen.split}, {plural(seen.rows, 'row')}; intervals hold with 95 %"
     for score in seen.scores:
         yield f"{score.metric}: {spread(score.base)} -> {spread(score.candidate)}, {fallen(score)}"
     yield from facts(seen)

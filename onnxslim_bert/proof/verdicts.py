@@ -4,6 +4,7 @@ from onnxslim_bert.errors import DataError
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.proof.gates import Budgets, GateName, Verdict, at_least, at_most
 from onnxslim_bert.proof.intervals import Interval
+from onnxslim_bert.wording import plural
 
 EMULATED = "an emulator ran it, whose times say nothing of a device"
 
@@ -58,5 +59,7 @@ def _bytes(gate: GateName, nbytes: int, most: int) -> Verdict:
 
 def _finite(comparison: Comparison) -> Verdict:
     if comparison.broken:
-        return Verdict("finite", "missed", f"NaN or infinite outputs on {comparison.broken} of {comparison.rows} rows")
-    return Verdict("finite", "met", f"finite outputs on all {comparison.rows} rows")
+        return Verdict(
+            "finite", "missed", f"NaN or infinite outputs on {comparison.broken} of {plural(comparison.rows, 'row')}"
+        )
+    return Verdict("finite", "met", f"finite outputs on all {plural(comparison.rows, 'row')}")

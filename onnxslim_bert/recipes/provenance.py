@@ -13,6 +13,7 @@ from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.wording import plural
 
 KEY = "onnxslim_bert.provenance"
 MEASURED = "onnxslim_bert.release.measured"  # `job.measured.Measured`
@@ -59,7 +60,7 @@ class Provenance:
 def _described(dataset: Dataset | None) -> tuple[str, str]:
     if dataset is None:
         return "", ""
-    return f"{dataset.name} {dataset.split}, {len(dataset)} rows", dataset.fingerprint()
+    return f"{dataset.name} {dataset.split}, {plural(len(dataset), 'row')}", dataset.fingerprint()
 
 
 def stamp(model: Model, provenance: Provenance) -> None:

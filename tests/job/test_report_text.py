@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxslim_bert.job.report_text import searched
+from onnxslim_bert.job import report_text
+from onnxslim_bert.job.report_text import saturation, searched
+from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.rewriting.pruning.sites import Site
@@ -41,3 +43,15 @@ def test_what_a_search_could_not_narrow_is_said(kinds, expected):
     tables = {"sensitivities": [{"site": Site(kind, (0,), 6, 2), "damage": {}} for kind in kinds]}
     found = SearchResult(Targets(speedup=2.0), "rows, 9", 2.0, (POINT,), POINT, tables)
     assert [line for line in searched(found) if "not searched" in line] == expected
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"), [(("AVX2",), "this CPU has no VNNI: int8 sums of 1 layer"), (("AVX-VNNI",), "made for")]
+)
+def test_sums_that_saturate_are_a_warning_where_they_do(monkeypatch, sets, said):
+    """Elsewhere one line says for which CPUs the file is; without such layers there is none."""
+    monkeypatch.setattr(report_text, "instruction_sets", lambda: sets)
+    (line,) = saturation(Saturating(1, "layer 0", 0.1))
+    assert line.startswith(said)
+    assert "--reduce-range" in line
+    assert list(saturation(Saturating(0, "", 0.0))) == []

@@ -169,6 +169,25 @@ def test_external_data_outside_the_folder_is_refused(external, tmp_path, kind):
         Model.load(external)
 
 
+@pytest.mark.parametrize("place", ["blobs", "elsewhere"])
+def test_external_data_may_lie_where_the_models_own_link_leads(external, tmp_path, place):
+    """As in the cache of the Hugging Face hub; in any other folder they are outside, and so they are of a copy."""
+    for folder in ("blobs", "elsewhere", "snapshot"):
+        (tmp_path / folder).mkdir()
+    before = Model.load(external)
+    external.rename(tmp_path / "blobs" / "1a")
+    (external.parent / "weights.bin").rename(tmp_path / place / "2b")
+    (tmp_path / "snapshot" / "weights.bin").symlink_to(tmp_path / place / "2b")
+    linked, copied = (tmp_path / "snapshot" / name for name in ("model.onnx", "copy.onnx"))
+    linked.symlink_to("../blobs/1a")
+    copied.write_bytes(linked.read_bytes())
+    for path in [copied] if place == "blobs" else [copied, linked]:
+        with pytest.raises(ModelError, match="outside the model's folder"):
+            Model.load(path)
+    if place == "blobs":
+        assert Model.load(linked).fingerprint() == before.fingerprint()
+
+
 @pytest.mark.parametrize(
     "entries", [{"length": "7"}, {"offset": "-4"}, {"offset": "999999999"}, {"offset": "x"}, {"length": "-1"}], ids=str
 )

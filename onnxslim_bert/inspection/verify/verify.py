@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import ModelError
+from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import file_sha256, model_files
 from onnxslim_bert.inspection.verify.claims import contradictions
 from onnxslim_bert.inspection.verify.rows_again import Found, rows_again
@@ -74,6 +74,7 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
         raise ModelError(f"{model} was made from {provenance.source}, which is not beside it: name it with --base")
     if measured.asked is not None:
         now = replace(now, inputs=now.inputs or measured.asked.inputs)
+    _check_used(model, now, provenance, measured)
     found = rows_again(measured.asked, measured.seed, model.parent, now.data, now.task, now.output)
     rows, readers = found["evaluation"], _Readers()
     checks = [
@@ -171,17 +172,33 @@ def _same(name: str, found: str, recorded: str) -> Check:
 
 def _rows(found: Mapping[str, Found], provenance: Provenance, measured: Measured, may_miss: bool) -> Iterator[Check]:
     """One check for each set of rows that was used."""
-    recorded = {
-        "calibration": provenance.calibration_sha256,
-        "evaluation": measured.answers.fingerprint if measured.answers else "",
-        "corpus": provenance.corpus_sha256,
-    }
-    for name, fingerprint in recorded.items():
+    for name, fingerprint in _recorded(provenance, measured).items():
         rows = found[name]
         if fingerprint and isinstance(rows, Dataset):
             yield _same(f"{name} rows", rows.fingerprint(), fingerprint)
         elif fingerprint:
             yield Check(f"{name} rows", "inconclusive" if may_miss else "missed", f"not here: {rows}")
+
+
+def _recorded(provenance: Provenance, measured: Measured) -> dict[str, str]:
+    """The sha256 of each set of rows, "" where none was used."""
+    return {
+        "calibration": provenance.calibration_sha256,
+        "evaluation": measured.answers.fingerprint if measured.answers else "",
+        "corpus": provenance.corpus_sha256,
+    }
+
+
+def _check_used(model: Path, now: Now, provenance: Provenance, measured: Measured) -> None:
+    """Raise DataError for what is said of rows that the model was made without."""
+    of_rows = {"--tokenizer": now.tokenizer, "--task": now.task, "--output-name": now.output, "--ep": now.places}
+    of_sets = {"--calib": "calibration", "--corpus": "corpus", "--data": "evaluation"}
+    given = {option: name for option, name in of_sets.items() if name in now.data}
+    given |= {option: "evaluation" for option, value in of_rows.items() if value}
+    recorded = _recorded(provenance, measured)
+    for option, name in given.items():
+        if not recorded[name]:
+            raise DataError(f"{option} does nothing: {model.name} was made without {name} rows")
 
 
 def _readers(model: Path, base: Path, measured: Measured, now: Now) -> _Readers:

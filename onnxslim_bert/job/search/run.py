@@ -31,6 +31,7 @@ from onnxslim_bert.proof.gates import Budgets
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.wording import plural
 
 JUDGED = 1024  # rows, in no calibration, on which the task metric of candidates is measured
 LENGTH = 128  # tokens in the rows on which models are timed, at most
@@ -123,7 +124,7 @@ def find_recipe(
         job.deployment,
     )
     of_calibration = ", those of calibration" * (rows is loaded.data.calibration)
-    judged = f"{rows.name} {rows.split}, {len(rows)} rows{of_calibration}"
+    judged = f"{rows.name} {rows.split}, {plural(len(rows), 'row')}{of_calibration}"
     state = SearchFolder(job.output.with_suffix(".search"), _key(loaded, rows, conditions))
     drop_of = TaskDrop(job.source, rows, working, job.deployment)
     search = Search(job.source, loaded.model, trials, drop_of, conditions, state, judged)

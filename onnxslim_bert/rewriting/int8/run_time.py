@@ -34,12 +34,11 @@ class RunTime:
     as_good: bool
 
     def __str__(self) -> str:
-        """What was measured, and what follows from it."""
+        """What was measured, in one clause."""
         fixed, dynamic, error = (f"{100 * value:.2g} %" for value in (self.fixed, self.dynamic, self.error))
-        known = f"on hard rows answers are off by {fixed} with calibrated ranges"
         if not self.inputs:
-            return f"{known}, by {dynamic} with ranges from run time"
-        return f"{known} alone, by {dynamic} with ranges from run time alone, by {error} like this"
+            return f"off by {fixed} on hard rows, by {dynamic} with ranges found at run time"
+        return f"off by {error} on hard rows; by {fixed} with every range calibrated, by {dynamic} with none"
 
 
 def choose_run_time(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, ProviderError, SizeGateError, SlimError
 from onnxslim_bert.proof.gates import GateName, Outcome, Verdict
-from onnxslim_bert.wording import si
+from onnxslim_bert.wording import plural, si
 from onnxslim_bert.zoo.differences.changes import Aspect, Difference
 from onnxslim_bert.zoo.records import Row
 
@@ -95,7 +95,7 @@ def on_job(where: str, old: Row | None, new: Row | None, limits: Limits, waits: 
         yield Finding(Verdict("made", "met", "done", where), GateError.exit_code)
     before, after = (row.result.comparison if row.result else None for row in (old, new))
     if before and after and after.broken > before.broken:
-        note = f"NaN or infinite outputs on {after.broken} of {after.rows} rows, {before.broken} before"
+        note = f"NaN or infinite outputs on {after.broken} of {plural(after.rows, 'row')}, {before.broken} before"
         yield Finding(Verdict("finite", "missed", note, where), AccuracyGateError.exit_code)
 
 

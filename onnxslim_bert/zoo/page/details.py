@@ -8,6 +8,7 @@ from typing import Any
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.explain import Explanation, Group
+from onnxslim_bert.wording import plural
 from onnxslim_bert.zoo.page.wording import DASH, brief, duration, fixed, megabytes, signed, with_ends
 from onnxslim_bert.zoo.records import Row, Source
 
@@ -135,7 +136,7 @@ def closeness(seen: Comparison) -> Iterator[tuple[str, str]]:
         test = seen.mcnemar
         yield "right alone", f"source {test.only_base} rows, this {test.only_candidate}; McNemar p {brief(test.p)}"
     if seen.broken:
-        yield "broken", f"{seen.broken} rows answer NaN or infinity"
+        yield "broken", f"NaN or infinity in {plural(seen.broken, 'row')}"
 
 
 def left_groups(row: Row) -> list[Group]:
