@@ -107,9 +107,13 @@ def _matrix(model: Model, linear: Linear) -> Array:
 
 
 def _homes(model: Model, layers: Sequence[Layer], sites: Sequence[Sequence[Linear]]) -> list[tuple[gs.Node, int]]:
-    """Where the scales fold in: constants, as (node, input position), to divide; empty when a Mul is needed."""
+    """Where the scales fold in: constants, as (node, input position), to divide; empty when a Mul is needed.
+
+    Not into what a file computes, as from int8 behind Cast and Mul.
+    """
     homes = [_value_home(model, layers, site[0].source) or _norm_home(model, site) for site in sites]
-    return [place for home in homes for place in home] if all(homes) else []
+    places = [place for home in homes for place in home]
+    return places if all(homes) and all(isinstance(node.inputs[i], gs.Constant) for node, i in places) else []
 
 
 def _value_home(model: Model, layers: Sequence[Layer], source: str) -> list[tuple[gs.Node, int]]:

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
-        with ended_by_signals(), said_when_cut(), ended_when_stuck():
+        with ended_by_signals(), said_when_cut(), ended_when_stuck(), warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of libraries, to whoever writes programs with them
             warn_of_clash()
             if not {"--help", "-h", "--version"} & set(given):
                 check_memory()

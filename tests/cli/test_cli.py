@@ -212,6 +212,20 @@ def test_what_a_user_can_mend_is_one_line_and_an_exit_code(failing, error, code,
     assert message in outcome.err
 
 
+@pytest.mark.parametrize(("variables", "shown"), [({}, False), ({"PYTHONWARNINGS": "default"}, True)])
+def test_warnings_of_libraries_are_shown_to_who_asks_for_them(variables, shown):
+    code = """
+import warnings
+from onnxslim_bert import cli
+cli.cli.main = lambda *_, **__: warnings.warn("divided by zero", RuntimeWarning)
+cli.main([])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(**variables), check=True
+    )
+    assert ("divided by zero" in done.stderr) is shown
+
+
 def test_what_nobody_foresaw_keeps_its_traceback(failing):
     """Exit code 1, and something to report."""
     failing(ZeroDivisionError("a bug"))

@@ -4,13 +4,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from graphs import EXPORTS, SOME, apply, batches, every_padding, prepared
+from graphs import EXPORTS, SOME, apply, batches, every_padding, feeds, prepared
 from int8_oracles import assert_runs_in_integers, linears_of
-from oracles import answers, matrix
+from oracles import answers, assert_same_answers, matrix
 
 from onnxslim_bert.calibration.collect import collect
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model.dense import group_sites
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
@@ -121,6 +122,21 @@ def test_a_norm_that_only_dense_layers_read_takes_the_scales():
     added = operators(model)["Mul"] - operators(exact)["Mul"]
     assert added <= 3
     assert f"{added} of them by a Mul" in change.note
+
+
+def test_a_norm_whose_gamma_is_computed_keeps_it():
+    """As where a file stores it as int8 behind Cast and Mul."""
+    model = with_outliers("prenorm-dynamo18-eager")
+    for node in [node for node in model.graph.nodes if node.op == "LayerNormalization"]:
+        build = Builder(model.graph, "computed")
+        ones = build.constant("ones", np.ones_like(node.inputs[1].values))
+        node.inputs[1] = build.node("Mul", "gamma", [node.inputs[1], ones])
+    model.changed()
+    exact = model.clone()
+    change = apply(SMOOTH, model)
+    assert f"{operators(model)['Mul'] - operators(exact)['Mul']} of them by a Mul" in change.note
+    given = [feeds(model, 3, 7)]
+    assert_same_answers(answers(model, given)[0], answers(exact, given)[0], 1e-4)
 
 
 def test_a_residual_keeps_the_norm_as_it_is():

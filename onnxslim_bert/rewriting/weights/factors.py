@@ -33,7 +33,7 @@ class Products:
 
         Scales bring the products of each weight to the same mean variance, so that query, key and value count alike.
         """
-        deviations = [np.sqrt(np.mean((covariance @ weight * weight).sum(0))) or 1.0 for weight in weights]
+        deviations = [np.sqrt(max(np.mean((covariance @ weight * weight).sum(0)), 0.0)) or 1.0 for weight in weights]
         scales = np.repeat(deviations, [weight.shape[1] for weight in weights])
         weight = np.concatenate(weights, axis=1) / scales
         return cls(weight, mean @ weight, scales, *product_axes(weight, covariance))
