@@ -19,6 +19,7 @@ from onnxslim_bert.passes.lookup_positions import LookupPositions
 from onnxslim_bert.passes.low_rank import LowRank
 from onnxslim_bert.passes.lower_opset import LowerOpset
 from onnxslim_bert.passes.mask_bias import MaskBias
+from onnxslim_bert.passes.pack_weights import PackWeights
 from onnxslim_bert.passes.plain_operators import PlainOperators
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.prune_ffn import PruneFfn
@@ -87,5 +88,6 @@ _TABLE: tuple[type[Pass], ...] = (
     Unpad,
     SkipMask,
     EarlyExit,
+    PackWeights,
 )
 PASSES: dict[str, type[Pass]] = {p.name: p for p in _TABLE}

@@ -30,7 +30,8 @@ def check_unfolding(
     """Raise ModelError when the `foldable` nodes, which depend on constants alone, would make too many bytes.
 
     The limit is TIMES the bytes of the weights, and at least LEAST: 800 MB for weights of 100 MB, 268 MB for 10 MB.
-    Every element that is made counts 4 bytes. in_file: bytes of initializers that were left in the file, by position.
+    Every element that is made counts its bytes, 4 at most. in_file: bytes of initializers that were left in the file,
+    by position.
     """
     names = {name: node for node in foldable for name in node.output if name}
     if all(node.op_type in NO_LARGER for node in names.values()):
@@ -57,7 +58,12 @@ def check_unfolding(
         kind = value.type.tensor_type
         sizes = [dimension.dim_value if dimension.HasField("dim_value") else 1 for dimension in kind.shape.dim]
         if value.name in names and min(sizes, default=0) >= 0:
-            total += 4 * math.prod(sizes)
+            total += _bytes(kind.elem_type) * math.prod(sizes)
         if total > limit:
             node = called(names[value.name])
             raise ModelError(f"{path}: {node} makes constants of {total / 1e6:,.0f} MB out of {weights / 1e6:,.1f} MB")
+
+
+def _bytes(element: int) -> int:
+    """Bytes that an element of this type counts."""
+    return min(4, onnx.helper.tensor_dtype_to_np_dtype(element).itemsize) if element else 4

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.bounds import load_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
-from onnxslim_bert.graph.probe import attribute_text, constant, producer, subgraph_nodes
+from onnxslim_bert.graph.probe import attribute_text, constant, opsets_of, producer, run, subgraph_nodes
 from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape
@@ -25,11 +25,27 @@ NOT_REPEATABLE = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUn
 def fold(model: Model) -> None:
     """Compute everything that does not depend on an input's values."""
     fold_shapes(model.graph)
+    _fold_constants(model)
+    if _fold_quantized(model.graph):
+        _fold_constants(model)
+    model.changed()
+
+
+def _fold_constants(model: Model) -> None:
     if any(map(_may_fold, model.graph.nodes)):  # else the copy of the graph that folding makes is for nothing
         nbytes = sum(constant.values.nbytes for constant in model.constants().values())
         with load_within(nbytes, len(model.graph.nodes)):
             model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
-    model.changed()
+
+
+def _fold_quantized(graph: gs.Graph) -> int:
+    """Store what QuantizeLinear makes of constants, as of weights in fewer bits: graphsurgeon leaves it. How many."""
+    found = [node for node in graph.nodes if node.op == "QuantizeLinear"]
+    found = [node for node in found if all(isinstance(tensor, gs.Constant) for tensor in node.inputs)]
+    for node in found:
+        result = node.outputs[0]
+        redirect(graph, result, gs.Constant(f"{result.name}/int8", run([node], {}, result, opsets_of(graph))))
+    return len(found)
 
 
 def _may_fold(node: gs.Node) -> bool:

@@ -26,7 +26,7 @@ from onnxslim_bert.targets.table import CPU, target_named
 
 SHARES = (0.25, 0.5, 0.75)  # of the units of each site, left out of the models that are timed
 ROUNDS = 30
-NOTES = 4096  # bytes at most, after gzip, of what a written file says of itself: how it was made, what was measured
+NOTES = 4096  # bytes at most of what a written file says of itself: how it was made, what was measured
 KINDS: tuple[UnitKind, ...] = ("heads", "neurons")
 
 
@@ -117,8 +117,8 @@ def measure_costs(source: Path, model: Model, folder: Path, conditions: TimingCo
 
 
 def size_of(path: Path, conditions: TimingConditions) -> int:
-    """Bytes of the model at `path`, external data included; if `packed` after gzip, and with NOTES."""
-    return NOTES + download_bytes(model_files(path)) if conditions.packed else model_bytes(path)
+    """Bytes of the model at `path`, external data included, once it holds NOTES; if `packed` after gzip."""
+    return NOTES + (download_bytes(model_files(path)) if conditions.packed else model_bytes(path))
 
 
 def time_models(models: Sequence[Path | Entry], conditions: TimingConditions) -> list[float]:

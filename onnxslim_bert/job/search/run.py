@@ -62,8 +62,10 @@ def run_search(job: Job, targets: Targets, batch: int = 1, texts: int = 0) -> Re
             loaded = without_judged(loaded, rows)
             job = replace(job, data=loaded.data, working=replace(loaded.working, unfinished=None))
         found, state = find_recipe(loaded, rows, targets, batch, texts)
-        if targets.packed and targets.nbytes is not None:
-            job = replace(job, gate=Gate(Budgets(max_download=int(targets.nbytes))))
+        if targets.nbytes is not None:
+            limit = int(targets.nbytes)
+            budgets = Budgets(max_download=limit) if targets.packed else Budgets(max_size=limit)
+            job = replace(job, gate=Gate(budgets))
         report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
     state.remove()
     return report
