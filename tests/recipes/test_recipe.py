@@ -8,6 +8,7 @@ import pytest
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes import PASSES
 from onnxslim_bert.passes.mask_bias import MaskBias
+from onnxslim_bert.passes.pack_weights import PackWeights
 from onnxslim_bert.passes.quantize_blockwise import QuantizeBlockwise
 from onnxslim_bert.passes.quantize_embedding import QuantizeEmbedding
 from onnxslim_bert.recipes.recipe import Recipe
@@ -18,6 +19,7 @@ PARTICULAR = {
     (QuantizeEmbedding, "block"): 64,
     (QuantizeBlockwise, "bits"): 8,
     (QuantizeBlockwise, "block"): 32,
+    (PackWeights, "block"): 64,
 }
 BESIDE = {("early-exit", "certainty"): {"after": (1,)}}  # what an option is given with
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
