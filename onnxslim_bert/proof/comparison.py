@@ -161,6 +161,9 @@ def task_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
         listed = ", ".join(outputs.names) or f"numbers up to {outputs.values.shape[1] - 1}"
         raise DataError(f"'{dataset.name}' has the labels {', '.join(unknown[:5])}: the model's classes are {listed}")
     labels, metric, metrics = dataset.labels, dataset.metric, metrics_of(outputs, dataset)
+    if metrics and dataset.worded and outputs.kind in ("score", "embedding"):
+        listed = ", ".join(dataset.names[:5])
+        raise DataError(f"'{dataset.name}' has the labels {listed}: needed numbers, as {_described(outputs)}")
     if labels is None or outputs.kind != "classes":
         return metrics
     if metric == "pearson-spearman":

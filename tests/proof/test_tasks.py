@@ -314,6 +314,16 @@ def test_what_rows_lose_is_said(tmp_path):
     assert validate(base, base, rows, reader).comparison.notes[0].startswith("the labels")
 
 
+@pytest.mark.parametrize("head", ["sentence\tlabel\nw0", "query\tpassage\tlabel\nw0\tw1\tgood\nw0\tw2\tpoor\nw0"])
+def test_names_are_no_scores(tmp_path, head):
+    """Neither correlation nor rank has a meaning in the order of the alphabet."""
+    base = classifier(tmp_path / "m.onnx", TAGGER[:, :1])
+    path = tmp_path / "rows.tsv"
+    path.write_text(f"{head}\tw3\tfair\n" if "query" in head else f"{head}\tgood\nw1\tfair\nw2\tpoor\n")
+    with pytest.raises(DataError, match=r"has the labels fair, good, poor: needed numbers, as .* answers one score"):
+        validate(base, base, load_dataset(str(path), "evaluation"), reading(tmp_path))
+
+
 def test_the_output_that_is_named_is_judged(tmp_path):
     """Of several, by whichever it would be taken for; a name that is none is refused with those that are."""
     reader = reading(tmp_path)
