@@ -21,7 +21,7 @@ from onnxslim_bert.wording import plural
 PARKED = "onnxslim.parked"
 SAVED = "com.microsoft.nchwc"  # a domain that only files have which an ONNX Runtime session saved
 OPSET = 17  # the first with LayerNormalization
-SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "Cast", "Identity")
+SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "Cast", "Tanh", "Identity")
 
 
 @dataclass(frozen=True)
@@ -149,22 +149,35 @@ def _park(skeleton: onnx.ModelProto) -> dict[str, list[onnx.AttributeProto]]:
 
 
 def _name_last_axis(graph: gs.Graph) -> None:
-    """Write -1 for the axis of each Softmax on the last axis; ranks are read off the Transpose above."""
+    """Write -1 for the axis of each Softmax on the last axis; ranks are read off the nodes above."""
     for node in graph.nodes:
-        if node.op == "Softmax" and node.attrs.get("axis", 1) == _rank(node.inputs[0]) - 1:
+        if node.op == "Softmax" and (axis := node.attrs.get("axis", 1)) == _rank(node.inputs[0], axis + 1) - 1:
             node.attrs["axis"] = -1
 
 
-def _rank(tensor: gs.Tensor) -> int:
-    """The number of axes of an attention score tensor, read off the nearest Transpose above; 0 when there is none."""
+def _rank(tensor: gs.Tensor, least: int) -> int:
+    """The number of axes, `least` or more, of attention scores, read off the nearest node above that shows it; else 0.
+
+    Fewer axes belong to something that is broadcast, as slopes of heads are.
+    """
     front = [tensor]
     for _ in range(20):
         above = [node for node in map(producer, front) if node is not None]
-        ranks = [len(node.attrs["perm"]) for node in above if node.op == "Transpose" and "perm" in node.attrs]
-        if ranks:
+        if ranks := [rank for node in above if (rank := _shown_rank(node)) >= least]:
             return max(ranks)
         front = [source for node in above if node.op in SAME_RANK for source in node.inputs]
     return 0
+
+
+def _shown_rank(node: gs.Node) -> int:
+    """How many axes `node` gives, by a Transpose's order or the sizes that a Reshape joins; 0 where it does not say."""
+    if node.op == "Transpose":
+        return len(node.attrs.get("perm", ()))
+    sizes = producer(node.inputs[1]) if node.op == "Reshape" else None
+    if sizes is None or sizes.op != "Concat":
+        return 0
+    writers = [producer(size) for size in sizes.inputs]  # scalars that became a list each, and constants of one number
+    return len(writers) if all(node is None or node.op in ("Unsqueeze", "Constant") for node in writers) else 0
 
 
 def name_unnamed(skeleton: onnx.ModelProto) -> None:

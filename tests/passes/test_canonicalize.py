@@ -213,6 +213,32 @@ def test_a_fused_norm_may_have_no_beta(beta):
     assert_same_outputs(model, original, given, atol=1e-5)
 
 
+def test_a_softmax_of_scores_that_a_reshape_gives_stays_whole():
+    """At opset 11 its axis is last among four: heads split off batched products, beside a bias of three axes."""
+    text = """<ir_version: 8, opset_import: ["" : 11]>
+    main (float[N, length, length] x, float[1, 1, 2] slopes) => (float[a, b, c, d] y) {
+        shape = Shape(x)
+        one = Constant<value = int64 {1}>()
+        length = Gather<axis = 0>(shape, one)
+        side = Unsqueeze<axes = [0]>(length)
+        rest = Constant<value = int64[1] {-1}>()
+        heads = Constant<value = int64[1] {2}>()
+        sizes = Concat<axis = 0>(rest, heads, side, side)
+        scores = Reshape(x, sizes)
+        capped = Tanh(scores)
+        bias = Transpose<perm = [2, 1, 0]>(slopes)
+        added = Add(capped, bias)
+        y = Softmax<axis = 3>(added)
+    }"""
+    original = Model.from_proto(onnx.parser.parse_model(text))
+    model = original.clone()
+    assert apply_alone(CANONICAL, model)
+    assert [node.op for node in model.graph.nodes][-3:] == ["Tanh", "Add", "Softmax"]
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((4, 5, 5)), "slopes": rng.standard_normal((1, 1, 2))}
+    assert_same_outputs(model, original, [{name: x.astype(np.float32) for name, x in given.items()}], atol=0)
+
+
 def apply_alone(step: Canonicalize, model: Model) -> Change:
     """For a graph that is no encoder, which has no rows to calibrate on."""
     return step.apply(model, Context())
