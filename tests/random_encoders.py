@@ -27,12 +27,17 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mask": ("input", "input", "ids", "none"),
     "pad": (0, 1),
     "head": ("first", "states", "mean"),
+    "beside": (False,),
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an encoder is like. window: how far tokens see, 0 for any distance. groups: heads of key and value."""
+    """What an encoder is like.
+
+    window: how far tokens see, 0 for any distance. groups: heads of key and value. beside: whether the feed-forward
+    stands beside the attention and reads the same norm of the stream.
+    """
 
     positions: str
     window: int
@@ -46,6 +51,7 @@ class Kind:
     mask: str
     pad: int
     head: str
+    beside: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -93,14 +99,17 @@ class _Maker:
             state = self.node("Add", state, self.node("Gather", self.weights(POSITIONS, HIDDEN), self.places))
         if not self.kind.before:
             state = self.norm(state)
-        for _ in range(LAYERS):
+        for _ in range(LAYERS if self.kind.beside else 0):
+            read = self.norm(state)
+            state = self.node("Add", self.node("Add", state, self.attention(read)), self.feed_forward(read))
+        for _ in range(0 if self.kind.beside else LAYERS):
             for block in (self.attention, self.feed_forward):
                 state = (
                     self.node("Add", state, block(self.norm(state)))
                     if self.kind.before
                     else self.norm(self.node("Add", block(state), state))
                 )
-        state = self.norm(state) if self.kind.before else state
+        state = self.norm(state) if self.kind.before or self.kind.beside else state
         output = gs.Variable("output", np.dtype(np.float32))
         last = self.head(state)
         self.gs.nodes.append(gs.Node("Identity", "output", inputs=[last], outputs=[output]))

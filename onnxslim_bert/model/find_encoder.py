@@ -84,7 +84,8 @@ def _find_encoder(graph: gs.Graph) -> Encoder:
     check_no_cache(graph)
     hiding = masks(graph)
     try:
-        layers = tuple(_layer(graph, i, core, order, hiding) for i, core in enumerate(cores))
+        later = [core.query for core in cores]
+        layers = tuple(_layer(graph, i, core, order, hiding, later[i + 1 :]) for i, core in enumerate(cores))
     except ModelError as error:
         raise ModelError(DECODER) if is_causal(graph, cores[0].result) else error from None
     hidden = layers[0].query.d_in
@@ -108,7 +109,14 @@ def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
     return tuple(read_linear(node) for node in graph.nodes if id(node) in found and is_linear(node))
 
 
-def _layer(graph: gs.Graph, index: int, core: Core, order: dict[int, int], hiding: Sequence[TokenMask]) -> Layer:
+def _layer(
+    graph: gs.Graph,
+    index: int,
+    core: Core,
+    order: dict[int, int],
+    hiding: Sequence[TokenMask],
+    later: Sequence[gs.Tensor],
+) -> Layer:
     query, key, value = (
         _above(index, role, operand)
         for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
@@ -127,7 +135,7 @@ def _layer(graph: gs.Graph, index: int, core: Core, order: dict[int, int], hidin
         raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
     output = read_product(output_node)
     heads, head_dim = _heads(graph, index, core, query)
-    gate, up, down = feed_forward(graph, output, order)
+    gate, up, down = feed_forward(graph, query, output, order, later)
     form, reason = _form(graph, (query, key, value), output, heads, hiding, first_token)
     context = output.source
     return Layer(index, heads, head_dim, query, key, value, output, up, down, context, form, reason, first_token, gate)

@@ -31,6 +31,7 @@ STANDARD: tuple[Pass, ...] = (Canonicalize(), Fuse(style="standard"), FirstToken
 FIXED = {
     "window": 0, "bias": "none", "rotary": False, "groups": HEADS, "positions": "table", "norm": "layer",
     "before": False, "gate": "none", "packing": "none", "mask": "input", "pad": 0, "head": "first",
+    "beside": False,
 }  # fmt: skip
 ODD = [  # kinds that are not plain, each alone
     *({"window": size} for size in (3, 8, 20, 64)),
@@ -120,10 +121,30 @@ def test_heads_are_as_wide_without_padding(monkeypatch):
     assert {(layer.heads, layer.head_dim) for layer in model.encoder.layers} == {(HEADS, SIZE)}
 
 
+@pytest.mark.parametrize("head", ["first", "states"])
+@pytest.mark.parametrize(
+    "change", [{}, {"gate": "apart"}, {"gate": "split", "packing": "heads"}, {"rotary": True}], ids=str
+)
+def test_a_feed_forward_beside_attention_is_that_of_its_layer(change, head):
+    """Not that of the next one, which is the first dense layer behind the attention."""
+    kind = Kind(**(FIXED | {"beside": True, "head": head} | change))
+    model = after(kind, (Canonicalize(),))
+    tensors = model.graph.tensors()
+    for layer in model.encoder.layers:
+        assert layer.down is not None
+        assert layer.linears["up"].source == layer.key.source
+        read = {id(reader) for reader in tensors[layer.output.result].outputs}
+        added = [reader for node in tensors[layer.output.result].outputs for reader in node.outputs[0].outputs]
+        assert {id(reader) for reader in tensors[layer.down.result].outputs} <= read | {id(node) for node in added}
+    for steps in (CPU, STANDARD):
+        assert_alike(after(kind, steps), encoder(kind), kind)
+
+
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("gate", ["none", "apart", "sliced", "split"])
-def test_neurons_that_go_are_neurons_that_give_nothing(gate):
+def test_neurons_that_go_are_neurons_that_give_nothing(gate, beside):
     """A column of up and of its gate, and a row of down: removing them equals zeroing that row."""
-    kind = Kind(**(FIXED | {"gate": gate}))
+    kind = Kind(**(FIXED | {"gate": gate, "beside": beside}))
     pruned = kept_alone(kind, "neurons", np.array([0, 3, 4, 11, 19]))
     assert {layer.linears["up"].d_out for layer in pruned.encoder.layers} == {5}
 
