@@ -21,6 +21,7 @@ from onnxslim_bert.native_output import native_output
 DEFAULT_LENGTH = 512
 DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transformers knows no tokenizer's class
 VOCABULARIES = (".json", ".model", ".txt")  # what files of tokenizers are called
+MOST_UNTRAINED = 2  # tokens beside special ones, where there is no vocabulary
 MOST_ADDED = 64  # tokens, to a pair of texts
 MOST_LETTERS = 64  # that a normalizer writes for one
 MASK_TOKENS = ("[MASK]", "<mask>")
@@ -293,6 +294,10 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
     with _said(f"{needed}, nor what transformers can load: give --tokenizer FOLDER"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # without its files transformers makes one to be trained, of special tokens alone: all words are the same
+    own = len(tokenizer) - len({*tokenizer.all_special_ids})
+    if own <= MOST_UNTRAINED and not any((folder / name).exists() for name in tokenizer.vocab_files_names.values()):
+        raise DataError(f"{needed}, nor a vocabulary: add the tokenizer's files, or give --tokenizer FOLDER")
 
     backend = getattr(tokenizer, "backend_tokenizer", None)  # None for tokenizers in Python, like BertJapanese
     if backend is not None:

@@ -69,6 +69,15 @@ def test_an_older_folder_is_read_by_transformers(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "deberta-v2", "t5"])
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path, kind: str) -> None:
+    """transformers reads one from config.json alone, in which all words are the same token."""
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(DataError, match=r"has no tokenizer.json \(found config.json\), nor .*give --tokenizer FOLDER$"):
+        load_tokenizer(tmp_path)
+
+
 def test_tokens_of_an_older_folder_have_places_too(tmp_path: Path) -> None:
     """Words, windows of passages and masks are read from vocab.txt as from tokenizer.json."""
     pytest.importorskip("transformers")
