@@ -15,7 +15,7 @@ class Alternative:
     step: of a recipe; "" for none. damage: |difference| / |original| of the outputs with this step alone. ms, nbytes:
     milliseconds a run and bytes that it saves, below 0 for what it costs. gone: layers that it removes. after, keep:
     behind the attention of layer `after`, the share `keep` of the tokens goes on; None drops none. floats: layers
-    that stay float32.
+    that stay float32. stored: the share of their bytes that int8 matrices keep in the file.
 
     Example: "drop-tokens{keep=0.5,after=1}" has after=1 and keep=0.5.
     """
@@ -28,6 +28,7 @@ class Alternative:
     after: int | None = None
     keep: float = 1.0
     floats: tuple[int, ...] = ()
+    stored: float = 1.0
 
     def share(self, layer: int) -> float:
         """The share of the tokens that enter `layer`: `keep` behind layer `after`, else 1."""
@@ -41,7 +42,7 @@ class MeasuredOptions:
     sensitivities: the damage of each width of each site. costs: of the int8 model, and what a unit of each site saves.
     layers, embeddings, tokens: steps that drop layers, shrink the word table or drop tokens; the first does nothing.
     method: of the int8 ranges. precisions: the first is int8 in every layer, with the damage that this does; the others
-    leave some layers in float32.
+    leave some layers in float32, or store the int8 matrices in fewer bits.
     """
 
     sensitivities: Sequence[Sensitivity]

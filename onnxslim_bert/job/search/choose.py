@@ -110,4 +110,4 @@ def _plan(sites: Sequence[Site], counts: Sequence[int], combination: Combination
         for kind in ("heads", "neurons")
     )
     steps = combination.layers.step, combination.embedding.step, combination.tokens.step
-    return SearchPlan(heads, neurons, *steps, method, combination.float_layers)
+    return SearchPlan(heads, neurons, *steps, method, combination.float_layers, weights=combination.precision.step)

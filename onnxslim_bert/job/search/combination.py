@@ -12,7 +12,7 @@ from onnxslim_bert.rewriting.pruning.sites import Site
 
 @dataclass(frozen=True)
 class Combination:
-    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers left in float32.
+    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers in other bits than int8.
 
     An empty `Alternative` means that nothing is done of its kind.
     """
@@ -63,7 +63,7 @@ class Combination:
         for site in sites:
             int8, is_float = costs.of(site), site in floats
             saved_ms = int8.ms * self._share(site) * (ms if is_float else 1)
-            found.append(Saving(saved_ms, int8.nbytes * (nbytes if is_float else 1)))
+            found.append(Saving(saved_ms, int8.nbytes * (nbytes if is_float else self.precision.stored)))
         return found
 
     def saved_ms(self) -> float:
@@ -78,6 +78,11 @@ class Combination:
             for layers in (self.layers.gone, self.precision.floats)
         )
         return self.layers.ms * there + self.embedding.ms + self.tokens.ms + self.precision.ms * floats
+
+    def saved_bytes(self) -> float:
+        """Bytes that the alternatives save together: a dropped layer those that its matrices take in the file."""
+        others = self.embedding.nbytes + self.tokens.nbytes + self.precision.nbytes
+        return self.layers.nbytes * self.precision.stored + others
 
     def _share(self, site: Site) -> float:
         """The share of a unit's time in the whole model that the unit still takes: the mean over the site's layers.

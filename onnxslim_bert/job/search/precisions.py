@@ -1,4 +1,4 @@
-"""Which layers to leave in float32: what that lowers the damage by, and what it costs."""
+"""Other bits than int8: which layers to leave in float32, and int8 matrices that take fewer bits in the file."""
 
 import gc
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import (
     Costs,
@@ -23,12 +24,14 @@ from onnxslim_bert.job.search.forms import finish_to_time
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes.pack_weights import PackWeights, int8_layers
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 from onnxslim_bert.targets.table import CPU
 
+PACKED = (4, 3)  # bits that an entry of an int8 matrix takes in the file
 FLOATS = (1, 2)  # layers left in float32; layers that share their matrices count as one
 SHORTEST = 0.1  # share of the mean time that a layer is taken to need at least, since short times are uncertain
 STAGE = "measuring precisions"
@@ -39,9 +42,10 @@ Layers = tuple[int, ...]
 def measure_precisions(
     model: Model, method: str, costs: Costs, conditions: TimingConditions, folder: Path, trials: Trials
 ) -> list[Alternative]:
-    """Measure int8 in every layer, and with one or two layers in float32 where that does less damage.
+    """Measure int8 in every layer, with one or two layers in float32 where that does less damage, and in fewer bits.
 
-    Returns int8 in every layer first, and then those with float32 layers, each of less damage than the one before it.
+    Returns int8 in every layer first, then those with float32 layers, each of less damage than the one before it, and
+    last int8 matrices in fewer bits, which save bytes.
     Which layers: those that do the most squared damage, when they alone are int8, for each millisecond that they take
     in int8 (`rank`). Time in int8 stands for the time that float32 adds, which is about the same multiple everywhere.
 
@@ -68,7 +72,7 @@ def measure_precisions(
         damage = int8.damage(floats)
         if damage < found[-1].damage:
             found.append(Alternative(damage=damage, floats=floats))
-    return found[:1] + _costing(model, found[1:], costs, conditions, folder)
+    return found[:1] + _costing(model, found[1:], costs, conditions, folder) + _packed(int8, conditions, folder)
 
 
 def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
@@ -97,14 +101,40 @@ class Int8Trials:
     def of(cls, model: Model, action: QuantizeStatic, trials: Trials) -> "Int8Trials":
         return cls(model, action, showing(trials).collect(model, action.wants(model)), trials)
 
-    def damage(self, floats: Sequence[int] = (), *, tables: bool = True) -> float:
-        """The damage of the int8 form with the layers `floats` in float32; tables: whether embeddings are int8, too."""
+    def made(self, floats: Sequence[int] = (), *, tables: bool = True) -> Model:
+        """The int8 form with the layers `floats` in float32; tables: whether embeddings are int8, too."""
         made = self.model.clone()
         replace(self.action, float_layers=tuple(floats), embeddings=tables).apply(made, Context(self.stats))
+        return made
+
+    def damage(self, floats: Sequence[int] = (), *, tables: bool = True) -> float:
+        """The damage of the int8 form with the layers `floats` in float32; tables: whether embeddings are int8, too."""
+        made = self.made(floats, tables=tables)
         damage = self.trials.damage(made)
         del made
         gc.collect()  # a graph's nodes and tensors refer to each other
         return damage
+
+
+def _packed(int8: Int8Trials, conditions: TimingConditions, folder: Path) -> list[Alternative]:
+    """int8 in every layer, its matrices in fewer bits in the file: as fast, smaller, of more damage."""
+    quantized, file, found = int8.made(), folder / "packed.onnx", list[Alternative]()
+    matrices = sum(quantized.array(name).size for name in {linear.weight for linear in int8_layers(quantized)})
+    if not matrices:
+        return []
+    quantized.save(file, overwrite=True)
+    whole, stats = size_of(file, conditions), showing(int8.trials).collect(quantized, PackWeights().wants(quantized))
+    for bits in PACKED:
+        made, action = quantized.clone(), PackWeights(bits)
+        try:
+            action.apply(made, Context(stats))
+        except PassError:  # a graph that declares no newer opset
+            break
+        made.save(file, overwrite=True)
+        saved = whole - size_of(file, conditions)
+        found.append(Alternative(str(action), int8.trials.damage(made), 0.0, saved, stored=1 - saved / matrices))
+    file.unlink()
+    return found
 
 
 def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:

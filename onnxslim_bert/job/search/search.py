@@ -174,7 +174,7 @@ class Search:
         deepest = reach(options, targets)
         points = [self._made(whole(options))]
         for precision in options.precisions[1:]:
-            if points[-1].drop > drop:
+            if precision.floats and points[-1].drop > drop:
                 points.append(self._made(whole(options, precision)))
         within, beyond = 0.0, deepest
         for done, depth in enumerate(DEPTHS, start=1):

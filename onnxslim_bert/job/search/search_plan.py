@@ -18,7 +18,8 @@ class SearchPlan:
     embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none. Bits of
     the word table are the business of the quantization: other steps work on a table in float.
     method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
-    distill: the step that trains what is left; "" for none. reduce_range: see `Quantization`. where: on what it runs;
+    distill: the step that trains what is left; "" for none. weights: the step that stores int8 matrices in fewer bits;
+    "" for none. reduce_range: see `Quantization`. where: on what it runs;
     method, float_layers and reduce_range are for the CPU.
 
     Example: heads (4, 3), neurons (96, 64), method "mse" has `prune{heads=4/3,neurons=96/64}?` and
@@ -33,6 +34,7 @@ class SearchPlan:
     method: str = "minmax"
     float_layers: tuple[int, ...] = ()
     distill: str = ""
+    weights: str = ""
     reduce_range: bool = False
     where: Deployment = ON_CPU
 
@@ -47,7 +49,7 @@ class SearchPlan:
         smaller = [str(step) for step in table if step.action.name != QuantizeEmbedding.name]
         packed = [str(step) for step in table if step.action.name == QuantizeEmbedding.name]
         before = [FUSED, *smaller, self.layers, widths, FIRST_TOKEN, self.tokens, self.distill]
-        return Recipe.parse(",".join(filter(None, [*before, *packed, quantized])))
+        return Recipe.parse(",".join(filter(None, [*before, *packed, quantized, self.weights])))
 
 
 def _written(widths: Sequence[int]) -> str:

@@ -33,6 +33,7 @@ from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 LAYERS = (1, 2)  # numbers of layers to drop
 RANKS = (2, 3, 4, 6)  # the rank of a factorized word table is its width divided by each of these
 BITS = (4, 3, 2)  # of an entry of the word table, where it is not int8
+CODED = (2, 1)  # of an entry of the word table, where it is stored as codes
 VOCABULARIES = (2, 3, 4)  # the tokens of a trimmed vocabulary are all tokens divided by each of these
 TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on after a drop
 
@@ -125,7 +126,7 @@ def more_layer_steps(model: Model) -> list[Alternative]:
 
 
 def embedding_steps(model: Model) -> list[Alternative]:
-    """Steps that make the word table smaller: as two factors, in fewer bits, with fewer tokens, and these in 4 bits."""
+    """Steps that make the word table smaller: two factors, fewer bits, codes, fewer tokens, and these in 4 bits."""
     embeddings = model.encoder.embeddings
     if embeddings.word is None:
         return []
@@ -133,6 +134,7 @@ def embedding_steps(model: Model) -> list[Alternative]:
     ranks = [f"factorize-embedding{{rank={width // part}}}" for part in RANKS]
     tables = [f"trim-vocabulary{{tokens={rows // part},min-count=0}}" for part in VOCABULARIES]
     bits = [f"quantize-embedding{{bits={bits}}}" for bits in BITS]
+    bits += [f"quantize-embedding{{bits={bits},codebook=product}}" for bits in CODED]
     both = [f"{table},{bits[0]}" for table in tables]
     return [Alternative(step) for step in [*ranks, *bits, *both, *tables]]
 

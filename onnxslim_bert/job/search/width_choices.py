@@ -95,5 +95,5 @@ def width_choices(options: MeasuredOptions) -> Iterator[WidthChoices]:
             ms,
             nbytes,
             float(costs.full_ms - combination.saved_ms() - sum(cost[-1] for cost in ms)),
-            float(costs.full_bytes - sum(one.nbytes for one in combination.every) - sum(cost[-1] for cost in nbytes)),
+            float(costs.full_bytes - combination.saved_bytes() - sum(cost[-1] for cost in nbytes)),
         )

@@ -219,6 +219,22 @@ def test_a_narrow_float_layer_costs_its_share():
     assert not reachable(found, CostBudget(ms=54.0 - 3 * 2 - 3 * 1 - 0.01))
 
 
+def test_matrices_take_fewer_bits_where_bytes_are_short():
+    """And not where they are not; heads and neurons that go save what they take in those bits."""
+    packed = Alternative("pack-weights", damage=1.0, nbytes=2000.0, stored=0.5)
+    found = options(precisions=[INT8, packed])
+    roomy, short = choose(found, CostBudget(nbytes=10_000.0)), choose(found, CostBudget(nbytes=8000.0))
+    assert roomy is not None
+    assert short is not None
+    assert (roomy.plan.weights, short.plan.weights) == ("", "pack-weights")
+    assert str(short.plan.recipe).endswith("pack-weights")
+    shorter = choose(options(precisions=[packed]), CostBudget(nbytes=7500.0))
+    as_short = choose(options(), CostBudget(nbytes=9000.0))  # 500 of 1,000 bytes at half of the bits
+    assert shorter is not None
+    assert as_short is not None
+    assert (shorter.plan.heads, shorter.plan.neurons) == (as_short.plan.heads, as_short.plan.neurons)
+
+
 def test_float_layers_are_numbered_as_they_are_left():
     """Those that are gone are counted out, and none of them is float."""
     gone = Alternative("drop-layers{layers=2/0}", ms=8.0, gone=(2, 0))

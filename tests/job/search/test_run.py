@@ -69,6 +69,7 @@ def few_steps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tables, "LAYERS", (1,))
     patch.setattr(tables, "RANKS", (2, 4))
     patch.setattr(tables, "BITS", (4,))
+    patch.setattr(tables, "CODED", (2,))
     patch.setattr(tables, "VOCABULARIES", (2,))
     patch.setattr(tables, "TOKENS", (0.5,))
     patch.setattr(search, "DEPTHS", (0.0, 0.6, 1.0))
@@ -145,7 +146,7 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
     widths = {one["site"]["kind"]: one["damage"] for one in held["sensitivities"]}
     assert list(widths["heads"]) == ["1", "2", "3"]
     assert held["costs"]["savings"]["heads 0"]["ms"] > 0
-    assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 6, 2]
+    assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 7, 2]
     assert found.comparison is not None
     assert found.found.judged == "calib.tsv all, 40 rows, those of calibration"
 

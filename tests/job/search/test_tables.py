@@ -101,8 +101,9 @@ def test_steps_fit_the_model():
     steps = [one.step for one in embedding_steps(model)]
     assert steps[0] == f"factorize-embedding{{rank={width // 2}}}"
     assert steps[-1] == f"trim-vocabulary{{tokens={rows // 4},min-count=0}}"
-    assert steps[4:8] == [
+    assert steps[4:10] == [
         *(f"quantize-embedding{{bits={bits}}}" for bits in (4, 3, 2)),
+        *(f"quantize-embedding{{bits={bits},codebook=product}}" for bits in (2, 1)),
         f"trim-vocabulary{{tokens={rows // 2},min-count=0}},quantize-embedding{{bits=4}}",
     ]
     for step in steps:
