@@ -16,6 +16,7 @@ from onnxslim_bert.graph.files import check_output, file_sha256, model_files, st
 from onnxslim_bert.graph.naming import give_names
 from onnxslim_bert.graph.sessions import open_session, run
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.simplify import fold
 from onnxslim_bert.recipes.promises import HALF, INTEGERS, QUANTIZED, farthest
 from onnxslim_bert.recipes.provenance import KEY, MEASURED, forget
 from onnxslim_bert.rewriting.pairs.parts import PASSAGE_MASK, STATES, pair_parts
@@ -65,6 +66,7 @@ def split(path: Path, output: Path) -> PairManifest:
         raise OutputError(f"{output} exists; give another folder")
     check_output(output, overwrite=False)
     model = Model.load(path)
+    fold(model)  # int8 weights in fewer bits hide the layers
     try:
         parts = pair_parts(model)
     except PassError as error:

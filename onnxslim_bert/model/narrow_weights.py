@@ -49,7 +49,14 @@ def _narrow(cast: gs.Node) -> Narrow | None:
             break
         nbytes += sum(size or 0 for size in others) if reader.op in ELEMENTWISE else 0
         tensor = reader.outputs[0]
+    readers = [node for reader in tensor.outputs for node in (reader, *_behind_cast(reader))]
+    if any(node.op == "QuantizeLinear" for node in readers):
+        return None  # a scale of integers that are stored in fewer bits (`pack-weights`): nothing reads them wider
     return Narrow(tensor.name, str(values.dtype), nbytes, values.size * wide.itemsize)
+
+
+def _behind_cast(node: gs.Node) -> list[gs.Node]:
+    return list(node.outputs[0].outputs) if node.op == "Cast" else []
 
 
 def _stored(tensor: gs.Tensor) -> int | None:

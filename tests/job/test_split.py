@@ -14,6 +14,7 @@ from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job import split as module
 from onnxslim_bert.job.split import JOINT, MANIFEST, PASSAGE, split
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes import pack_weights
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.first_token import FirstToken
@@ -88,6 +89,13 @@ def test_two_files_answer_as_the_one_does(tmp_path, name, steps, questions, pass
 def test_of_other_forms_too(tmp_path, name, steps, within):
     done = split(written(tmp_path, name, *steps), tmp_path / "two")
     assert done.difference <= within
+
+
+def test_weights_in_fewer_bits_are_split_as_int8(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_weights, "FEWEST", 16)
+    packed = pack_weights.PackWeights(4, 16, "nearest")
+    done = split(written(tmp_path, "bert-ts17-sdpa", FUSE, APART, QuantizeStatic(), packed), tmp_path / "two")
+    assert done.difference <= 5e-2
 
 
 def test_weights_that_layers_share_are_stored_once(tmp_path):

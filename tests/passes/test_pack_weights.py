@@ -10,6 +10,7 @@ from oracles import answers, assert_same_outputs, optimized
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import pack_weights
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -88,6 +89,15 @@ def test_folded_again_the_encoder_is_read(name):
     apply(CANONICAL, model)
     assert [list(layer.linears) for layer in model.encoder.layers] == [list(x.linears) for x in before.encoder.layers]
     assert all(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
+
+
+def test_no_weight_is_called_wider_than_it_is_stored(monkeypatch):
+    """The scales of what is quantized again are cast, and no weight."""
+    monkeypatch.setattr(narrow_weights, "WORTH", 1)
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
+    before = narrow_weights.narrow_weights(model.graph)
+    apply(PackWeights(4, 16, "nearest"), model)
+    assert narrow_weights.narrow_weights(model.graph) == before
 
 
 def test_gptq_is_nearer_to_the_int8_model_than_rounding():
