@@ -48,7 +48,8 @@ def check_functions(path: object, model: onnx.ModelProto) -> None:
     count, nbytes = size(list(model.graph.node))
     if count > max(MOST_NODES, 2 * len(model.graph.node)) or nbytes > MOST_BYTES:
         raise ModelError(
-            f"{path}: its functions unfold to {count:,} nodes and {nbytes / 1e6:,.0f} MB; nothing was unfolded"
+            f"{path}: its functions unfold to {count:,} nodes and {nbytes / 1e6:,.0f} MB; at most {MOST_NODES:,} nodes "
+            f"and {MOST_BYTES / 1e6:,.0f} MB are read: write it without functions"
         )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnx
 
-from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.graph.probe import MICROSOFT
 from onnxslim_bert.graph.wire import read_skeleton
@@ -57,8 +56,6 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
 
     Raises ModelError when there is no file or it is not ONNX.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; an ONNX model was needed")
     proto, _ = read_skeleton(path)
     weights = {tensor.name for tensor in proto.graph.initializer}
     external = _external(proto, path.parent)
