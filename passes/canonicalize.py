@@ -13,6 +13,7 @@ from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.packed import part_packed
 from onnxslim_bert.model.pointwise import spell_pointwise
+from onnxslim_bert.model.rms_norm import spell_rms_norms
 from onnxslim_bert.model.simplify import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
 from onnxslim_bert.model.unfuse import unfuse
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -21,7 +22,7 @@ from onnxslim_bert.wording import plural
 PARKED = "onnxslim.parked"
 SAVED = "com.microsoft.nchwc"  # a domain that only files have which an ONNX Runtime session saved
 OPSET = 17  # the first with LayerNormalization
-SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "Cast", "Tanh", "Identity")
+SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "FusedMatMul", "Cast", "Tanh", "Identity")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Canonicalize(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         before = len(model.graph.nodes)
         was_saved = any(entry.domain == SAVED for entry in model.graph.import_domains or ())
+        unfused = spell_rms_norms(model.graph)
         raise_opset(model)
-        unfused = unfuse(model.graph)
+        unfused += unfuse(model.graph)
         narrow = narrow_weights(model.graph)
         fold(model)
         einsums = spell_einsums(model.graph)

@@ -4,6 +4,7 @@ Operators of the com.microsoft domain are specified in ONNX Runtime's docs/Contr
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -194,6 +195,40 @@ def _fast_gelu_bias(node: gs.Node, build: Builder) -> bool:
     return _replace(build.graph, node, {0: result})
 
 
+def _scaled_product(node: gs.Node, build: Builder) -> bool:
+    """FusedMatMul(a, b) -> alpha * (a @ b), with the last two axes of either turned, if the file states ranks."""
+    operands = list(node.inputs)
+    alpha = node.attrs.get("alpha", 1.0)
+    dtype = _float_type(operands[0])
+    if any(node.attrs.get(f"transBatch{side}", 0) for side in "AB") or (alpha != 1 and dtype is None):
+        return False
+    turned = [i for i, side in enumerate("AB") if node.attrs.get(f"trans{side}", 0)]
+    if any(len(operands[i].shape or ()) < 2 for i in turned):
+        return False
+    for i in turned:
+        *ahead, rows, columns = range(len(operands[i].shape))
+        operands[i] = build.node("Transpose", "turned", [operands[i]], perm=[*ahead, columns, rows])
+    result = build.node("MatMul", "product", operands)
+    if alpha != 1:
+        result = build.node("Mul", "scaled", [result, build.constant("alpha", np.array(alpha, dtype))])
+    return _replace(build.graph, node, {0: result})
+
+
+def _float_type(tensor: gs.Tensor) -> np.dtype[Any] | None:
+    """The type of `tensor`: stated, or that of the nearest constant of floats above, unless a Cast lies between."""
+    front, seen = [tensor], set[int]()
+    while front:
+        current = front.pop(0)
+        if current.dtype is not None and np.dtype(current.dtype).kind == "f":
+            found: np.dtype[Any] = np.dtype(current.dtype)
+            return found
+        node = producer(current)
+        if node is not None and id(node) not in seen and node.op != "Cast":
+            seen.add(id(node))
+            front.extend(node.inputs)
+    return None
+
+
 def _optional(tensors: list[gs.Tensor], position: int) -> gs.Tensor | None:
     present = len(tensors) > position and not tensors[position].is_empty()
     return tensors[position] if present else None
@@ -217,4 +252,5 @@ REWRITES: dict[str, Callable[[gs.Node, Builder], bool]] = {
     "MultiHeadAttention": _attention_inputs,
     "BiasGelu": _bias_gelu,
     "FastGelu": _fast_gelu_bias,
+    "FusedMatMul": _scaled_product,
 }

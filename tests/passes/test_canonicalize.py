@@ -213,6 +213,22 @@ def test_a_fused_norm_may_have_no_beta(beta):
     assert_same_outputs(model, original, given, atol=1e-5)
 
 
+@pytest.mark.parametrize("given", ["", "alpha = 0.5", "transA = 1, transB = 1, alpha = 0.25"])
+def test_a_scaled_product_becomes_a_product_where_its_ranks_are_known(given):
+    """ONNX Runtime's sessions put the scale of attention and its Transpose into FusedMatMul, and save it."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    main (float[2, heads, 3, 3] x, float[2, heads, 3, 3] z) => (float[a, b, c, d] y) {{
+        y = com.microsoft.FusedMatMul<{given or "alpha = 1.0"}>(x, z)
+    }}"""
+    original = Model.from_proto(onnx.parser.parse_model(text))
+    model = original.clone()
+    assert apply_alone(CANONICAL, model)
+    assert not any(node.op == "FusedMatMul" for node in model.graph.nodes)
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((2, 4, 3, 3)).astype(np.float32) for name in "xz"}
+    assert_same_outputs(model, original, [feeds], atol=1e-6)
+
+
 def test_a_softmax_of_scores_that_a_reshape_gives_stays_whole():
     """At opset 11 its axis is last among four: heads split off batched products, beside a bias of three axes."""
     text = """<ir_version: 8, opset_import: ["" : 11]>
