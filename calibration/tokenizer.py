@@ -275,7 +275,8 @@ def _said(what: str) -> Iterator[None]:
 
 
 def _from_folder(folder: Path) -> Tokenizer:
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))  # ours, among others
+    found = ", ".join(names[:8]) or "nothing"
     needed = f"{folder} has no tokenizer.json (found {found})"
     if not any((folder / name).exists() for name in DESCRIPTIONS):
         raise DataError(f"{needed}: give --tokenizer FOLDER")
