@@ -24,7 +24,9 @@ from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, compare
 from onnxslim_bert.proof.evaluate_once import evaluate_once
 from onnxslim_bert.proof.evaluation import answer
+from onnxslim_bert.proof.same_as_cpu import check_same_as_cpu
 from onnxslim_bert.proof.time_against import time_against
+from onnxslim_bert.proof.workload import Workload
 from onnxslim_bert.proof.worst import Disagreement, worst_rows
 from onnxslim_bert.targets.int8_check import check_weights_stay_int8
 from onnxslim_bert.targets.placement import Placement
@@ -35,6 +37,7 @@ from onnxslim_bert.targets.target import Target
 from onnxslim_bert.wording import plural
 
 TRIED = 8  # tokens in the row that every file is run on, where the graph fixes no length
+COMPARED = 8  # rows on which a target is compared with the CPU, where it fixes no batch
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def prove(loaded: Loaded, made: Made) -> Proof:
     """Open and run every file, see where its nodes run, compare its answers with the source's, and time it.
 
     Raises ModelError for a file that does not run, PassError for one that answers NaN or whose int8 weights become
-    float again, ProviderError for one that its target leaves to the CPU.
+    float again, ProviderError for one that its target leaves to the CPU or computes otherwise.
     """
     job, data = loaded.job, loaded.data
     working = replace(loaded.working, max_length=made.max_length)
@@ -62,6 +65,7 @@ def prove(loaded: Loaded, made: Made) -> Proof:
     if job.deployment.target == "cpu":
         check_weights_stay_int8(made.file)
     placement, unproven = place(made.file, job.deployment)
+    check_target(made.file, job.deployment, working)
     comparison: Comparison | None = None
     worst: tuple[Disagreement, ...] = ()
     if data.evaluation is not None:
@@ -137,6 +141,15 @@ def proven_on(deployment: Deployment) -> Target:
     """The target on whose answers a model is judged: its own, where that runs here without emulation; else the CPU."""
     target = target_named(deployment.target)
     return CPU if target.emulated or target.absent() else target
+
+
+def check_target(path: Path, deployment: Deployment, working: Working) -> None:
+    """Raise ProviderError when the target, where it executes, answers otherwise than the CPU from the same file."""
+    target = proven_on(deployment)
+    if target is not CPU:
+        batch, length = fixed_shape(Model.load(path))
+        rows = Workload(batch or COMPARED, length or TRIED)
+        check_same_as_cpu(path, target, Places((target,), deployment.allow_fallback), rows, working)
 
 
 def check_finite(comparison: Comparison) -> None:

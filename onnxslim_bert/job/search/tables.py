@@ -13,6 +13,7 @@ from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import (
     Costs,
     TimingConditions,
+    check_takes,
     prunable_sites,
     size_of,
     time_models,
@@ -108,7 +109,9 @@ def measure_alternatives(
 def _timed(model: Model, full: Path, file: Path, conditions: TimingConditions) -> list[float] | None:
     """Milliseconds a run of `full`, and of `model`, written to `file`; None where the target does not take it."""
     try:
-        return time_models([full, write_quantized(model, [], 0.0, file, conditions.where)], conditions)
+        write_quantized(model, [], 0.0, file, conditions.where)
+        check_takes(file, conditions)
+        return time_models([full, file], conditions)
     except (PassError, ProviderError):
         file.unlink(missing_ok=True)
         return None

@@ -267,10 +267,10 @@ def test_a_search_times_where_the_model_is_to_run(target, tmp_path, monkeypatch)
     where = Deployment(target, (16,) if fixed else ())
     if TARGETS[target].emulated or TARGETS[target].absent():
         with pytest.raises(ProviderError, match=target):
-            searched(tmp_path, Targets(nbytes=30_000.0), deployment=where)
+            searched(tmp_path, Targets(nbytes=40_000.0), deployment=where)
         assert not (tmp_path / "small.search").exists()
         return
-    found = searched(tmp_path, Targets(nbytes=30_000.0), deployment=where)
+    found = searched(tmp_path, Targets(nbytes=40_000.0), deployment=where)
     ends = str(lowered(Recipe(()), target, 16 if fixed else None))
     assert all(point.recipe.endswith(ends) for point in found.found.frontier)
     assert found.placement is not None
