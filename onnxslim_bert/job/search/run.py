@@ -62,13 +62,21 @@ def run_search(job: Job, targets: Targets, batch: int = 1, texts: int = 0) -> Re
             loaded = without_judged(loaded, rows)
             job = replace(job, data=loaded.data, working=replace(loaded.working, unfinished=None))
         found, state = find_recipe(loaded, rows, targets, batch, texts)
-        if targets.nbytes is not None:
-            limit = int(targets.nbytes)
-            budgets = Budgets(max_download=limit) if targets.packed else Budgets(max_size=limit)
-            job = replace(job, gate=Gate(budgets))
-        report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe)), found)
-    state.remove()
+        budgets = held(targets, loaded.data.evaluation)
+        report = run_in(folder, replace(job, recipe=Recipe.parse(found.chosen.recipe), gate=Gate(budgets)), found)
+    if report.published:
+        state.remove()
     return report
+
+
+def held(targets: Targets, evaluation: Dataset | None) -> Budgets:
+    """What the written file is held to: the size that was searched for; the drop, where evaluation rows have labels."""
+    limit = None if targets.nbytes is None else int(targets.nbytes)
+    return Budgets(
+        max_drop=targets.drop if evaluation is not None and evaluation.is_labelled else None,
+        max_size=None if targets.packed else limit,
+        max_download=limit if targets.packed else None,
+    )
 
 
 def judged_rows(loaded: Loaded) -> Dataset:

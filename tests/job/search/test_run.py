@@ -31,6 +31,7 @@ from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.report import Report
+from onnxslim_bert.job.seal import Gate
 from onnxslim_bert.job.search import costs, search, tables
 from onnxslim_bert.job.search.run import run_search
 from onnxslim_bert.job.search.search import Search
@@ -124,7 +125,7 @@ def test_a_missed_target_writes_nothing(measured):
 
 @pytest.mark.parametrize(
     "targets",
-    [Targets(speedup=5.0), Targets(nbytes=30_000.0), Targets(5.0, 37_000.0), Targets(drop=5.0)],
+    [Targets(speedup=5.0), Targets(nbytes=30_000.0), Targets(5.0, 37_000.0), Targets(drop=30.0)],
     ids=str,
 )
 def test_a_target_is_reached_and_the_folder_goes(folder, targets):
@@ -168,6 +169,16 @@ def test_other_targets_out_of_reach(folder, targets, error, said, monkeypatch):
         searched(folder, targets)
     assert caught.value.exit_code == {SizeGateError: 6, AccuracyGateError: 3}[error]
     assert not (folder / "small.onnx").exists()
+
+
+def test_what_misses_the_drop_on_evaluation_rows_is_not_written(folder, monkeypatch):
+    """What was measured is kept, for a search with other targets."""
+    monkeypatch.setattr(Gate, "fails", lambda *_: True)
+    found = searched(folder, Targets(drop=5.0))
+    assert not found.published
+    assert "max-drop" in [str(verdict.gate) for verdict in found.verdicts]
+    assert not (folder / "small.onnx").exists()
+    assert (folder / "small.search").is_dir()
 
 
 def test_the_same_search_gives_the_same_bytes(folder, tmp_path):
