@@ -26,8 +26,8 @@ class Distill(Pass):
     Needs PyTorch: pip install 'onnxslim-bert[distill]'.
 
     What it trains on:
-    texts: how many, copies included. Half of them are copies, or more where there are not enough texts. Of more texts
-        the longer ones are drawn more often, in proportion to their tokens.
+    texts: how many, copies included. Of more texts the longer ones are drawn more often, in proportion to their tokens.
+    copies: share of them that are copies; more where there are not enough texts.
     replace: share of a copy's tokens that are replaced; 0 makes no copies.
     join: share of the copies that are made of two texts, one behind the other.
 
@@ -65,6 +65,7 @@ class Distill(Pass):
 
     name: ClassVar[str] = "distill"
     texts: int = 24000
+    copies: float = 0.5
     replace: float = 0.2
     join: float = 0.5
     epochs: float = 0.0
@@ -91,7 +92,7 @@ class Distill(Pass):
         for option in POSITIVE:
             if getattr(self, option) != "auto" and getattr(self, option) <= 0:
                 raise PassError(f"distill: {option}={getattr(self, option)} is not above 0")
-        for option in ("replace", "join"):
+        for option in ("copies", "replace", "join"):
             if not 0 <= getattr(self, option) <= 1:
                 raise PassError(f"distill: {option}={getattr(self, option)} is not a share from 0 to 1")
         if sum(bool(value) for value in (self.epochs, self.steps, self.minutes)) > 1:

@@ -213,7 +213,7 @@ def test_behind_every_other_pass_it_trains_or_says_why_not(name):
 
 @needs_torch
 def test_what_layers_share_stays_shared():
-    step = Distill(steps=30, batch=8, texts=100, rate=0.002)
+    step = Distill(steps=60, batch=8, texts=400, rate=0.002)
     _, before, after, change = distilled("albert-ts17-sdpa", step, cut=(FUSE, PruneFfn(keep=0.5)))
     assert change
     assert set(after.constants()) == set(before.constants())

@@ -49,14 +49,15 @@ DESCRIBED = 8  # batches besides the held-back texts by which the teacher's answ
 class DistillationPlan:
     """How a student is trained: on how many texts, and for how long.
 
-    texts: to train on in all; where there are fewer, or more than half, enriched copies are the rest. replace: the
-    share of their tokens that is replaced. join: the share of the copies that are two texts. batch: texts a step.
-    steps, minutes, epochs: the first that is given is the budget. words: train the word table too. quantized: train the
-    integers and scales of a quantized student.
+    texts: to train on in all. copies: the share of them that are enriched copies; more where there are too few texts.
+    replace: the share of a copy's tokens that is replaced. join: the share of the copies that are two texts. batch:
+    texts a step. steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
+    quantized: train the integers and scales of a quantized student.
     """
 
     texts: int
     batch: int
+    copies: float
     replace: float
     join: float
     epochs: float
@@ -189,9 +190,10 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
 
     Where there are more than wanted, longer ones are drawn more often, in proportion to their tokens: what is to be
     answered is mostly longer than the phrases that corpora like SST-2 are full of. Those held back are none of those
-    trained on. Rows by which other passes judge what they choose (`trials.held_back`) are left out.
+    trained on, and half of them are copies: a teacher is surer of texts that it was trained on than of others and of
+    copies. Rows by which other passes judge what they choose (`trials.held_back`) are left out.
     """
-    wanted = (plan.texts // 2 if plan.replace else plan.texts) + MOST_HELD_BACK
+    wanted = (round(plan.texts * (1 - plan.copies)) if plan.replace else plan.texts) + MOST_HELD_BACK
     sampled = trials.texts(POOL * wanted)
     batches = list(sampled.rows)
     order = np.concatenate([batch.rows for batch in batches])
@@ -211,7 +213,11 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     count = min(round(HELD_BACK * len(every)), MOST_HELD_BACK)
     held, own = ([row for row, _ in part] for part in (every[:count], every[count:]))
     labels = None if sampled.labels is None else sampled.labels[[place for _, place in every[count:]]]
-    copies = _copies(trials, own, plan, rng) if plan.replace else []
+    copies = list[Row]()
+    if plan.replace:
+        copies = _copies(trials, own, max(plan.texts - len(own), 0), plan, rng)
+        unseen = held[count // 2 :]
+        held = held[: count // 2] + (_copies(trials, unseen, len(unseen), plan, rng) or unseen)
 
     padding = padding_of(batches)
     size, length = fixed_axes(flat_shape(tensor.shape or (), tensor.dtype) for tensor in student.graph.inputs)
@@ -222,17 +228,16 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     return Material(texts, len(own), held_back, labels)
 
 
-def _copies(trials: Trials, own: list[Row], plan: DistillationPlan, rng: np.random.Generator) -> list[Row]:
-    """Enriched copies of the texts `own`, so many that with them there are as many as planned."""
+def _copies(trials: Trials, rows: list[Row], count: int, plan: DistillationPlan, rng: np.random.Generator) -> list[Row]:
+    """So many enriched copies of `rows`; none where no input holds tokens, or nothing can be replaced."""
     model = trials.original
     embeddings = model.encoder.embeddings
-    if embeddings.ids is None or embeddings.ids not in own[0].feeds:
+    if embeddings.ids is None or embeddings.ids not in rows[0].feeds:
         return []
     table = None if embeddings.word is None else model.array(embeddings.word)
     if table is not None and embeddings.map is not None:
         table = table[model.array(embeddings.map)]
-    count = max(plan.texts - len(own), 0)
-    return enriched(own, count, embeddings.ids, plan.replace, plan.join, table, trials.protected_ids, rng)
+    return enriched(rows, count, embeddings.ids, plan.replace, plan.join, table, trials.protected_ids, rng)
 
 
 def _like_in_shape(
