@@ -6,6 +6,9 @@ from graphs import batches, prepared
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.passes.canonicalize import Canonicalize
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
+
 from onnxslim_bert.rewriting.distillation import bfloat16, executor
 from onnxslim_bert.rewriting.distillation import teacher as module
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
