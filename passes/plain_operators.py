@@ -29,7 +29,8 @@ class PlainOperators(Pass):
     empty_rows: ClassVar[bool] = True
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        written = [_write(model.graph, node) for node in list(model.graph.nodes)]
+        build = Builder(model.graph, "")
+        written = [_write(build.under(node.name), node) for node in list(model.graph.nodes)]
         if not any(written):
             return Change(0, "the graph has no Neg, no Reciprocal and no Expand along one axis")
         model.changed()
@@ -37,8 +38,8 @@ class PlainOperators(Pass):
         return Change(sum(written), f"{plural(sum(written), 'node')} written as products, divisions or copies")
 
 
-def _write(graph: gs.Graph, node: gs.Node) -> bool:
-    build, source = Builder(graph, node.name), node.inputs[0] if node.inputs else None
+def _write(build: Builder, node: gs.Node) -> bool:
+    source = node.inputs[0] if node.inputs else None
     if source is None or node.domain:
         return False
     if node.op == "Neg" and np.dtype(source.dtype or float_type(source)).kind == "f":
@@ -50,7 +51,7 @@ def _write(graph: gs.Graph, node: gs.Node) -> bool:
         result = build.node("Concat", "copies", [source] * count, axis=axis)
     else:
         return False
-    redirect(graph, node.outputs[0], result)
+    redirect(build.graph, node.outputs[0], result)
     return True
 
 

@@ -1,6 +1,7 @@
 """Edits of a graphsurgeon graph that passes share. Tensors are compared with `is`, since `==` compares names only."""
 
 import hashlib
+from functools import cached_property
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -110,8 +111,18 @@ class Builder:
     def __init__(self, graph: gs.Graph, prefix: str) -> None:
         self.graph = graph
         self.prefix = prefix
-        self._taken = set(graph.tensors())
         self._shared: dict[tuple[str, tuple[int, ...], str], gs.Constant] = {}
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        """All names of the graph: looked for with the first new one, as many builders never need one."""
+        return set(self.graph.tensors())
+
+    def under(self, prefix: str) -> "Builder":
+        """A builder of other names in the same graph, which need not be listed again."""
+        other = Builder(self.graph, prefix)
+        other._taken = self._taken
+        return other
 
     def constant(self, name: str, values: Array) -> gs.Constant:
         """A constant; asked again for the same type, shape and values, this builder returns the same one."""
