@@ -1,12 +1,14 @@
 """Multiple choice: rows of a context with several endings, one of which is right.
 
-Read are numbered columns (SWAG's ending0 to ending3, COPA's choice1 and choice2, PIQA's sol1 and sol2) and lists in one
+Read are numbered or lettered columns (SWAG's ending0 to ending3, COPA's choice1 and choice2, PIQA's sol1 and sol2,
+MedMCQA's opa to opd; A, B, C and D beside a question and its answer, as tables of MMLU have them) and lists in one
 column (HellaSwag's endings, RACE's options, the choices of CommonsenseQA and ARC with their own labels).
 Zellers et al. 2018, https://arxiv.org/abs/1808.05326
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +19,12 @@ from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
 
 LISTS = ("endings", "choices", "options")
-NUMBERED = re.compile(r"(?:ending|choice|option|sol|answer)_?(\d)")
+NUMBERED = re.compile(r"(?:ending|choice|option|sol|answer|op)[_ ]?(\d|[a-h])")
+LETTERS = "abcdefgh"
 # The first that is there is the context; the header, where there is one, begins each of its endings.
 CONTEXTS = ("sent1", "ctx", "article", "premise", "context", "question", "goal", "sentence", "text")
 HEADERS = {"sent1": "sent2", "article": "question", "context": "question", "premise": "question"}
-ANSWERS = (*LABEL_COLUMNS, "answerkey", "answer", "correct")
+ANSWERS = (*LABEL_COLUMNS, "answerkey", "answer", "correct", "cop")
 
 
 class Choices(NamedTuple):
@@ -42,7 +45,7 @@ def find_choices(columns: Columns, labelled: str | None, source: str) -> Choices
     Raises DataError for rows without a context, with one ending, or with an answer that is none.
     """
     by_case = {column.lower(): column for column in columns}
-    numbered = sorted(name for name in by_case if NUMBERED.fullmatch(name))
+    numbered = sorted(name for name in by_case if NUMBERED.fullmatch(name)) or _lettered(by_case)
     one = next((by_case[name] for name in LISTS if name in by_case and _are_lists(columns[by_case[name]])), None)
     if one is None and len(numbered) < 2:
         return None
@@ -87,6 +90,13 @@ def _texts(given: Any, place: str) -> list[str]:
     if len(endings) < 2:
         raise DataError(f"{place}: {len(endings)} endings: needed at least 2")
     return endings
+
+
+def _lettered(names: Collection[str]) -> list[str]:
+    """The columns a, b and so on of a question whose answer is a column, too; none of other tables."""
+    if "question" not in names or not any(name in names for name in ANSWERS):
+        return []
+    return list(takewhile(lambda letter: letter in names, LETTERS))
 
 
 def _labels(

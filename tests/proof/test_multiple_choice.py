@@ -44,6 +44,8 @@ FORMS = {
     ),
     "copa": ("csv", "premise,choice1,choice2,question,label\nw1 w2,w3,w4,w0,0\n", ("w0 w3", "w0 w4"), 0),
     "piqa": ("csv", "goal,sol1,sol2,label\nw1 w2,w3,w4,1\n", ("w3", "w4"), 1),
+    "mmlu": ("csv", "question,A,B,C,answer\nw1 w2,w3,w4,w5,C\n", ("w3", "w4", "w5"), 2),
+    "medmcqa": ("csv", "question,opa,opb,cop\nw1 w2,w3,w4,1\n", ("w3", "w4"), 1),
     "its text": ("jsonl", {"context": "w1 w2", "choices": ["w3", "w4"], "answer": "w4"}, ("w3", "w4"), 1),
     "held back": ("csv", "goal,sol1,sol2,label\nw1 w2,w3,w4,-1\n", ("w3", "w4"), None),
 }
