@@ -43,9 +43,10 @@ def check_survives(path: Path, nbytes: int) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
-    ended = signal.Signals(-code) if (code := os.waitstatus_to_exitcode(status)) < 0 else None
-    if ended in CRASHES:
-        raise ModelError(f"{path}: ONNX Runtime crashes while it opens it ({ended.name}); export the model again")
+    code = os.waitstatus_to_exitcode(status)
+    if -code in CRASHES:
+        name = signal.Signals(-code).name
+        raise ModelError(f"{path}: ONNX Runtime crashes while it opens it ({name}); export the model again")
     survived(path)
 
 

@@ -134,7 +134,8 @@ def _difference(path: Path, model: Model, folder: Path) -> float:
 def _feeds(model: Model, texts: Sequence[Array], pairs: Sequence[tuple[int, int]] = ()) -> dict[str, Array]:
     """Ids, mask and, given the lengths of both texts of a pair, types of these rows; shorter ones are padded."""
     encoder, types = model.encoder, type_input(model)
-    rows = {encoder.embeddings.ids: texts, encoder.mask: [np.ones_like(text) for text in texts]}
+    masks = [np.ones_like(text) for text in texts]
+    rows = {name: given for name, given in ((encoder.embeddings.ids, texts), (encoder.mask, masks)) if name is not None}
     if pairs and types is not None:
         rows[types.name] = [np.repeat([0, 1], pair) for pair in pairs]
     length = max(map(len, texts))

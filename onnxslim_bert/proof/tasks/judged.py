@@ -124,10 +124,11 @@ def _right_tags(outputs: Outputs, dataset: Dataset) -> list[list[str]]:
     """The right tag of each word of `tags_of`, by name, where it is written as the number of a class too."""
     assert outputs.owner is not None
     assert outputs.words is not None
+    assert dataset.gold is not None
     numbers = {str(number): name for number, name in enumerate(outputs.names)}
-    right: list[list[str]] = [[] for _ in dataset.gold or ()]
+    right: list[list[str]] = [[] for _ in dataset.gold]
     for row, word in zip(outputs.owner.tolist(), outputs.words.tolist(), strict=True):
-        tag = (dataset.gold or ())[row][word]
+        tag = dataset.gold[row][word]
         right[row].append(numbers.get(tag, tag))
     return right
 
