@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,13 +14,11 @@ from onnxslim_bert.graph.opsets import raise_opset
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.blockwise import Blocks, gptq, round_blocks
+from onnxslim_bert.rewriting.int8.blockwise import Blocks, Rounding, check_blocks, gptq, round_blocks
 from onnxslim_bert.rewriting.int8.packed_weight import OPSET, PackedWeight
-from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS
-from onnxslim_bert.rewriting.int8.saturation import HIGHEST
+from onnxslim_bert.rewriting.int8.saturation import can_saturate
 from onnxslim_bert.wording import plural
 
-Rounding = Literal["gptq", "nearest"]
 BITS = (4, 3, 2)
 FEWEST = 4096  # entries of a matrix from which the nodes that restore it are worth their bytes
 
@@ -53,12 +51,7 @@ class PackWeights(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bits not in BITS:
-            raise PassError(f"{self.name}: bits={self.bits} is not one of {', '.join(map(str, BITS))}")
-        if self.block < 16 or self.block & (self.block - 1):
-            raise PassError(f"{self.name}: block={self.block} is not a power of two from 16 up")
-        if self.rounding not in get_args(Rounding):
-            raise PassError(f"{self.name}: rounding={self.rounding!r} is not one of {', '.join(get_args(Rounding))}")
+        check_blocks(self.name, self.bits, BITS, self.block, self.rounding)
 
     def wants(self, model: Model) -> Iterable[Want]:
         if self.rounding == "nearest":
@@ -80,7 +73,7 @@ class PackWeights(Pass):
             matrix = values.T if trans_b else values
             packed = PackedWeight.of(self._blocks(matrix.astype(np.float32), readers, ctx))
             error = packed.restored.astype(np.float32) - matrix
-            if _within_16_bits(matrix) and not _within_16_bits(packed.restored):
+            if can_saturate(packed.restored).any() and not can_saturate(matrix).any():
                 raise PassError(
                     f"{self.name}: weight {name!r} keeps sums of two products within 16 bits (reduce-range), and in "
                     f"{self.bits} bits it does not; leave the pass or reduce-range out"
@@ -98,7 +91,7 @@ class PackWeights(Pass):
         if self.rounding == "nearest":
             return round_blocks(matrix, self.bits, self.block)
         grams = [ctx.stats[Want(linear.source, "gram")] for linear in readers]
-        moment = sum(gram.products for gram in grams) / sum(gram.rows for gram in grams)
+        moment = np.sum([gram.products for gram in grams], 0) / sum(gram.rows for gram in grams)
         return gptq(matrix, moment, self.bits, self.block)
 
 
@@ -110,10 +103,3 @@ def int8_layers(model: Model) -> list[Linear]:
 
 def _is_packable(values: Array) -> bool:
     return values.dtype == np.int8 and values.ndim == 2 and values.size >= FEWEST
-
-
-def _within_16_bits(matrix: Array) -> bool:
-    """Whether no two neighbouring products of a column can leave 16 bits together."""
-    pairs = matrix[: len(matrix) // 2 * 2].astype(np.int64)
-    sums = (np.maximum(sign * pairs, 0) for sign in (1, -1))  # those of one sign add up
-    return all(((x[::2] + x[1::2]) * UNSIGNED_LEVELS <= HIGHEST).all() for x in sums)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -15,11 +15,10 @@ from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.blockwise import gptq, pack_blocks, pack_zeros, round_blocks
+from onnxslim_bert.rewriting.int8.blockwise import Rounding, check_blocks, gptq, pack_blocks, pack_zeros, round_blocks
 from onnxslim_bert.rewriting.pruning.least_squares import moments
 from onnxslim_bert.wording import plural
 
-Rounding = Literal["gptq", "nearest"]
 BITS = (4, 8)
 ACCURACY_LEVEL = {"int8": 4, "float32": 1}
 
@@ -53,14 +52,7 @@ class QuantizeBlockwise(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bits not in BITS:
-            raise PassError(f"quantize-blockwise: bits={self.bits} is not one of {', '.join(map(str, BITS))}")
-        if self.block < 16 or self.block & (self.block - 1):
-            raise PassError(f"quantize-blockwise: block={self.block} is not a power of two from 16 up")
-        if self.rounding not in get_args(Rounding):
-            raise PassError(
-                f"quantize-blockwise: rounding={self.rounding!r} is not one of {', '.join(get_args(Rounding))}"
-            )
+        check_blocks(self.name, self.bits, BITS, self.block, self.rounding)
         if self.compute not in ACCURACY_LEVEL:
             raise PassError(f"quantize-blockwise: compute={self.compute!r} is not one of {', '.join(ACCURACY_LEVEL)}")
 

@@ -18,8 +18,6 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.progress import Progress
 from onnxslim_bert.proof.bench import Entry, Latency, Rounds, bench
-from onnxslim_bert.proof.same_as_cpu import check_same_as_cpu
-from onnxslim_bert.proof.workload import Workload
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.pruning.sites import Site, UnitKind, find_sites
 from onnxslim_bert.rewriting.pruning.surgery import keep_units
@@ -140,14 +138,6 @@ def time_models(models: Sequence[Path | Entry], conditions: TimingConditions) ->
         places=Places((target_named(conditions.where.target),), conditions.where.allow_fallback),
     ).latencies
     return [latencies[0].median_ms * _share(latency) for latency in latencies]
-
-
-def check_takes(path: Path, conditions: TimingConditions) -> None:
-    """Raise ProviderError where the target answers otherwise than the CPU (`check_same_as_cpu`)."""
-    where, target = conditions.where, target_named(conditions.where.target)
-    if target is not CPU:
-        rows, working = Workload(conditions.batch, conditions.length), Working(threads=conditions.threads)
-        check_same_as_cpu(path, target, Places((target,), where.allow_fallback), rows, working)
 
 
 def _share(latency: Latency) -> float:

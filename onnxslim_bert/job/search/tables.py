@@ -9,11 +9,11 @@ from pathlib import Path
 from onnxslim_bert.calibration.spliced import spliced
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import PassError, ProviderError
+from onnxslim_bert.job.prove import check_target
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import (
     Costs,
     TimingConditions,
-    check_takes,
     prunable_sites,
     size_of,
     time_models,
@@ -110,7 +110,7 @@ def _timed(model: Model, full: Path, file: Path, conditions: TimingConditions) -
     """Milliseconds a run of `full`, and of `model`, written to `file`; None where the target does not take it."""
     try:
         write_quantized(model, [], 0.0, file, conditions.where)
-        check_takes(file, conditions)
+        check_target(file, conditions.where, Working(threads=conditions.threads))
         return time_models([full, file], conditions)
     except (PassError, ProviderError):
         file.unlink(missing_ok=True)

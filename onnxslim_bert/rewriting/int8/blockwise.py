@@ -1,10 +1,15 @@
 """Matrices in four or eight bits an entry, with a scale and a zero for each block of inputs: rounding and GPTQ."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.errors import PassError
+
+Rounding = Literal["gptq", "nearest"]
 
 SHRINK = np.linspace(0.6, 1.0, 17)  # scales tried for a block: these times the one that reaches both its ends
 DAMPING = 0.01  # times the mean variance is added to each variance, so that the inverse exists
@@ -34,6 +39,16 @@ class Blocks:
     def of_rows(self, values: Array) -> Array:
         """Values of blocks [blocks, d_out], for each input: float32 [d_in, d_out]."""
         return np.repeat(values, self.size, axis=0)[: len(self.levels)].astype(np.float32)
+
+
+def check_blocks(name: str, bits: int, known: Sequence[int], block: int, rounding: str) -> None:
+    """Raise PassError for options of the pass `name` that make no blocks. known: the bits that it takes."""
+    if bits not in known:
+        raise PassError(f"{name}: bits={bits} is not one of {', '.join(map(str, known))}")
+    if block < 16 or block & (block - 1):
+        raise PassError(f"{name}: block={block} is not a power of two from 16 up")
+    if rounding not in get_args(Rounding):
+        raise PassError(f"{name}: rounding={rounding!r} is not one of {', '.join(get_args(Rounding))}")
 
 
 def round_blocks(weight: Array, bits: int, size: int) -> Blocks:
