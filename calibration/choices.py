@@ -7,7 +7,7 @@ Zellers et al. 2018, https://arxiv.org/abs/1808.05326
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ LETTERS = "abcdefgh"
 # The first that is there is the context; the header, where there is one, begins each of its endings.
 CONTEXTS = ("sent1", "ctx", "article", "premise", "context", "question", "goal", "sentence", "text")
 HEADERS = {"sent1": "sent2", "article": "question", "context": "question", "premise": "question"}
-ANSWERS = (*LABEL_COLUMNS, "answerkey", "answer", "correct", "cop")
+ANSWERS = ("label", "answerkey", "answer", "correct", "cop", *LABEL_COLUMNS)
 
 
 class Choices(NamedTuple):
@@ -102,21 +102,33 @@ def _lettered(names: Collection[str]) -> list[str]:
 def _labels(
     columns: Columns, column: str, listed: Sequence[Any], texts: Sequence[list[str]], source: str
 ) -> Array | None:
-    """The right ending of each row. listed: what the file gives as endings; texts: these as texts."""
+    """The right ending of each row, by the first way of naming one that holds in all: its own label, its number from 0
+    up or from 1 up, its letter, or its text. listed: what the file gives as endings; texts: these as texts."""
     if column not in columns:
         raise DataError(f"{source}: no column '{column}': its columns are {', '.join(columns)}")
     answers = [str(value).strip() if value is not None else "" for value in columns[column]]
     if all(answer in ("", "-1") for answer in answers):
         return None
-    found: list[int] = []
-    for row, (answer, given, endings) in enumerate(zip(answers, listed, texts, strict=True), 1):
-        own = [str(name) for name in given.get("label", ())] if isinstance(given, dict) else []
-        numbers = {ending: place for place, ending in enumerate(endings)}
-        numbers |= {chr(ord("A") + place): place for place in range(len(endings))}
-        numbers |= {str(place): place for place in range(len(endings))}
-        numbers |= {name: place for place, name in enumerate(own[: len(endings)])}
-        if answer not in numbers:
-            needed = f"one of {', '.join(own)}" if own else f"a number from 0 to {len(endings) - 1}"
-            raise DataError(f"{source}, row {row}: '{column}' is {shown(answer)}: needed {needed}")
-        found.append(numbers[answer])
-    return np.array(found, np.int64)
+    own = [[str(name) for name in given.get("label", ())] if isinstance(given, dict) else [] for given in listed]
+    ways = (
+        [*map(_places, own)],
+        [_places(map(str, range(len(endings)))) for endings in texts],
+        [_places(map(str, range(1, len(endings) + 1))) for endings in texts],
+        [_places(LETTERS.upper()[: len(endings)]) for endings in texts],
+        [_places(endings) for endings in texts],
+    )
+    held = [[answer in places for answer, places in zip(answers, way, strict=True)] for way in ways]
+    best = max(range(len(ways)), key=lambda way: (all(held[way]), -way if all(held[way]) else sum(held[way])))
+    if not all(held[best]):
+        row = held[best].index(False)
+        needed = f"one of {', '.join(own[row])}" if own[row] else f"a number from 0 to {len(texts[row]) - 1}"
+        raise DataError(f"{source}, row {row + 1}: '{column}' is {shown(answers[row])}: needed {needed}")
+    return np.array([places[answer] for answer, places in zip(answers, ways[best], strict=True)], np.int64)
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name; of equal ones the first."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, place)
+    return places

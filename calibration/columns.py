@@ -20,10 +20,14 @@ TEXT_COLUMNS = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
     ("question", "context"),
+    ("question", "passage"),
     ("query", "passage"),
     ("query", "document"),
     ("query", "doc"),
     ("query", "text"),
+    ("query", "positive"),
+    ("anchor", "positive"),
+    ("sentence_a", "sentence_b"),
     ("text1", "text2"),
     ("text_a", "text_b"),
     ("#1 string", "#2 string"),
@@ -33,10 +37,13 @@ TEXT_COLUMNS = (
     ("content",),
     ("question",),
     ("query",),
+    *((name,) for name in ("tweet", "comment_text", "comment", "utterance", "document", "passage")),
 )
 MOST_CLASSES = 1 << 31
 DECIMAL = re.compile(r"[+-]?\d+(?:,\d+)?")  # a number as written where decimals have a comma
-LABEL_COLUMNS = ("label", "labels", "score", "gold_label", "quality", "is_duplicate", "target", "relevance", "relevant")
+SCORES = ("score", "similarity_score", "similarity", "relatedness_score", "quality", "relevance")
+LABEL_COLUMNS = ("label", "labels", *SCORES, "gold_label", "is_duplicate", "target", "relevant", "sentiment", "class")
+UNJUDGED = "-"  # the label of SNLI's pairs on which nobody agreed
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def find_texts(
     columns: Columns, names: Sequence[str] | None, source: str, most: int = 2
 ) -> tuple[tuple[str, ...], ...]:
     """The rows of text, `most` strings each at most, from the columns `names` or from the first known ones."""
-    chosen = _named(columns, names, source) if names else _known(columns)
+    chosen = known_texts(columns, names, source)
     if not 1 <= len(chosen) <= most:
         raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two with --text-column")
     for name in chosen:
@@ -70,6 +77,11 @@ def find_texts(
             except UnicodeEncodeError as error:
                 raise DataError(f"{source}, row {row}: '{name}' holds half of a surrogate pair: needed text") from error
     return tuple(zip(*(columns[name] for name in chosen), strict=True))
+
+
+def known_texts(columns: Columns, names: Sequence[str] | None, source: str) -> tuple[str, ...]:
+    """The columns `names`, or the first known ones that hold texts; () without any."""
+    return _named(columns, names, source) if names else _known(columns)
 
 
 def are_queries(columns: Columns) -> bool:

@@ -11,6 +11,7 @@ from onnxslim_bert.errors import DataError
 DOCUMENT = "-DOCSTART-"
 ENTITY = re.compile(r"O|[BIESLUM]-\S+")  # how tags of entities are written
 FEWEST = 3  # lines that make a file of another name one of words
+UNIVERSAL = 10  # columns of CoNLL-U; the fourth is the part of speech, the last says other things
 Lines = Sequence[tuple[int, list[str]]]
 
 
@@ -18,16 +19,17 @@ def read_conll(path: Path) -> Mapping[str, Sequence[Any]]:
     """The sentences of a CoNLL file, as columns with a list for each sentence.
 
     The file has a word a line, with its columns parted by tabs, or by spaces where a line has no tab. `words` are the
-    first column, or the second where the first counts them from 1 as in CoNLL-U; `tags` are the last. All columns are
-    also there by their number from 1. Lines that begin with # and end with no tag are comments. Raises DataError for a
-    line without a tag.
+    first column, or the second where the first counts them from 1 as in CoNLL-U; `tags` are the last, or the parts of
+    speech of CoNLL-U's ten (https://universaldependencies.org/format.html). All columns are also there by their number
+    from 1. Lines that begin with # and end with no tag are comments. Raises DataError for a line without a tag.
     """
     sentences = _sentences(_cells(path), path)
     counted = bool(sentences) and all(_counts(rows) for rows in sentences)
     if counted:  # CoNLL-U repeats words, as in 1-2 and 2.1, which have no tags of their own
         sentences = [[cells for cells in rows if cells[0].isdecimal()] for rows in sentences]
     width = min((len(cells) for rows in sentences for cells in rows), default=0)
-    places = {"words": int(counted), "tags": -1, **{str(place + 1): place for place in range(width)}}
+    tags = 3 if counted and width == UNIVERSAL else -1
+    places = {"words": int(counted), "tags": tags, **{str(place + 1): place for place in range(width)}}
     return {name: [[cells[place] for cells in rows] for rows in sentences] for name, place in places.items()}
 
 

@@ -6,7 +6,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.conll import are_tagged, read_conll
+from onnxslim_bert.calibration.parquet import read_parquet
 from onnxslim_bert.calibration.structured import read_squad
 from onnxslim_bert.documents import LONGEST_LINE, read_json, read_lines
 from onnxslim_bert.errors import DataError, one_line
 
 MOST_UNPACKED = 1 << 28  # bytes of a packed file, or 200 times its own where that is more
-PARQUET_ROWS = 64  # that are unpacked together
 Columns = Mapping[str, Sequence[Any]]
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
+FASTTEXT = "__label__"  # before each label of a line, in fastText's files
 SAID_MARK = re.compile(r"sep=(.)", re.IGNORECASE)  # a first line by which spreadsheets say what parts cells
 
 
@@ -157,9 +158,16 @@ def _parsed(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _json(path: Path) -> Columns:
-    """A list of objects, alone or as the `data` of one object, as data sets of the hub are saved; or SQuAD's form."""
+    """A list of objects, alone or as the `data` or `rows` of one object, as data sets of the hub are saved; columns as
+    the lists of one object; or SQuAD's form."""
     document = read_json(path, "JSON of SQuAD, or a list of objects")
-    rows = document.get("data") if isinstance(document, dict) else document
+    rows = document.get("data", document.get("rows")) if isinstance(document, dict) else document
+    if rows is None and document and all(isinstance(column, list) for column in document.values()):
+        if len({*map(len, document.values())}) == 1:
+            return {str(name): column for name, column in document.items()}
+        raise DataError(f"{path}: found the lists {', '.join(document)}: needed columns of one length, or one list")
+    if isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("row"), dict) for row in rows):
+        rows = [row["row"] for row in rows]  # as the hub's server pages through them
     if isinstance(rows, list) and not any(isinstance(row, dict) and "paragraphs" in row for row in rows):
         return _objects((f"{path}, object {number}", row) for number, row in enumerate(rows, 1))
     return read_squad(path, document)
@@ -179,31 +187,19 @@ def _objects(rows: Iterable[tuple[str, Any]]) -> Columns:
 
 
 def _txt(path: Path) -> Columns:
-    return {"text": [line for line in read_lines(path) if line.strip()]}
+    lines = [line for line in read_lines(path) if line.strip()]
+    if lines and all(line.startswith(FASTTEXT) for line in lines):
+        cells = [line.split() for line in lines]
+        counts = [sum(1 for _ in takewhile(lambda cell: cell.startswith(FASTTEXT), row)) for row in cells]
+        labels = [[cell.removeprefix(FASTTEXT) for cell in row[:n]] for row, n in zip(cells, counts, strict=True)]
+        one = max(counts) == 1
+        texts = [" ".join(row[count:]) for row, count in zip(cells, counts, strict=True)]
+        return {"text": texts, "label": [row[0] for row in labels] if one else labels}
+    return {"text": lines}
 
 
 def _parquet(path: Path) -> Columns:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[parquet]'") from error
-    try:
-        flat = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
-        columns: dict[str, list[Any]] = {name: [] for name in flat}
-        unpacked = 0
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_ROWS, columns=flat):
-                rows = batch.to_pydict()  # which may be larger than the batch, where texts repeat
-                values = chain.from_iterable(rows.values())
-                unpacked += sum(len(value) if isinstance(value, str | bytes) else 8 for value in values)
-                if unpacked > most_unpacked(path):
-                    raise DataError(f"{path}: more than {unpacked / 1e6:,.0f} MB when unpacked: needed less")
-                for name, more in rows.items():
-                    columns[name] += more
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not parquet: {one_line(error)}") from error
-    return columns
+    return read_parquet(path, most_unpacked(path))
 
 
 READERS: Mapping[str, Callable[[Path], Columns]] = {

@@ -1,16 +1,20 @@
 """The right answers of rows that need more than one number: tags of words, answers in a passage, sets of labels."""
 
 import ast
+import io
+import json
+import tokenize
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from onnxslim_bert.calibration.columns import LABEL_COLUMNS, are_decimals, label_column
+from onnxslim_bert.calibration.columns import SCORES, are_decimals, label_column
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.wording import plural
 
 WORDS = ("tokens", "words")
-TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", *LABEL_COLUMNS)
+TAGS = ("ner_tags", "tags", "pos_tags", "chunk_tags", "labels", "label")
 ANSWERS = ("answers", "answer")
 MARKS = "|;,"  # between labels in a cell
 HOLDS = {"0": False, "0.0": False, "False": False, "false": False, "1": True, "1.0": True, "True": True, "true": True}
@@ -32,6 +36,8 @@ class Structured(NamedTuple):
 def find_structured(columns: Columns, labelled: str | None, source: str) -> Structured | None:
     """The rows of `columns` that are words with tags, or questions on passages; None for plain texts."""
     by_case = {column.lower(): column for column in columns}
+    known = {by_case[name] for name in (*WORDS, *TAGS, *ANSWERS) if name in by_case} | ({labelled or ""} & {*columns})
+    columns = {**columns, **{name: _structures(columns[name], f"{source}: '{name}'") for name in known}}
     words = next((by_case[name] for name in WORDS if name in by_case and _are_lists(columns[by_case[name]])), None)
     if words is not None:
         tags = labelled or next((by_case[name] for name in TAGS if name in by_case), None)
@@ -52,6 +58,7 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
     if answers is not None and answers in columns and {"question", "context"} <= by_case.keys():
         pairs = zip(columns[by_case["question"]], columns[by_case["context"]], strict=True)
         gold = tuple(_strings(_texts(row), answers, source, n) for n, row in enumerate(columns[answers], 1))
+        gold = None if all(row is None for row in columns[answers]) else gold
         return Structured("passages", tuple((str(question), str(context)) for question, context in pairs), gold)
     return None
 
@@ -64,7 +71,7 @@ def find_sets(columns: Columns, column: str | None, source: str) -> tuple[tuple[
     """
     if column is None:
         return None
-    values = columns[column] if _are_lists(columns[column]) else _written_lists(columns[column])
+    values = columns[column] if _are_lists(columns[column]) else _written_lists(columns[column], column, source)
     if values is None:
         return None
     if _are_flags(values):
@@ -79,26 +86,78 @@ def _are_flags(rows: Sequence[Sequence[Any]]) -> bool:
     return sure and len({*map(len, rows)}) == 1 and all(value in (0, 1) for value in values)
 
 
-def _written_lists(values: Sequence[Any]) -> list[list[Any]] | None:
+def _written_lists(values: Sequence[Any], column: str, source: str) -> list[list[Any]] | None:
     """The lists that texts are, as JSON or Python write them, or as labels with a mark between.
 
-    A mark parts labels where these come in several combinations; None where there is none.
+    A mark parts labels where these come in several combinations; None where there is none. Raises DataError where 2,27
+    may be a number as well.
     """
-    if not all(value is None or isinstance(value, str) for value in values) or are_decimals(values):
+    if not all(value is None or isinstance(value, str) for value in values):
         return None
+    written = [value or [] for value in _structures([value or "" for value in values], f"{source}: '{column}'")]
+    if _are_lists(written):
+        return written if any(written) else None
     texts = [(value or "").strip() for value in values]
-    if any(texts) and all(text[:1] == "[" and text[-1:] == "]" for text in texts if text):
-        try:
-            lists = [ast.literal_eval(text) if text else [] for text in texts]
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None
-        return lists if _are_lists(lists) else None
     for mark in MARKS:
         rows = [[label for part in text.split(mark) if (label := part.strip())] for text in texts]
         labels = {label for row in rows for label in row}
         if any(len(row) > 1 for row in rows) and len(labels) < len({*texts} - {""}):
-            return rows
+            return None if mark == "," and are_decimals(texts) and _are_numbers(rows, column, source) else rows
     return None
+
+
+def _are_numbers(rows: Sequence[Sequence[str]], column: str, source: str) -> bool:
+    """Whether cells parted at their commas were numbers with decimals: their parts tell it, else the column's name.
+
+    Raises DataError where neither does.
+    """
+    if not all(_in_order(row) for row in rows) or column.lower() in SCORES:
+        return True
+    if column.lower() != "labels":
+        example = next(",".join(row) for row in rows if len(row) > 1)
+        raise DataError(
+            f"{source}: '{column}' holds {shown(example)}, which may be one number or two labels: needed a decimal "
+            "point, or labels parted by |"
+        )
+    return False
+
+
+def _in_order(row: Sequence[str]) -> bool:
+    """Whether these may be the numbers of labels that hold together: each written once, the least first."""
+    return all(part == str(int(part)) for part in row) and all(int(a) < int(b) for a, b in pairwise(row))
+
+
+def _structures(values: Sequence[Any], place: str) -> Sequence[Any]:
+    """`values`; where all that are not empty are texts of lists or objects, as JSON or Python write them, these.
+
+    An empty text is then None. Raises DataError for lists that hold texts with nothing between.
+    """
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    if (
+        len(texts) < len(values)
+        or not any(texts)
+        or not all(text[0] + text[-1] in ("[]", "{}") for text in texts if text)
+    ):
+        return values
+    read = [_structure(text, place) if text else None for text in texts]
+    return (
+        read if all(isinstance(value, list | dict) for value, text in zip(read, texts, strict=True) if text) else values
+    )
+
+
+def _structure(text: str, place: str) -> Any:
+    """What JSON, or Python, writes as `text`; None where neither does."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            read = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+    marks = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
+    if any(before == after == tokenize.STRING for before, after in pairwise(marks)):  # which Python reads as one text
+        raise DataError(f"{place} holds lists as numpy prints them, without commas: needed lists as JSON")
+    return read
 
 
 def find_flags(columns: Columns, labelled: str | None, source: str) -> tuple[tuple[str, ...], ...] | None:
@@ -129,10 +188,14 @@ def _are_lists(values: Sequence[Any]) -> bool:
 
 
 def _texts(value: Any) -> Any:
-    """The answers of one row as a list: from {"text": [...]}, as SQuAD is on the hub, from a list or from a string."""
+    """The answers of one row as a list, empty for none: from {"text": [...]}, as SQuAD is on the hub, from a list of
+    texts or of objects with a text, or from a text."""
     if isinstance(value, dict):
-        return value.get("text")
-    return [value] if isinstance(value, str) else value
+        return _texts(value.get("text", False))
+    if isinstance(value, list):
+        found = [each.get("text") if isinstance(each, dict) else each for each in value]
+        return [each for each in found if not isinstance(each, str) or each.strip()]
+    return [] if value is None or value == "" or str(value).isspace() else [value] if isinstance(value, str) else value
 
 
 def _strings(value: Any, column: str, source: str, row: int) -> tuple[str, ...]:

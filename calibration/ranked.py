@@ -17,7 +17,7 @@ from onnxslim_bert.errors import DataError, shown
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 SPLITS = {"calibration": ("train", "dev", "test"), "evaluation": ("test", "dev", "train")}
 QUERY_NAMES = ("query", "anchor")
-POSITIVE, NEGATIVE = ("positive", "positives"), ("negative", "negatives")
+POSITIVE, NEGATIVE = ("positive", "positives", "pos"), ("negative", "negatives", "neg", "negative_1")
 # Documents without a judgement that a query is paired with, for models that read pairs: 20 of them make a list to rank.
 FILL = {"calibration": 1, "evaluation": 20}
 

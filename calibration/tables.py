@@ -1,24 +1,33 @@
 """The rows of a table of columns: what each column is, told from names and values."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from onnxslim_bert.calibration import ranked
 from onnxslim_bert.calibration.choices import find_choices
 from onnxslim_bert.calibration.columns import (
+    UNJUDGED,
     Classes,
     Scores,
     are_queries,
     find_labels,
     find_texts,
     kind_of,
+    known_texts,
     label_column,
 )
 from onnxslim_bert.calibration.dataset import CHOICE, Dataset, Form, Purpose, metric_of
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.calibration.gold import find_flags, find_sets, find_structured
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.wording import plural
+
+NUMBER_OF_ROW = re.compile(
+    r"|.*\bid|.*_id|[qpd]id|ids?|idx|index|split|unnamed: 0"
+)  # names of columns that number rows
+MOST_NAMED = 5  # columns of a note
 
 
 def from_columns(
@@ -45,29 +54,57 @@ def from_columns(
     columns = columns if text_columns else ranked.in_pairs(columns, source)
     triplet = None if text_columns else ranked.triplets(columns)
     if triplet:
-        return Dataset(*split_of, find_texts(columns, triplet, source, most=3), None, None, task="triplets")
-    texts = find_texts(columns, text_columns, source)
-    if kind is None and (flags := find_flags(columns, labelled, source)) is not None:
+        texts, notes = find_texts(columns, triplet, source, most=3), _unread(columns, triplet)
+        return Dataset(*split_of, texts, None, None, task="triplets", notes=notes)
+    flags = find_flags(columns, labelled, source) if kind is None else None
+    column = label_column(columns, labelled, source) if flags is None else None
+    columns, notes = _judged(columns, column) if kind is None else (columns, ())
+    chosen = known_texts(columns, text_columns, source)
+    texts = find_texts(columns, chosen, source)
+    if flags is not None:
         names = tuple(sorted({label for row in flags for label in row}))
         task = "multi-label" if labelled else ""  # columns that nobody named judge only a model of such labels
         return Dataset(*split_of, texts, None, None, names=names, gold=flags, task=task)
-    column = label_column(columns, labelled, source)
-    if kind is None and (gold := find_sets(columns, column, source)) is not None:
-        names = tuple(sorted({label for row in gold for label in row}))
-        return Dataset(*split_of, texts, None, None, names=names, gold=gold, task="multi-label")
-    guessed = kind is None
-    if kind is None and column is not None:
-        kind = kind_of(columns[column])
-    names = kind.names if isinstance(kind, Classes) else ()
+    if kind is None and text_columns is None:
+        notes = (*notes, *_unread(columns, (*chosen, column)))
+    may_lack = kind is None and purpose == "calibration" and not labelled
     try:
+        gold = find_sets(columns, column, source) if kind is None else None
+        if gold is not None:
+            names = tuple(sorted({label for row in gold for label in row}))
+            return Dataset(*split_of, texts, None, None, names=names, gold=gold, task="multi-label", notes=notes)
+        guessed = kind is None
+        if kind is None and column is not None:
+            kind = kind_of(columns[column])
         labels = find_labels(columns, labelled, kind, source)
     except DataError:
-        if purpose == "evaluation" or labelled or not guessed:
+        if not may_lack:
             raise
-        labels = None
+        labels, guessed = None, False
+    names = kind.names if isinstance(kind, Classes) else ()
     worded = guessed and names != ()
-    rows = Dataset(*split_of, texts, labels, metric_of(labels), names=names, worded=worded)
+    rows = Dataset(*split_of, texts, labels, metric_of(labels), names=names, worded=worded, notes=notes)
     return replace(rows, task="reranking") if are_queries(columns) and _repeats(rows) else rows
+
+
+def _judged(columns: Columns, column: str | None) -> tuple[Columns, tuple[str, ...]]:
+    """The rows on whose label somebody agreed (SNLI's - says that nobody did), and a note on the others."""
+    labels = [str(value).strip() for value in columns[column]] if column is not None else []
+    kept = [row for row, label in enumerate(labels) if label != UNJUDGED]
+    if not kept or len(kept) == len(labels):
+        return columns, ()
+    note = f"{plural(len(labels) - len(kept), 'row')} with the label {UNJUDGED} left out"
+    return {name: [values[row] for row in kept] for name, values in columns.items()}, (note,)
+
+
+def _unread(columns: Columns, read: Collection[str | None]) -> tuple[str, ...]:
+    """A note on the columns that are neither texts nor labels, nor numbers of rows by their names."""
+    others = [name for name in columns if name not in read and not NUMBER_OF_ROW.fullmatch(name.lower())]
+    if not others:
+        return ()
+    more = ", ..." if len(others) > MOST_NAMED else ""
+    taken = ", ".join(name for name in read if name)
+    return (f"columns read: {taken}; not read: {', '.join(others[:MOST_NAMED])}{more} (--text-column, --label-column)",)
 
 
 def _repeats(dataset: Dataset) -> bool:

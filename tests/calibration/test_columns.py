@@ -19,6 +19,9 @@ from onnxslim_bert.errors import DataError
         (["question2", "question1", "is_duplicate"], ("question1", "question2")),
         (["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"], ("#1 String", "#2 String")),
         (["Text"], ("Text",)),
+        (["pair_ID", "sentence_A", "sentence_B", "relatedness_score"], ("sentence_A", "sentence_B")),
+        (["passage", "question", "answer"], ("question", "passage")),
+        (["positive", "anchor"], ("anchor", "positive")),
     ],
 )
 def test_known_names_are_recognised(names: list[str], chosen: tuple[str, ...]) -> None:

@@ -27,6 +27,14 @@ def test_words_and_tags_are_read(tmp_path: Path, name: str) -> None:
     assert (found["words"], found["tags"]) == READ
 
 
+def test_tags_of_ten_numbered_columns_are_parts_of_speech(tmp_path: Path) -> None:
+    """Those of CoNLL-U; its last column says other things."""
+    path = tmp_path / "rows.conllu"
+    path.write_text("1\tshe\tshe\tPRON\t_\t_\t2\tnsubj\t_\t_\n2\tran\trun\tVERB\t_\t_\t0\troot\t_\tSpaceAfter=No\n")
+    found = read_columns(path)
+    assert (found["words"], found["tags"]) == ([["she", "ran"]], [["PRON", "VERB"]])
+
+
 def test_columns_have_numbers(tmp_path: Path) -> None:
     """Those that all lines have."""
     path = tmp_path / "rows.conll"

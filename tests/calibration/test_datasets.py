@@ -109,6 +109,18 @@ def test_a_path_gives_the_same_rows_for_both_purposes(tmp_path: Path) -> None:
     assert same.fingerprint() == dataset.fingerprint()
 
 
+def test_columns_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """But for numbers of rows, and where the columns are named; pairs on which nobody agreed are left out."""
+    path = tmp_path / "mine.csv"
+    path.write_text("pair_id,Question,answer,sentiment,\n1,good?,yes,a,0\n2,bad?,no,-,1\n")
+    seen = load_dataset(str(path), "evaluation")
+    assert (seen.texts, seen.names) == ((("good?",),), ("a",))
+    read = "columns read: Question, sentiment; not read: answer (--text-column, --label-column)"
+    assert seen.notes == ("1 row with the label - left out", read)
+    named = load_dataset(str(path), "evaluation", text_columns=["Question", "answer"], label_column="sentiment")
+    assert named.notes == seen.notes[:1]
+
+
 def test_texts_alone_are_enough(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("good\nbad\n")

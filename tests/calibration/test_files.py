@@ -42,6 +42,12 @@ def write(tmp_path: Path) -> Write:
         ("quoted.tsv", b'"sentence"\t"label"\n"good"\t"1"\n"bad"\t0\n'),
         ("a.json", b'[{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]'),
         ("hub.json", b'{"data": [{"sentence": "good", "label": "1"}, {"sentence": "bad", "label": "0"}]}'),
+        ("columns.json", b'{"sentence": ["good", "bad"], "label": ["1", "0"]}'),
+        (
+            "page.json",
+            b'{"features": [], "rows": [{"row": {"sentence": "good", "label": "1"}, "truncated_cells": []},'
+            b' {"row": {"sentence": "bad", "label": "0"}, "truncated_cells": []}]}',
+        ),
     ],
 )
 def test_text_tables_hold_the_same_columns(write: Write, name: str, content: bytes) -> None:
@@ -77,18 +83,36 @@ def test_only_newlines_end_a_line(write: Write) -> None:
     assert read_columns(write("a.txt", f"{text}\n".encode())) == {"text": [text]}
 
 
+def test_labels_of_fasttext_are_labels(write: Write) -> None:
+    """One a line, or several; texts of which some have none are texts."""
+    assert read_columns(write("a.txt", b"__label__pos a fine film\n__label__neg dull\n")) == {
+        "text": ["a fine film", "dull"],
+        "label": ["pos", "neg"],
+    }
+    assert read_columns(write("b.txt", b"__label__x __label__y a\n__label__x b\n"))["label"] == [["x", "y"], ["x"]]
+    assert list(read_columns(write("c.txt", b"__label__x a\nb\n"))) == ["text"]
+
+
 def test_jsonl_keeps_numbers_and_marks_gaps(write: Write) -> None:
     """Values are as JSON has them; a key that a row lacks is None."""
     path = write("a.jsonl", b'{"text": "good", "label": 1}\n\n{"text": "bad"}\n')
     assert read_columns(path) == {"text": ["good", "bad"], "label": [1, None]}
 
 
-def test_parquet_gives_its_flat_columns(tmp_path: Path) -> None:
-    """Columns of lists, such as token ids made by someone else, are left out."""
+def test_parquet_gives_its_columns_as_json_does(tmp_path: Path) -> None:
+    """Lists and records too: the words, endings and answers of the hub's data sets are such."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
-    pq.write_table(pa.table({"text": ["good", "bad"], "label": [1, 0], "ids": [[1, 2], [3]]}), tmp_path / "a.parquet")
-    assert read_columns(tmp_path / "a.parquet") == {"text": ["good", "bad"], "label": [1, 0]}
+    rows = {
+        "text": ["good", None],
+        "label": [1, 0],
+        "answers": [{"text": ["x", "y"], "start": [1, 2]}, {"text": [], "start": []}],
+        "tags": [[1, 2], []],
+        "words": [["a", "b"], ["c"]],
+    }
+    for options in ({}, {"use_dictionary": False}):
+        pq.write_table(pa.table(rows), tmp_path / "a.parquet", **options)
+        assert read_columns(tmp_path / "a.parquet") == rows
 
 
 @pytest.mark.parametrize(
@@ -104,6 +128,11 @@ def test_parquet_gives_its_flat_columns(tmp_path: Path) -> None:
         ("a.json", b'[{"text": "good"}, ["bad"]]', "a.json, object 2: list: needed one JSON object a row"),
         ("a.json", b'"good"', "a.json: not SQuAD"),
         ("a.json", b"[]", "no rows"),
+        (
+            "a.json",
+            b'{"train": [{"text": "a"}], "test": []}',
+            "found the lists train, test: needed columns",
+        ),
         ("a.txt", b"good\n\xff\xfe\n", "byte 0xff is not UTF-8"),
         ("a.txt", codecs.BOM_UTF16_LE + b"g", "byte 0x67 is not UTF-16"),
         ("a.tsv", b"sentence\tlabel\n", "no rows"),

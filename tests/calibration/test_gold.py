@@ -7,6 +7,7 @@ import pytest
 
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.loading import load_dataset
+from onnxslim_bert.errors import DataError
 
 HELD = (("toxic", "rude"), ("rude",), (), ("toxic", "rude", "long"), ("long",))
 BY_NUMBER = tuple(tuple(str(("toxic", "rude", "long").index(name)) for name in row) for row in HELD)
@@ -57,3 +58,65 @@ def test_names_with_a_mark_stay_names(tmp_path: Path, labels: list[str]) -> None
     seen = read(tmp_path / "rows.tsv", labels)
     assert seen.gold is None
     assert seen.labels is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "numbers"),
+    [
+        ("score", ["1,3", "1", "2,3", "3", "1,2"], [1.3, 1, 2.3, 3, 1.2]),
+        ("label", ["1,3", "1", "2,3", "3", "3,2"], [1.3, 1, 2.3, 3, 3.2]),
+        ("label", ["1,3", "1", "2,3", "3", "1,0"], [1.3, 1, 2.3, 3, 1]),
+        ("labels", ["1,3", "1", "2,3", "3", "1,2"], None),
+        ("labels", ["1,3", "1", "2,3", "3", "1,2,3"], None),
+        ("label", ["1,3", "1", "2,3", "3", "1,2,3"], None),
+    ],
+)
+def test_a_comma_marks_decimals_or_parts_labels(tmp_path: Path, head: str, labels: list[str], numbers) -> None:
+    """Labels that hold together are written in order; what may be both is told by the column's name."""
+    seen = read(tmp_path / "rows.tsv", labels, head)
+    if numbers is None:
+        assert seen.gold == tuple(tuple(cell.split(",")) for cell in labels)
+    else:
+        assert seen.labels is not None
+        assert seen.labels.tolist() == pytest.approx(numbers)
+
+
+def test_what_may_be_a_number_and_two_labels_is_refused(tmp_path: Path) -> None:
+    """Where it judges; to calibrate needs no labels."""
+    with pytest.raises(DataError, match=r"'label' holds '1,3', which may be one number or two labels: needed"):
+        read(tmp_path / "rows.tsv", ["1,3", "1", "2,3", "3", "1,2"], "label")
+    assert load_dataset(str(tmp_path / "rows.tsv"), "calibration").labels is None
+
+
+WRITTEN = "{'text': ['Bob', ' '], 'answer_start': [0, 3]}"
+ANSWERED = {
+    "csv as Python": ("csv", f'question,context,answers\nwho,Bob did,"{WRITTEN}"\nwhat,it did,\n'),
+    "csv": ("csv", "question,context,answer\nwho,Bob did,Bob\nwhat,it did,\n"),
+    "objects": ("jsonl", [[{"text": "Bob", "answer_start": 0}], []]),
+    "one object": ("jsonl", [{"text": "Bob"}, {"text": []}]),
+    "nulls": ("jsonl", ["Bob", None]),
+}
+
+
+@pytest.mark.parametrize("form", ANSWERED)
+def test_answers_in_all_forms(tmp_path: Path, form: str) -> None:
+    """An empty one is no answer."""
+    suffix, given = ANSWERED[form]
+    asked = [("who", "Bob did"), ("what", "it did")]
+    if not isinstance(given, str):
+        rows = [{"question": q, "context": c, "answers": a} for (q, c), a in zip(asked, given, strict=True)]
+        given = "\n".join(map(json.dumps, rows))
+    (tmp_path / f"rows.{suffix}").write_text(given)
+    seen = load_dataset(str(tmp_path / f"rows.{suffix}"), "evaluation")
+    assert (seen.task, seen.texts, seen.gold) == ("answers", tuple(asked), (("Bob",), ()))
+
+
+def test_words_and_tags_in_cells(tmp_path: Path) -> None:
+    """As JSON or Python write lists; what numpy prints would be read as one word, and is refused."""
+    path = tmp_path / "rows.tsv"
+    path.write_text("tokens\tner_tags\n['it''s', 'a']\t[1, 0]\n".replace("''", "\\'"))
+    seen = load_dataset(str(path), "evaluation")
+    assert (seen.texts, seen.gold) == ((("it's", "a"),), (("1", "0"),))
+    path.write_text("tokens\tner_tags\n['it' 'a']\t['B-X' 'O']\n")
+    with pytest.raises(DataError, match="lists as numpy prints them, without commas: needed lists as JSON"):
+        load_dataset(str(path), "evaluation")

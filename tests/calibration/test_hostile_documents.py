@@ -191,10 +191,12 @@ def bomb(path: Path) -> None:
             file.write(bytes(1 << 20))
 
 
-def test_a_parquet_file_that_unfolds_to_gigabytes_is_refused(tmp_path):
-    """A text of a megabyte, said once and meant a hundred thousand times."""
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_file_that_unfolds_to_gigabytes_is_refused(tmp_path, nested):
+    """A text of a megabyte, said once and meant a hundred thousand times, in as many rows or in the list of one."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     texts = pa.DictionaryArray.from_arrays(np.zeros(100_000, np.int32), pa.array(["w" * (1 << 20)]))
+    texts = pa.ListArray.from_arrays(np.array([0, 100_000], np.int32), texts) if nested else texts
     pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
     assert (tmp_path / "rows.parquet").stat().st_size < 1 << 21
     with pytest.raises(DataError, match="MB when unpacked"):

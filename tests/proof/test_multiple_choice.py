@@ -67,11 +67,30 @@ def test_forms_of_files(tmp_path, form):
     assert (None if data.labels is None else data.labels.tolist()) == (None if right is None else [right])
 
 
+ANSWERED = {
+    "letters": (["A", "C"], [0, 2]),
+    "from 0": (["0", "2"], [0, 2]),
+    "from 1": (["1", "3"], [0, 2]),
+    "texts that are numbers": (["3", "9"], [0, 2]),
+    "numbers and not texts": (["1", "2"], [1, 2]),
+}
+
+
+@pytest.mark.parametrize("form", ANSWERED)
+def test_the_right_ending_is_named_in_one_way_in_all_rows(tmp_path, form):
+    """The first that holds in all: 3 is the text of an ending where another row says 9, which numbers none."""
+    given, right = ANSWERED[form]
+    rows = [{"question": "w1", "options": ["3", "5", "9"], "answer": answer} for answer in given]
+    data = load_dataset(written(tmp_path, "jsonl", rows), "evaluation")
+    assert data.labels is not None
+    assert data.labels.tolist() == right
+
+
 WRONG = {
     "needed a context": {"ctx": " ", "endings": ["w3", "w4"], "label": 0},
     "1 endings: needed at least 2": {"ctx": "w1", "endings": ["w3"], "label": 0},
     "needed a list of texts": {"ctx": "w1", "endings": ["w3", 4], "label": 0},
-    r"'label' is '2': needed a number from 0 to 1": {"ctx": "w1", "endings": ["w3", "w4"], "label": 2},
+    r"'label' is '3': needed a number from 0 to 1": {"ctx": "w1", "endings": ["w3", "w4"], "label": 3},
     r"'answerKey' is 'C': needed one of A, B": {"question": "w1", "choices": TWO, "answerKey": "C"},
     "endings, but no context": {"words": "w1", "endings": ["w3", "w4"], "label": 0},
     "row 2: 1 endings: needed at least 2": [
@@ -79,7 +98,7 @@ WRONG = {
         {"ctx": "w1", "endings": ["w3"], "label": 0},
     ],
     r"row 2: 'label' is '2': needed a number from 0 to 1": [
-        {"ctx": "w1", "endings": ["w3", "w4", "w5"], "label": 2},
+        {"ctx": "w1", "endings": ["w3", "w4", "w5"], "label": 0},
         {"ctx": "w1", "endings": ["w3", "w4"], "label": 2},
     ],
 }

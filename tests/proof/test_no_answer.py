@@ -10,7 +10,7 @@ from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.tokenizer import PlacedRow
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.reading import Reading
-from onnxslim_bert.proof.tasks.answers import Answer, said
+from onnxslim_bert.proof.tasks.answers import Answer, exact_match, said, word_f1
 from onnxslim_bert.proof.tasks.no_answer import best_threshold
 
 INF = np.inf
@@ -69,3 +69,11 @@ def test_the_span_is_the_likeliest_of_all_windows():
     found.add(batch, {"start": starts, "end": ends}, windows, np.array([0, 0]))
     asked = Dataset("q", "evaluation", (("?", text),), None, None, form="passages")
     assert found.answers(windows, asked) == (Answer("blue", 8.0),)
+
+
+def test_answers_of_which_nothing_is_left_count_as_the_script_for_2_0_has_it():
+    """They are dropped where there is another; alone, they are no answer."""
+    right = [("the", "Bob"), ("The.", "a"), (), ("Bob",), ("the",)]
+    found = ["", "", "the", "a", "Bob"]
+    assert exact_match(found, right).tolist() == [0, 1, 1, 0, 0]
+    assert word_f1(found, right).tolist() == [0, 1, 1, 0, 0]

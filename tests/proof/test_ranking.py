@@ -81,18 +81,19 @@ def total(text: str) -> float:
 
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("columns", [("query", "passage", "label"), ("Query", "Document", "relevance")])
-@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "lists"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "positive negative", "pos neg"])
 def test_rows_of_queries_rank(tmp_path, suffix, columns, batch):
     """All forms of file give the same rows; the right model ranks all of them right, its opposite does not."""
     reader, rows = configured(tmp_path, "ForSequenceClassification"), judged_rows()
-    path = tmp_path / f"rows.{'jsonl' if suffix == 'lists' else suffix}"
+    path = tmp_path / f"rows.{'jsonl' if suffix.startswith('pos') else suffix}"
     if suffix == "jsonl":
         path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
-    elif suffix == "lists":
+    elif suffix.startswith("pos"):
+        positive, negative = suffix.split()
         grouped: dict[str, dict[str, list[str]]] = {}
         for query, passage, label in rows:
-            sides = grouped.setdefault(query, {"negative": [], "positive": []})
-            sides["positive" if label else "negative"].append(passage)
+            sides = grouped.setdefault(query, {negative: [], positive: []})
+            sides[positive if label else negative].append(passage)
         path.write_text("\n".join(json.dumps({"query": query, **sides}) for query, sides in grouped.items()))
     else:
         path.write_text(table_of(rows, columns, {"tsv": "\t", "csv": ","}[suffix]))

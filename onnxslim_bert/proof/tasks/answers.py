@@ -73,5 +73,7 @@ def _overlap(found: str, right: str) -> float:
 
 
 def _best(found: Sequence[str], right: Sequence[Sequence[str]], measure: Callable[[str, str], float]) -> Array:
-    pairs = zip(found, right, strict=True)
-    return np.array([max(measure(ours, gold) for gold in golds or ("",)) for ours, golds in pairs], np.float64)
+    # as the script for 2.0: an answer of which nothing is left is none, unless there is no other
+    left = [[gold for gold in golds if plain(gold)] or [""] for golds in right]
+    pairs = zip(found, left, strict=True)
+    return np.array([max(measure(ours, gold) for gold in golds) for ours, golds in pairs], np.float64)
