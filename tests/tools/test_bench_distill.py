@@ -43,5 +43,5 @@ def test_what_cannot_be_made_is_one_line():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_recipes_of_the_cases_ship(case):
+def test_the_recipes_of_the_cases_train_once(case):
     assert [step.action.name for step in read_recipe(case.recipe).steps].count("distill") == 1
