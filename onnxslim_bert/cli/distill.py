@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 @click.option("--data", help="Texts to evaluate on, none of which is learnt from.")
 @click.option("--texts", type=COUNT, help="Texts to train on, copies with replaced tokens included.  [default: 24000]")
 @click.option("--minutes", type=Finite(0, min_open=True), help="Train so long, in place of seeing each text once.")
+@click.option(
+    "--stages",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Trainings that share texts or minutes, each twice as long as the one before: all but the last of models of "
+    "sizes in between.",
+)
 @click.option("--tokens", type=COUNT, help="Rows of the word table to keep, those that texts use most.")
 @click.option("--int8", is_flag=True, help="Quantize the student for this machine.")
 @held_to(least=0)
@@ -50,6 +58,7 @@ def distill(
     data: str | None,
     texts: int | None,
     minutes: float | None,
+    stages: int,
     tokens: int | None,
     int8: bool,
     gate: "Gate",
@@ -63,6 +72,7 @@ def distill(
     \b
     onnxslim distill model.onnx --student layers=3,heads=6,neurons=768 --calib sst2 --data sst2 -o small.onnx
     onnxslim distill model.onnx --student layers=4,hidden=256 --int8 --minutes 5 --calib texts.txt -o small.onnx
+    onnxslim distill model.onnx --student layers=2,heads=4,neurons=256 --stages 2 --calib sst2 --corpus sst2 -o small.onnx
     onnxslim distill model.onnx --student static,width=48 --tokens 12000 --calib sst2 --corpus sst2 -o small.onnx
     onnxslim distill model.onnx --student bilstm --dry-run
 
@@ -74,12 +84,12 @@ def distill(
     from onnxslim_bert.model.onnx_model import Model
 
     if dry_run:
-        refuse_all_but(["student", "texts", "minutes", "tokens", "int8", "dry_run"], "with --dry-run")
+        refuse_all_but(["student", "texts", "minutes", "stages", "tokens", "int8", "dry_run"], "with --dry-run")
     elif output is None or calib is None:
         raise click.UsageError("give -o OUTPUT, and texts with --calib; or --dry-run")
     elif data is None:
         refuse_ignored(["label_column"], "without --data")
-    lesson = Lesson(texts or 0, minutes or 0.0, tokens or 0, int8)
+    lesson = Lesson(texts or 0, minutes or 0.0, tokens or 0, int8, stages)
     recipe = student_recipe(student, Model.load(model).encoder, lesson)
     if dry_run or output is None:
         echo(str(recipe))

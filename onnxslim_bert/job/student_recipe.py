@@ -1,28 +1,19 @@
 """A student of given sizes, or of another kind, as a recipe: the passes that make it of its teacher and train it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.main_recipe import Quantization, main_recipe
+from onnxslim_bert.job.student_sizes import Sizes, on_the_way, read_sizes, sizes_of
 from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.student import Kind
 from onnxslim_bert.recipes.int8 import CANONICAL, FIRST_TOKEN, FUSED
 from onnxslim_bert.recipes.recipe import Recipe
-from onnxslim_bert.rewriting.options import nearest
 
 RATES = {"static": 0.005, "bilstm": 0.003}  # of kinds that know nothing yet; others take `distill`'s own
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Those of a transformer student; 0 is the teacher's. heads, neurons: of each layer. hidden: of the stream."""
-
-    layers: int = 0
-    hidden: int = 0
-    heads: int = 0
-    neurons: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,13 +21,15 @@ class Lesson:
     """How a student is trained and written.
 
     texts, minutes: as `distill` takes them; 0 leaves it to its defaults. tokens: rows of the word table that are kept;
-    0 for all. int8: quantize the student for this machine.
+    0 for all. int8: quantize the student for this machine. stages: how many trainings share texts or minutes, each
+    twice as long as the one before; all but the last are of models of sizes in between.
     """
 
     texts: int = 0
     minutes: float = 0.0
     tokens: int = 0
     int8: bool = False
+    stages: int = 1
 
 
 def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
@@ -50,11 +43,12 @@ def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
     Raises PassError for a student that is not smaller, or cannot be made.
     """
     kind, _, options = student.partition(",")
+    if lesson.stages > 1 and "=" not in kind:
+        raise PassError(f"--stages {lesson.stages}: a student like {kind!r} is not cut from the model; leave it out")
     trimmed = [f"trim-vocabulary{{tokens={lesson.tokens}}}"] * bool(lesson.tokens)
     budget = {"texts": lesson.texts, "minutes": lesson.minutes}
     if "=" in kind:
-        cuts = _cuts(read_sizes(student), teacher)
-        recipe = Recipe.parse(",".join([FUSED, *cuts, *trimmed, FIRST_TOKEN, _step("distill", budget)]))
+        recipe = Recipe.parse(",".join(_transformer(read_sizes(student), sizes_of(teacher), trimmed, lesson)))
         return Recipe((*recipe.steps, *main_recipe(Quantization("static")).steps)) if lesson.int8 else recipe
     if kind not in get_args(Kind):
         kinds = ", ".join(sorted(get_args(Kind)))
@@ -66,30 +60,40 @@ def student_recipe(student: str, teacher: Encoder, lesson: Lesson) -> Recipe:
     return Recipe.parse(",".join([CANONICAL, *trimmed, made, trained]))
 
 
-def read_sizes(text: str) -> Sizes:
-    """Sizes from a text like layers=3,heads=6. Raises PassError for what it cannot read."""
-    known, sizes = [size.name for size in fields(Sizes)], Sizes()
-    for part in text.split(","):
-        name, _, value = (word.strip() for word in part.partition("="))
-        if name not in known:
-            raise PassError(f"--student has no size {name!r}{nearest(name, known)}; needed some of {', '.join(known)}")
-        if not (value.isdecimal() and value.isascii() and len(value) < 10 and int(value)):
-            raise PassError(f"--student {name}={value!r} is no whole number from 1")
-        if getattr(sizes, name):
-            raise PassError(f"--student: {name} is given twice")
-        sizes = replace(sizes, **{name: int(value)})
-    return sizes
+def _transformer(sizes: Sizes, teacher: Sizes, trimmed: Sequence[str], lesson: Lesson) -> list[str]:
+    """The steps that cut a teacher to these sizes and train it, by way of `lesson.stages` - 1 models in between.
+
+    Each is cut from the one before, as that was trained, and all are trained towards the teacher: what the layers and
+    matrices of the one in between have learnt, the student starts from (Sun et al. 2020, MobileBERT's progressive
+    transfer, https://arxiv.org/abs/2004.02984; Mirzadeh et al. 2020, https://arxiv.org/abs/1902.03393, whose assistant
+    is the teacher of the next besides: ours is at hand itself).
+    """
+    steps, now = [FUSED], teacher
+    stages = on_the_way(teacher, sizes, lesson.stages) if lesson.stages > 1 else [sizes]
+    for stage, then in enumerate(stages):
+        share = 2**stage / (2**lesson.stages - 1)
+        steps += [*_cuts(now, then), *(trimmed if not stage else ()), *([FIRST_TOKEN] if then is stages[-1] else ())]
+        steps.append(_step("distill", _budget(lesson, share)) + "?" * (then is not stages[-1]))
+        now = then
+    return steps
 
 
-def _cuts(sizes: Sizes, teacher: Encoder) -> list[str]:
-    """The passes that cut a teacher to these sizes; widths of layers are checked where they are cut."""
-    theirs = Sizes(len(teacher.layers), teacher.hidden)
+def _budget(lesson: Lesson, share: float) -> dict[str, float]:
+    """The options of `distill` for this share of the lesson."""
+    if lesson.minutes or share == 1:
+        return {"texts": lesson.texts, "minutes": round(share * lesson.minutes, 4)}
+    return {"texts": round(share * (lesson.texts or Distill.texts))}
+
+
+def _cuts(theirs: Sizes, sizes: Sizes) -> list[str]:
+    """The passes that cut a model of sizes `theirs` to others; widths of layers are checked where they are cut."""
     for name in ("layers", "hidden"):
         asked, found = getattr(sizes, name), getattr(theirs, name)
         if asked > found:
             raise PassError(f"--student {name}={asked}: the model has {found}, and a student is cut from it")
     dropped = theirs.layers - (sizes.layers or theirs.layers)
-    widths = {name: getattr(sizes, name) for name in ("heads", "neurons")}
+    same = (size for size in ("heads", "neurons") if getattr(sizes, size) == getattr(theirs, size))
+    widths = {name: getattr(sizes, name) for name in ("heads", "neurons")} | dict.fromkeys(same, 0)
     cuts = [f"drop-layers{{drop={dropped}}}"] * bool(dropped)
     cuts += [_step("prune", widths)] * any(widths.values())
     if sizes.hidden not in (0, theirs.hidden):

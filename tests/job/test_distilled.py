@@ -85,7 +85,20 @@ def test_what_cannot_be_trained_writes_nothing(corpus, tmp_path):
 
 
 @needs_torch
-def test_a_job_that_was_interrupted_goes_on_where_it_was(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("steps", "at", "not_again"),
+    [
+        ("distill{steps=40,batch=16,texts=300,rate=0.001}", 10, 8),  # judged every second step
+        # in the second stage of two; the first is not trained again
+        (
+            "distill{steps=20,batch=16,texts=100,rate=0.0003}?,drop-layers{layers=1,refit=false},"
+            "distill{steps=20,batch=16,texts=100,rate=0.0003}",
+            30,
+            29,
+        ),
+    ],
+)
+def test_a_job_that_was_interrupted_goes_on_where_it_was(steps, at, not_again, corpus, tmp_path, monkeypatch):
     """The same bytes as of a job that was left alone, in the steps that were missing; nothing is left behind."""
     from onnxslim_bert.rewriting.distillation import training
 
@@ -100,19 +113,19 @@ def test_a_job_that_was_interrupted_goes_on_where_it_was(corpus, tmp_path, monke
 
     def job(name: str) -> Job:
         calib, data = (str(corpus.with_name(f"{part}.tsv")) for part in ("calib", "evaluated"))
-        recipe = Recipe.parse(CUT + ",distill{steps=40,batch=16,texts=300,rate=0.001}")
+        recipe = Recipe.parse(f"{CUT},{steps}")
         return Job(TINY, tmp_path / name, recipe, Sources(calib, data, corpus=str(corpus)), timing=False)
 
     monkeypatch.setattr(training, "_step", counted)
     stop_at, kept = 0, tmp_path / "stopped.onnx.unfinished"
     perform(job("whole.onnx"))
-    whole, done, stop_at = done, 0, 10
+    whole, done, stop_at = done, 0, at
     with pytest.raises(KeyboardInterrupt):
         perform(job("stopped.onnx"))
-    assert [path.suffix for path in kept.iterdir()] == [".npz"]
+    assert {path.suffix for path in kept.iterdir()} == {".npz"}
     assert not (tmp_path / "stopped.onnx").exists()
     done, stop_at = 0, 0
     perform(job("stopped.onnx"))
-    assert done == whole - 8  # judged every second step, and stopped in the tenth
+    assert done == whole - not_again
     assert (tmp_path / "stopped.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert not kept.exists()
