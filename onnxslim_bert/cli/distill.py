@@ -72,7 +72,7 @@ def distill(
     \b
     onnxslim distill model.onnx --student layers=3,heads=6,neurons=768 --calib sst2 --data sst2 -o small.onnx
     onnxslim distill model.onnx --student layers=4,hidden=256 --int8 --minutes 5 --calib texts.txt -o small.onnx
-    onnxslim distill model.onnx --student layers=2,heads=4,neurons=256 --stages 2 --calib sst2 --corpus sst2 -o small.onnx
+    onnxslim distill model.onnx --student layers=2,heads=4 --stages 2 --calib sst2 --corpus sst2 -o small.onnx
     onnxslim distill model.onnx --student static,width=48 --tokens 12000 --calib sst2 --corpus sst2 -o small.onnx
     onnxslim distill model.onnx --student bilstm --dry-run
 

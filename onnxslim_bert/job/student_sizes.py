@@ -59,7 +59,7 @@ def on_the_way(teacher: Sizes, student: Sizes, count: int) -> list[Sizes]:
     ]
     if len(set(found)) <= count:
         raise PassError(
-            f"--stages {count} needs {plural(count - 1, 'model')} of sizes between {found[0]} and {found[-1]}, and there "
-            "are not so many; give fewer stages"
+            f"--stages {count} needs {plural(count - 1, 'model')} of sizes between {found[0]} and {found[-1]}, and "
+            "there are not so many; give fewer stages"
         )
     return found[1:]
