@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.graph.edit import drop_unused, is_output
 from onnxslim_bert.graph.probe import read_by
 from onnxslim_bert.model.onnx_model import Model
 
@@ -26,17 +27,15 @@ def boundary(model: Model, names: Collection[str]) -> list[str]:
     return list(needed)
 
 
-def beyond(model: Model, given: Mapping[str, np.dtype]) -> Model:
-    """Cut `model` at the tensors `given`, name -> type: the returned model has them as inputs, the same outputs.
+def cut(model: Model, given: Mapping[str, np.dtype]) -> None:
+    """Cut `model` at the tensors `given`, name -> type: it has them as inputs afterwards, and the same outputs.
 
     It keeps those of its own inputs that it still reads; names that it does not have are passed over.
     """
-    part = model.clone()
-    tensors = part.graph.tensors()
-    inputs = {tensor.name for tensor in part.graph.inputs}
-    for name in sorted(given.keys() & tensors.keys() - inputs):
-        tensors[name].inputs.clear()
+    graph = model.graph
+    tensors = graph.tensors()
+    for name in sorted(given.keys() & tensors.keys() - {tensor.name for tensor in graph.inputs}):
         tensors[name].dtype = given[name]
-        part.graph.inputs.append(tensors[name])
-    part.graph.cleanup(remove_unused_graph_inputs=True)
-    return part
+        graph.inputs.append(tensors[name])
+    drop_unused(graph)
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.outputs or is_output(graph, tensor)]

@@ -8,7 +8,7 @@ from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.collect import Rows
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.model.parts import beyond, boundary
+from onnxslim_bert.model.parts import boundary, cut
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -41,11 +41,12 @@ class ResumedRows:
         """
         if self._stay:
             return self._model, self._trials
-        part = beyond(self._model, self._reached)
+        part = self._model.clone()
+        cut(part, self._reached)
         edge = boundary(part, names)
         if edge:
             self._run(part, edge)
-            part = beyond(self._model, self._reached)
+            cut(part, self._reached)
         read = {tensor.name for tensor in part.graph.inputs}
         self._reached = {name: dtype for name, dtype in self._reached.items() if name in read}
         self._rows = _only(self._rows[0], self._inputs | read), _only(self._rows[1], self._inputs | read)

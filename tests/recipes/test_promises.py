@@ -14,6 +14,7 @@ from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.recipes import promises as promises_module
+from onnxslim_bert.recipes.lowering import lowering
 from onnxslim_bert.recipes.probes import Limits
 from onnxslim_bert.recipes.promises import Promises, farthest
 from onnxslim_bert.recipes.recipe import Recipe, Step
@@ -170,6 +171,13 @@ def test_exact_passes_of_every_family_keep_their_promises(name):
     for recipe in ("canonicalize?,fuse?,first-token?,skip-mask?", "canonicalize?,mask-bias?,split-sums?,unfuse-norms?"):
         model = prepared(name)
         assert run_recipe(model, Recipe.parse(recipe))
+
+
+@pytest.mark.parametrize("seq", [7, 8])
+def test_rare_large_steps_of_rounding_are_no_fault(seq):
+    """Scores beside -10000 have a thousandth for their last bit: few draws of noise show it where all is padding."""
+    model = prepared("distilbert-dynamo18-eager")
+    assert run_recipe(model, lowering("nnapi", "fp32", seq)[0])
 
 
 @pytest.mark.parametrize(
