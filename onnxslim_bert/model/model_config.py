@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.documents import read_object
+from onnxslim_bert.documents import read_json, read_object
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.graph.model_folders import folder_with
 
-CONFIG, MODULES = "config.json", "modules.json"
+CONFIG, MODULES, SENTENCES = "config.json", "modules.json", "config_sentence_transformers.json"
 UNNAMED = re.compile(r"label[_ ]?(\d+)", re.IGNORECASE)  # LABEL_0: what transformers writes where nobody gave names
 POOLING = {
     "pooling_mode_mean_tokens": "mean",
@@ -31,6 +31,8 @@ class ModelConfig:
     ids: the number of each class by name, other spellings included.
     hidden: width of the token states. vocabulary: words that it knows.
     pooling: how a sentence-transformers folder makes one vector of them: mean, first, max or last.
+    modules: what such a folder runs, in order, like Transformer, Pooling, Dense. similarity: by what its vectors are
+    compared, as the folder names it; empty where it says nothing, and then it is the cosine.
     """
 
     architecture: str = ""
@@ -41,6 +43,8 @@ class ModelConfig:
     hidden: int = 0
     vocabulary: int = 0
     pooling: str = ""
+    modules: tuple[str, ...] = ()
+    similarity: str = ""
 
 
 def read_config(model: Path) -> ModelConfig:
@@ -54,6 +58,9 @@ def read_config(model: Path) -> ModelConfig:
     ids = {str(name): number for name, number in _mapping(found.get("label2id")).items() if isinstance(number, int)}
     names = _names(found.get("id2label"), file) or _in_order(ids)
     named = names if names and not all(UNNAMED.fullmatch(name) for name in names) else ()
+    folder = folder_with(model, MODULES)
+    modules = _modules(folder / MODULES)
+    sentences = read_object(folder / SENTENCES) if modules and (folder / SENTENCES).exists() else {}
     widths = (found.get(key) for key in ("hidden_size", "dim", "d_model"))
     size = found.get("vocab_size")
     return ModelConfig(
@@ -64,7 +71,9 @@ def read_config(model: Path) -> ModelConfig:
         ids={**ids, **{name: number for number, name in enumerate(named)}} if named else {},
         hidden=next((width for width in widths if type(width) is int and width > 0), 0),
         vocabulary=size if type(size) is int and size > 0 else 0,
-        pooling=_pooling(folder_with(model, MODULES)),
+        pooling=_pooling(folder),
+        modules=modules,
+        similarity=str(sentences.get("similarity_fn_name") or ""),
     )
 
 
@@ -88,6 +97,14 @@ def _in_order(ids: Mapping[str, int]) -> tuple[str, ...]:
     """The names of classes 0, 1, ... by label2id, of several names for one the first; empty where one has none."""
     names = {number: name for name, number in reversed(list(ids.items()))}
     return tuple(names[number] for number in range(len(names))) if names.keys() == set(range(len(names))) else ()
+
+
+def _modules(file: Path) -> tuple[str, ...]:
+    """The kinds of the modules that modules.json lists; empty without it."""
+    entries = read_json(file) if file.exists() else []
+    if not isinstance(entries, list):
+        return ()
+    return tuple(str(entry.get("type", "")).rpartition(".")[2] for entry in entries if isinstance(entry, dict))
 
 
 def _pooling(folder: Path) -> str:

@@ -60,6 +60,7 @@ def _arrays(outputs: Outputs) -> dict[str, Array]:
         "silent": outputs.silent,
         "names": outputs.names,
         "notes": outputs.notes,
+        "similarity": outputs.similarity,
     }
     units = {name: array for name in ("owner", "words") if (array := getattr(outputs, name)) is not None}
     return {"values": outputs.values, "said": np.array(json.dumps(said)), **units}
@@ -67,7 +68,7 @@ def _arrays(outputs: Outputs) -> dict[str, Array]:
 
 def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
     said = json.loads(held["said"].item())
-    reading = {**said["reading"], "outputs": tuple(said["reading"]["outputs"])}
+    reading = {**said["reading"], **{name: tuple(said["reading"][name]) for name in ("outputs", "others")}}
     return Outputs(
         path=path,
         output=said["output"],
@@ -81,6 +82,7 @@ def _outputs(path: Path, held: Mapping[str, Array]) -> Outputs:
         silent=said["silent"],
         names=tuple(said["names"]),
         notes=tuple(said["notes"]),
+        similarity=said["similarity"],
     )
 
 

@@ -1,6 +1,6 @@
 """Run one model over a data set and gather its answers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from onnxslim_bert.calibration.dataset import CHOICE, Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import BoundsError, ModelError
+from onnxslim_bert.errors import BoundsError, ModelError, shown
 from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
-from onnxslim_bert.model.model_config import read_config
+from onnxslim_bert.model.model_config import MODULES, SENTENCES, ModelConfig, read_config
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
@@ -106,7 +106,8 @@ def answer(
         answers=found.answers(fed, dataset) if reading.kind == "spans" else (),
         silent=reading.kind == "spans" and any(not right for right in dataset.gold or ()),
         names=() if choices else config.labels,
-        notes=like.notes if like is not None else _notes(batches, fed, longest),
+        notes=like.notes if like is not None else (*_left_open(reading, config), *_notes(batches, fed, longest)),
+        similarity=config.similarity if reading.kind == "embedding" else "",
     )
     return replace(outputs, order=like.order) if like is not None else in_order_of(dataset, outputs)
 
@@ -119,6 +120,19 @@ def pairs_are_apart(path: Path, dataset: Dataset, working: Working) -> bool:
         found = evaluate(path, dataset.probe(), working)
         _APART[key] = found.kind == "embedding"
     return _APART[key]
+
+
+def _left_open(reading: Reading, config: ModelConfig) -> Iterator[str]:
+    """What the outputs, or the folder around the model, say beyond what is judged."""
+    if reading.others:
+        yield f"answered, too, and not judged: {', '.join(reading.others)} (--output-name)"
+    beyond = [kind for kind in config.modules if kind not in ("Transformer", "Pooling", "Normalize")]
+    if reading.pooled and config.modules and not config.pooling:
+        yield f"{MODULES} pools tokens in no way that is known here: the mean of their states is compared"
+    if beyond and (reading.pooled or reading.kind != "embedding"):
+        yield f"{MODULES} goes on with {', '.join(beyond)}, which the graph lacks: compared before it"
+    if reading.kind == "embedding" and config.similarity not in ("", "cosine", "dot"):
+        yield f"{SENTENCES} compares by {shown(config.similarity)}: cosines are used here"
 
 
 def _notes(batches: Batches, fed: Dataset, max_length: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.model.role_names import Roles
 from onnxslim_bert.proof.reading import Reading
 from onnxslim_bert.proof.tasks.answers import Answer, said
+from onnxslim_bert.proof.tasks.neighbours import of_length_one
 from onnxslim_bert.proof.tasks.table import Kind
 
 ABSENT = float(np.float32(-1e30))  # the score of an ending that a question does not have: finite, and never chosen
@@ -31,6 +32,7 @@ class Outputs:
     that the model may say so.
     names: of the model's classes.
     notes: what the rows lost on their way, texts that were cut for instance.
+    similarity: by what embeddings are compared: "dot", else the cosine.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Outputs:
     silent: bool = False
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    similarity: str = ""
 
     @property
     def finite(self) -> Array:
@@ -63,6 +66,12 @@ class Outputs:
         """Rows with NaN or infinity."""
         units = ~self.finite
         return int(np.sum(units)) if self.owner is None else len(np.unique(self.owner[units]))
+
+    def vectors(self) -> Array:
+        """Embeddings whose dot products are their similarity, float64 [units, width]: of length 1, or as they are where
+        the folder says "dot"; NaN stays."""
+        values = self.values.astype(np.float64)
+        return values if self.similarity == "dot" else of_length_one(values)
 
     def predictions(self) -> Array:
         """The prediction of each unit, [units]: the class, as the data set numbers it, or the score.

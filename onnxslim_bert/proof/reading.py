@@ -30,10 +30,16 @@ Axis = int | Literal["rows", "tokens"]
 # How an architecture's name ends -> what it answers.
 ARCHITECTURES: Mapping[str, Kind] = {
     "ForSequenceClassification": "classes",
+    "ForNextSentencePrediction": "classes",
+    "ForMultipleChoice": "score",
     "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "spans",
+    "ForQuestionAnsweringSimple": "spans",
+    "Reader": "spans",
     "ForMaskedLM": "masked",
-    "Model": "embedding",
+    "ForPreTraining": "masked",
+    "WithLMHeadModel": "masked",
+    **dict.fromkeys(("Model", "WithProjection", "QuestionEncoder", "ContextEncoder"), "embedding"),
 }
 # Words in names, which count only where nothing else decides.
 EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")
@@ -57,6 +63,7 @@ class Reading:
     kind: what it is taken for. by: what decided that.
     pooling: how the states of tokens become one vector.
     whole: the states are those of patches or frames, as many as the model makes; all of them count.
+    pooled: the vector of a text is made of token states here. others: outputs that a task could be judged by, too.
     """
 
     outputs: tuple[str, ...]
@@ -64,6 +71,8 @@ class Reading:
     by: str
     pooling: str = "mean"
     whole: bool = False
+    pooled: bool = False
+    others: tuple[str, ...] = ()
 
     @property
     def output(self) -> str:
@@ -97,8 +106,11 @@ def read_model(
             name: replace(x, axes=("rows", "tokens", x.axes[2])) if len(x.axes) == 3 else x for name, x in seen.items()
         }
     try:
-        reading = read_outputs(seen, config, config.hidden or hidden_width(graph, answers), task, output)
-        return replace(reading, whole=bool(whole))
+        hidden = config.hidden or hidden_width(graph, answers)
+        reading = read_outputs(seen, config, hidden, task, output)
+        others = () if output else tuple(name for name in heads(seen, hidden) if name not in reading.outputs)
+        pooled = reading.kind == "embedding" and len(seen[reading.output].axes) == 3
+        return replace(reading, whole=bool(whole), pooled=pooled, others=others)
     except ModelError as error:
         found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
         raise ModelError(f"{path} answers {found}: {error}") from error
@@ -134,6 +146,15 @@ def _named(outputs: Mapping[str, Output], names: str) -> Mapping[str, Output]:
     if missing := [name for name in chosen if name not in outputs]:
         raise DataError(f"output {missing[0]!r} is none of the model's: it answers {', '.join(outputs)}")
     return {name: outputs[name] for name in chosen}
+
+
+def heads(outputs: Mapping[str, Output], hidden: int) -> tuple[str, ...]:
+    """The outputs that answer something: numbers a row or a token, of another width than the encoder's vectors.
+
+    hidden: width of the encoder, 0 where it is not known; then there are none.
+    """
+    floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
+    return tuple(name for name, axes in floats.items() if hidden and len(axes) <= 3 and axes[-1] != hidden)
 
 
 def hidden_width(graph: onnx.GraphProto, answers: Mapping[str, Array] | None = None) -> int:

@@ -265,3 +265,51 @@ def test_neighbours_are_those_of_a_loop():
     np.testing.assert_allclose(neighbours_kept(base, candidate), expected)
     assert len(neighbours_kept(base[:2], base[:2])) == 0
     assert Dataset("a", "", (("a",),), None, None).units().tolist() == [0]
+
+
+SENTENCES = {
+    "modules.json": [{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}],
+    "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+}
+
+
+def test_the_folder_says_by_what_vectors_are_compared(tmp_path):
+    """Long vectors win by dot products, and those of the same direction by cosines."""
+    (tmp_path / "1_Pooling").mkdir()
+    for name, content in SENTENCES.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    reader = configured(tmp_path, "Model")
+    table = np.zeros((WORDS + 1, 2), np.float32)
+    table[1:4] = [[1, 0], [0.5, 0.1], [3, 3]]
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"anchor": "w0", "positive": "w2", "negative": "w1"}))
+    base = embedder(tmp_path / "m.onnx", table)
+    found = {}
+    for said in ("dot", "cosine", None, "euclidean"):
+        (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"similarity_fn_name": said}))
+        seen = validate(base, base, load_dataset(str(path), "evaluation"), reader).comparison
+        found[said] = seen.scores[0].base.value, any("euclidean" in note for note in seen.notes)
+    assert found == {"dot": (100, False), "cosine": (0, False), None: (0, False), "euclidean": (0, True)}
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "said"),
+    [
+        (("Transformer", "Pooling", "Normalize"), True, ()),
+        (("Transformer", "Dense"), False, ("pools tokens in no way that is known", "goes on with Dense")),
+        (("Transformer", "Pooling", "Dense"), True, ("goes on with Dense",)),
+        (("Transformer", "Pooling"), False, ("pools tokens in no way that is known",)),
+    ],
+)
+def test_what_a_folder_does_behind_the_graph_is_told(tmp_path, modules, pooling, said):
+    """Late interaction, dense layers and other poolings are not compared as what they are."""
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": f"a.{kind}"} for kind in modules]))
+    chosen = "pooling_mode_mean_tokens" if pooling else "pooling_mode_weightedmean_tokens"
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps({chosen: True}))
+    reader = configured(tmp_path, "Model")
+    base = embedder(tmp_path / "m.onnx", RNG.normal(size=(WORDS + 1, 4)).astype(np.float32))
+    (tmp_path / "t.txt").write_text("w0 w1\nw2\nw3 w4\n")
+    notes = validate(base, base, load_dataset(str(tmp_path / "t.txt"), "evaluation"), reader).comparison.notes
+    assert len(notes) == len(said)
+    assert all(part in note for part, note in zip(said, notes, strict=True))

@@ -6,11 +6,12 @@ import pytest
 
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.model_config import ModelConfig
-from onnxslim_bert.proof.reading import Output, hidden_width, read_outputs
+from onnxslim_bert.proof.reading import Output, heads, hidden_width, read_outputs
 
 STATES, POOLED = Output("f", ("rows", "tokens", 8)), Output("f", ("rows", 8))
 LOGITS, NUMBERS = Output("f", ("rows", 3)), Output("i", ("rows", 3))
 SCORE, ONE, CLASS = Output("f", ("rows",)), Output("f", ("rows", 1)), Output("i", ("rows",))
+WORDS = Output("f", ("rows", "tokens", 2000))
 TAGS, EACH = Output("f", ("rows", "tokens", 5)), Output("f", ("rows", "tokens"))
 PLAIN, MULTI = ModelConfig(), "multi_label_classification"
 
@@ -63,6 +64,13 @@ def test_the_graph_decides(outputs, hidden, expected):
         ({"t": STATES}, config("ForMaskedLM", pooling="first"), ("t", "embedding")),
         ({"t": STATES}, config("ForTokenClassification", 5), ("t", "tokens")),
         ({"logits": LOGITS}, config("ForQuestionAnswering"), ("logits", "classes")),
+        ({"logits": ONE}, config("ForMultipleChoice"), ("logits", "score")),
+        ({"logits": POOLED}, config("ForNextSentencePrediction", 8), ("logits", "classes")),
+        ({"prediction_logits": WORDS, "next": LOGITS}, config("ForPreTraining"), ("prediction_logits", "masked")),
+        ({"t": STATES}, config("ForPreTraining"), ("t", "embedding")),
+        ({"relevance": SCORE, "start": EACH, "end": EACH}, config("Reader"), ("start and end", "spans")),
+        ({"t": STATES, "text_embeds": LOGITS}, config("ModelWithProjection"), ("text_embeds", "embedding")),
+        ({"pooler_output": POOLED}, config("QuestionEncoder"), ("pooler_output", "embedding")),
     ],
 )
 def test_the_configuration_decides_where_the_outputs_allow_it(outputs, said, expected):
@@ -91,6 +99,14 @@ def test_a_task_that_the_outputs_do_not_serve_is_refused():
 def test_outputs_that_serve_no_task_are_refused():
     with pytest.raises(ModelError, match="needed logits"):
         read_outputs({"lengths": NUMBERS}, PLAIN, 0)
+
+
+def test_what_answers_something_is_told_from_the_encoder_s_own_vectors():
+    """States, pooled vectors and attentions are not among a model's heads; without a width none is."""
+    outputs = {"t": STATES, "p": POOLED, "slots": TAGS, "intent": LOGITS, "score": SCORE, "ids": NUMBERS}
+    outputs["attention"] = Output("f", ("rows", 4, "tokens", "tokens"))
+    assert heads(outputs, 8) == ("slots", "intent", "score")
+    assert heads(outputs, 0) == ()
 
 
 def test_an_output_as_wide_as_attention_is_one_of_an_encoder_whose_stream_became_narrower():

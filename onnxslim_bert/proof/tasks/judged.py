@@ -8,7 +8,6 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import RANKED, Dataset
-from onnxslim_bert.proof.fidelity import row_cosines
 from onnxslim_bert.proof.metrics import REPORTED
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks import masked
@@ -61,7 +60,7 @@ def judged(metric: str, outputs: Outputs, dataset: Dataset) -> tuple[Array, Arra
         values = judge.values(metric, outputs, dataset)
         return values, np.zeros(len(values))
     assert dataset.labels is not None
-    return (pair_cosines(outputs) if outputs.kind == "embedding" else outputs.predictions()), dataset.labels
+    return (pair_similarities(outputs) if outputs.kind == "embedding" else outputs.predictions()), dataset.labels
 
 
 def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
@@ -76,10 +75,11 @@ def tags_of(outputs: Outputs, rows: int) -> list[list[str]]:
     return [tags[start:end].tolist() for start, end in pairwise(ends)]
 
 
-def pair_cosines(outputs: Outputs) -> Array:
-    """The cosine of the two texts' embeddings of each pair, [pairs]; NaN in them counts as 0."""
-    first, second = np.split(outputs.values.astype(np.float64), 2)
-    return row_cosines(np.nan_to_num(first), np.nan_to_num(second))
+def pair_similarities(outputs: Outputs) -> Array:
+    """The similarity of the two embeddings of each pair (`Outputs.vectors`), [pairs]; NaN in them counts as 0."""
+    first, second = np.split(np.nan_to_num(outputs.vectors()), 2)
+    similarities: Array = (first * second).sum(axis=1)
+    return similarities
 
 
 def label_counts(outputs: Outputs, dataset: Dataset) -> Array:
@@ -179,8 +179,9 @@ def _rank_metrics(outputs: Outputs, dataset: Dataset) -> tuple[str, ...]:
 
 def _nearer(metric: str, outputs: Outputs, dataset: Dataset) -> Array:
     """Whether the first text of each triplet is nearer to the second than to the third, [triplets]; ties are not."""
-    text, like, unlike = np.split(np.nan_to_num(outputs.values.astype(np.float64)), 3)
-    return (row_cosines(text, like) > row_cosines(text, unlike)).astype(np.float64)
+    text, like, unlike = np.split(np.nan_to_num(outputs.vectors()), 3)
+    nearer: Array = (text * like).sum(axis=1) > (text * unlike).sum(axis=1)
+    return nearer.astype(np.float64)
 
 
 def _has_gold(kind: str) -> Callable[[Outputs, Dataset], bool]:

@@ -38,8 +38,9 @@ def _shared(ours: Array, theirs: Array, asked: Array, near: int) -> Array:
 
 
 def of_length_one(vectors: Array) -> Array:
-    """Vectors of length 1, float64; those of zeros stay."""
+    """Vectors of length 1, float64; those of zeros stay, and those that are not finite become NaN."""
     values = vectors.astype(np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: Array = np.divide(values, lengths, out=values.copy(), where=lengths > 0)
+    with np.errstate(invalid="ignore"):
+        unit: Array = np.divide(values, lengths, out=values.copy(), where=lengths > 0)
     return unit

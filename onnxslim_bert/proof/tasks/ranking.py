@@ -14,7 +14,6 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.proof.metrics import average_ranks, spearman
 from onnxslim_bert.proof.outputs import Outputs
-from onnxslim_bert.proof.tasks.neighbours import of_length_one
 
 IRRELEVANT = ("not", "no", "irrelevant", "non", "negative", "false", "un", "0", "label_0")  # how such a class is called
 TOP = 10
@@ -32,7 +31,8 @@ class Query:
 def queries(outputs: Outputs, dataset: Dataset) -> list[Query]:
     """The passages of every query in the data set's order, also of those to which nothing is relevant.
 
-    An embedding ranks by its cosines: all passages of the pool, or those of the query's own rows without a pool.
+    An embedding ranks by its similarities (`Outputs.vectors`): all passages of the pool, or those of the query's own
+    rows without a pool.
     """
     relevance = np.maximum(np.zeros(len(dataset)) if dataset.labels is None else dataset.labels.astype(np.float64), 0)
     of_query = dataset.units()
@@ -46,7 +46,7 @@ def queries(outputs: Outputs, dataset: Dataset) -> list[Query]:
 def pair_scores(outputs: Outputs) -> Array:
     """How well passage and query of each pair fit, float64 [rows]; the least of all where it is not finite."""
     if outputs.kind == "embedding":
-        first, second = np.split(of_length_one(outputs.values), 2)
+        first, second = np.split(outputs.vectors(), 2)
         scores: Array = (first * second).sum(axis=1)
     else:
         scores = outputs.values[:, 0].astype(np.float64)
@@ -117,7 +117,7 @@ MEASURES: dict[str, Callable[[Query], float]] = {
 
 
 def _from_pool(outputs: Outputs, dataset: Dataset, relevance: Array, rows: Sequence[Array]) -> list[Query]:
-    asked, passages = np.split(of_length_one(outputs.values), [len(rows)])
+    asked, passages = np.split(outputs.vectors(), [len(rows)])
     places = {text: place for place, text in enumerate(dataset.pool)}
     found: list[Query] = []
     for vector, own in zip(asked, rows, strict=True):
