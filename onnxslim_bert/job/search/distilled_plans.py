@@ -22,28 +22,49 @@ def distil_plans(
 ) -> list[MeasuredPoint]:
     """The models of the best plans at `targets` of speed and size, distilled.
 
-    Of each number of dropped layers the best plan by the tables is taken, and of these the PLANS best. They are
-    distilled on a part of `texts`; the one that then reaches speed and size with the least damage is distilled from its
-    beginning on all of them, EPOCHS times. Layers count, because training mends a dropped layer better than its damage
-    tells.
+    Of each number of dropped layers the best plan by the tables is taken, and of these the PLANS best. Those that reach
+    speed and size once they are built (`_reaching`) are distilled on a part of `texts`; the one with the least damage
+    then is distilled from its beginning on all of them, EPOCHS times. Layers count, because training mends a dropped
+    layer better than its damage tells.
 
-    made: builds and measures the model of a plan. Returns nothing where no plan reaches the targets by the tables.
+    made: builds and measures the model of a plan. Returns all that was built; nothing is distilled where no plan
+    reaches the targets.
     """
-    aim, points = targets, list[MeasuredPoint]()
-    asked, short = replace(targets, drop=None), min(texts, max(texts // SHORT, FEWEST))
+    points, reaching = list[MeasuredPoint](), list[Prediction]()
+    for plan in best_plans(options, budget_at(options.costs, targets, 1.0)):
+        built, reached = _reaching(options, plan, targets, made)
+        points += built
+        reaching += [reached] if reached is not None else []
+    if not reaching:
+        return points
+    short = min(texts, max(texts // SHORT, FEWEST))
+    tried = [(made(trained(plan, f"texts={short}")), plan) for plan in reaching]
+    best = min(tried, key=lambda pair: pair[0].damage)[1]
+    return [*points, *(point for point, _ in tried), made(trained(best, f"texts={texts},epochs={EPOCHS}"))]
+
+
+def _reaching(
+    options: MeasuredOptions, plan: Prediction, targets: Targets, made: Callable[[Prediction], MeasuredPoint]
+) -> tuple[list[MeasuredPoint], Prediction | None]:
+    """The models that were built, untrained, of `plan` and of plans with the same layers that aim further, until one is
+    MARGIN beyond the targets of speed and size; and the plan of the last one that reaches them, None where none does.
+
+    Training changes neither speed nor size, and takes longer than to find out.
+    """
+    same_layers = replace(options, layers=[one for one in options.layers if one.step == plan.plan.layers])
+    asked = replace(targets, drop=None)
+    surely = asked.beyond(asked, asked.speedup or 1.0, asked.nbytes or 1.0)  # MARGIN further
+    points, reached, found, aim = list[MeasuredPoint](), None, plan, asked
     for _ in range(AIMS):
-        plans = best_plans(options, budget_at(options.costs, aim, 1.0))
-        tried = [(made(trained(plan, f"texts={short}")), plan) for plan in plans]
-        points += [point for point, _ in tried]
-        reaching = [pair for pair in tried if asked.met_by(pair[0].speedup, pair[0].nbytes, 0.0)]
-        if reaching:
-            best = min(reaching, key=lambda pair: pair[0].damage)[1]
-            return [*points, made(trained(best, f"texts={texts},epochs={EPOCHS}"))]
-        if not tried:
+        points.append(made(found))
+        speedup, nbytes = points[-1].speedup, points[-1].nbytes
+        reached = found if asked.met_by(speedup, nbytes, 0.0) else reached
+        aim = aim.beyond(asked, speedup, nbytes)
+        further = choose(same_layers, budget_at(options.costs, aim, 1.0))
+        if further is None or surely.met_by(speedup, nbytes, 0.0):
             break
-        nearest = max((point for point, _ in tried), key=lambda point: point.speedup)
-        aim = aim.beyond(targets, nearest.speedup, nearest.nbytes)
-    return points
+        found = further
+    return points, reached
 
 
 def best_plans(options: MeasuredOptions, budget: CostBudget) -> list[Prediction]:

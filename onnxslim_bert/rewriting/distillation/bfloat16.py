@@ -5,9 +5,9 @@ import torch
 from onnxslim_bert.machine import instruction_sets
 
 
-def products_in_bfloat16() -> torch.autocast:
-    """A context in which PyTorch multiplies in bfloat16 where that is fast, and as ever where it is not."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16())
+def products_in_bfloat16(*, wanted: bool = True) -> torch.autocast:
+    """A context in which PyTorch multiplies in bfloat16 where that is `wanted` and fast, and else as ever."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=wanted and multiplies_bfloat16())
 
 
 def multiplies_bfloat16() -> bool:

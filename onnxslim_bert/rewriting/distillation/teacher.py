@@ -25,7 +25,7 @@ class Teacher:
     probes are then off by at most 1e-4 of their variance.
 
     by_token: the tensors that hold one value or row for each token, [batch, seq, ...]; the others hold one for each
-    text.
+    text. exact: answer in float32 what is trained on, too, for a student that is nearer than bfloat16 is.
     """
 
     def __init__(self, model: Model, tensors: Sequence[str], probes: Sequence[Batch], *, threads: int = 1) -> None:
@@ -35,6 +35,7 @@ class Teacher:
         self._kept: dict[int, dict[str, Array]] = {}
         self._room = ROOM
         self.by_token = frozenset[str]()
+        self.exact = False
         found = [(self.answer(batch), batch.mask.shape) for batch in probes]
         self.by_token = frozenset(
             name for name in self._tensors if all(values[name].shape[:2] == shape for values, shape in found)
@@ -62,7 +63,7 @@ class Teacher:
                 name: self._stacked([self._kept[place][name] for place in places], length * (name in self.by_token))
                 for name in self._tensors
             }
-        executor = self._rounded
+        executor = None if self.exact else self._rounded
         found = self._finite(self._in_bfloat16(executor, batch), batch) if executor else self.answer(batch)
         for i, place in enumerate(places):
             end = int(np.flatnonzero(batch.mask[i])[-1]) + 1 if batch.mask[i].any() else 1

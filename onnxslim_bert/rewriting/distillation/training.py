@@ -31,6 +31,7 @@ WARM_UP = 0.06  # of the budget, while the rate rises
 JUDGED = 20  # times in all
 PATIENCE = 10  # judgements in a row that bring nothing better; the rate falls to nothing in 20
 LARGEST_GRADIENT = 1.0  # its norm; larger ones are scaled down
+NEAR = 0.01  # of the teacher's variance: of a smaller error, products in bfloat16 would hide a part
 EQUAL = 1e-8  # of the teacher's variance: a student this near has nothing to learn
 LOST = 4.0  # of the teacher's variance: worse than the mean of its answers would be
 
@@ -108,6 +109,7 @@ def train(
             return run.result(before)
     started, recent = time.monotonic() - run.seconds, run.recent
     peak = usual_rate(before.error) if budget.rate == "auto" else budget.rate
+    teacher.exact = before.error < NEAR
     batches = _endless(lessons.texts, budget.seed)
     for batch in islice(batches, run.step):  # answers differ in their last bit from batch to batch
         if teacher.has_room:
@@ -237,7 +239,7 @@ def _step(
 ) -> float:
     """One step on one batch; its loss."""
     theirs = teacher.remember(batch)
-    with products_in_bfloat16():
+    with products_in_bfloat16(wanted=not teacher.exact):
         ours = student.run(batch.feeds, objective.student_tensors)
     loss = objective.loss(dict(zip(objective.student_tensors, ours, strict=True)), theirs, batch, labels)
     optimizer.zero_grad()

@@ -68,16 +68,17 @@ def test_answers_that_are_not_finite_are_refused():
         Teacher(model, ["logits"], batches(model))
 
 
-@pytest.mark.parametrize(("allowed", "rounded"), [(0.0, False), (1.0, True)])
-def test_what_is_trained_on_is_answered_in_bfloat16_where_that_is_near_enough(allowed, rounded, monkeypatch):
+@pytest.mark.parametrize(("allowed", "exact", "rounded"), [(0.0, False, False), (1.0, False, True), (1.0, True, False)])
+def test_what_is_trained_on_is_answered_in_bfloat16_where_that_is_near_enough(allowed, exact, rounded, monkeypatch):
     """And what judges never is. On a CPU without instructions for it PyTorch computes the same, only slower."""
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "ROUNDING", allowed)
     teacher, texts = taught()
+    teacher.exact = exact
     for batch in texts.epoch():
-        exact, given = teacher.answer(batch), teacher.remember(batch)
-        for name, values in exact.items():
+        judged, given = teacher.answer(batch), teacher.remember(batch)
+        for name, values in judged.items():
             ours, theirs = (x[batch.mask] if name in teacher.by_token else x for x in (given[name], values))
             assert np.array_equal(ours, theirs) is not rounded
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.05 * np.abs(theirs).max())

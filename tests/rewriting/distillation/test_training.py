@@ -66,6 +66,18 @@ def test_without_a_rate_it_is_the_usual_one_for_the_error_before():
     assert same == [True, True, False]
 
 
+@pytest.mark.parametrize(("near", "wanted"), [(0.0, True), (1e9, False)])
+def test_a_student_that_is_near_already_is_trained_in_float32(near, wanted, monkeypatch):
+    """Its teacher answers in float32, too."""
+    student, teacher, objective, texts, held_back = setting()
+    rounded, context = [], training.products_in_bfloat16
+    monkeypatch.setattr(training, "NEAR", near)
+    monkeypatch.setattr(training, "products_in_bfloat16", lambda wanted: rounded.append(wanted) or context())
+    train(student, teacher, objective, Lessons(texts, held_back), Budget(3, 0, 1e-3, 0), lambda *said: None)
+    assert rounded == [wanted] * 3
+    assert teacher.exact is not wanted
+
+
 def test_the_weights_that_answered_best_are_kept(monkeypatch):
     student, teacher, objective, texts, held_back = setting()
     errors, weights = iter([0.5, 0.4, 0.2, 0.3, 0.35, 0.25]), []
