@@ -18,6 +18,7 @@ with contextlib.suppress(ImportError):  # Windows has no such limits
 
 MB = 10**6
 ADDRESSES = 420 * MB  # of memory that the libraries ask for (ulimit -v counts that), with room for a small model
+DATA = 150 * MB  # of those that are no file's (ulimit -d)
 RESIDENT = 200 * MB  # of memory that they use
 TIMES = 5  # and both times the bytes of a model: its file, two sessions with packed weights, the result
 STACK = 8 * MB  # of a thread, where the system does not say
@@ -44,7 +45,7 @@ def check_memory() -> None:
 
 def check_threads(threads: int) -> None:
     """Raise SlimError when the limit on addresses leaves no room for so many threads."""
-    allowed = _addresses()
+    allowed = _ulimit("RLIMIT_AS")
     needed = ADDRESSES + thread_bytes(threads)
     if threads > 1 and allowed is not None and allowed < needed:
         found = f"ulimit -v allows {allowed / MB:.0f} MB"
@@ -98,18 +99,19 @@ def _nbytes(model: Path) -> int:
 
 def _limits() -> Iterator[Limit]:
     """The bounds on this process."""
-    if (addresses := _addresses()) is not None:
-        yield Limit(addresses, "ulimit -v allows", ADDRESSES)
+    for kind, option, needed in (("RLIMIT_AS", "v", ADDRESSES), ("RLIMIT_DATA", "d", DATA)):
+        if (allowed := _ulimit(kind)) is not None:
+            yield Limit(allowed, f"ulimit -{option} allows", needed)
     if (group := _group()) is not None:
         yield Limit(group, "the control group (cgroup) allows", RESIDENT)
     if (free := _free()) is not None:
         yield Limit(free, "this machine has free", RESIDENT)
 
 
-def _addresses() -> int | None:
-    """Bytes that RLIMIT_AS allows; None without such a limit."""
-    with contextlib.suppress(NameError, ValueError, OSError):
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+def _ulimit(kind: str) -> int | None:
+    """Bytes that the limit of this kind, like RLIMIT_AS on addresses, allows; None without such a limit."""
+    with contextlib.suppress(NameError, AttributeError, ValueError, OSError):
+        soft = resource.getrlimit(getattr(resource, kind))[0]
         return None if soft == resource.RLIM_INFINITY else soft
     return None
 

@@ -15,8 +15,8 @@ from onnxslim_bert.errors import ModelError, SlimError
 from onnxslim_bert.memory import ADDRESSES, MB, check_memory, check_threads, is_shortage, shortage
 
 
-def limited(nbytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """`onnxslim ARGUMENTS` with so many bytes of addresses."""
+def limited(nbytes: int, *arguments: object, kind: int = resource.RLIMIT_AS) -> subprocess.CompletedProcess[str]:
+    """`onnxslim ARGUMENTS` with so many bytes of addresses, or of data."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "onnxslim_bert", *map(str, arguments)],
         capture_output=True,
@@ -24,7 +24,7 @@ def limited(nbytes: int, *arguments: object) -> subprocess.CompletedProcess[str]
         env=environment(),
         timeout=60,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes)),
+        preexec_fn=lambda: resource.setrlimit(kind, (nbytes, nbytes)),
     )
 
 
@@ -34,6 +34,13 @@ def test_less_than_the_libraries_take_is_said_before_they_are_imported(tmp_path,
     ended = limited(allowed * MB, "inspect", workspace(tmp_path))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"onnxslim: at least 420 MB of memory are needed, and ulimit -v allows {allowed} MB\n"
+
+
+@pytest.mark.parametrize("allowed", [40, 60, 90, 130])
+def test_so_is_too_little_data(tmp_path, allowed):
+    ended = limited(allowed * MB, "verify", workspace(tmp_path), kind=resource.RLIMIT_DATA)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"onnxslim: at least 150 MB of memory are needed, and ulimit -d allows {allowed} MB\n"
 
 
 def test_help_needs_little():
@@ -51,13 +58,13 @@ def test_threads_that_would_never_start_are_not_begun(tmp_path):
 
 
 def test_threads_that_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(memory, "_addresses", lambda: None)
+    monkeypatch.setattr(memory, "_ulimit", lambda kind: None)
     check_threads(1 << 20)
-    monkeypatch.setattr(memory, "_addresses", lambda: ADDRESSES + memory.thread_bytes(8))
+    monkeypatch.setattr(memory, "_ulimit", lambda kind: ADDRESSES + memory.thread_bytes(8))
     check_threads(8)
     with pytest.raises(SlimError, match="9 threads need about"):
         check_threads(9)
-    monkeypatch.setattr(memory, "_addresses", lambda: 1)
+    monkeypatch.setattr(memory, "_ulimit", lambda kind: 1)
     check_threads(1)  # a session on one thread starts none
 
 

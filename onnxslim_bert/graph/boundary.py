@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.functions import check_functions
+from onnxslim_bert.graph.functions import check_functions, in_effect
 from onnxslim_bert.graph.loops import check_rounds, scalars
 from onnxslim_bert.graph.schemas import check_operator, operator_sets
 from onnxslim_bert.graph.tensors import TYPES, check_tensor
@@ -44,7 +44,7 @@ def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, 
         )
     if model.functions:
         check_functions(path, model)
-    local = {(function.domain, function.name) for function in model.functions}
+    local = {(function.domain, function.name) for function in in_effect(model)}
     versions = operator_sets(path, {entry.domain: entry.version for entry in model.opset_import})
     for value in model.graph.input:
         _check_interface(f"{path}: input {shown(value.name)}", value)

@@ -4,6 +4,7 @@ import onnx
 import onnx.inliner
 
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.schemas import ONNX, is_operator
 from onnxslim_bert.graph.words import shown
 
 Name = tuple[str, str, str]  # domain, name, overload
@@ -12,10 +13,20 @@ MOST_BYTES = 1 << 28  # likewise
 DEEPEST = 50  # calls in calls
 
 
+def in_effect(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
+    """The functions that ONNX Runtime takes for what their nodes do: not those named as an operator that it has itself.
+
+    Such a function is for runtimes without the operator, and may say anything.
+    """
+    versions = {"" if entry.domain == ONNX else entry.domain: entry.version for entry in model.opset_import}
+    return [f for f in model.functions if not is_operator(f.name, "" if f.domain == ONNX else f.domain, versions)]
+
+
 def check_functions(path: object, model: onnx.ModelProto) -> None:
     """Raise ModelError when functions call each other in a circle, or unfold beyond `MOST_NODES` or `MOST_BYTES`."""
-    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-    if len(functions) < len(model.functions):
+    called = in_effect(model)
+    functions = {(f.domain, f.name, f.overload): f for f in called}
+    if len(functions) < len(called):
         raise ModelError(f"{path}: two functions have one name")
     sizes: dict[Name, tuple[int, int]] = {}
     under_way: list[Name] = []
@@ -24,12 +35,12 @@ def check_functions(path: object, model: onnx.ModelProto) -> None:
         """Nodes and bytes that `nodes` unfold to."""
         count = nbytes = 0
         for node in nodes:
-            called = (node.domain, node.op_type, node.overload)
-            more = of(called) if called in functions else (1, node.ByteSize())
+            name = (node.domain, node.op_type, node.overload)
+            more = of(name) if name in functions else (1, node.ByteSize())
             count, nbytes = count + more[0], nbytes + more[1]
             for graph in (graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)):
                 inner = size(list(graph.node))
-                count, nbytes = count + inner[0], nbytes + (inner[1] if called in functions else 0)
+                count, nbytes = count + inner[0], nbytes + (inner[1] if name in functions else 0)
         return count, nbytes
 
     def of(name: Name) -> tuple[int, int]:
@@ -55,6 +66,12 @@ def check_functions(path: object, model: onnx.ModelProto) -> None:
 
 def inlined(path: object, model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its functions in place of their calls."""
+    called = in_effect(model)
+    if len(called) < len(model.functions):
+        whole, model = model, onnx.ModelProto()
+        model.CopyFrom(whole)
+        del model.functions[:]
+        model.functions.extend(called)
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # onnx raises its checker's errors and RuntimeError

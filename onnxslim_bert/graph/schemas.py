@@ -58,6 +58,11 @@ def check_operator(path: object, node: onnx.NodeProto, versions: Mapping[str, in
         _check_kinds(path, node, schema)
 
 
+def is_operator(name: str, domain: str, versions: Mapping[str, int]) -> bool:
+    """Whether ONNX or ONNX Runtime has an operator `name` in the set `domain`, ONNX's own being ""."""
+    return _schema(name, domain, versions.get(domain, 1)) is not None
+
+
 def _check_value(path: object, node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
     """An attribute says its type, and holds a value of no other."""
     place = f"{path}: attribute {shown(attribute.name)} of {called(node)}"

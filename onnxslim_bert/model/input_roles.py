@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
-import onnx.inliner
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, DataError, ModelError, one_line
+from onnxslim_bert.graph.functions import inlined
 from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import read_skeleton
@@ -262,6 +261,6 @@ def _axes(tensor: gs.Tensor) -> tuple[int | str, ...] | None:
 def _graph(path: Path) -> gs.Graph:
     proto, _ = read_skeleton(path)
     try:
-        return gs.import_onnx(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+        return gs.import_onnx(inlined(path, proto) if proto.functions else proto)
     except Exception as error:
         raise ModelError(f"{path}: the graph cannot be read ({one_line(error)})") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from graphs import EXPORTS, SOME, fixture
 from onnx import TensorProto, helper, numpy_helper
@@ -413,6 +414,30 @@ def test_functions_are_put_in_place_and_checked_there(tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"\(Relu\) has 2 inputs; needed 1"):
         Model.load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("domain", "operator"),
+    [("", "Tanh"), ("ai.onnx", "Tanh"), ("com.microsoft", "Gelu"), ("com.microsoft", "Own"), ("own", "Tanh")],
+)
+def test_a_function_named_as_an_operator_does_what_it_does_in_onnxruntime(tmp_path, domain, operator):
+    """Which runs its own operator, whatever the file's function says."""
+    opsets = [
+        helper.make_opsetid("", 17),
+        helper.make_opsetid(domain or "com.microsoft", 1 if domain != "ai.onnx" else 17),
+    ]
+    body = [helper.make_node("Neg", ["x"], ["y"])]
+    function = helper.make_function(domain, operator, ["x"], ["y"], body, opsets[:1])
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain)
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8), tmp_path / "m.onnx")
+    feeds = {"x": np.array([1, -2], np.float32)}
+    expected, actual = (
+        ort.InferenceSession(data).run(None, feeds)
+        for data in ((tmp_path / "m.onnx").read_bytes(), Model.load(tmp_path / "m.onnx").proto().SerializeToString())
+    )
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("name", [*SOME, *(f"bert-{export}" for export in EXPORTS), "fused-attention", "fused-mha"])
