@@ -1,5 +1,6 @@
 """The one table of passes, in an order in which they can run."""
 
+from onnxslim_bert.passes.bottleneck import Bottleneck
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.dense_2d import Dense2d
@@ -66,6 +67,7 @@ _TABLE: tuple[type[Pass], ...] = (
     PruneFfn,
     Prune,
     PruneHidden,
+    Bottleneck,
     TrimVocabulary,
     FactorizeEmbedding,
     LowRank,

@@ -61,6 +61,7 @@ STRUCTURE = {
     "prune-ffn": "canonicalize?,fuse?,prune-ffn{keep=0.5,even=true,refit=false}",
     "prune-ffn-refit": "canonicalize?,fuse?,prune-ffn{keep=0.75}",
     "prune-hidden": "canonicalize?,fuse?,prune-hidden{keep=0.75,refit=false}",
+    "bottleneck": "canonicalize?,fuse?,bottleneck{refit=false}",
     "share-ffn": "canonicalize?,fuse?,share-weights{groups=1,roles=ffn}",
     "share-all": "canonicalize?,fuse?,share-weights{groups=1}",
     "drop-layers": "canonicalize?,fuse?,drop-layers{layers=1}",

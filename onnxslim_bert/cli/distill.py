@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     "--student",
     required=True,
     metavar="SIZES|KIND",
-    help="A transformer cut from MODEL, like layers=3,hidden=192,heads=6,neurons=768; or static or bilstm, like "
-    "static,width=48.",
+    help="A transformer cut from MODEL, like layers=3,hidden=192,heads=6,neurons=768 or bottleneck=128; or static or "
+    "bilstm, like static,width=48.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--calib", help="Texts that cuts are measured on: a GLUE name, a built-in set like `reviews`, or a file.")

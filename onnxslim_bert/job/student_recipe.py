@@ -98,6 +98,7 @@ def _cuts(theirs: Sizes, sizes: Sizes) -> list[str]:
     cuts += [_step("prune", widths)] * any(widths.values())
     if sizes.hidden not in (0, theirs.hidden):
         cuts.append(_step("prune-hidden", {"width": sizes.hidden}))
+    cuts += [_step("bottleneck", {"width": sizes.bottleneck})] * bool(sizes.bottleneck)
     if not cuts:
         raise PassError(f"--student: these are the sizes of the model itself; give fewer than {theirs.layers} layers")
     return cuts

@@ -12,13 +12,15 @@ from onnxslim_bert.wording import plural
 class Sizes:
     """Those of a transformer; 0 is the teacher's.
 
-    heads, neurons: of each layer. hidden: of the stream.
+    heads, neurons: of each layer. hidden: of the stream. bottleneck: of the stream inside of each layer, where that is
+    narrower.
     """
 
     layers: int = 0
     hidden: int = 0
     heads: int = 0
     neurons: int = 0
+    bottleneck: int = 0
 
     def __str__(self) -> str:
         return ",".join(f"{name}={size}" for name, size in asdict(self).items() if size)
@@ -48,9 +50,10 @@ def sizes_of(encoder: Encoder) -> Sizes:
 def on_the_way(teacher: Sizes, student: Sizes, count: int) -> list[Sizes]:
     """The sizes of `count` models, the last of them `student`, each smaller than the one before by the same factors.
 
-    Example: from 12 layers to 3 in 2 are 6 and 3. Raises PassError where two of them would be the same.
+    Those in between have no bottleneck. Example: from 12 layers to 3 in 2 are 6 and 3. Raises PassError where two of
+    them would be the same.
     """
-    asked = {name: size for name, size in asdict(student).items() if size}
+    asked = {name: size for name, size in asdict(student).items() if size and name != "bottleneck"}
     theirs = {name: getattr(teacher, name) or size for name, size in asked.items()}
     shares = {name: size / theirs[name] for name, size in asked.items()}
     found = [
@@ -62,4 +65,4 @@ def on_the_way(teacher: Sizes, student: Sizes, count: int) -> list[Sizes]:
             f"--stages {count} needs {plural(count - 1, 'model')} of sizes between {found[0]} and {found[-1]}, and "
             "there are not so many; give fewer stages"
         )
-    return found[1:]
+    return [*found[1:-1], student]

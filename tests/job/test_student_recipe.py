@@ -42,6 +42,12 @@ def teacher():
             "distill{texts=30}?,drop-layers,prune{neurons=6},prune-hidden{width=8},first-token?,distill{texts=60}",
         ),
         (
+            "bottleneck=5,neurons=6",
+            Lesson(texts=90, stages=2),
+            "canonicalize?,fuse?,prune{neurons=11},distill{texts=30}?,prune{neurons=6},bottleneck{width=5},first-token?,"
+            "distill{texts=60}",
+        ),
+        (
             "heads=1,layers=2",
             Lesson(minutes=6, stages=2),
             "canonicalize?,fuse?,drop-layers,prune{heads=2},distill{minutes=2}?,prune{heads=1},first-token?,"

@@ -34,6 +34,7 @@ CANONICAL, FUSE = Canonicalize(), Fuse()
 CUT = (FUSE, DropLayers(layers=(1,)), PruneHeads(keep=0.5), PruneFfn(keep=0.5))
 SIZES = ((32, 9), (32, 6), (32, 7), (32, 4), (32, 5))
 OPTIONS = {
+    "bottleneck": "{width=8,refit=false}",
     "drop-tokens": "{after=0,at-least=2}",
     "factorize-embedding": "{rank=4}",
     "fix-shapes": "{batch=3,seq=7}",

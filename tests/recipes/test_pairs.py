@@ -21,6 +21,7 @@ from onnxslim_bert.rewriting.trials import Trials
 
 SHAPE = 3, 7  # rows and tokens, which `fix-shapes` fixes
 OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads and 20 neurons
+    "bottleneck": "width=8,refit=false",
     "drop-layers": "layers=1",
     "drop-tokens": "after=0,at-least=2",
     "early-exit": "after=0,certainty=0.1",

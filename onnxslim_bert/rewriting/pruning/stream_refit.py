@@ -1,7 +1,7 @@
 """Fit what reads and writes a narrowed residual stream again, so that it gives what it gave in the whole encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -12,13 +12,14 @@ from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import constant, producer
 from onnxslim_bert.model.linear import read_linear
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.pruning.bridge import best_map
+from onnxslim_bert.rewriting.pruning.bridge import best_map, normal_equations
 from onnxslim_bert.rewriting.pruning.sites import with_inner
 from onnxslim_bert.rewriting.pruning.surgery import matrix, set_dense
 from onnxslim_bert.rewriting.resumed_rows import ResumedRows
 from onnxslim_bert.rewriting.trials import Trials
 
 WHOLE = "whole/"  # before every name of the encoder as it was
+LEAST_SHARE = 0.1  # of what is added to, in a sum of which a norm leaves the scale open
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class Place:
     """Dense layers to refit, by the names of their nodes; all read one tensor.
 
     was: the name, in the whole encoder, of what they are fitted to: the stream that they read; for a layer that writes
-    it, the sum. added: what the result of such a layer is added to; None for those that read.
+    it, the sum. added: what the result of such a layer is added to; None for those that read. kept: the channels of
+    the whole stream that there are here; None for those that `refit` is given. normed: a norm follows on the sum that a
+    layer writes, which may therefore become any multiple of what it was.
     """
 
     nodes: tuple[str, ...]
     was: str
     added: str | None = None
+    kept: Array | None = None
+    normed: bool = False
 
 
 def refit(model: Model, whole: Model, places: Sequence[Place], kept: Array, trials: Trials) -> list[float]:
@@ -45,7 +50,8 @@ def refit(model: Model, whole: Model, places: Sequence[Place], kept: Array, tria
     """
     both = _side_by_side(model, whole)
     build = Builder(both.graph, "refit")
-    joined = [_joined(both, build, place, kept) for place in places]
+    channels = [kept if place.kept is None else place.kept for place in places]
+    joined = [_joined(both, build, place, here) for place, here in zip(places, channels, strict=True)]
     ends = list(both.graph.outputs)
     both.graph.outputs = [*ends, *joined]
     both.changed()
@@ -57,7 +63,7 @@ def refit(model: Model, whole: Model, places: Sequence[Place], kept: Array, tria
         want = Want(tensor.name, "gram")
         seen, unseen = (here.collect(part, [want], "measuring the stream", held_back=x)[want] for x in (False, True))
         fit = _fit_writer if place.added else _fit_readers
-        errors.append(fit(both, whole, place, seen, unseen, kept))
+        errors.append(fit(both, whole, place, seen, unseen, channels[done - 1]))
         both.graph.outputs = [*ends, *joined[done:]]
         both.changed()
         trials.progress("refitting the stream", done, len(places))
@@ -85,10 +91,13 @@ def _joined(both: Model, build: Builder, place: Place, kept: Array) -> gs.Tensor
     tensors = both.graph.tensors()
     source = _nodes(both, place.nodes[0])[0].inputs[0]
     target = tensors[f"{WHOLE}{place.was}"]
-    if place.added is not None:
+    parts = [source, target]
+    if place.normed:
+        parts = [source, target, tensors[place.added]]
+    elif place.added is not None:
         chosen = build.node("Gather", "kept", [target, build.constant("channels", kept.astype(np.int64))], axis=-1)
-        target = build.node("Sub", "target", [chosen, tensors[place.added]])
-    result = build.node("Concat", "joined", [source, target], axis=-1)
+        parts = [source, build.node("Sub", "target", [chosen, tensors[place.added]])]
+    result = build.node("Concat", "joined", parts, axis=-1)
     result.dtype = np.dtype(np.float32)
     return result
 
@@ -134,9 +143,34 @@ def _fit_readers(both: Model, whole: Model, place: Place, seen: Gram, unseen: Gr
 def _fit_writer(both: Model, whole: Model, place: Place, seen: Gram, unseen: Gram, kept: Array) -> float:
     linear = read_linear(_nodes(both, place.nodes[0])[0])
     start = np.vstack([matrix(both, linear), both.array(str(linear.bias))]).astype(np.float64)
-    fitted, error = best_map(seen, unseen, start)
+    share = 1.0
+    if place.normed:
+        share = _added_share(seen, linear.d_in)
+        seen, unseen = (_less_added(gram, linear.d_in, share) for gram in (seen, unseen))
+    fitted, error = best_map(seen, unseen, share * start)
+    fitted /= share
     set_dense(both, Builder(both.graph, ""), linear, *(x.astype(np.float32) for x in (fitted[:-1], fitted[-1])))
     return error
+
+
+def _added_share(gram: Gram, width: int) -> float:
+    """How much of x there is in s, where r cannot tell: the t for which s - t x is nearest to an affine map of r.
+
+    gram: of rows [r, s, x], r the first `width`, s and x equally wide. A layer that reads r and is added to x then has
+    (s - t x) / t to give, and the sum is s but for its scale.
+    """
+    inputs, products, _ = normal_equations(gram, width)
+    ridge = 1e-6 * np.trace(inputs) * np.eye(len(inputs))
+    left = gram.products[width:, width:] / gram.rows - products.T @ np.linalg.solve(inputs + ridge, products)
+    half = len(left) // 2
+    return max(float(np.trace(left[:half, half:]) / max(np.trace(left[half:, half:]), 1e-30)), LEAST_SHARE)
+
+
+def _less_added(gram: Gram, width: int, share: float) -> Gram:
+    """The moments of rows [r, s - share x], of those of rows [r, s, x]; r the first `width`."""
+    half = (len(gram.sums) - width) // 2
+    mix = np.vstack([np.eye(width + half), np.hstack([np.zeros((half, width)), -share * np.eye(half)])])
+    return replace(gram, products=mix.T @ gram.products @ mix, sums=gram.sums @ mix)
 
 
 def _channelwise(gram: Gram, kept: Array) -> tuple[Array, Array]:
