@@ -16,7 +16,7 @@ import pytest
 from graphs import forget_prepared
 from unpassed import Unpassed
 
-from onnxslim_bert.graph import apart, sessions
+from onnxslim_bert.graph import sessions
 from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.rewriting.int8 import layers, quantizers
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sessions.check_survives = lambda path, nbytes: None  # a fork for each file; tests/graph/test_survival.py has them
-apart.ask = forked.ask  # a second of CPU less for each file that a test writes; tests/graph/test_apart.py has processes
+forked.use_forks()  # tests/graph/test_apart.py and tests/zoo/engines have new processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,6 +23,10 @@ EXPORTS = (
     *("dynamo18-eager", "dynamo18-sdpa", "dynamo20-eager", "dynamo20-sdpa"),
 )
 EVERY = tuple(f"{family}-{export}" for family in FAMILIES for export in EXPORTS)
+DISTINCT = (  # one export for each graph that `fuse` makes of them; test_fuse.py holds every other to be one of these
+    *(f"{family}-{export}" for family in FAMILIES for export in ("ts17-sdpa", "dynamo18-eager", "dynamo20-sdpa")),
+    *("roberta-ts13-eager", "prenorm-ts13-eager", "prenorm-ts14-sdpa"),
+)
 SOME = (  # each family, exporter, opset and attention at least once
     *("bert-ts13-eager", "roberta-ts17-sdpa", "distilbert-dynamo20-sdpa"),
     *("albert-ts14-sdpa", "electra-dynamo20-eager", "prenorm-dynamo18-eager"),

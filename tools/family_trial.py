@@ -32,7 +32,6 @@ from tokenizers import Tokenizer
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError, one_line
-from onnxslim_bert.graph import apart
 from onnxslim_bert.inspection.inspection import inspect
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job
@@ -160,7 +159,7 @@ def main() -> int:
     parser.add_argument("--verb", action="append", choices=VERBS, help="may be repeated; all by default")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep each row here, and go on behind those kept")
     given = parser.parse_args()
-    apart.ask = forked.ask
+    forked.use_forks()
     models = sorted({file.parent for folder in given.folders for file in folder.glob("**/model.onnx")})
     models = [model for model in models if re.search(given.only, model.name)]
     rows, verbs = Rows(given.rows), given.verb or list(VERBS)

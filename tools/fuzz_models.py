@@ -20,12 +20,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from forked import ask
 from mutations import mutated
 from trial_runs import GB, Limits, Run, run, same_answers, warm, wrongs
 
 from onnxslim_bert.cli.screen import echo, echo_text
-from onnxslim_bert.graph import apart
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -135,7 +133,6 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
 def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: Path | None) -> None:
     """Run COUNT mutants and print the counts by outcome."""
     warm()
-    apart.ask = ask
     gc.freeze()  # forks need not look through, and so copy, what is here already
     if only is not None:
         tried = attempt((seed, only, keep))

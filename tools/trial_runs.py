@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from forked import become
+from forked import become, use_forks
 
 import onnxslim_bert.cli
 
@@ -60,7 +60,8 @@ class Run:
 
 
 def warm() -> None:
-    """Import every command and what it imports when it runs, so that forks need not."""
+    """Import every command and what it imports when it runs, so that forks need not; and let commands fork, too."""
+    use_forks()
     for module in pkgutil.walk_packages(onnxslim_bert.__path__, "onnxslim_bert."):
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):

@@ -111,15 +111,19 @@ def test_every_export_says_what_its_inputs_take(name: str) -> None:
     assert {"ids", "mask"} <= found.keys()
 
 
-@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize("number", range(len(CALLED)))
 @pytest.mark.parametrize("name", SOME)
-def test_names_and_order_do_not_matter(tmp_path: Path, name: str, called: tuple[str, ...]) -> None:
-    """Each input keeps its role under any name, also under another's, and in any place."""
+def test_names_and_order_do_not_matter(tmp_path: Path, name: str, number: int) -> None:
+    """Each input keeps its role under any name, also under another's, and in any place.
+
+    An export meets each naming in one order, and another export in another.
+    """
     right = roles_of(fixture(name))
-    new = dict(zip(NAMES, called, strict=True))
-    for order in itertools.permutations(right):
-        path = with_inputs(fixture(name), tmp_path / f"{'-'.join(order)}.onnx", order, new)
-        assert roles_of(path) == {new[given]: right[given] for given in order}
+    new = dict(zip(NAMES, CALLED[number], strict=True))
+    orders = list(itertools.permutations(right))
+    order = orders[(number + SOME.index(name)) % len(orders)]
+    path = with_inputs(fixture(name), tmp_path / "m.onnx", order, new)
+    assert roles_of(path) == {new[given]: right[given] for given in order}
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -150,10 +154,10 @@ def test_ranges_from_run_time_do_not_hide_the_mask(tmp_path: Path, name: str, in
         source = with_mask(source, tmp_path / "t.onnx", "attention_mask", np.array(-1, np.int64), np.array(1, np.int64))
     with_ranges_from_run_time(source, tmp_path / "q.onnx")
     assert roles_of(tmp_path / "q.onnx") == roles_of(source)
-    for order in itertools.permutations(roles_of(source)):
-        called = dict(zip(roles_of(source), order, strict=True))
-        path = with_inputs(tmp_path / "q.onnx", tmp_path / f"{'-'.join(order)}.onnx", order, called)
-        assert {called[given]: each for given, each in roles_of(source).items()} == roles_of(path)
+    order = [*roles_of(source)][::-1]
+    called = dict(zip(roles_of(source), order, strict=True))
+    path = with_inputs(tmp_path / "q.onnx", tmp_path / "r.onnx", order, called)
+    assert {called[given]: each for given, each in roles_of(source).items()} == roles_of(path)
 
 
 def with_ranges_from_run_time(source: Path, path: Path) -> None:
@@ -165,7 +169,7 @@ def with_ranges_from_run_time(source: Path, path: Path) -> None:
         logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize("called", CALLED[-2:])
 def test_answers_and_accuracy_are_those_of_the_model_itself(tmp_path: Path, called: tuple[str, ...]) -> None:
     """On the reference model, with the last input first and the mask turned round."""
     rows = load_dataset("reviews", "evaluation", rows=40)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import EVERY, SOME, apply, batches, every_padding, feeds, fixture, prepared, reference
+from graphs import DISTINCT, SOME, apply, batches, every_padding, feeds, fixture, prepared, reference
 from int8_oracles import (
     assert_inputs_quantized_once,
     assert_runs_in_integers,
@@ -51,7 +51,7 @@ def test_weights_and_tables_are_stored_in_int8(name, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_every_export_runs_in_integers(name, form):
     """In the graph that ONNX Runtime makes of it, whichever exporter and format; no weight becomes float again."""
     model = prepared(name, *FORMATS[form])
@@ -77,7 +77,7 @@ def test_after_the_exact_passes_it_runs_in_integers(name, form):
     assert model.encoder.layers[-1].first_token
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_both_formats_answer_the_same(name):
     """From one fused graph; and near to the float model."""
     float_model = prepared(name, CANONICAL, STANDARD)

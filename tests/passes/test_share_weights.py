@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from graphs import EVERY, SOME, apply, every_padding, prepared, trials
+from graphs import DISTINCT, SOME, apply, every_padding, prepared, trials
 from int8_oracles import INTEGER_PRODUCTS, linears_of, stored
 from oracles import answers, assert_same_answers, assert_same_outputs, optimized
 from random_encoders import HEADS, Kind, encoder
@@ -106,7 +106,7 @@ def test_a_negative_zero_is_not_a_zero():
 # layers that share
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_other_places_for_heads_and_neurons_change_nothing(name):
     """Every layer in the order of the first: the model answers what it did."""
     before = prepared(name, CANONICAL)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from command_line import assert_refused, contents, run, run_process, workspace
 
+from onnxslim_bert.zoo.engines import process
 from onnxslim_bert.zoo.engines.local import LocalEngine
 
 ZOO = """
@@ -56,11 +57,13 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with zoo.toml and its run in out/."""
+    """A folder with zoo.toml and its run in out/, in new processes; what follows runs in forks."""
     folder = tmp_path_factory.mktemp("zoo")
     workspace(folder)
     (folder / "zoo.toml").write_text(ZOO)
-    outcome = run("zoo", "run", folder / "zoo.toml", "-o", folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "start", process.in_new_python)
+        outcome = run("zoo", "run", folder / "zoo.toml", "-o", folder / "out")
     assert outcome.code == 0, outcome
     return folder
 

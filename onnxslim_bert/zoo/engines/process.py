@@ -26,6 +26,7 @@ from onnxslim_bert.zoo.store.storage import Storage, log_name, result_name
 PAUSES = 0.1, 1.0  # seconds between two looks at the processes: more than the least where a look takes long:
 SHARE = 0.02  # of one CPU that looking may take
 FILES = "files"  # in its workspace, what a task leaves
+TEMPORARY = ("TMPDIR", "TEMP", "TMP")  # variables that name the folder of temporary files
 TAIL = 1 << 16  # bytes of the last output that are kept
 
 
@@ -77,6 +78,12 @@ def _process(task: Task, storage: str, folder: Path, channel: IO[bytes]) -> subp
     files, temporary = folder / FILES, folder / "temporary"
     files.mkdir()
     temporary.mkdir()
+    line = json.dumps({"task": asdict(task), "storage": storage, "folder": str(files)}) + "\n"
+    return start(line.encode(), temporary, channel)
+
+
+def in_new_python(line: bytes, temporary: Path, channel: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a worker that reads `line`, keeps temporary files in a folder, and says in `channel` how its task ended."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "onnxslim_bert.zoo.engines.worker"],
         bufsize=0,
@@ -88,14 +95,17 @@ def _process(task: Task, storage: str, folder: Path, channel: IO[bytes]) -> subp
             **dict.fromkeys(BLAS_THREADS, "1"),
             **os.environ,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),  # what a killed process leaves goes, too
+            **dict.fromkeys(TEMPORARY, str(temporary)),  # what a killed process leaves goes, too
         },
     )
-    line = json.dumps({"task": asdict(task), "storage": storage, "folder": str(files)}) + "\n"
     with contextlib.suppress(OSError):  # it has ended already
         assert process.stdin
-        process.stdin.write(line.encode())
+        process.stdin.write(line)
     return process
+
+
+# tools/forked.py starts a fork, which is ready
+start: Callable[[bytes, Path, IO[bytes]], subprocess.Popen[bytes]] = in_new_python
 
 
 @contextlib.contextmanager
