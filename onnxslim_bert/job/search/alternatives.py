@@ -15,7 +15,8 @@ class Alternative:
     step: of a recipe; "" for none. damage: |difference| / |original| of the outputs with this step alone. ms, nbytes:
     milliseconds a run and bytes that it saves, below 0 for what it costs. gone: layers that it removes. after, keep:
     behind the attention of layer `after`, the share `keep` of the tokens goes on; None drops none. floats: layers
-    that stay float32. stored: the share of their bytes that int8 matrices keep in the file.
+    that stay float32. stored: the share of their bytes that int8 matrices keep in the file. stream: the share of the
+    stream's channels that stay.
 
     Example: "drop-tokens{keep=0.5,after=1}" has after=1 and keep=0.5.
     """
@@ -29,6 +30,7 @@ class Alternative:
     keep: float = 1.0
     floats: tuple[int, ...] = ()
     stored: float = 1.0
+    stream: float = 1.0
 
     def share(self, layer: int) -> float:
         """The share of the tokens that enter `layer`: `keep` behind layer `after`, else 1."""
@@ -41,6 +43,7 @@ class MeasuredOptions:
 
     sensitivities: the damage of each width of each site. costs: of the int8 model, and what a unit of each site saves.
     layers, embeddings, tokens: steps that drop layers, shrink the word table or drop tokens; the first does nothing.
+    streams: steps that make the stream narrower, likewise; none where nothing is distilled.
     method: of the int8 ranges. precisions: the first is int8 in every layer, with the damage that this does; the others
     leave some layers in float32, or store the int8 matrices in fewer bits.
     """
@@ -52,6 +55,7 @@ class MeasuredOptions:
     tokens: Sequence[Alternative] = (Alternative(),)
     method: str = "minmax"
     precisions: Sequence[Alternative] = (Alternative(),)
+    streams: Sequence[Alternative] = (Alternative(),)
 
     def shown(self) -> dict[str, Any]:
         """The fields as a report holds them: of `sensitivities` the sites and damages, not the order of units."""

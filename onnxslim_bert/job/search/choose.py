@@ -110,4 +110,5 @@ def _plan(sites: Sequence[Site], counts: Sequence[int], combination: Combination
         for kind in ("heads", "neurons")
     )
     steps = combination.layers.step, combination.embedding.step, combination.tokens.step
-    return SearchPlan(heads, neurons, *steps, method, combination.float_layers, weights=combination.precision.step)
+    packed, stream = combination.precision.step, combination.stream.step
+    return SearchPlan(heads, neurons, *steps, method, combination.float_layers, weights=packed, stream=stream)

@@ -9,23 +9,28 @@ from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import Costs, Saving
 from onnxslim_bert.rewriting.pruning.sites import Site
 
+NOTHING = Alternative()
+
 
 @dataclass(frozen=True)
 class Combination:
-    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers in other bits than int8.
+    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers in other bits than int8,
+    a narrower stream.
 
-    An empty `Alternative` means that nothing is done of its kind.
+    An empty `Alternative` means that nothing is done of its kind. On a share of the stream's channels all else works on
+    that share and saves so much less: an approximation, as scores of attention do not become fewer.
     """
 
     layers: Alternative
     embedding: Alternative
     tokens: Alternative
     precision: Alternative
+    stream: Alternative = NOTHING
 
     @property
     def every(self) -> tuple[Alternative, ...]:
         """All of them."""
-        return self.layers, self.embedding, self.tokens, self.precision
+        return self.layers, self.embedding, self.tokens, self.precision, self.stream
 
     @property
     def float_layers(self) -> tuple[int, ...]:
@@ -63,7 +68,8 @@ class Combination:
         for site in sites:
             int8, is_float = costs.of(site), site in floats
             saved_ms = int8.ms * self._share(site) * (ms if is_float else 1)
-            found.append(Saving(saved_ms, int8.nbytes * (nbytes if is_float else self.precision.stored)))
+            saved_bytes = int8.nbytes * (nbytes if is_float else self.precision.stored)
+            found.append(Saving(saved_ms * self.stream.stream, saved_bytes * self.stream.stream))
         return found
 
     def saved_ms(self) -> float:
@@ -77,12 +83,13 @@ class Combination:
             float(np.mean([self.tokens.share(layer) for layer in layers] or [1.0]))
             for layers in (self.layers.gone, self.precision.floats)
         )
-        return self.layers.ms * there + self.embedding.ms + self.tokens.ms + self.precision.ms * floats
+        others = self.layers.ms * there + self.embedding.ms + self.tokens.ms + self.precision.ms * floats
+        return self.stream.ms + others * self.stream.stream
 
     def saved_bytes(self) -> float:
         """Bytes that the alternatives save together: a dropped layer those that its matrices take in the file."""
         others = self.embedding.nbytes + self.tokens.nbytes + self.precision.nbytes
-        return self.layers.nbytes * self.precision.stored + others
+        return self.stream.nbytes + (self.layers.nbytes * self.precision.stored + others) * self.stream.stream
 
     def _share(self, site: Site) -> float:
         """The share of a unit's time in the whole model that the unit still takes: the mean over the site's layers.

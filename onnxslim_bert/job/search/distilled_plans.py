@@ -22,10 +22,8 @@ def distil_plans(
 ) -> list[MeasuredPoint]:
     """The models of the best plans at `targets` of speed and size, distilled.
 
-    Of each number of dropped layers the best plan by the tables is taken, and of these the PLANS best. Those that reach
-    speed and size once they are built (`_reaching`) are distilled on a part of `texts`; the one with the least damage
-    then is distilled from its beginning on all of them, EPOCHS times. Layers count, because training mends a dropped
-    layer better than its damage tells.
+    Of a few plans (`best_plans`) those that reach speed and size once they are built (`_reaching`) are distilled on a
+    part of `texts`; the one with the least damage then is distilled from its beginning on all of them, EPOCHS times.
 
     made: builds and measures the model of a plan. Returns all that was built; nothing is distilled where no plan
     reaches the targets.
@@ -46,12 +44,17 @@ def distil_plans(
 def _reaching(
     options: MeasuredOptions, plan: Prediction, targets: Targets, made: Callable[[Prediction], MeasuredPoint]
 ) -> tuple[list[MeasuredPoint], Prediction | None]:
-    """The models that were built, untrained, of `plan` and of plans with the same layers that aim further, until one is
-    MARGIN beyond the targets of speed and size; and the plan of the last one that reaches them, None where none does.
+    """The models that were built, untrained, of `plan` and of plans with the same layers and stream that aim further,
+    until one is MARGIN beyond the targets of speed and size; and the plan of the last one that reaches them, None where
+    none does.
 
     Training changes neither speed nor size, and takes longer than to find out.
     """
-    same_layers = replace(options, layers=[one for one in options.layers if one.step == plan.plan.layers])
+    alike = replace(
+        options,
+        layers=[one for one in options.layers if one.step == plan.plan.layers],
+        streams=[one for one in options.streams if one.step == plan.plan.stream],
+    )
     asked = replace(targets, drop=None)
     surely = asked.beyond(asked, asked.speedup or 1.0, asked.nbytes or 1.0)  # MARGIN further
     points, reached, found, aim = list[MeasuredPoint](), None, plan, asked
@@ -60,7 +63,7 @@ def _reaching(
         speedup, nbytes = points[-1].speedup, points[-1].nbytes
         reached = found if asked.met_by(speedup, nbytes, 0.0) else reached
         aim = aim.beyond(asked, speedup, nbytes)
-        further = choose(same_layers, budget_at(options.costs, aim, 1.0))
+        further = choose(alike, budget_at(options.costs, aim, 1.0))
         if further is None or surely.met_by(speedup, nbytes, 0.0):
             break
         found = further
@@ -68,15 +71,24 @@ def _reaching(
 
 
 def best_plans(options: MeasuredOptions, budget: CostBudget) -> list[Prediction]:
-    """The best plan within `budget` with each of the alternatives to drop layers, and of these the PLANS best.
+    """The best plans within `budget` by the tables: of each number of dropped layers and each width of the stream one.
 
-    No two are alike; none where none fits.
+    Of these the PLANS best, and the best with a narrower stream where that is none of them. Layers and stream count for
+    themselves, because training mends what they lose better than their damage tells. No two are alike; none where none
+    fits.
     """
-    found = [choose(replace(options, layers=[one]), budget) for one in options.layers]
+    pairs = [(layers, stream) for layers in options.layers for stream in options.streams]
+    found = [choose(replace(options, layers=[layers], streams=[stream]), budget) for layers, stream in pairs]
     plans = {str(plan.plan.recipe): plan for plan in found if plan is not None}
-    return sorted(plans.values(), key=lambda plan: plan.damage)[:PLANS]
+    ranked = sorted(plans.values(), key=lambda plan: plan.damage)
+    narrow = [plan for plan in ranked if plan.plan.stream]
+    best = ranked[:PLANS]
+    return best if any(plan in best for plan in narrow) else best + narrow[:1]
 
 
 def trained(prediction: Prediction, how: str) -> Prediction:
-    """The same plan, distilled with the options `how`. What the tables predict is the damage before that."""
-    return replace(prediction, plan=replace(prediction.plan, distill=f"distill{{{how}}}"))
+    """The same plan, distilled with the options `how`, as it was where that brings nothing.
+
+    What the tables predict is the damage before that.
+    """
+    return replace(prediction, plan=replace(prediction.plan, distill=f"distill{{{how}}}?"))

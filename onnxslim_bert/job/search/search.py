@@ -25,6 +25,7 @@ from onnxslim_bert.job.search.tables import (
     more_layer_steps,
     showing,
     spliced_trials,
+    stream_steps,
     token_steps,
 )
 from onnxslim_bert.job.search.targets import Targets
@@ -85,7 +86,7 @@ class Search:
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
         best = without = frontier(list(dict.fromkeys(points)))
         if texts:
-            options = replace(options, layers=[*options.layers, *self._deeper()])
+            options = replace(options, layers=[*options.layers, *self._deeper()], streams=self._narrower())
             points += distil_plans(options, targets, texts, self._made)
             best = frontier(list(dict.fromkeys(points)))
         source_ms = best[0].ms * best[0].speedup
@@ -126,6 +127,11 @@ class Search:
             "more layers", list[Alternative], lambda: self._tried("more layers", more_layer_steps, costs)
         )
         return found[1:]  # the first one does nothing
+
+    def _narrower(self) -> list[Alternative]:
+        """Steps that make the stream narrower, which a refit does not mend."""
+        costs = self.state.once("costs", Costs, self._costs)
+        return self.state.once("streams", list[Alternative], lambda: self._tried("the stream", stream_steps, costs))
 
     def _costs(self) -> Costs:
         return measure_costs(self.source, self._fused, self.state.folder, self.conditions, self.trials.progress)

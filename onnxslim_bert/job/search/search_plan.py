@@ -18,8 +18,8 @@ class SearchPlan:
     embedding, tokens: recipe steps that drop layers, make the word table smaller, and drop tokens; "" for none. Bits of
     the word table are the business of the quantization: other steps work on a table in float.
     method: of the int8 ranges. float_layers: layers that stay float32, by their numbers after `layers` was done.
-    distill: the step that trains what is left; "" for none. weights: the step that stores int8 matrices in fewer bits;
-    "" for none. reduce_range: see `Quantization`. where: on what it runs;
+    stream, distill: steps that make the stream narrower, and train what is left; "" for none. weights: the step that
+    stores int8 matrices in fewer bits; "" for none. reduce_range: see `Quantization`. where: on what it runs;
     method, float_layers and reduce_range are for the CPU.
 
     Example: heads (4, 3), neurons (96, 64), method "mse" has `prune{heads=4/3,neurons=96/64}?` and
@@ -35,6 +35,7 @@ class SearchPlan:
     float_layers: tuple[int, ...] = ()
     distill: str = ""
     weights: str = ""
+    stream: str = ""
     reduce_range: bool = False
     where: Deployment = ON_CPU
 
@@ -48,7 +49,7 @@ class SearchPlan:
         table = Recipe.parse(self.embedding).steps if self.embedding else ()
         smaller = [str(step) for step in table if step.action.name != QuantizeEmbedding.name]
         packed = [str(step) for step in table if step.action.name == QuantizeEmbedding.name]
-        before = [FUSED, *smaller, self.layers, widths, FIRST_TOKEN, self.tokens, self.distill]
+        before = [FUSED, *smaller, self.layers, widths, self.stream, FIRST_TOKEN, self.tokens, self.distill]
         return Recipe.parse(",".join(filter(None, [*before, *packed, quantized, self.weights])))
 
 

@@ -21,6 +21,7 @@ from onnxslim_bert.job.search.costs import (
 )
 from onnxslim_bert.job.search.width_choices import GRID
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.passes.prune_hidden import PruneHidden
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.recipes.int8 import FIRST_TOKEN, SMOOTHING
 from onnxslim_bert.recipes.recipe import Recipe
@@ -36,6 +37,7 @@ RANKS = (2, 3, 4, 6)  # the rank of a factorized word table is its width divided
 BITS = (4, 3, 2)  # of an entry of the word table, where it is not int8
 CODED = (2, 1)  # of an entry of the word table, where it is stored as codes
 VOCABULARIES = (2, 3, 4)  # the tokens of a trimmed vocabulary are all tokens divided by each of these
+STREAMS = (0.75, 0.5)  # shares of the stream's channels that stay, where what is left is trained
 TOKENS = (0.75, 0.5, 0.35)  # shares of the tokens that go on after a drop
 
 
@@ -126,6 +128,13 @@ def more_layer_steps(model: Model) -> list[Alternative]:
     """Steps that drop more layers than `layer_steps`, up to half of them: what is left needs training."""
     most = len(model.encoder.layers) // 2
     return [Alternative(f"drop-layers{{drop={drop}}}") for drop in range(max(LAYERS) + 1, most + 1)]
+
+
+def stream_steps(model: Model) -> list[Alternative]:
+    """Steps that make the stream narrower: what is left needs training."""
+    hidden = model.encoder.hidden
+    widths = dict.fromkeys(PruneHidden(keep=keep).width_of(hidden) for keep in STREAMS)
+    return [Alternative(f"prune-hidden{{width={width}}}", stream=width / hidden) for width in widths]
 
 
 def embedding_steps(model: Model) -> list[Alternative]:

@@ -79,7 +79,7 @@ def width_choices(options: MeasuredOptions) -> Iterator[WidthChoices]:
         (one, steps, one.squared(steps), np.array(steps, float) - steps[0])
         for one, steps in zip(options.sensitivities, ladders, strict=True)
     ]
-    kinds = options.layers, options.embeddings, options.tokens, options.precisions
+    kinds = options.layers, options.embeddings, options.tokens, options.precisions, options.streams
     for combination in itertools.starmap(Combination, itertools.product(*kinds)):
         if not combination.go_together(count):
             continue

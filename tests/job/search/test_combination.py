@@ -4,6 +4,8 @@ import pytest
 
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.combination import Combination
+from onnxslim_bert.job.search.costs import Costs, Saving, site_key
+from onnxslim_bert.rewriting.pruning.sites import Site
 
 NONE = Alternative()
 
@@ -30,3 +32,14 @@ def test_a_dropped_layer_saves_what_its_matrices_take_in_the_file():
     packed = Alternative("pack", nbytes=1800.0, stored=0.55)
     assert Combination(layer, table, NONE, packed).saved_bytes() == pytest.approx(550 + 70 + 1800)
     assert Combination(layer, table, NONE, NONE).saved_bytes() == 1070.0
+
+
+def test_beside_a_narrower_stream_all_else_saves_a_share():
+    """What leaves out half of the channels saves 3 ms of 10; a layer of 2 ms is one of 1 ms then, and so is a head."""
+    half = Alternative("prune-hidden{width=64}", ms=3.0, nbytes=4000.0, stream=0.5)
+    layer = Alternative("drop", ms=2.0, nbytes=1000.0, gone=(1,))
+    together = Combination(layer, NONE, NONE, NONE, half)
+    assert (together.saved_ms(), together.saved_bytes()) == (4.0, 4500.0)
+    site = Site("heads", (0,), 4, 8)
+    costs = Costs(40.0, 10.0, 10_000, {site_key(site): Saving(0.5, 60.0)})
+    assert together.savings([site], costs) == [Saving(0.25, 30.0)]

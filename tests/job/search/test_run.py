@@ -325,10 +325,11 @@ def test_a_search_distils(tmp_path, monkeypatch):
     chosen = found.found.chosen.recipe
     assert "distill{texts=" in chosen
     assert any("distill{texts=640,epochs=3.0}" in recipe for recipe in judged)
+    assert any("prune-hidden{width=" in recipe for recipe in judged)
     assert onnx.load(found.output).graph.SerializeToString() == judged[chosen]
     assert 0 < spent[-1] == len(steps)
     assert found.found.refitted
-    assert not any("distill" in point.recipe for point in found.found.refitted)
+    assert not any("distill" in point.recipe or "prune-hidden" in point.recipe for point in found.found.refitted)
     assert {path.suffix for path in tmp_path.iterdir()} <= {".onnx", ".json", ".tsv", ".txt"}
 
 

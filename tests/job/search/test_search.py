@@ -125,7 +125,10 @@ def enter(world: World, monkeypatch) -> World:
         "measure_alternatives": lambda *given: world.note(given[-1], found.layers),
         "choose_int8_method": lambda *_: world.note("method", "mse"),
         "measure_precisions": lambda *_: world.note("precisions", found.precisions),
-        **{name: lambda _: [] for name in ("layer_steps", "more_layer_steps", "embedding_steps", "token_steps")},
+        **{
+            name: lambda _: []
+            for name in ("layer_steps", "more_layer_steps", "stream_steps", "embedding_steps", "token_steps")
+        },
         "run_recipe": run_recipe,
         "check_weights_stay_int8": lambda _: None,
         "u8s8_saturates": lambda: world.saturates,

@@ -29,6 +29,14 @@ def test_bits_of_the_word_table_come_with_int8():
     )
 
 
+def test_the_stream_becomes_narrower_behind_what_is_pruned_and_before_what_is_trained():
+    plan = SearchPlan((4,), (96,), "drop-layers", stream="prune-hidden{width=64}", distill="distill{texts=9}")
+    assert str(plan.recipe) == (
+        "canonicalize?,fuse?,drop-layers,prune{heads=4,neurons=96}?,prune-hidden{width=64},first-token?,"
+        f"distill{{texts=9}},{INT8}"
+    )
+
+
 @pytest.mark.parametrize(
     ("plan", "pruned"),
     [

@@ -14,6 +14,7 @@ from onnxslim_bert.job.search.tables import (
     measure_sensitivities,
     showing,
     spliced_trials,
+    stream_steps,
     token_steps,
 )
 from onnxslim_bert.passes import PASSES
@@ -63,6 +64,16 @@ def test_layers_that_go_are_those_that_the_pass_found(tmp_path):
     assert [one.step for one in found] == [f"drop-layers{{layers={'/'.join(map(str, one.gone))}}}" for one in found]
     assert 0 < found[0].ms < found[1].ms
     assert 0 < found[0].nbytes < found[1].nbytes
+
+
+def test_a_narrower_stream_is_measured(tmp_path):
+    """Half of it saves more than a quarter, and does more damage."""
+    model = prepared("bert-ts17-sdpa", *EXACT)
+    assert [one.step for one in stream_steps(model)] == ["prune-hidden{width=9}", "prune-hidden{width=6}"]
+    _, more, less = measured(model, stream_steps(model), tmp_path)
+    assert (more.stream, less.stream) == (0.75, 0.5)
+    assert 0 < more.nbytes < less.nbytes
+    assert 0 < more.damage < less.damage
 
 
 @pytest.mark.parametrize("name", ["bert-features", "bert-features-pooled"])
