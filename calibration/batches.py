@@ -161,7 +161,7 @@ class _Texts:
             words[real] = row.words if isinstance(row, PlacedRow) and row.words else range(len(row.ids))
         feeds: dict[str, Array] = {}
         for name, each in self.roles.items():
-            values = {"ids": ids, "types": types}.get(each.role, np.where(mask, each.real, each.padding))
+            values = {"ids": ids, "types": types}.get(each.role, each.written(mask))
             feeds[name] = values.astype(self.inputs[name])
         return Batch(feeds, mask, rows, words)
 

@@ -1,4 +1,4 @@
-"""The roles of a model's inputs (token ids, mask, token types), for the rows that it is to be fed."""
+"""The roles of a model's inputs (token ids, mask, token types, positions), for the rows that it is to be fed."""
 
 from pathlib import Path
 

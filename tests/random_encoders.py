@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "pad": (0, 1),
     "head": ("first", "states", "mean"),
     "beside": (False,),
+    "places": ("counted",),
 }
 
 
@@ -36,7 +37,9 @@ class Kind:
     """What an encoder is like.
 
     window: how far tokens see, 0 for any distance. groups: heads of key and value. beside: whether the feed-forward
-    stands beside the attention and reads the same norm of the stream.
+    stands beside the attention and reads the same norm of the stream. head: "ends" reads the first and the last token,
+    of padded rows padding. places: "input" for a table of positions, or rotary ones, that `position_ids` [batch, seq]
+    says.
     """
 
     positions: str
@@ -52,6 +55,7 @@ class Kind:
     pad: int
     head: str
     beside: bool = False
+    places: str = "counted"
 
     @property
     def is_plain(self) -> bool:
@@ -94,6 +98,9 @@ class _Maker:
         scalar = self.node("Squeeze", self.seq, np.array([0]))
         self.places = self.node("Range", np.array(0), scalar, np.array(1))
         self.bias = self.scores_bias(ids)
+        if self.kind.places == "input":
+            self.places = gs.Variable("position_ids", np.dtype(np.int64), ["batch", "sequence"])
+            self.gs.inputs.append(self.places)
         state = self.node("Gather", self.weights(VOCABULARY, HIDDEN), ids)
         if self.kind.positions == "table":
             state = self.node("Add", state, self.node("Gather", self.weights(POSITIONS, HIDDEN), self.places))
@@ -110,7 +117,8 @@ class _Maker:
                     else self.norm(self.node("Add", block(state), state))
                 )
         state = self.norm(state) if self.kind.before or self.kind.beside else state
-        output = gs.Variable("output", np.dtype(np.float32))
+        shapes = {"states": ["batch", "sequence", HIDDEN], "mean": ["batch", HIDDEN]}
+        output = gs.Variable("output", np.dtype(np.float32), shapes.get(self.kind.head, ["batch", 5]))
         last = self.head(state)
         self.gs.nodes.append(gs.Node("Identity", "output", inputs=[last], outputs=[output]))
         self.gs.outputs = [output]
@@ -209,7 +217,8 @@ class _Maker:
         """Su et al. 2021, https://arxiv.org/abs/2104.09864"""
         half = SIZE // 2
         rates = (10000.0 ** (-np.arange(half) / half)).astype(np.float32)[None]
-        places = self.node("Unsqueeze", self.node("Cast", self.places, to=onnx.TensorProto.FLOAT), np.array([1]))
+        axes = np.array([1, 3] if self.kind.places == "input" else [1])
+        places = self.node("Unsqueeze", self.node("Cast", self.places, to=onnx.TensorProto.FLOAT), axes)
         angles = self.node("Mul", places, np.concatenate([rates, rates], 1))
         last, ends = np.array([3]), (np.array([0]), np.array([half]), np.array([SIZE]))
         low, high = self.node("Slice", x, ends[0], ends[1], last), self.node("Slice", x, ends[1], ends[2], last)
@@ -238,6 +247,9 @@ class _Maker:
     def head(self, state: gs.Tensor) -> gs.Tensor:
         if self.kind.head == "first":
             return self.dense(self.node("Gather", state, np.array(0), axis=1), 5)
+        if self.kind.head == "ends":
+            ends = [self.node("Gather", state, np.array(end), axis=1) for end in (0, -1)]
+            return self.dense(self.node("Add", *ends), 5)
         return self.node("ReduceMean", state, axes=[1], keepdims=0) if self.kind.head == "mean" else state
 
 

@@ -24,7 +24,7 @@ def reads_texts(command: Command) -> Command:
         default="",
         callback=_checked,
         metavar="ids=NAME,...",
-        help="Inputs by role (ids, mask, types), where neither the graph nor their names say what they take.",
+        help="Inputs by role (ids, mask, types, positions), where neither graph nor names say what they take.",
     )
     return option(command)
 

@@ -80,7 +80,7 @@ def _check_same(before: Model, after: Model, old_ids: Array, special: list[int])
 
     def answers(model: Model, ids: Array) -> list[Array]:
         values = {"ids": ids, "types": np.zeros_like(ids)}
-        feeds = {name: values.get(each.role, np.full(ids.shape, each.real)) for name, each in roles.items()}
+        feeds = {name: values.get(each.role, each.written(np.ones(ids.shape, bool))) for name, each in roles.items()}
         return run(model_session(model), {name: each.astype(types[name]) for name, each in feeds.items()})
 
     ours, theirs = answers(before, old_ids[new_ids]), answers(after, new_ids)

@@ -135,6 +135,20 @@ class Region:
             found[mask.tensor.name] = (holes if hides and holes is not None else opened).astype(mask.dtype)
         return found
 
+    def also_reads(self, feeds: Mapping[str, Array], hiding: TokenMask | None) -> str | None:
+        """The name of a candidate besides `hiding` that decides what comes out; None if there is none.
+
+        Example: positions that turn query and key, which does not show where all tokens have the same.
+        """
+        given, rng = self.given(feeds), np.random.default_rng(3)
+        plain = self.run_targets(given, [self.target])[0]
+        for mask in self.candidates:
+            if mask is not hiding:
+                values = rng.integers(0, 2, given[mask.tensor.name].shape).astype(mask.dtype)
+                if not is_close(self.run_targets({**given, mask.tensor.name: values}, [self.target])[0], plain):
+                    return str(mask.tensor.name)
+        return None
+
     def hides(self, feeds: Mapping[str, Array], mask: TokenMask, holes: Array) -> bool:
         """Whether no real token reads what query, key and value hold where `mask` is 0, however large scores get.
 
@@ -298,6 +312,8 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
                 if not is_close(shut, actual):
                     names = " and ".join(repr(other.tensor.name) for other in region.candidates)
                     return f"it reads {names} otherwise than to hide the keys at zeros"
+                if (besides := region.also_reads(feeds, mask)) is not None:
+                    return f"it also reads {besides!r}, other than to hide keys"
                 if mask is not None and not region.hides(feeds, mask, holes):
                     return f"zeros of {mask.tensor.name!r} lower scores too little to hide their keys from large ones"
                 return AttentionForm(float(factor), mask.tensor.name if mask is not None else None)

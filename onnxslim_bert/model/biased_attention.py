@@ -203,6 +203,8 @@ def _proven(region: Region, heads: int, found: BiasedAttention) -> BiasedAttenti
             found = replace(found, rank=bias.ndim, flat=bias.shape[-2] == 1 < length)
         if query is None or key is None:
             return None
+        first, second = (turn and _by_row(region, given, turn, length) for turn in found.turned)
+        found = replace(found, turned=(first, second))
         expected = attention(query, key, given[region.sources[2].name], heads, found.scale, True, bias)
         if found.guarded and found.terms:
             if bias.shape[-3] != 1:
@@ -231,6 +233,12 @@ def _turned(region: Region, given: dict[str, Array], role: int, turn: Rotation |
     if turn is None:
         return values
     return turned_by(values, _value(region, given, turn.cos), _value(region, given, turn.sin), heads)
+
+
+def _by_row(region: Region, given: dict[str, Array], turn: Rotation, seq: int) -> Rotation:
+    """`turn`, told whether its angles are those of each row of the batch."""
+    angles = _value(region, given, turn.cos)
+    return replace(turn, by_row=angles.size > seq * angles.shape[-1])
 
 
 def _value(region: Region, given: dict[str, Array], tensor: gs.Tensor) -> Array:

@@ -10,8 +10,10 @@ from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets
 from onnxslim_bert.graph.signature import flat_shape
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.lookups import rows_read
+from onnxslim_bert.model.role_names import role_of
 
 LOOKUPS = ("Gather", "GatherBlockQuantized", "Slice")
+MOST_PADDING = 4  # rows of a table of positions among which padding's is looked for
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,21 @@ def table_of(node: gs.Node) -> gs.Constant | None:
     return tensor if values.dtype.kind == "f" or values.dtype.itemsize == 1 else None
 
 
+def first_position(indices: gs.Tensor) -> int:
+    """The position of a row's first token where `indices` are the model's input: 0, or what follows padding's.
+
+    Of a table with a row of zeros among its first, that row is padding's, and tokens begin behind it. Example: 2 of
+    RoBERTa, whose padding has position 1.
+    """
+    readers = [
+        reader for node in indices.outputs for reader in (node.outputs[0].outputs if node.op == "Cast" else [node])
+    ]
+    for table in filter(None, map(table_of, readers)):
+        empty = np.flatnonzero(~table.values[:MOST_PADDING].any(axis=1))
+        return int(empty[0]) + 1 if len(empty) else 0
+    return 0
+
+
 def id_map(node: gs.Node) -> tuple[gs.Constant, gs.Tensor] | None:
     """The constant [ids] of rows through which the lookup `node` reads, and the ids; None when it has no such map."""
     above = producer(node.inputs[1])
@@ -113,7 +130,7 @@ def _role_of(graph: gs.Graph, indices: gs.Tensor) -> str:
 
 
 def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:
-    """The indices for a probe batch; "word" or "token_type" when they are that input as it is."""
+    """The indices for a probe batch; "word", "position" or "token_type" when they are that input as it is."""
     tokens = _token_inputs(graph)
     nodes = nodes_between([], indices)
     read = {t.name for t in inputs_of(nodes)} | ({indices.name} if not nodes else set())
@@ -133,12 +150,12 @@ def _probe(graph: gs.Graph, indices: gs.Tensor) -> Array | str | None:
         shape = feeds[tensor.name].shape
         flat = (int(np.prod(shape[:-1])), shape[-1])
         if tensor.name in read and values.shape in (shape, flat) and (values == 2 + i).all():
-            return "word" if i == 0 else "token_type"
+            return "word" if i == 0 else "position" if role_of(tensor.name) == "positions" else "token_type"
     return values
 
 
 def _token_inputs(graph: gs.Graph) -> list[gs.Tensor]:
-    """The inputs [batch, seq] or [batch, choices, seq]; token ids, which read the largest table, come first."""
+    """The inputs [batch, seq] or [batch, choices, seq]; first token ids, of the largest table but for positions'."""
     rows = rows_read(graph)
     tokens = [t for t in graph.inputs if t.shape is not None and len(flat_shape(t.shape, t.dtype)) == 2]
-    return sorted(tokens, key=lambda tensor: -rows.get(tensor.name, 0))
+    return sorted(tokens, key=lambda tensor: (role_of(tensor.name) == "positions", -rows.get(tensor.name, 0)))

@@ -1,8 +1,8 @@
-"""Which input of a model takes token ids, which the mask and which the token types.
+"""Which input of a model takes token ids, which the mask, which the token types and which the positions.
 
-The graph decides: ids are the row numbers of the word table, types those of a small one, and a mask is an input whose
-values at some tokens hide them from the others, which is proven by running the model. Names count only where the graph
-leaves it open.
+The graph decides: ids are the row numbers of the word table, types those of a small one, a mask is an input whose
+values at some tokens hide them from the others, and positions are one with which tokens can change places: the last two
+are proven by running the model. Names count only where the graph leaves it open.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,15 @@ from onnxslim_bert.graph.functions import inlined
 from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import read_skeleton
+from onnxslim_bert.model.embeddings import first_position
 from onnxslim_bert.model.lookups import rows_read
-from onnxslim_bert.model.role_names import FORMS, ORDER, InputRole, Named, Role, Roles, role_of
+from onnxslim_bert.model.role_names import FORMS, NAMES, ORDER, InputRole, Named, Role, Roles, role_of
 
 MOST_TYPES = 16  # rows of a table of token types, at most
 PROBE_LENGTH = 8  # tokens of a probe, where the graph leaves the length open
 HIDDEN = 0.2  # share of what seen tokens change that hidden ones may: dynamic int8 rounds all tokens by one scale
 EXACT = 1e-3  # the same, where a name says what the mask is and the two texts cannot share their scale
-READY = "give the model's inputs ready in an npz file, or say which takes what: --inputs ids=NAME,mask=NAME,types=NAME"
+READY = f"give the model's inputs ready in an npz file, or say which takes what: --inputs {NAMES}"
 
 
 Run = Callable[[Mapping[str, Array]], list[Array] | None]  # a model's outputs; None where it does not run
@@ -81,7 +82,9 @@ def graph_roles(graph: gs.Graph, opened: Callable[[], ort.InferenceSession], nam
         except Exception:  # onnxruntime's exceptions share no base class; what does not run proves nothing
             return None
 
-    return find_roles(inputs, rows_read(graph), run, named or {})
+    roles = find_roles(inputs, rows_read(graph), run, named or {})
+    placed = {name: first_position(graph.tensors()[name]) for name, each in roles.items() if each.role == "positions"}
+    return {**roles, **{name: InputRole("positions", first, max(first - 1, 0)) for name, first in placed.items()}}
 
 
 def find_roles(inputs: Mapping[str, Input], rows: Mapping[str, int], run: Run, named: Named) -> Roles:
@@ -90,13 +93,16 @@ def find_roles(inputs: Mapping[str, Input], rows: Mapping[str, int], run: Run, n
     rows: input name -> rows of the table that it looks up (`rows_read`). Raises DataError as `roles_of` does.
     """
     _check_named(inputs, named)
-    roles: dict[str, InputRole] = {name: InputRole(role) for role, name in named.items()}
+    roles: dict[str, InputRole] = {name: InputRole(role, int(role != "positions")) for role, name in named.items()}
     if "ids" not in named and (ids := _ids(inputs, rows, named)):
         roles[ids] = InputRole("ids")
     fed = next((name for name, found in roles.items() if found.role == "ids"), None)
     if fed is None or inputs[fed].dtype.kind not in "iu":
         found = {name: str(given.dtype) for name, given in inputs.items()}
         raise DataError(f"model inputs {found}: none takes integer token ids: {READY}")
+    called = [name for name, given in inputs.items() if role_of(name) == "positions" and given.dtype.kind in "iu"]
+    if called and called[0] not in roles and not _taken(roles, "positions"):
+        roles[called[0]] = InputRole("positions", 0)
     for name in inputs:
         if name not in roles and 0 < rows.get(name, 0) <= MOST_TYPES and not _taken(roles, "types"):
             roles[name] = InputRole("types")
@@ -107,7 +113,8 @@ def find_roles(inputs: Mapping[str, Input], rows: Mapping[str, int], run: Run, n
         roles[named["mask"]] = probe.form(named["mask"]) or FORMS[0]
     for name, given in inputs.items():
         if name not in roles:
-            roles[name] = InputRole(_left(name, given, rows, roles, probe))
+            role = _left(name, given, rows, roles, probe)
+            roles[name] = InputRole(role, int(role != "positions"))
     return {name: roles[name] for name in inputs}
 
 
@@ -124,6 +131,7 @@ def _taken(roles: Roles, role: Role) -> bool:
 def _ids(inputs: Mapping[str, Input], rows: Mapping[str, int], named: Named) -> str | None:
     """The input that takes token ids; None when there is none."""
     read = {name: rows[name] for name in inputs if name in rows and name not in named.values()}
+    read = {name: count for name, count in read.items() if role_of(name) != "positions"} or read
     large = [name for name, count in read.items() if count > MOST_TYPES]
     if len(large) == 1:
         return large[0]
@@ -162,6 +170,8 @@ def _left(name: str, given: Input, rows: Mapping[str, int], roles: Roles, probe:
     if is_int and name not in rows and (said in free or (free and said is None and probe.ignores(name))):
         asked: list[Role] = [role for role in free if role == said]
         return (asked or free)[0]
+    if is_int and "positions" in free and probe.places(name):
+        return "positions"
     raise DataError(f"model input '{name}' ({given.dtype}) cannot be made from text: {READY}")
 
 
@@ -183,17 +193,28 @@ class _Probe:
         rng = np.random.default_rng(0)
         shared, one, other = (rng.integers(*ends, length) for ends in ((low, most), (low, middle), (middle, most)))
         self._texts = [np.where(self._real, shared, hidden) for hidden in (one, other)]
+        self._other = np.where(self._real, other, one)
 
     def form(self, name: str) -> InputRole | None:
-        """How the mask `name` is written: what hides tokens best; None when no values are proven to hide them."""
+        """How the mask `name` is written: what hides tokens best; None when no values are proven to hide them.
+
+        What hides the real tokens, too, is no way to write it. Where hidden tokens still have a small part in the
+        answers (int8 rounds all by one scale, a pooling reads padding), that part must also be far below the one that
+        they have when the same values say the opposite.
+        """
         forms = FORMS if self._inputs[name].dtype.kind == "f" else FORMS[:2]
-        changes = {form: self._change(name, form) for form in forms}
+        changes = {form: self._change(name, form) for form in forms if self._reads(name, form)}
         moved = [self._change(name, InputRole("mask", value, value)) for value in (1, 0)]
-        most = max([change for change in [*moved, *changes.values()] if change is not None], default=0.0)
         ran = {form: change for form, change in changes.items() if change is not None}
+        most = max([change for change in [*moved, *ran.values()] if change is not None], default=0.0)
         best = min(ran, key=lambda form: ran[form], default=None)
-        allowed = HIDDEN if self._together or role_of(name) != "mask" else EXACT
-        return best if best is not None and most > 0 and ran[best] <= allowed * most else None
+        if best is None or not most:
+            return None
+        if ran[best] > EXACT * most:
+            opposite = self._change(name, InputRole("mask", best.padding, best.real)) or 0.0
+            allowed = HIDDEN if self._together or role_of(name) != "mask" else EXACT
+            return best if ran[best] <= allowed * min(most, opposite) else None
+        return best
 
     def ignores(self, name: str) -> bool:
         """Whether the answers are the same whatever `name` holds."""
@@ -202,31 +223,59 @@ class _Probe:
             _apart(*pair) == 0 for pair in zip(answers[0] or [], answers[1] or [], strict=True)
         )
 
+    def places(self, name: str) -> bool:
+        """Whether `name` holds the positions of tokens, and nothing else does: tokens that change places with their
+        positions change places in the answers, and those that leave them behind change the answers."""
+        length = self._shape[1]
+        order = np.r_[0, length - 1 : 0 : -1]  # the first token stays: a classifier reads it
+        here, there = np.arange(length), order
+        runs = [
+            self._run(self._feeds(text) | {name: self._filled(name, places)})
+            for text, places in ((self._texts[0], here), (self._texts[0][order], there), (self._texts[0][order], here))
+        ]
+        if any(run is None for run in runs):
+            return False
+        first, moved, left = ([x for x in run or [] if _is_vector(x)] for run in runs)
+        expected = [x[:, order] if x.shape[:2] == self._shape else x for x in first]
+        return _apart(expected, moved) <= EXACT < _apart(expected, left)
+
     def _change(self, name: str, form: InputRole) -> float | None:
         """How far the answers of real tokens move when the others' ids change; None where the model does not run."""
         answers = self._answers(name, form)
         return None if answers is None else _apart(*answers)
 
-    def _answers(self, name: str, form: InputRole) -> list[list[Array]] | None:
+    def _reads(self, name: str, form: InputRole) -> bool:
+        """Whether the answers of real tokens move with these tokens' ids."""
+        answers = self._answers(name, form, [self._texts[0], self._other])
+        return answers is not None and _apart(*answers) > 0
+
+    def _answers(self, name: str, form: InputRole, texts: list[Array] | None = None) -> list[list[Array]] | None:
         """The outputs for the first text and for the second; None where the model does not run."""
+        texts = texts or self._texts
         if not self._together:
-            runs = [self._outputs(text[None], name, form) for text in self._texts]
+            runs = [self._outputs(text[None], name, form) for text in texts]
             return None if runs[0] is None or runs[1] is None else [runs[0], runs[1]]
-        ids = np.stack(self._texts)[np.arange(self._shape[0]) % 2]
+        ids = np.stack(texts)[np.arange(self._shape[0]) % 2]
         outputs = self._outputs(ids, name, form)
         return None if outputs is None else [[_of_row(each, row, *self._shape) for each in outputs] for row in (0, 1)]
 
     def _outputs(self, ids: Array, name: str, form: InputRole) -> list[Array] | None:
-        feeds = {other: np.ones(self._shape).astype(given.dtype) for other, given in self._inputs.items()}
-        for other, each in self._roles.items():
-            feeds[other] = (ids if each.role == "ids" else np.full(self._shape, each.role == "mask")).astype(
-                self._inputs[other].dtype
-            )
-        feeds[name] = np.broadcast_to(np.where(self._real, form.real, form.padding), self._shape).astype(
-            self._inputs[name].dtype
-        )
-        outputs = self._run(feeds)
+        filled = self._filled(name, np.where(self._real, form.real, form.padding))
+        outputs = self._run(self._feeds(ids) | {name: filled})
         return None if outputs is None else [self._of_real(each) for each in outputs if _is_vector(each)]
+
+    def _feeds(self, ids: Array) -> dict[str, Array]:
+        """Rows of tokens `ids` [seq] or [batch, seq], none of which is hidden."""
+        feeds = {other: np.ones(self._shape).astype(given.dtype) for other, given in self._inputs.items()}
+        real = np.ones(self._shape, bool)
+        for name, each in self._roles.items():
+            made = {"ids": ids, "types": np.zeros(self._shape)}
+            feeds[name] = self._filled(name, made.get(each.role, each.written(real)))
+        return feeds
+
+    def _filled(self, name: str, values: Array) -> Array:
+        """`values` for each row of the batch, in the type of the input `name`."""
+        return np.broadcast_to(values, self._shape).astype(self._inputs[name].dtype)
 
     def _of_real(self, output: Array) -> Array:
         """The part of `output` that is about real tokens, where it holds an answer for each token; else all of it."""
@@ -259,8 +308,12 @@ def _axes(tensor: gs.Tensor) -> tuple[int | str, ...] | None:
 
 
 def _graph(path: Path) -> gs.Graph:
-    proto, _ = read_skeleton(path)
+    proto, weights = read_skeleton(path)
     try:
-        return gs.import_onnx(inlined(path, proto) if proto.functions else proto)
+        graph = gs.import_onnx(inlined(path, proto) if proto.functions else proto)
     except Exception as error:
         raise ModelError(f"{path}: the graph cannot be read ({one_line(error)})") from error
+    tensors = graph.tensors()
+    for name in weights.keys() & tensors.keys():
+        tensors[name].values = weights[name]
+    return graph

@@ -6,7 +6,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
 from onnxslim_bert.model.dense import embeddings_of
-from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.embeddings import first_position, table_of
 from onnxslim_bert.model.onnx_model import Model
 
 REAL = 2  # a token id that these models do not pad with
@@ -34,7 +34,7 @@ def positions_of(model: Model, indices: gs.Tensor, seq: int) -> Array:
     nodes = nodes_between([], indices)
     if not nodes:  # constants, or the caller's own
         values = constant(indices)
-        return np.arange(seq) if values is None else values.reshape(-1)
+        return np.arange(seq) + first_position(indices) if values is None else values.reshape(-1)
     feeds = {t.name: np.full(_row_shape(t, seq), REAL, t.dtype or np.int64) for t in inputs_of(nodes)}
     try:
         return run(nodes, feeds, indices, opsets_of(model.graph)).reshape(-1)

@@ -1,4 +1,4 @@
-"""The roles that inputs of a model have (token ids, mask, token types), and what names of inputs say of them."""
+"""The roles that inputs of a model have (token ids, mask, token types, positions), and what names say of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +9,27 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import DataError
 
-Role = Literal["ids", "mask", "types"]
+Role = Literal["ids", "mask", "types", "positions"]
 Named = Mapping[Role, str]  # the inputs that a user names, by role
+NAMES = "ids=NAME,mask=NAME,types=NAME,positions=NAME"  # as a user writes them
 
 # Parts of names as exporters write them; the first role with a part in the name counts.
 MARKS: dict[Role, tuple[str, ...]] = {
     "mask": ("mask",),
     "types": ("type", "segment"),
+    "positions": ("position",),
     "ids": ("input_ids", "input_word_ids", "input.1", "token_ids", "tokens"),
 }
-ORDER: tuple[Role, ...] = ("ids", "mask", "types")
+ORDER: tuple[Role, ...] = ("ids", "mask", "types", "positions")
 
 
 @dataclass(frozen=True)
 class InputRole:
-    """The role of one input [batch, seq]. real, padding: the values that a mask has at tokens and at padding."""
+    """The role of one input [batch, seq].
+
+    real, padding: the values that a mask has at tokens and at padding; the positions of a row's first token and of
+    padding.
+    """
 
     role: Role
     real: float = 1
@@ -34,6 +40,15 @@ class InputRole:
         values = mask.astype(np.float64)
         nearer: Array = np.abs(values - self.real) < np.abs(values - self.padding)
         return nearer
+
+    def written(self, real: Array) -> Array:
+        """What a mask, or positions, hold where `real` [batch, seq] says that there are tokens.
+
+        Example: of the tokens [no, yes, yes], which is a row padded on the left, [0, 0, 1] are the positions.
+        """
+        count = np.cumsum(real, axis=1) - 1 if self.role == "positions" else 0
+        written: Array = np.where(real, self.real + count, self.padding)
+        return written
 
 
 # How masks are written: 1 for tokens, 1 for padding, or added to scores as it is.
@@ -61,6 +76,6 @@ def parse_named(text: str) -> dict[Role, str]:
         role, _, name = (piece.strip() for piece in part.partition("="))
         known: Role | None = next((each for each in ORDER if each == role), None)
         if known is None or not name or known in named or name in named.values():
-            raise DataError(f"--inputs {text}: '{part}': needed ids=NAME,mask=NAME,types=NAME, each at most once")
+            raise DataError(f"--inputs {text}: '{part}': needed {NAMES}, each at most once")
         named[known] = name
     return named

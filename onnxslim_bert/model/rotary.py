@@ -17,16 +17,20 @@ from onnxslim_bert.graph.probe import MICROSOFT, producer
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns `source`, a view of a query or key; cos and sin have one row a position, [1, .., seq, .., size]."""
+    """Turns `source`, a view of a query or key; cos and sin have one row a position, [1, .., seq, .., size].
+
+    by_row: each row of the batch has positions of its own, as an input gives them: [batch, .., seq, .., size].
+    """
 
     source: gs.Tensor
     cos: gs.Tensor
     sin: gs.Tensor
+    by_row: bool = False
 
     def write(self, build: Builder, tensor: gs.Tensor, heads: int, size: int) -> gs.Tensor:
         """One node that turns `tensor` [batch, seq, heads * size]; layers with the same angles share their halves."""
         cos, sin = (_half(build, angles, size) for angles in (self.cos, self.sin))
-        start = build.constant("start", np.zeros(1, np.int64))
+        start = _places(build, tensor, cos) if self.by_row else build.constant("start", np.zeros(1, np.int64))
         return build.node("RotaryEmbedding", "rotated", [tensor, start, cos, sin], MICROSOFT, num_heads=heads)
 
 
@@ -54,17 +58,18 @@ def rotation(tensor: gs.Tensor, moving: set[int]) -> Rotation | None:
 def turned_by(values: Array, cos: Array, sin: Array, heads: int) -> Array | None:
     """values [batch, seq, heads * size] turned by angles of which cos and sin have a row for each position.
 
-    None where the angles are not of this form: for each position alike in all rows and heads, and in both halves.
+    None where the angles are not of this form: for each position alike in all heads and in both halves, and alike in
+    all rows of the batch or given for each.
     """
     batch, seq, width = values.shape
     size = width // heads
-    if any(angles.size != seq * size or angles.shape[-1] != size for angles in (cos, sin)):
+    if any(angles.size not in (seq * size, batch * seq * size) or angles.shape[-1] != size for angles in (cos, sin)):
         return None
-    rows = [angles.reshape(seq, size) for angles in (cos, sin)]
-    if any(not np.array_equal(row[:, : size // 2], row[:, size // 2 :]) for row in rows):
+    rows = [angles.reshape(-1, seq, 1, size) for angles in (cos, sin)]
+    if any(not np.array_equal(row[..., : size // 2], row[..., size // 2 :]) for row in rows):
         return None
     first, second = np.split(values.reshape(batch, seq, heads, size), 2, axis=-1)
-    c, s = (row[:, None, : size // 2] for row in rows)
+    c, s = (row[..., : size // 2] for row in rows)
     return np.concatenate([first * c - second * s, second * c + first * s], -1).reshape(values.shape)
 
 
@@ -78,6 +83,19 @@ def _turned(tensor: gs.Tensor) -> gs.Tensor | None:
     if first is None or second is None or {first.op, second.op} not in ({"Slice"}, {"Split"}):
         return None
     return first.inputs[0] if first.inputs[0] is second.inputs[0] else None
+
+
+def _places(build: Builder, tensor: gs.Tensor, cos: gs.Tensor) -> gs.Tensor:
+    """The row of `cos` [batch * seq, size / 2], or [seq, size / 2], for each token of `tensor`: [batch, seq].
+
+    Layers with the same angles share it.
+    """
+    zero, one, last = (build.constant("number", np.array(n)) for n in (0, 1, [0]))
+    shape = build.once("Shape", f"{cos.name}/tokens", [tensor], end=2)
+    tokens = build.once("ReduceProd", f"{cos.name}/count", [shape], keepdims=0)
+    rows = build.once("Gather", f"{cos.name}/size", [build.once("Shape", f"{cos.name}/shape", [cos]), last])
+    each = build.once("Mod", f"{cos.name}/row", [build.once("Range", f"{cos.name}/range", [zero, tokens, one]), rows])
+    return build.once("Reshape", f"{cos.name}/places", [each, shape])
 
 
 def _half(build: Builder, angles: gs.Tensor, size: int) -> gs.Tensor:

@@ -52,9 +52,9 @@ class Probe:
 class Limits:
     """What rows a model takes, which decides its probe rows.
 
-    roles: for each input its name and what it takes: ids, mask or types. vocabulary, types: token ids and token types
-    are below these. longest: tokens in the longest row. batch, seq: the fixed shape of the inputs; None where it is
-    not fixed.
+    roles: for each input its name and what it takes: ids, mask, types or positions. vocabulary, types: token ids and
+    token types are below these. longest: tokens in the longest row. batch, seq: the fixed shape of the inputs; None
+    where it is not fixed.
     """
 
     roles: tuple[tuple[str, InputRole], ...]
@@ -104,10 +104,7 @@ class Limits:
         if not any(taken.role == "mask" for _, taken in self.roles):
             ids = np.where(real, ids, min((length + 1) % 2, self.vocabulary - 1))  # a mask may be made of the ids
         made: dict[Role, Array] = {"ids": ids, "types": rng.integers(0, self.types, shape)}
-        feeds = {
-            name: np.where(real, taken.real, taken.padding) if taken.role == "mask" else made[taken.role]
-            for name, taken in self.roles
-        }
+        feeds = {name: made[taken.role] if taken.role in made else taken.written(real) for name, taken in self.roles}
         return Probe(self, f"{len(kinds)} x {length} tokens, {' and '.join(dict.fromkeys(kinds))}", feeds)
 
 

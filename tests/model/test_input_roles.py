@@ -11,6 +11,7 @@ import pytest
 from graphs import EVERY, FIXTURES, SOME, fixture
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
+from random_encoders import HEADS, Kind, encoder
 from renamed_inputs import with_inputs, with_mask
 
 from onnxslim_bert.arrays import Array
@@ -48,6 +49,7 @@ def by_name(inputs: Mapping[str, np.dtype[np.generic]], named: Named | None = No
         (["input_ids", "segment_ids", "input_mask"], ["ids", "types", "mask"]),
         (["input_word_ids:0", "input_mask:0", "input_type_ids:0"], ["ids", "mask", "types"]),
         (["tokens"], ["ids"]),
+        (["position_ids", "input_ids"], ["positions", "ids"]),
     ],
 )
 def test_names_say_what_the_graph_leaves_open(names: list[str], roles: list[str]) -> None:
@@ -58,7 +60,7 @@ def test_names_say_what_the_graph_leaves_open(names: list[str], roles: list[str]
 def test_what_names_leave_open_is_asked_for() -> None:
     """Never guessed from the order; what the user names is taken."""
     inputs = dict.fromkeys(["x", "y", "z"], INT64)
-    with pytest.raises(DataError, match=r"none takes integer token ids: .* --inputs ids=NAME,mask=NAME,types=NAME"):
+    with pytest.raises(DataError, match=r"none takes integer token ids: .* --inputs ids=NAME,mask=NAME,types=NAME,pos"):
         by_name(inputs)
     assert by_name(inputs, {"ids": "y", "types": "x", "mask": "z"}) == {"x": "types", "y": "ids", "z": "mask"}
 
@@ -70,7 +72,7 @@ def test_a_mask_may_be_float() -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": INT64, "position_ids": INT64}, r"model input 'position_ids' \(int64\) cannot be made from text"),
+        ({"input_ids": INT64, "position_x": INT64, "position_y": INT64}, r"'position_y' \(int64\) cannot be made from"),
         ({"input_ids": INT64, "pixel_values": FLOAT32}, r"'pixel_values' \(float32\) cannot be made from text"),
         ({"input_ids": INT64, "a": INT64}, "model input 'a'"),
         ({"input_ids": FLOAT32}, "none takes integer token ids"),
@@ -93,7 +95,7 @@ def test_inputs_are_named_by_role(text: str, named: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("text", ["a", "ids=", "words=a", "ids=a,ids=b", "ids=a,mask=a", "ids=a,"])
 def test_other_words_than_roles_are_refused(text: str) -> None:
-    with pytest.raises(DataError, match=r"--inputs .*: needed ids=NAME,mask=NAME,types=NAME"):
+    with pytest.raises(DataError, match=r"--inputs .*: needed ids=NAME,mask=NAME,types=NAME,positions=NAME"):
         parse_named(text)
 
 
@@ -143,6 +145,19 @@ def test_a_mask_that_is_added_to_scores_is_known_by_what_it_does(tmp_path: Path,
     path = with_mask(fixture(name), tmp_path / "m.onnx", "attention_mask", scale, offset, TensorProto.FLOAT)
     found = roles_of(path)["attention_mask"]
     assert (found.real, found.padding) == (0, -1e4)
+
+
+@pytest.mark.parametrize("seed", [0, 16])
+def test_padding_that_an_answer_reads_does_not_turn_the_mask_round(tmp_path: Path, seed: int) -> None:
+    """A last token that is padding moves the answer by itself: no values of the mask hide it, and the name counts."""
+    kind = Kind("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "ends")
+    model = encoder(kind, seed)
+    for name, constant in model.constants().items():
+        if constant.values.ndim == 2:
+            model.replace(name, 3 * constant.values)  # answers that reach far
+    onnx.save(model.proto(), tmp_path / "m.onnx")
+    found = roles_of(tmp_path / "m.onnx")["attention_mask"]
+    assert (found.role, found.real, found.padding) == ("mask", 1, 0)
 
 
 @pytest.mark.parametrize("name", SOME)

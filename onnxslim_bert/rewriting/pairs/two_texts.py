@@ -52,6 +52,10 @@ class TwoTexts:
                 return (
                     f"positions are not added as {node.outputs[0].name!r} gives them; decouple before quantizing them"
                 )
+            if node.op != "Slice" and node.inputs[1] in model.graph.inputs:
+                return (
+                    f"positions are the input {node.inputs[1].name!r}, and passages have their own; export without it"
+                )
             if node.op != "Slice" and positions_of(model, node.inputs[1], FEW).tolist() != list(range(FEW)):
                 return f"positions {node.inputs[1].name!r} are not counted from 0 on"
         return ""
