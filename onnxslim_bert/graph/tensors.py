@@ -39,7 +39,7 @@ def check_tensor(path: object, tensor: onnx.TensorProto, in_file: int = 0, *, in
     held = {name: len(getattr(tensor, name)) for name in STORED if len(getattr(tensor, name))}
     raw = in_file or len(tensor.raw_data)
     if raw and not held:
-        needed = _bytes(tensor.data_type, count)
+        needed = stored_bytes(tensor.data_type, count)
         if kind == "STRING" or raw != needed:
             stated = f"shape {list(tensor.dims)} of {onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)}"
             raise ModelError(f"{place} holds {raw} bytes where {stated} needs {needed}")
@@ -79,7 +79,7 @@ def _is_beside(model: Path, location: str) -> bool:
     return data.is_relative_to(folder) or linked
 
 
-def _bytes(data_type: int, count: int) -> int:
+def stored_bytes(data_type: int, count: int) -> int:
     """The size of `count` elements, packed where the type is smaller than a byte."""
     name = TYPES[data_type]
     if name in BITS:

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.boundary import MOST_INITIALIZERS, check_model
+from onnxslim_bert.graph.tensors import BITS
 
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -91,7 +93,7 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
     model = onnx.ModelProto()
     model.CopyFrom(skeleton)
     tensors = model.graph.initializer
-    return model, {tensors[i].name: _mapped(path, tensors[i], data[a:b]) for i, (a, b) in places.items()}
+    return model, {tensors[i].name: unpacked(tensors[i], data[a:b]) for i, (a, b) in places.items()}
 
 
 def _checked(path: Path, data: memoryview) -> tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]:
@@ -245,13 +247,14 @@ def _encoded(value: int) -> bytes:
     return bytes(out)
 
 
-def _mapped(path: Path, tensor: onnx.TensorProto, raw: memoryview) -> Array:
-    """The initializer's values as a view of the mapped file; 4-bit types, packed two to a byte, are refused."""
+def unpacked(tensor: onnx.TensorProto, raw: memoryview | Array) -> Array:
+    """The values of an initializer whose data are the bytes `raw`, so many as it needs: a view of them, or a copy where
+    two or four values share a byte.
+    """
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    count = int(np.prod(tensor.dims, dtype=np.int64))
-    if any(d < 0 for d in tensor.dims) or count * dtype.itemsize != len(raw):
-        raise ModelError(
-            f"{path}: initializer {tensor.name!r} holds {len(raw)} bytes where shape {list(tensor.dims)} of {dtype} "
-            f"needs {count * dtype.itemsize}"
-        )
-    return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+    if onnx.TensorProto.DataType.Name(tensor.data_type) in BITS:
+        whole = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=bytes(raw))
+        values: Array = onnx.numpy_helper.to_array(whole)
+        return values
+    given = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, np.uint8)
+    return given.view(dtype).reshape(tuple(tensor.dims))

@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
@@ -19,12 +20,14 @@ from onnxslim_bert.graph.copies import copied
 from onnxslim_bert.graph.edit import drop_unused, sort_nodes
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
+from onnxslim_bert.graph.tensors import stored_bytes
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.find_encoder import find_encoder
 
 # it would warn on stdout of what is handled here, and to be silent at each node would take a tenth of its time
 gs.logger.G_LOGGER.log = lambda *_, **__: None
 LARGE = 1024  # bytes from which a constant counts as a weight
+SEPARATE = 4  # the IR version from which constants need not be inputs, too
 LARGEST = 1 << 31  # bytes from which protobuf writes no message
 PIECE = 1 << 22  # values of a weight that are looked at together
 
@@ -73,7 +76,7 @@ class Model:
             sizes = {i: weights[t.name].nbytes for i, t in enumerate(proto.graph.initializer) if t.name in weights}
             check_model(path or "model", proto, sizes)
         header = onnx.ModelProto(
-            metadata_props=proto.metadata_props,
+            metadata_props={entry.key: entry for entry in proto.metadata_props}.values(),  # the last, as ONNX Runtime
             model_version=proto.model_version,
             doc_string=proto.doc_string,
             domain=proto.domain or None,  # an empty one would be written too
@@ -88,6 +91,7 @@ class Model:
         try:
             with garbage.kept():
                 graph = gs.import_onnx(proto)
+            graph.ir_version = max(graph.ir_version, SEPARATE)
             ends = {id(end) for end in (*graph.inputs, *graph.outputs)}
             for tensor in graph.tensors().values():
                 if isinstance(tensor, gs.Constant):
@@ -148,7 +152,7 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The whole model as a protobuf message."""
-        with garbage.kept():
+        with garbage.kept(), _written_out(self.constants().values()):
             proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
@@ -163,7 +167,8 @@ class Model:
     def skeleton(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
         """The model with its weights declared as external data, and those weights by name; nothing is copied."""
         constants = self.constants()
-        weights = {n: c.values for n, c in constants.items() if c.values.nbytes >= LARGE}
+        held = {name: constant.values for name, constant in constants.items()}
+        weights = {name: values for name, values in held.items() if values.nbytes >= LARGE and _is_numpy(values)}
         with _stand_ins(constants, weights):
             return self.proto(), weights
 
@@ -235,6 +240,28 @@ def _stand_ins(constants: Mapping[str, gs.Constant], weights: Mapping[str, Array
             constants[name].values = values
 
 
+@contextlib.contextmanager
+def _written_out(constants: Iterable[gs.Constant]) -> Iterator[None]:
+    """While open, constants of types that NumPy does not have are messages: graphsurgeon would not pack four bits."""
+    odd = {
+        id(one): (one, one.values)
+        for one in constants
+        if not isinstance(one._values, LazyValues) and not _is_numpy(one.values)
+    }
+    try:
+        for one, values in odd.values():
+            one.values = LazyValues(onnx.numpy_helper.from_array(values, one.name))
+        yield
+    finally:
+        for one, values in odd.values():
+            one.values = values
+
+
+def _is_numpy(values: Array) -> bool:
+    """Whether they are of NumPy's own types, of which ONNX Runtime takes arrays; not of ml_dtypes', and not complex."""
+    return values.dtype.isbuiltin == 1 and values.dtype.kind != "c"
+
+
 def _declaration(name: str, values: Array) -> onnx.TensorProto:
     return onnx.TensorProto(
         name=name,
@@ -252,19 +279,19 @@ def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
     file = model.parent.resolve() / location
     if not file.is_file():
         raise ModelError(f"{model}: external data of {tensor.name!r} is missing: no file {location!r} beside the model")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    count = math.prod(tensor.dims)
+    dtype, count = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), math.prod(tensor.dims)
+    needed = stored_bytes(tensor.data_type, count)
     try:
         offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(count * dtype.itemsize)))
-        if length != count * dtype.itemsize or offset + length > file.stat().st_size:
-            raise ValueError(f"{length} bytes declared, {count * dtype.itemsize} needed")
+        length = int(entries.get("length", str(needed)))
+        if length != needed or offset + length > file.stat().st_size:
+            raise ValueError(f"{length} bytes declared, {needed} needed")
         if not count:
             return np.empty(tuple(tensor.dims), dtype)
-        values: Array = np.memmap(file, dtype, "r", offset, (count,)).view(np.ndarray)
+        values: Array = np.memmap(file, np.uint8, "r", offset, (needed,)).view(np.ndarray)
     except (ValueError, OSError) as error:
         raise ModelError(f"{model}: external data of {tensor.name!r} does not fit {location!r} ({error})") from error
-    return values.reshape(tuple(tensor.dims))
+    return wire.unpacked(tensor, values)
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from graphs import feeds, fixture, prepared
 from onnx import external_data_helper, helper, numpy_helper
@@ -13,6 +14,7 @@ from oracles import assert_same_outputs
 from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.graph import files as output
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.session import model_session
 from onnxslim_bert.passes.canonicalize import Canonicalize
 
 ROUND_TRIPS = ("bert-ts13-eager", "albert-dynamo20-sdpa", "bert-features-pooled", "fused-attention", "quantized-qdq")
@@ -28,6 +30,50 @@ def test_a_saved_model_is_the_model_that_was_loaded(tmp_path, name):
     assert [(t.name, t.dtype, t.shape) for t in again.graph.inputs] == [
         (t.name, t.dtype, t.shape) for t in model.graph.inputs
     ]
+
+
+def chosen_rows(weight: onnx.TensorProto) -> onnx.ModelProto:
+    """Rows of a table of any type, as float32: three at places 0, 2 and 39."""
+    places = numpy_helper.from_array(np.array([0, 2, 39]), "places")
+    nodes = [
+        helper.make_node("Cast", ["table"], ["wide"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gather", ["wide", "places"], ["rows"]),
+        helper.make_node("Mul", ["rows", "x"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, 63]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight, places])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4", "UINT16", "DOUBLE"])
+def test_constants_of_any_type_are_kept(tmp_path, kind, outside):
+    """Also of those that NumPy does not have, in the file and beside it; 40 x 63 of four bits are 1,260 bytes."""
+    values = np.arange(40 * 63) % 8
+    weight = helper.make_tensor("table", getattr(onnx.TensorProto, kind), (40, 63), values.tolist())
+    model = chosen_rows(numpy_helper.from_array(numpy_helper.to_array(weight), "table"))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=outside, location="m.bin", size_threshold=100)
+    loaded = Model.load(tmp_path / "m.onnx")
+    loaded.save(tmp_path / "made.onnx")
+    feeds = {"x": np.ones((3, 63), np.float32)}
+    for opened in (str(tmp_path / "made.onnx"), None):
+        session = onnxruntime.InferenceSession(opened) if opened else model_session(loaded)
+        np.testing.assert_array_equal(session.run(None, feeds)[0], values.reshape(40, 63)[[0, 2, 39]])
+
+
+def test_constants_that_are_inputs_need_not_stay_so(tmp_path):
+    """They had to be before IR version 4; and of two entries of metadata of one name ONNX Runtime takes the last."""
+    old = onnx.load(fixture("bert-ts13-eager"))
+    ends = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in old.graph.initializer]
+    old.graph.input.extend(ends)
+    old.ir_version = 3
+    old.metadata_props.extend(onnx.StringStringEntryProto(key="by", value=value) for value in ("one", "another"))
+    onnx.save(old, tmp_path / "m.onnx")
+    model = Model.load(tmp_path / "m.onnx")
+    model.save(tmp_path / "made.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "made.onnx")
+    assert session.get_modelmeta().custom_metadata_map == {"by": "another"}
+    assert_same_outputs(Model.load(fixture("bert-ts13-eager")), model, [feeds(model)], atol=0, optimize=False)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):
