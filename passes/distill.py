@@ -30,6 +30,9 @@ class Distill(Pass):
     copies: share of them that are copies; more where there are not enough texts.
     replace: share of a copy's tokens that are replaced; 0 makes no copies.
     join: share of the copies that are made of two texts, one behind the other.
+    balance: choose, in place of the longer ones, the texts whose class the teacher is surest of, as many of each class,
+        of four times as many as are wanted. For general texts where there are none of the task: the teacher answers all
+        of them first, which takes as long as four epochs' answers.
 
     How long (give one; without any, one epoch):
     epochs: how often all texts are seen.
@@ -68,6 +71,7 @@ class Distill(Pass):
     copies: float = 0.5
     replace: float = 0.2
     join: float = 0.5
+    balance: bool = False
     epochs: float = 0.0
     steps: int = 0
     minutes: float = 0.0

@@ -14,6 +14,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.model.dense import encoder_of
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.distillation.choice import class_logits, longer_rather, surest
 from onnxslim_bert.rewriting.distillation.enrich import enriched
 from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
@@ -51,8 +52,9 @@ class DistillationPlan:
 
     texts: to train on in all. copies: the share of them that are enriched copies; more where there are too few texts.
     replace: the share of a copy's tokens that is replaced. join: the share of the copies that are two texts. batch:
-    texts a step. steps, minutes, epochs: the first that is given is the budget. words: train the word table too.
-    quantized: train the integers and scales of a quantized student.
+    texts a step. balance: take the texts that the teacher answers surest, as many of each class. steps, minutes,
+    epochs: the first that is given is the budget. words: train the word table too. quantized: train the integers and
+    scales of a quantized student.
     """
 
     texts: int
@@ -60,6 +62,7 @@ class DistillationPlan:
     copies: float
     replace: float
     join: float
+    balance: bool
     epochs: float
     steps: int
     minutes: float
@@ -189,7 +192,8 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
     """The texts of the plan, no two alike, in the batches that `student` takes.
 
     Where there are more than wanted, longer ones are drawn more often, in proportion to their tokens: what is to be
-    answered is mostly longer than the phrases that corpora like SST-2 are full of. Those held back are none of those
+    answered is mostly longer than the phrases that corpora like SST-2 are full of; with `plan.balance` by what the
+    teacher answers instead (`surest`). Those held back are none of those
     trained on, and half of them are copies: a teacher is surer of texts that it was trained on than of others and of
     copies. Rows by which other passes judge what they choose (`trials.held_back`) are left out.
     """
@@ -205,10 +209,12 @@ def gather(student: Model, trials: Trials, plan: DistillationPlan) -> Material:
             f"distill: {len(every)} different texts to learn from; needed {FEWEST}: --corpus or more --rows"
         )
     rng = np.random.default_rng(plan.seed)
-    if len(every) > wanted:
-        # the least of these are a draw by length: Efraimidis and Spirakis 2006, doi:10.1016/j.ipl.2005.11.003
-        keys = rng.exponential(size=len(every)) / [max(row.real.sum(), 1) for row, _ in every]
-        every = [every[i] for i in np.argsort(keys)[:wanted]]
+    if plan.balance:
+        logits = dict(zip(order.tolist(), class_logits(trials.original, batches, trials.threads), strict=True))
+        every = [every[i] for i in surest(np.array([logits[place] for _, place in every]), wanted)]
+    elif len(every) > wanted:
+        lengths = np.array([row.real.sum() for row, _ in every])
+        every = [every[i] for i in longer_rather(lengths, wanted, rng)]
     every = [every[i] for i in rng.permutation(len(every))]
     count = min(round(HELD_BACK * len(every)), MOST_HELD_BACK)
     held, own = ([row for row, _ in part] for part in (every[:count], every[count:]))
