@@ -63,7 +63,7 @@ def prove(loaded: Loaded, made: Made) -> Proof:
     for file in made.files:
         check_answers(file, loaded)
     if job.deployment.target == "cpu":
-        check_weights_stay_int8(made.file)
+        check_weights_stay_int8(made.file, loaded.job.source)
     placement, unproven = place(made.file, job.deployment)
     check_target(made.file, job.deployment, working)
     comparison: Comparison | None = None

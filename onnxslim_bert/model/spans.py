@@ -67,6 +67,9 @@ def _residual_sum(model: Model, layer: Layer, linear: Linear | None) -> tuple[gs
     result = model.graph.tensors()[linear.result]
     if len(result.outputs) == 1 and (node := result.outputs[0]).op in ("Add", "Sum"):
         others = [tensor for tensor in node.inputs if tensor is not result]
+        if any(other.name == each.result for other in others for each in layer.linears.values()):
+            beside = "attention and feed-forward stand beside each other, and their sum is added to the stream"
+            raise PassError(f"layer {layer.index}: {beside}; needed one behind the other")
         if len(others) == 1 and constant(others[0]) is None:
             return node.outputs[0], others[0]
     raise PassError(f"layer {layer.index}: the result of node {linear.node!r} is not simply added to the stream")

@@ -37,27 +37,36 @@ def optimized_graph(model: Path) -> onnx.GraphProto:
         return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
 
 
-def check_weights_stay_int8(model: Path) -> None:
+def check_weights_stay_int8(model: Path, source: Path | None = None) -> None:
     """Raise PassError when the graph that runs turns an int8 weight back into floats.
 
     Looked at are weights that the file multiplies by 8-bit activations; those that it restores itself, next to float
     activations, are left to it. A file that multiplies no integers passes.
+
+    source: the model that this one was made of, if any; what was float in the graph that ran there may be so here.
     """
+    node = _restoring(model)
+    if node is None or (source is not None and _restoring(source) is not None):
+        return
+    raise PassError(
+        f"ONNX Runtime dequantizes weight {node.input[WEIGHTS[node.op_type]]!r} at every run (node {node.name!r}, "
+        f"{node.op_type}); please report this graph, and use --format contrib meanwhile"
+    )
+
+
+def _restoring(model: Path) -> onnx.NodeProto | None:
+    """The node that turns an int8 weight of a product of integers into floats, in the graph that runs; None: none."""
     written = read_skeleton(model)[0].graph
     if not multiplies_int8(written):
-        return
+        return None
     restored = set(restored_weights(written))
     graph = optimized_graph(model)
     sizes = {tensor.name: math.prod(tensor.dims) for part in graphs(graph) for tensor in part.initializer}
     for node in nodes(graph):
         weight = WEIGHTS.get(node.op_type)  # MatMulNBits unpacks weights as it goes
-        if weight is None or node.input[weight] in restored:
-            continue
-        if sizes.get(node.input[weight], 0) > SMALL:
-            raise PassError(
-                f"ONNX Runtime dequantizes weight {node.input[weight]!r} at every run (node {node.name!r}, "
-                f"{node.op_type}); please report this graph, and use --format contrib meanwhile"
-            )
+        if weight is not None and node.input[weight] not in restored and sizes.get(node.input[weight], 0) > SMALL:
+            return node
+    return None
 
 
 def multiplies_int8(graph: onnx.GraphProto) -> bool:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from graphs import EVERY, SOME, apply, batches, every_padding, feeds, prepared, real_tokens, reference, trials
 from oracles import answers, assert_same_outputs, matrix, values_of
+from random_encoders import HEADS, Kind, encoder
 
 from onnxslim_bert.calibration.collect import real_rows
 from onnxslim_bert.calibration.observers import OBSERVERS
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import nodes_between, opsets_of, run
+from onnxslim_bert.graph.probe import nodes_between, opsets_of, producer, run
 from onnxslim_bert.model.norm_form import layer_norm
 from onnxslim_bert.model.spans import find_spans, remove_layer
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -357,3 +358,18 @@ def test_a_state_that_the_head_reads_too_is_refused():
     model.changed()
     with pytest.raises(PassError, match=r"layer 0: node 'head/mixed' \(Add\) outside the next layer reads it too"):
         apply(CUT, model)
+
+
+def test_branches_that_are_added_together_are_refused():
+    """GPT-NeoX's: the sum of attention and feed-forward is added to the stream, and no state lies between them."""
+    model = encoder(Kind("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "first", True))
+    for outer in [node for node in model.graph.nodes if node.op == "Add"]:
+        inner, branch = (producer(tensor) for tensor in outer.inputs)
+        is_sum = inner is not None and inner.op == "Add" and len(outer.inputs[0].outputs) == 1
+        if is_sum and branch is not None and producer(inner.inputs[1]) is not None:
+            stream = inner.inputs[0]
+            inner.inputs[0], outer.inputs[1] = outer.inputs[1], stream
+    model.graph.toposort()
+    CANONICAL.apply(model, Context())
+    with pytest.raises(PassError, match=r"^layer 0: attention and feed-forward stand beside each other"):
+        find_spans(model)

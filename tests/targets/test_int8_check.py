@@ -52,6 +52,14 @@ def test_a_weight_that_is_dequantized_at_every_run_is_refused(tmp_path):
         check_weights_stay_int8(quantized_layer(tmp_path / "m.onnx", "Add"))
 
 
+def test_what_the_source_dequantizes_already_is_left_to_it(tmp_path):
+    """An exact pass on a file that others quantized is not at fault for how it runs."""
+    slow, fast = (quantized_layer(tmp_path / f"{add}.onnx", add) for add in ("Add", "Sum"))
+    check_weights_stay_int8(slow, slow)
+    with pytest.raises(PassError, match="'weight' at every run"):
+        check_weights_stay_int8(slow, fast)
+
+
 def test_a_weight_that_the_file_itself_restores_is_left_to_it(tmp_path):
     """Next to float activations, or to such of 16 bits, no integer product was promised."""
     path = quantized_layer(tmp_path / "m.onnx", "Add")
