@@ -114,9 +114,9 @@ def read_json(file: Path, needed: str = "JSON") -> Any:
         raise DataError(f"{file} is no JSON ({one_line(error)}): needed {needed}") from error
 
 
-def read_object(file: Path, needed: str = "a JSON object") -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in `file`. Raises DataError as `read_json` does, and for JSON that is no object."""
-    found = read_json(file, needed)
+    found = read_json(file, needed := "a JSON object")
     if not isinstance(found, dict):
         raise DataError(f"{file}: {type(found).__name__}: needed {needed}")
     return found

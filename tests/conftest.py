@@ -21,6 +21,16 @@ from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.rewriting.int8 import layers, quantizers
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
+LONGEST = (  # a minute of CPU or more, or half of one in a few tests
+    *("recipes/test_pairs.py", "zoo/test_run.py", "tools/test_trials.py", "job/test_quantize.py"),
+    *(
+        "job/search/test_run.py",
+        "zoo/page/test_page.py",
+        "passes/test_distill.py",
+        "rewriting/distillation/test_executor.py",
+    ),
+)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -35,6 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Unpassed(config))
+    config.option.loadscopereorder = False  # or pytest-xdist would begin with the files of most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first, so that in the end no process works alone."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -125,19 +125,19 @@ def sparse(path: Path) -> None:
 
 
 PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "nothing": (lambda path: None, "does not exist: needed a letter"),
-    "a folder": (lambda path: path.mkdir(), "is no regular file: needed a letter"),
-    "a pipe": (os.mkfifo, "is no regular file: needed a letter"),
-    "a device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file: needed a letter"),
-    "a link to nothing": (lambda path: path.symlink_to("gone"), "does not exist: needed a letter"),
-    "a link to itself": (lambda path: path.symlink_to(path.name), "does not exist: needed a letter"),
-    "gigabytes": (sparse, "has 8,590 MB: needed a letter of at most 268 MB"),
-    "a failing disk": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read .*: needed a letter"),
+    "nothing": (lambda path: None, "does not exist: needed a JSON object"),
+    "a folder": (lambda path: path.mkdir(), "is no regular file: needed a JSON object"),
+    "a pipe": (os.mkfifo, "is no regular file: needed a JSON object"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file: needed a JSON object"),
+    "a link to nothing": (lambda path: path.symlink_to("gone"), "does not exist: needed a JSON object"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "does not exist: needed a JSON object"),
+    "gigabytes": (sparse, "has 8,590 MB: needed a JSON object of at most 268 MB"),
+    "a failing disk": (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read .*: needed a JSON object"),
     "UTF-16": (lambda path: path.write_text("{}", encoding="utf-16"), "is no JSON"),
     "Latin-1": (lambda path: path.write_bytes(b'{"\xe9": 1}'), "is no JSON"),
     "deep brackets": (lambda path: path.write_text("[" * 100_000), "is no JSON"),
     "many digits": (lambda path: path.write_text('{"a": ' + "9" * 5000 + "}"), "is no JSON"),
-    "a list": (lambda path: path.write_text("[{}]"), "list: needed a letter"),
+    "a list": (lambda path: path.write_text("[{}]"), "list: needed a JSON object"),
 }
 
 
@@ -147,7 +147,7 @@ def test_what_is_no_document_is_refused_at_once(tmp_path: Path, place: str) -> N
     make, said = PLACES[place]
     make(tmp_path / "letter.json")
     with pytest.raises(DataError, match=said):
-        read_object(tmp_path / "letter.json", "a letter")
+        read_object(tmp_path / "letter.json")
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:

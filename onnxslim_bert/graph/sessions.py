@@ -22,11 +22,9 @@ _SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # by
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
 
 
-def open_session(
-    path: Path, *, threads: int = 1, spinning: bool = False, optimize: bool = True
-) -> ort.InferenceSession:
+def open_session(path: Path, *, threads: int = 1, optimize: bool = True) -> ort.InferenceSession:
     """A CPU session on the file at `path`. Raises ModelError when ONNX Runtime refuses it."""
-    options = session_options(threads, spinning)
+    options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return load(path, options)

@@ -1,6 +1,6 @@
 """The feed-forward matrices of a layer: the next dense layers behind its attention, or those beside it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -121,8 +121,8 @@ def _depends(tensor: gs.Tensor, source: gs.Tensor, order: dict[int, int]) -> boo
     return False
 
 
-def below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], bool] = is_linear) -> gs.Node | None:
-    """The first accepted node in execution order that depends on `tensor`."""
+def below(tensor: gs.Tensor, order: dict[int, int]) -> gs.Node | None:
+    """The first dense layer in execution order that depends on `tensor`."""
     front, seen = list(tensor.outputs), set[int]()
     found: gs.Node | None = None
     while front:
@@ -130,7 +130,7 @@ def below(tensor: gs.Tensor, order: dict[int, int], accept: Callable[[gs.Node], 
         if id(node) in seen or (found is not None and order[id(node)] > order[id(found)]):
             continue
         seen.add(id(node))
-        if accept(node):
+        if is_linear(node):
             found = node
         else:
             front.extend(consumer for result in node.outputs for consumer in result.outputs)

@@ -23,7 +23,7 @@ def report_json(result: Any) -> dict[str, Any]:
     return {"schema": SCHEMA, "onnxslim_bert": onnxslim_bert.__version__, "host": plain(host()), **document}
 
 
-def write_report(path: Path, result: Any, *, overwrite: bool = False) -> None:
-    """Write the report to `path`. Raises OutputError."""
+def write_report(path: Path, result: Any) -> None:
+    """Write the report to `path`. Raises OutputError, also where a file exists."""
     text = json.dumps(report_json(result), indent=2, allow_nan=False) + "\n"
-    write_atomically(path, [text.encode()], overwrite=overwrite)
+    write_atomically(path, [text.encode()], overwrite=False)

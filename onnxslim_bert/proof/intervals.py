@@ -11,6 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.proof.metrics import Metric, score
 
 LEVEL = 0.95
+RESAMPLES = 2000
 CHUNK = 250_000  # counts held at once: 2 MB, whatever the number of rows
 
 
@@ -54,14 +55,14 @@ def wilson(hits: int, rows: int) -> Interval:
     return Interval(100 * share, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def bootstrap(metric: Metric, predictions: Array, labels: Array, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(metric: Metric, predictions: Array, labels: Array, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """One model's metric, in points."""
     samples = [metric(predictions, labels, counts) for counts in resample(len(labels), resamples, seed)]
     return _interval(score(metric, predictions, labels), np.concatenate(samples))
 
 
 def paired_bootstrap(
-    metric: Metric, base: Array, candidate: Array, labels: Array, resamples: int = 2000, seed: int = 0
+    metric: Metric, base: Array, candidate: Array, labels: Array, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The drop from base to candidate, in points; positive when the candidate is worse.
 
@@ -85,19 +86,19 @@ def with_unseen(drop: Interval, rows: int) -> Interval:
     return replace(drop, high=max(drop.high, min(drop.value + 300 / rows, 100.0)))
 
 
-def paired_ratio(first: Array, second: Array, resamples: int = 2000, seed: int = 0) -> Interval:
+def paired_ratio(first: Array, second: Array, seed: int = 0) -> Interval:
     """Median of first / second over paired rounds; first, second: [rounds]."""
     ratios = first / second
-    drawn = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
+    drawn = np.random.default_rng(seed).integers(len(ratios), size=(RESAMPLES, len(ratios)))
     return _interval(float(np.median(ratios)), np.median(ratios[drawn], axis=1))
 
 
-def ratio_of_means(first: Array, second: Array, resamples: int = 2000, seed: int = 0) -> Interval:
+def ratio_of_means(first: Array, second: Array, seed: int = 0) -> Interval:
     """Mean of first over mean of second, of paired rounds; first, second: [rounds].
 
     For rounds that are not alike, of texts of many lengths: what takes most of the time counts most.
     """
-    drawn = np.random.default_rng(seed).integers(len(first), size=(resamples, len(first)))
+    drawn = np.random.default_rng(seed).integers(len(first), size=(RESAMPLES, len(first)))
     return _interval(float(first.mean() / second.mean()), first[drawn].mean(1) / second[drawn].mean(1))
 
 

@@ -46,29 +46,25 @@ def run_recipe(
     *,
     allow_noop: bool = False,
     step_damage: StepDamage | None = None,
-    promises: Promises | None = None,
 ) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; return a record of each.
 
     allow_noop: accept steps that change nothing, optional or not.
     step_damage: measures the damage after each step, which costs time and changes nothing.
-    promises: give one object to several calls to hold their steps to their promises together, and call its `settle`
-    after the last; None makes one for these steps alone.
 
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`, and when a pass broke a
     promise of its class or met a matrix that it cannot solve; DataError when a pass wants calibration and there are no
     `trials`; ModelError when ONNX Runtime refuses the model that was given.
     """
     known: dict[Want, Any] = {}
-    held = promises or Promises(threads=trials.threads if trials is not None else 1)
+    held = Promises(threads=trials.threads if trials is not None else 1)
     done = [
         run_step(
             model, step, trials, known, recipe.steps[i:], allow_noop=allow_noop, step_damage=step_damage, promises=held
         )
         for i, step in enumerate(recipe.steps, start=1)
     ]
-    if promises is None:
-        held.settle()
+    held.settle()
     return done
 
 

@@ -83,14 +83,12 @@ def open_on(
     return Placed(session, placement)
 
 
-def explain_on(
-    target: Target, path: Path, *, options: Mapping[str, str] = NO_OPTIONS, shape: tuple[int, int] | None = None
-) -> Placement:
+def explain_on(target: Target, path: Path, *, shape: tuple[int, int] | None = None) -> Placement:
     """Where each node runs, and why the others do not as far as the provider's verbose log says.
 
     Raises ProviderError when the target cannot execute here or refuses the model.
     """
-    return _explained(_Asked(target, path, target.setup(options, 1), shape))
+    return _explained(_Asked(target, path, target.setup(NO_OPTIONS, 1), shape))
 
 
 def _explained(asked: _Asked) -> Placement:

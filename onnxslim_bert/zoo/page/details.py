@@ -122,7 +122,7 @@ def closeness(seen: Comparison) -> Iterator[tuple[str, str]]:
     close = seen.fidelity
     yield "judged on", f"{seen.data} {seen.split}, {seen.rows:,} rows"
     if close.agreement:
-        yield "agreement", with_ends(close.agreement, 2, " %")
+        yield "agreement", with_ends(close.agreement, " %")
     yield f"|difference| of {seen.output}", f"mean {brief(close.mean_difference)}, max {brief(close.max_difference)}"
     if close.kl is not None:
         yield "KL divergence", f"{brief(close.kl)} nats"

@@ -91,7 +91,7 @@ def job_point(row: Row, scale: Scale, best: bool, targets: Sequence[str]) -> Cha
         missed=bool(missed(row)),
         size=f"{megabytes(row.result.output_bytes)} MB",
         latency=fixed(latency.median_ms if latency else None, 2, " ms"),
-        faster=with_ends(latency.speedup if latency else None, 2, TIMES),
+        faster=with_ends(latency.speedup if latency else None, TIMES),
         quality=f"{scale.written(quality.value)} {scale.spread(quality)}",
         outcome=outcome(row),
     )

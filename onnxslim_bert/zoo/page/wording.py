@@ -23,11 +23,11 @@ def signed(value: float | None, digits: int = 2) -> str:
     return f"{rounded:+.{digits}f}".replace("-", MINUS) if rounded else f"{0:.{digits}f}"
 
 
-def brief(value: float | None, digits: int = 3) -> str:
-    """A number of any size with so many digits that count: 0.0281, 4.1e-06."""
+def brief(value: float | None) -> str:
+    """A number of any size with three digits that count: 0.0281, 4.1e-06."""
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{value:.{digits}g}".replace("-", MINUS)
+    return f"{value:.3g}".replace("-", MINUS)
 
 
 def ratio(value: float | None) -> str:
@@ -35,12 +35,12 @@ def ratio(value: float | None) -> str:
     return fixed(value, 2, TIMES)
 
 
-def with_ends(interval: Interval | None, digits: int = 2, unit: str = "") -> str:
+def with_ends(interval: Interval | None, unit: str) -> str:
     """A value and its interval: 99.66 % (99.0 to 99.9)."""
     if interval is None or not math.isfinite(interval.value):
         return DASH
-    ends = f" ({fixed(interval.low, digits)} to {fixed(interval.high, digits)})"
-    return fixed(interval.value, digits, unit) + ends * (interval.low < interval.high)
+    ends = f" ({fixed(interval.low)} to {fixed(interval.high)})"
+    return fixed(interval.value, unit=unit) + ends * (interval.low < interval.high)
 
 
 def megabytes(nbytes: float | None) -> str:
