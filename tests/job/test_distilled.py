@@ -94,7 +94,7 @@ def test_what_cannot_be_trained_writes_nothing(corpus, tmp_path):
             "distill{steps=20,batch=16,texts=100,rate=0.0003}?,drop-layers{layers=1,refit=false},"
             "distill{steps=20,batch=16,texts=100,rate=0.0003}",
             30,
-            29,
+            28,
         ),
     ],
 )

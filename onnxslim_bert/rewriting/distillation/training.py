@@ -28,7 +28,7 @@ from onnxslim_bert.rewriting.trials import Unfinished
 FARTHEST_RATE = 3e-4  # of AdamW, for students whose answers are off by a third of the teacher's variance or more
 NEARER_RATE = 5e-4  # times the square root of that share, for others
 WARM_UP = 0.06  # of the budget, while the rate rises
-JUDGED = 20  # times in all
+JUDGED = 20  # times at most; as many steps lie between as judging takes batches, which makes it a quarter of the time
 PATIENCE = 10  # judgements in a row that bring nothing better; the rate falls to nothing in 20
 LARGEST_GRADIENT = 1.0  # its norm; larger ones are scaled down
 NEAR = 0.01  # of the teacher's variance: of a smaller error, products in bfloat16 would hide a part
@@ -122,7 +122,7 @@ def train(
             raise PassError(f"distill: the loss is {loss} at step {step}; a lower rate than {peak:.3g} may hold")
         recent.append(loss)
         used = budget.used(step, started)
-        if used < 1 and used * JUDGED < run.judgements + 1:
+        if used < 1 and (used * JUDGED < run.judgements + 1 or step - run.step < len(lessons.held_back)):
             continue
         run.judgements = int(used * JUDGED)
         now = judge(student, objective, lessons.held_back)

@@ -106,6 +106,16 @@ def test_it_ends_when_nothing_gets_better(monkeypatch):
         np.testing.assert_array_equal(values, before[name])
 
 
+def test_a_short_training_is_judged_no_longer_than_it_trains():
+    """As many steps lie between two judgements as judging takes batches, but for the last one."""
+    student, teacher, objective, texts, held_back = setting()
+    said = []
+    lessons = Lessons(texts, held_back * 4)
+    train(student, teacher, objective, lessons, Budget(10, 0, 1e-3, 0), lambda what, *_: said.append(what))
+    assert len(held_back) == 1
+    assert len(said) == 3  # after 4, 8 and 10 steps
+
+
 def test_the_error_is_a_share_of_the_variance_of_real_tokens():
     student, _, objective, _, held_back = setting()
     (output,) = objective.outputs
