@@ -12,6 +12,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes import FORMS, PASSES
 from onnxslim_bert.passes.float16 import check_is_float
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.restored import restores
 from onnxslim_bert.wording import plural, si
 
 INT8 = ("quantize-static", "quantize-dynamic")
@@ -36,7 +37,7 @@ def advise(fused: Model, made: Mapping[str, Change], ran: Collection[str], nbyte
     fused: the model after `canonicalize` and `fuse`; made: what those two changed. ran: passes in the file's own notes.
     """
     found: list[Advice] = []
-    unasked = FOR_TARGETS | ANOTHER_MODEL | (set() if has_halves(fused) else {"float32"})
+    unasked = FOR_TARGETS | ANOTHER_MODEL | (set() if has_halves(fused) or restores(fused) else {"float32"})
     for name, kind in PASSES.items():
         if name in unasked:
             continue

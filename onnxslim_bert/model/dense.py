@@ -81,7 +81,8 @@ def dense_layers(model: Model) -> list[Linear]:
     if not linears:
         raise ModelError(f"no matrix has {FEWEST} rows and columns: nothing to quantize")
     if all(linear.quantized for linear in linears):
-        raise PassError("the encoder's dense layers are quantized already; start from the float model")
+        instead = ", or put float32 before it" if any(node.op == "MatMulNBits" for node in model.graph.nodes) else ""
+        raise PassError(f"the encoder's dense layers are quantized already; start from the float model{instead}")
     constants = model.constants()
     found = [linear for linear in linears if not linear.quantized]
     for linear in found:
