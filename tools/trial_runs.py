@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -251,8 +251,9 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
     after = open_session(made)
     try:
         before = open_session(source, optimize=False)
-        types, given = input_dtypes(before), _feeds(before)
-        fed = _feeds(after)
+        masks = _masks(source)
+        types, given = input_dtypes(before), _feeds(before, masks)
+        fed = _feeds(after, masks)
         given |= {name: values.astype(types[name]) for name, values in fed.items()}
         wanted = [np.asarray(output) for output in before.run(None, given)]
     except Exception:  # whatever ONNX Runtime raises: the source cannot run, so nothing is to be compared
@@ -273,7 +274,18 @@ def _differences(source: Path, made: Path, tolerance: float | None) -> list[str]
     return wrong
 
 
-def _feeds(session: Any) -> dict[str, Any]:
+def _masks(model: Path) -> set[str]:
+    """The inputs that hide padding, whatever they are called; none where that is not known."""
+    from onnxslim_bert.errors import SlimError
+    from onnxslim_bert.model.input_roles import roles_of
+
+    try:
+        return {name for name, taken in roles_of(model).items() if taken.role == "mask"}
+    except SlimError:
+        return set()
+
+
+def _feeds(session: Any, masks: Collection[str]) -> dict[str, Any]:
     """A batch for whatever the session takes: ids below 19, masks of ones with padding behind."""
     import numpy as np
 
@@ -285,7 +297,7 @@ def _feeds(session: Any) -> dict[str, Any]:
         shape = [s if isinstance(s, int) and s > 0 else open_sizes.get(i, 2) for i, s in enumerate(given.shape)]
         low, high = (0, 2) if "type" in given.name else (2, 19)
         values = rng.integers(low, high, shape)
-        if "mask" in given.name:
+        if "mask" in given.name or given.name in masks:
             values = np.ones(shape, np.int64)
             values[-1:, shape[-1] // 2 :] = 0
         feeds[given.name] = values.astype(dtype)

@@ -154,7 +154,7 @@ def heads(outputs: Mapping[str, Output], hidden: int) -> tuple[str, ...]:
     hidden: width of the encoder, 0 where it is not known; then there are none.
     """
     floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
-    return tuple(name for name, axes in floats.items() if hidden and len(axes) <= 3 and axes[-1] != hidden)
+    return tuple(name for name, axes in floats.items() if hidden and axes[-1:] != (hidden,) and 0 < len(axes) <= 3)
 
 
 def hidden_width(graph: onnx.GraphProto, answers: Mapping[str, Array] | None = None) -> int:

@@ -102,9 +102,10 @@ def test_outputs_that_serve_no_task_are_refused():
 
 
 def test_what_answers_something_is_told_from_the_encoder_s_own_vectors():
-    """States, pooled vectors and attentions are not among a model's heads; without a width none is."""
+    """States, pooled vectors, attentions and lone numbers are not among a model's heads; without a width none is."""
     outputs = {"t": STATES, "p": POOLED, "slots": TAGS, "intent": LOGITS, "score": SCORE, "ids": NUMBERS}
     outputs["attention"] = Output("f", ("rows", 4, "tokens", "tokens"))
+    outputs["temperature"] = Output("f", ())  # one number for the whole batch
     assert heads(outputs, 8) == ("slots", "intent", "score")
     assert heads(outputs, 0) == ()
 
