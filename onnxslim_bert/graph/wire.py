@@ -20,6 +20,7 @@ import onnx.numpy_helper
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, one_line
 from onnxslim_bert.graph.boundary import MOST_INITIALIZERS, check_model
+from onnxslim_bert.graph.schemas import ONNX
 from onnxslim_bert.graph.tensors import BITS
 
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
@@ -107,7 +108,18 @@ def _checked(path: Path, data: memoryview) -> tuple[onnx.ModelProto, Mapping[int
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")
     check_model(path, model, {position: end - start for position, (start, end) in places.items()})
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        _short_domains(nodes)
     return model, places
+
+
+def _short_domains(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Write ONNX's own domain as "" everywhere; a file may say "ai.onnx", which is the same."""
+    for node in nodes:
+        if node.domain == ONNX:
+            node.domain = ""
+        for attribute in node.attribute:
+            _short_domains(attribute.g.node)
 
 
 def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:

@@ -76,6 +76,15 @@ def test_constants_that_are_inputs_need_not_stay_so(tmp_path):
     assert_same_outputs(Model.load(fixture("bert-ts13-eager")), model, [feeds(model)], atol=0, optimize=False)
 
 
+def test_the_long_name_of_onnx_s_domain_is_the_short_one(tmp_path):
+    model = onnx.load(fixture("bert-ts13-eager"))
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded = Model.load(tmp_path / "m.onnx")
+    assert_same_outputs(loaded, Model.load(fixture("bert-ts13-eager")), [feeds(loaded)], atol=0, optimize=False)
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         Model.load(fixture("roberta-ts17-sdpa")).save(tmp_path / name)
