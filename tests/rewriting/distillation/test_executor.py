@@ -91,10 +91,17 @@ def test_every_family_that_is_read_is_known(path):
     assert_same_values(model, every_padding(model))
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_gradients_are_those_of_finite_differences(name):
-    """For every weight, along a random direction, in float64."""
-    model = prepared(name, CANONICAL, FUSE)
+@pytest.mark.parametrize(
+    ("name", "form", "alone"),
+    [
+        *((name, (FUSE,), True) for name in SOME),
+        *((name, (FUSE,), False) for name in (*OTHERS, *FUSED)),  # other kinds of outputs
+        *((name, form, False) for name in SOME for form in ((), (STANDARD,))),
+    ],
+)
+def test_gradients_are_those_of_finite_differences(name, form, alone):
+    """For every weight alone, or all together, along a random direction, in float64."""
+    model = prepared(name, CANONICAL, *form)
     names = trainable(model, words=True)
     executor = Executor(model, names, dtype=torch.float64)
     given, rng = feeds(model), np.random.default_rng(3)
@@ -103,17 +110,18 @@ def test_gradients_are_those_of_finite_differences(name):
         return sum((output * output.sin()).sum() for output in executor.run(given) if output.is_floating_point())
 
     loss().backward()
-    for weight in names:
-        parameter = executor.parameters[weight]
-        step = torch.from_numpy(rng.standard_normal(parameter.shape)) * 1e-6
+    for weights in ([name] for name in names) if alone else [names]:
+        parameters = [executor.parameters[weight] for weight in weights]
+        steps = [torch.from_numpy(rng.standard_normal(parameter.shape)) * 1e-6 for parameter in parameters]
+        sides = []
         with torch.no_grad():
-            sides = []
             for sign in (1, -1):
-                parameter += sign * step
+                torch._foreach_add_(parameters, steps, alpha=sign)
                 sides.append(loss())
-                parameter -= sign * step
+                torch._foreach_add_(parameters, steps, alpha=-sign)
         expected = float(sides[0] - sides[1]) / 2
-        assert float((parameter.grad * step).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-12), weight
+        found = sum(float((parameter.grad * step).sum()) for parameter, step in zip(parameters, steps, strict=True))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-12), weights
 
 
 @pytest.mark.parametrize("form", [(), (FUSE,), (STANDARD,)], ids=["canonical", "contrib", "standard"])
