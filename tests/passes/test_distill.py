@@ -13,6 +13,7 @@ from oracles import answers
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.passes import PASSES
+from onnxslim_bert.passes.bottleneck import Bottleneck
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.distill import Distill
@@ -117,6 +118,30 @@ def test_a_student_of_a_narrower_stream_comes_nearer_too():
     first, last = change.details["errors"]
     assert last < 0.9 * first
     assert before.encoder.hidden == after.encoder.hidden == 8
+
+
+@needs_torch
+def test_a_loss_for_which_there_is_nothing_to_compare_is_said_to_be_left_out():
+    """Layers of a narrower stream leave less than the teacher's; queries may be of any width."""
+    *_, change = distilled(
+        "bert-ts17-sdpa",
+        Distill(steps=10, batch=8, texts=100, rate=0.002, hidden=0.5, relations=0.1),
+        (FUSE, PruneHidden(width=8, refit=False)),
+    )
+    assert change.note.endswith("; no hidden: nothing is as wide as the teacher's")
+    assert (change.details["hidden"], change.details["relations"]) == (0, 3)
+
+
+@needs_torch
+def test_a_bottleneck_comes_nearer_to_the_whole():
+    """So do the matrices in front of a layer and behind it, which it did not have."""
+    step = Distill(steps=40, batch=8, texts=200, rate=0.003)
+    _, before, after, change = distilled("bert-ts17-sdpa", step, (FUSE, Bottleneck(width=6, refit=False)))
+    assert change.details["errors"][1] < 0.7 * change.details["errors"][0]
+    products = [node for node in after.graph.nodes if "bottleneck" in node.name and node.op == "MatMul"]
+    assert len(products) == 6
+    for node in products:
+        assert np.abs(node.inputs[1].values - before.array(node.inputs[1].name)).max() > 1e-4
 
 
 @needs_torch

@@ -77,7 +77,8 @@ class Distilled:
     """What came of a training.
 
     texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
-    of tensors inside were made alike. weights: of the losses of each output, by its name.
+    of tensors inside were made alike. weights: of the losses of each output, by its name. left_out: losses that were
+    given a weight, and for which the student has nothing of the teacher's sizes.
     """
 
     trained: Trained
@@ -86,6 +87,7 @@ class Distilled:
     hidden: int
     relations: int
     weights: Mapping[str, OutputWeights]
+    left_out: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -101,7 +103,8 @@ class Distilled:
         gained = f"held-back answers were off by {before.error:.2%} of the teacher's variance, now {after.error:.2%}"
         if not np.isnan(before.agreement):
             gained += f"; agreement {before.agreement:.1%}, now {after.agreement:.1%}"
-        return f"{gained}; {steps} steps on {self.texts} texts and {self.copies} copies with replaced tokens"
+        gained += f"; {steps} steps on {self.texts} texts and {self.copies} copies with replaced tokens"
+        return gained + "".join(f"; no {loss}: nothing is as wide as the teacher's" for loss in self.left_out)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -167,7 +170,9 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
             student.replace(name, values)
     copies = len(material.texts.rows) - material.own
     used = {output.name: weights.of(output) for output in objective.outputs}
-    return Distilled(trained, material.own, copies, len(objective.hidden), len(objective.relations), used)
+    pairs = {"hidden": len(objective.hidden), "relations": len(objective.relations)}
+    left_out = tuple(loss for loss, count in pairs.items() if getattr(weights, loss) and not count)
+    return Distilled(trained, material.own, copies, **pairs, weights=used, left_out=left_out)
 
 
 @dataclass(frozen=True)
