@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.inspection.encoder_facts import packed_words
 from onnxslim_bert.inspection.flops import flops_by_part
 from onnxslim_bert.inspection.parts import PARTS, PartName, part_of_nodes
 from onnxslim_bert.inspection.sharing import Shared
@@ -19,8 +20,9 @@ from onnxslim_bert.model.onnx_model import Model
 class Cost:
     """One part's share of a model, or the whole of it ("total").
 
-    parameters: elements of tables, of dense matrices and their biases, and of norms; shared ones count once.
-    nbytes: of all constants that the file stores, scales of int8 weights included. flops: see `flops_by_part`.
+    parameters: elements of tables (not the bytes that several are packed in), of dense matrices and their biases, and
+    of norms; shared ones count once. nbytes: of all constants that the file stores, scales of int8 weights included.
+    flops: see `flops_by_part`.
     """
 
     part: str
@@ -43,9 +45,11 @@ def measure_costs(
     repeated = {name for group in shared for name in group.constants[1:]}
     not_stored = {name for group in shared for name in group.constants[group.copies :]}
     parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    packed = packed_words(fused)
+    entries = {} if packed is None else dict.fromkeys(packed.planes, 0) | {packed.planes[0]: packed.entries}
     for name, tensor in model.constants().items():
         part = owners.get(name, "other")
-        parameters[part] += tensor.values.size if name in learned - repeated else 0
+        parameters[part] += entries.get(name, tensor.values.size) if name in learned - repeated else 0
         nbytes[part] += 0 if name in not_stored else as_stored.get(name) or int(tensor.values.nbytes)
     return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
 

@@ -94,6 +94,8 @@ def _encoder(facts: EncoderFacts) -> Iterator[Row]:
     styles = [facts.norm, facts.activation or "activation not recognised"]
     styles += ["the last for the first token only"] if facts.first_token else []
     yield "encoder", f"{plural(facts.layers, 'layer')} of width {facts.hidden}, {', '.join(filter(None, styles))}"
+    if pairs := _pairs(facts):
+        yield "pairs", pairs
     heads = [f"{heads} of {width}" for heads, width in zip(facts.heads, facts.head_width, strict=True)]
     mask = f"padding hidden by {facts.mask}" if facts.mask else "no mask" if all(facts.proven) else "mask not proven"
     yield "heads", f"{_once(heads)}, {mask}"
@@ -107,10 +109,21 @@ def _encoder(facts: EncoderFacts) -> Iterator[Row]:
     yield "weights", "; ".join(f"{name} {text}" for name, text in kinds.items())
 
 
+def _pairs(facts: EncoderFacts) -> str:
+    """What a decoupled model, or a part of one, does with the two texts of a pair; "" for any other model."""
+    if facts.part == "passage":
+        return "the passage encoder of a model that was split: passage_states are kept, and read by the joint part"
+    if facts.part == "joint":
+        return "the joint part of a model that was split: passage_states are those of its passage encoder"
+    apart = numbered_layers(tuple(range(facts.apart)))
+    return f"{apart} read the two texts apart: `onnxslim split` makes two files of it" if facts.apart else ""
+
+
 def _tables(tables: Mapping[str, Table], hidden: int) -> Iterator[str]:
     for role, table in tables.items():
-        yield plural(table.rows, _spaced(role))
-    yield from (f"{width} wide" for width in {table.width: 0 for table in tables.values()} if width != hidden)
+        yield plural(table.rows, _spaced(role)) + (f" in {table.bits:g} bits" if table.bits else "")
+    widths = {table.width: 0 for table in tables.values() if table.bits is None}
+    yield from (f"{width} wide" for width in widths if width != hidden)
 
 
 def _once(values: Sequence[str]) -> str:

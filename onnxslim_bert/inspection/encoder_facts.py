@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnxslim_bert.graph.probe import nodes_between
+import numpy as np
+
+from onnxslim_bert.graph.probe import constant, nodes_between
 from onnxslim_bert.inspection.norm_style import NormStyle, norm_style
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.narrow_weights import Narrow
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.rewriting.pairs.parts import STATES, kept_apart
 
 ACTIVATIONS = {
     "Gelu": "gelu",
@@ -22,11 +25,16 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Table:
-    """An embedding table, [rows, width]."""
+    """An embedding table, [rows, width], as it is stored.
+
+    bits: of an entry that is looked up, where rows are packed bits or codes of entries. Example: 384 entries of 4 bits
+    are 192 wide.
+    """
 
     rows: int
     width: int
     dtype: str
+    bits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class EncoderFacts:
     heads, head_width, feed_forward: of each layer; feed_forward is 0 where a layer has none.
     norm, activation: None when not recognised. mask: the input that says which tokens are real.
     proven: for each layer whether its attention is proven to be softmax(scale * q @ k.T + mask) @ v.
-    first_token: the last layer computes no other.
+    first_token: the last layer computes no other. apart: layers, from the first, that read the two texts of a pair
+    apart (`decouple`). part: what a file of `split` is, "passage" or "joint"; "" for any other.
     encoder_dtypes, head_dtypes: number of dense layers by the type of their weights.
     """
 
@@ -50,6 +59,8 @@ class EncoderFacts:
     mask: str | None
     proven: tuple[bool, ...]
     first_token: bool
+    apart: int
+    part: str
     tables: dict[str, Table]
     encoder_dtypes: dict[str, int]
     head_dtypes: dict[str, int]
@@ -63,6 +74,7 @@ def encoder_facts(fused: Model, narrow: Iterable[Narrow] = ()) -> EncoderFacts:
     dense = [*projection, *(linear for layer in layers for linear in layer.linears.values())]
     types = {name: str(tensor.values.dtype) for name, tensor in constants.items()}
     types |= {weight.name: weight.dtype for weight in narrow}
+    bits = {} if (packed := packed_words(fused)) is None else {"word": packed.bits}
     tables = {role: (constants[name].values.shape, types[name]) for role, name in encoder.embeddings.tables.items()}
     return EncoderFacts(
         layers=len(layers),
@@ -75,10 +87,46 @@ def encoder_facts(fused: Model, narrow: Iterable[Narrow] = ()) -> EncoderFacts:
         mask=encoder.mask,
         proven=tuple(layer.form is not None for layer in layers),
         first_token=layers[-1].first_token,
-        tables={role: Table(shape[0], shape[1], dtype) for role, (shape, dtype) in tables.items()},
+        apart=kept_apart(fused),
+        part=_part(fused),
+        tables={role: Table(shape[0], shape[1], dtype, bits.get(role)) for role, (shape, dtype) in tables.items()},
         encoder_dtypes=_dtypes(types, dense),
         head_dtypes=_dtypes(types, encoder.head),
     )
+
+
+@dataclass(frozen=True)
+class PackedWords:
+    """A word table in packed bits or codes.
+
+    planes: the constants that hold them. bits: of an entry. entries: in all.
+    """
+
+    planes: tuple[str, ...]
+    bits: float
+    entries: int
+
+
+def packed_words(model: Model) -> PackedWords | None:
+    """The word table of `model`, where its rows are bytes that hold several entries; None where it is a plain one."""
+    embeddings, tensors = model.encoder.embeddings, model.graph.tensors()
+    if embeddings.word is None or tensors[embeddings.word].values.dtype != np.uint8:
+        return None
+    ids = {id(node.inputs[1]) for node in tensors[embeddings.word].outputs if node.op == "Gather"}
+    gathers = [node for node in model.graph.nodes if node.op == "Gather" and id(node.inputs[1]) in ids]
+    planes = {node.inputs[0].name: values for node in gathers if (values := constant(node.inputs[0])) is not None}
+    planes = {name: values for name, values in planes.items() if values.dtype == np.uint8}
+    width = embeddings.projection.d_in if embeddings.projection else model.encoder.hidden
+    rows, stored = len(tensors[embeddings.word].values), sum(values.shape[1] for values in planes.values())
+    return PackedWords(tuple(planes), 8 * stored / width, rows * width) if stored < width else None
+
+
+def _part(model: Model) -> str:
+    """Which file of `split` the model is, by what the two hand over."""
+    given, handed = (
+        any(tensor.name == STATES for tensor in ports) for ports in (model.graph.inputs, model.graph.outputs)
+    )
+    return "joint" if given else "passage" if handed else ""
 
 
 def _activation(fused: Model, layer: Layer) -> str | None:

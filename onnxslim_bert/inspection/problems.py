@@ -39,7 +39,7 @@ def find_problems(
         kept, wide = sum(weight.nbytes for weight in narrow), sum(weight.wide for weight in narrow)
         types = " and ".join(sorted({weight.dtype for weight in narrow}))
         yield (
-            f"{plural(len(narrow), 'weight')} stored as {types} and widened by Cast: every pass unfolds them, "
+            f"{plural(len(narrow), 'weight')} stored as {types} and widened on loading: every pass unfolds them, "
             f"{si(kept, 'B')} to {si(wide, 'B')}; start from the file before them"
         )
     repeated = [group for group in shared if group.copies > 1]

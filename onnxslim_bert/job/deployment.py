@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.recipes.lowering import LOWERINGS
-from onnxslim_bert.targets.table import target_named
+from onnxslim_bert.targets.table import CPU, target_named
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,17 @@ class Deployment:
     seq: tuple[int, ...] = ()
     allow_fallback: bool = False
 
+    @property
+    def is_lowered(self) -> bool:
+        """Whether models are brought into a form of the target's own (`lowering`); for the CPU they end in int8."""
+        return self.target != CPU.name
+
     def __post_init__(self) -> None:
         target_named(self.target)
-        is_fixed = self.target != "cpu" and LOWERINGS[self.target].is_fixed
+        is_fixed = self.is_lowered and LOWERINGS[self.target].is_fixed
         if self.seq and not is_fixed:
             raise PassError(f"--seq does nothing for {self.target}, whose files take any length; leave it out")
-        if self.allow_fallback and self.target == "cpu":
+        if self.allow_fallback and not self.is_lowered:
             raise PassError("--allow-fallback does nothing for cpu; leave it out")
         if is_fixed and not self.seq:
             raise PassError(f"{self.target} takes fixed shapes only: give the tokens in a row, like --seq 128")

@@ -50,7 +50,7 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
     mode = _mode(what, where)
     _refuse_ignored(what, mode, where.target)
     method = f"method={what.method or 'best'}"
-    if where.target != "cpu":
+    if where.is_lowered:
         form, then = lowering(where.target, mode, *where.seq[:1])
         if _is_int8(mode, where.target):
             then = Recipe.parse(int8(f"quantize-static{{{method},format=qdq}}", smooth=what.smooth, contrib=False))
@@ -82,7 +82,7 @@ def default_output(source: Path, what: Quantization, where: Deployment) -> Path:
         return source.resolve().with_name(f"{source.resolve().name}-{form}")
     if len(where.seq) > 1:
         return source.with_name(f"{source.stem}-{where.target}")
-    if where.target != "cpu":
+    if where.is_lowered:
         return source.with_suffix(f".{where.target}.onnx")
     return source.with_suffix(".fp16.onnx" if what.mode == "fp16" else ".int8.onnx")
 

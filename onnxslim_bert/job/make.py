@@ -139,10 +139,10 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
                 promises=promises,
             )
         )
-        if saturating is None and trials is not None and job.deployment.target == "cpu":
+        if saturating is None and trials is not None and not job.deployment.is_lowered:
             saturating = saturation_of(model, trials)
     promises.settle()
-    if job.deployment.target != "cpu":
+    if job.deployment.is_lowered:
         renew_shapes(model)
     provenance = Provenance.of(job.source, loaded.sha256, _ran(steps), data.calibration, data.corpus)
     stamp(model, provenance)

@@ -62,7 +62,7 @@ def prove(loaded: Loaded, made: Made) -> Proof:
     working = replace(loaded.working, max_length=made.max_length)
     for file in made.files:
         check_answers(file, loaded)
-    if job.deployment.target == "cpu":
+    if not job.deployment.is_lowered:
         check_weights_stay_int8(made.file, loaded.job.source)
     placement, unproven = place(made.file, job.deployment)
     check_target(made.file, job.deployment, working)

@@ -122,12 +122,13 @@ def _depends(tensor: gs.Tensor, source: gs.Tensor, order: dict[int, int]) -> boo
 
 
 def below(tensor: gs.Tensor, order: dict[int, int]) -> gs.Node | None:
-    """The first dense layer in execution order that depends on `tensor`."""
+    """The first dense layer in execution order that depends on `tensor`; nodes of a branch count as later ones."""
     front, seen = list(tensor.outputs), set[int]()
     found: gs.Node | None = None
     while front:
         node = front.pop()
-        if id(node) in seen or (found is not None and order[id(node)] > order[id(found)]):
+        place = order.get(id(node), len(order))
+        if id(node) in seen or (found is not None and place > order.get(id(found), len(order))):
             continue
         seen.add(id(node))
         if is_linear(node):

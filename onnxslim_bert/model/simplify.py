@@ -9,6 +9,7 @@ from onnxslim_bert.graph.bounds import load_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
 from onnxslim_bert.graph.probe import attribute_text, constant, opsets_of, producer, run, subgraph_nodes
 from onnxslim_bert.model.linear import is_linear
+from onnxslim_bert.model.narrow_weights import integers_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import has_fixed_shape
 
@@ -44,7 +45,7 @@ def _fold_quantized(graph: gs.Graph) -> int:
     found = [node for node in found if all(isinstance(tensor, gs.Constant) for tensor in node.inputs)]
     for node in found:
         result = node.outputs[0]
-        redirect(graph, result, gs.Constant(f"{result.name}/int8", run([node], {}, result, opsets_of(graph))))
+        redirect(graph, result, gs.Constant(integers_of(result), run([node], {}, result, opsets_of(graph))))
     return len(found)
 
 

@@ -4,6 +4,7 @@ A host's speed drifts, so every round runs every model on every provider once on
 they are compared within rounds only.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,13 +89,18 @@ def entry_name(path: Path, target: Target) -> str:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often models are run: `timed` times each, interleaved, after `warmup` runs. spinning: idle threads spin."""
+    """How often models are run: `timed` times each, interleaved, after `warmup` runs. spinning: idle threads spin.
+
+    seconds: after so many no more than FEWEST rounds are timed; slow models vary less from run to run.
+    """
 
     timed: int = 50
     warmup: int = 5
     spinning: bool = False
+    seconds: float = math.inf
 
 
+FEWEST = 10  # rounds that are timed, however long they take
 USUAL, ROUNDS = Working(), Rounds()
 
 
@@ -131,7 +137,12 @@ def bench(
     latencies: list[Latency] = []
     for done, (workload, feeds) in enumerate(zip(workloads, fed, strict=True), start=1):
         times = interleave(
-            [session for _, session in sessions], feeds, rounds=rounds.timed, warmup=rounds.warmup, seed=seed
+            [session for _, session in sessions],
+            feeds,
+            rounds=rounds.timed,
+            warmup=rounds.warmup,
+            seed=seed,
+            seconds=rounds.seconds,
         )
         latencies += [_latency(entry, workload, times, index, seed) for index, entry in enumerate(entries)]
         if progress:
@@ -180,16 +191,19 @@ def interleave(
     rounds: int,
     warmup: int,
     seed: int,
+    seconds: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Array:
     """Time every session once in each round, in shuffled order: milliseconds [rounds, sessions].
 
     feeds: for every session its batches; round 0 runs the first, round 1 the second, and so on, beginning again.
-    warmup: rounds before these, which do not count. clock: seconds.
+    warmup: rounds before these, which do not count. seconds: as in `Rounds`. clock: seconds.
     """
     rng = np.random.default_rng(seed)
     times = np.zeros((rounds, len(sessions)))
     for turn in range(-warmup, rounds):
+        if turn >= FEWEST and times[:turn].sum() > 1000 * seconds:
+            return times[:turn]
         for index in rng.permutation(len(sessions)):
             feed = feeds[index][turn % len(feeds[index])]
             start = clock()

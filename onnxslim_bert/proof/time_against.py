@@ -16,6 +16,7 @@ from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
 BATCH, LENGTH, ROUNDS = 1, 128, 30
+SECONDS = 3.0  # in all of those rounds, where a model is large
 TEXTS = 200  # of which a model is timed that lets texts leave early
 
 
@@ -41,7 +42,7 @@ def time_against(
         batch_sizes=[batch or BATCH],
         lengths=[min(LENGTH, working.max_length)],
         dataset=dataset,
-        rounds=Rounds(TEXTS if early else ROUNDS),
+        rounds=Rounds(TEXTS) if early else Rounds(ROUNDS, seconds=SECONDS),
         footprints=False,
     ).latencies
 

@@ -14,10 +14,12 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.inspection.describe import describe
 from onnxslim_bert.inspection.encoder_facts import Table
 from onnxslim_bert.inspection.inspection import Inspection, inspect
+from onnxslim_bert.job.split import split
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.rewriting.int8 import int8_matrices
 
 GOLDEN = Path(__file__).parent / "golden"
 DESCRIBED = (
@@ -103,6 +105,52 @@ def slimmed(folder: Path, recipe: str) -> Inspection:
     return inspect(folder / "m.onnx")
 
 
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_packed_weights_are_counted_as_they_are_stored(tmp_path, monkeypatch, bits):
+    """Bits, parameters and bytes: those of the file, not of the int8 matrices that it becomes."""
+    monkeypatch.setattr(int8_matrices, "FEWEST", 16)
+    found = slimmed(tmp_path, f"canonicalize?,fuse,first-token,quantize-static,pack-weights{{bits={bits},block=16}}")
+    (int8 := tmp_path / "int8").mkdir()
+    before = slimmed(int8, "canonicalize?,fuse,first-token,quantize-static")
+    assert found.encoder is not None
+    assert before.encoder is not None
+    ours, theirs = found.encoder, before.encoder
+    assert ours.facts.encoder_dtypes == {f"int8 in {bits} bits": 18}
+    assert [cost.parameters for cost in ours.costs] == [cost.parameters for cost in theirs.costs]
+    assert any(text.startswith(f"18 weights stored as int8 in {bits} bits") for text in ours.problems)
+    stored = sum(values.values.nbytes for values in Model.load(tmp_path / "m.onnx").constants().values())
+    counted = sum(cost.nbytes for cost in ours.costs)
+    assert counted == pytest.approx(stored, rel=0.03)  # shapes that folding leaves out
+    assert f"encoder 18 int8 in {bits} bits" in describe(found)
+
+
+@pytest.mark.parametrize("step", ["{block=8}", "{bits=3,block=8}", "{bits=2,block=8}", "{bits=2,codebook=product}"])
+def test_packed_words_are_as_many_as_they_stand_for(tmp_path, step):
+    """37 words of 12 entries, whatever bytes they lie in."""
+    found = slimmed(tmp_path, f"canonicalize?,fuse,quantize-embedding{step}")
+    assert found.encoder is not None
+    (part,) = (cost for cost in found.encoder.costs if cost.part == "embeddings")
+    (whole,) = (cost for cost in inspected("bert-dynamo18-eager").costs if cost.part == "embeddings")
+    assert part.parameters == whole.parameters
+    table = found.encoder.facts.tables["word"]
+    assert (table.rows, table.dtype) == (37, "uint8")
+    assert table.bits is not None
+    assert f"37 words in {table.bits:g} bits" in describe(found)
+
+
+def test_a_decoupled_model_and_its_parts_say_what_they_are(tmp_path):
+    found = slimmed(tmp_path, "canonicalize?,fuse,decouple{layers=2}")
+    assert found.encoder is not None
+    assert (found.encoder.facts.apart, found.encoder.facts.part) == (2, "")
+    assert "pairs               layers 0 to 1 read the two texts apart" in describe(found)
+    split(tmp_path / "m.onnx", tmp_path / "two")
+    for part, said in (("passage", "the passage encoder of a model"), ("joint", "the joint part of a model")):
+        file = inspect(tmp_path / "two" / f"{part}.onnx")
+        assert file.encoder is not None
+        assert (file.encoder.facts.apart, file.encoder.facts.part) == (0, part)
+        assert said in describe(file)
+
+
 @pytest.mark.parametrize("form", ["contrib", "qdq"])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_our_int8_files_are_read_again(tmp_path, form, mode):
@@ -179,7 +227,7 @@ def test_json_is_one_document_of_everything(capsys):
     assert set(document) == {"onnxslim_bert", "file", "batch", "seq", "encoder", "reason"}
     assert set(document["encoder"]) == {"facts", "costs", "shared", "problems", "passes"}
     assert document["file"]["inputs"][0] == {"name": "input_ids", "dtype": "int64", "axes": ["batch", "sequence"]}
-    assert document["encoder"]["facts"]["tables"]["word"] == {"rows": 37, "width": 10, "dtype": "float32"}
+    assert document["encoder"]["facts"]["tables"]["word"] == {"rows": 37, "width": 10, "dtype": "float32", "bits": None}
     assert document["encoder"]["shared"][0]["uses"][2] == {"role": "query", "layer": 2}
     assert {tuple(cost) for cost in document["encoder"]["costs"]} == {("part", "parameters", "nbytes", "flops")}
     del document["onnxslim_bert"]

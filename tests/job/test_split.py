@@ -14,17 +14,18 @@ from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.job import split as module
 from onnxslim_bert.job.split import JOINT, MANIFEST, PASSAGE, split
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.passes import pack_weights
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fix_shapes import FixShapes
 from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
+from onnxslim_bert.passes.pack_weights import PackWeights
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.rewriting.int8 import int8_matrices
 
 CANONICAL, FUSE, APART = Canonicalize(), Fuse(), Decouple(2, 4)
 PAIRED = ("bert-ts13-eager", "bert-ts17-sdpa", "bert-dynamo20-sdpa", "albert-ts14-sdpa", "electra-dynamo20-eager")
@@ -92,8 +93,8 @@ def test_of_other_forms_too(tmp_path, name, steps, within):
 
 
 def test_weights_in_fewer_bits_are_split_as_int8(tmp_path, monkeypatch):
-    monkeypatch.setattr(pack_weights, "FEWEST", 16)
-    packed = pack_weights.PackWeights(4, 16, "nearest")
+    monkeypatch.setattr(int8_matrices, "FEWEST", 16)
+    packed = PackWeights((4,), 16, "nearest")
     done = split(written(tmp_path, "bert-ts17-sdpa", FUSE, APART, QuantizeStatic(), packed), tmp_path / "two")
     assert done.difference <= 5e-2
 

@@ -106,7 +106,9 @@ def test_inspect_calls_them_what_they_are(int8_file):
     assert found["encoder"]["facts"]["encoder_dtypes"].get("int8", 0) > 0
     stored = sum(cost["nbytes"] for cost in found["encoder"]["costs"])
     assert 0.8 * found["file"]["nbytes"] < stored <= found["file"]["nbytes"]
-    assert any(f"{count} weights stored as int8 and widened by Cast" in text for text in found["encoder"]["problems"])
+    assert any(
+        f"{count} weights stored as int8 and widened on loading" in text for text in found["encoder"]["problems"]
+    )
     notes = [advice["note"] for advice in found["encoder"]["passes"]]
     assert not any("about -" in note for note in notes), notes
 

@@ -1,5 +1,6 @@
 """Weights that are int8 again when a session is made are those that were packed; the graph that runs is the same."""
 
+import contextlib
 from collections import Counter
 
 import numpy as np
@@ -8,16 +9,18 @@ import pytest
 from graphs import apply, every_padding, prepared, trials
 from oracles import answers, assert_same_outputs, optimized
 
-from onnxslim_bert.errors import PassError
+from onnxslim_bert.errors import NoEncoderError, PassError
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.passes import pack_weights
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.first_token import FirstToken
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.passes.pack_weights import PackWeights, int8_layers
+from onnxslim_bert.passes.pack_weights import PackWeights
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.passes.skip_mask import SkipMask
+from onnxslim_bert.rewriting.int8 import int8_matrices
 from onnxslim_bert.rewriting.int8.blockwise import round_blocks
 from onnxslim_bert.rewriting.int8.packed_weight import PackedWeight
 
@@ -29,7 +32,7 @@ NAMES = ("bert-ts17-sdpa", "albert-ts14-sdpa", "prenorm-dynamo18-eager")
 @pytest.fixture(autouse=True)
 def small_matrices_too(monkeypatch):
     """The fixtures have no large ones."""
-    monkeypatch.setattr(pack_weights, "FEWEST", 16)
+    monkeypatch.setattr(int8_matrices, "FEWEST", 16)
 
 
 def matrix(rows, columns, seed=0):
@@ -68,13 +71,11 @@ def test_it_answers_as_int8_with_the_restored_weights(name, quantize):
     """And ONNX Runtime runs the same graph: int8 products of constants, nothing of what restores them."""
     before = prepared(name, CANONICAL, FUSE, quantize)
     model, exact = before.clone(), before.clone()
-    step = PackWeights(4, 16, "nearest")
+    step = PackWeights((4,), 16, "nearest")
     assert apply(step, model)
-    for linear in int8_layers(before):
-        values = before.array(linear.weight)
-        rows = values.T if linear.trans_b else values
-        restored = PackedWeight.of(round_blocks(rows.astype(np.float32), 4, 16)).restored
-        exact.replace(linear.weight, np.ascontiguousarray(restored.T if linear.trans_b else restored))
+    for matrix in int8_matrices.int8_matrices(before):
+        restored = int8_matrices.pack(matrix.values(before), None, 4, 16).restored
+        exact.replace(matrix.weight, np.ascontiguousarray(restored.T if matrix.trans_b else restored))
     assert_same_outputs(model, exact, every_padding(before), atol=1e-5)
     ours, theirs = (optimized(one) for one in (model, exact))
     assert Counter(node.op_type for node in ours.node) == Counter(node.op_type for node in theirs.node)
@@ -85,7 +86,7 @@ def test_it_answers_as_int8_with_the_restored_weights(name, quantize):
 def test_folded_again_the_encoder_is_read(name):
     before = prepared(name, CANONICAL, FUSE, QuantizeStatic())
     model = before.clone()
-    apply(PackWeights(4, 16, "nearest"), model)
+    apply(PackWeights((4,), 16, "nearest"), model)
     apply(CANONICAL, model)
     assert [list(layer.linears) for layer in model.encoder.layers] == [list(x.linears) for x in before.encoder.layers]
     assert all(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
@@ -96,7 +97,7 @@ def test_no_weight_is_called_wider_than_it_is_stored(monkeypatch):
     monkeypatch.setattr(narrow_weights, "WORTH", 1)
     model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
     before = narrow_weights.narrow_weights(model.graph)
-    apply(PackWeights(4, 16, "nearest"), model)
+    apply(PackWeights((4,), 16, "nearest"), model)
     assert narrow_weights.narrow_weights(model.graph) == before
 
 
@@ -108,7 +109,7 @@ def test_gptq_is_nearer_to_the_int8_model_than_rounding():
         damages = []
         for rounding in ("gptq", "nearest"):
             model = before.clone()
-            apply(PackWeights(4, 16, rounding), model)
+            apply(PackWeights((4,), 16, rounding), model)
             damages.append(trials(before).damage(model))
         shares.append(damages[0] / damages[1])
     assert np.exp(np.mean(np.log(shares))) < 0.9, shares
@@ -117,8 +118,9 @@ def test_gptq_is_nearer_to_the_int8_model_than_rounding():
 def test_shared_weights_are_packed_once():
     before = prepared("albert-ts14-sdpa", CANONICAL, FUSE, QuantizeStatic())
     model = before.clone()
-    done = apply(PackWeights(4, 16), model)
-    assert done.count == len({linear.weight for linear in int8_layers(before)}) < len(int8_layers(before))
+    done = apply(PackWeights((4,), 16), model)
+    every = int8_matrices.int8_matrices(before)
+    assert done.count == len(every) < sum(len(matrix.readers) for matrix in every)
 
 
 def test_a_float_model_is_left_alone():
@@ -133,7 +135,9 @@ def test_a_float_model_is_left_alone():
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        ({"bits": 8}, "bits=8 is not one of 4, 3, 2"),
+        ({"bits": (8,)}, "bits=8 is not one of 4, 3, 2"),
+        ({"bits": (4, 5)}, "bits=5 is not one of 8, 4, 3, 2"),
+        ({"bits": ()}, "bits=0 is not one of 4, 3, 2"),
         ({"block": 24}, "block=24 is not a power of two from 16 up"),
         ({"rounding": "hqq"}, "rounding='hqq' is not one of gptq, nearest"),
     ],
@@ -146,4 +150,41 @@ def test_it_refuses_other_options(options, refusal):
 def test_it_refuses_weights_whose_sums_would_leave_16_bits():
     model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic(reduce_range=True))
     with pytest.raises(PassError, match="keeps sums of two products within 16 bits"):
-        apply(PackWeights(4, 16, "nearest"), model)
+        apply(PackWeights((4,), 16, "nearest"), model)
+
+
+def test_each_matrix_takes_the_bits_that_it_is_given():
+    """As if it alone was packed; one of 8 bits stays, and so do small ones, which are counted."""
+    before = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
+    model, exact = before.clone(), before.clone()
+    every = int8_matrices.int8_matrices(before)
+    bits = [(8, 4, 3, 2)[i % 4] for i in range(len(every))]
+    done = apply(PackWeights(tuple(bits), 16, "nearest"), model)
+    assert done.count == sum(width < 8 for width in bits)
+    for matrix, width in zip(every, bits, strict=True):
+        if width < 8:
+            restored = int8_matrices.pack(matrix.values(before), None, width, 16).restored
+            exact.replace(matrix.weight, np.ascontiguousarray(restored.T if matrix.trans_b else restored))
+    assert_same_outputs(model, exact, every_padding(before), atol=1e-5)
+
+
+def test_it_refuses_bits_for_another_number_of_matrices():
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
+    count = len(int8_matrices.int8_matrices(model))
+    with pytest.raises(
+        PassError, match=rf"^pack-weights: bits=4/3 are for 2, and the model has {count} int8 matrices$"
+    ):
+        apply(PackWeights((4, 3)), model)
+
+
+def test_where_some_matrices_are_packed_no_encoder_is_read():
+    """And it is said, also where branches with and without a mask read the layers in between."""
+    model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, FirstToken(), QuantizeStatic(), SkipMask())
+    count = len(int8_matrices.int8_matrices(model))
+    for kept in range(0, count, 3):
+        packed = model.clone()
+        apply(PackWeights(tuple(8 if i < kept else 4 for i in range(count)), 16, "nearest"), packed)
+        with contextlib.suppress(NoEncoderError):
+            assert packed.encoder.layers
+        apply(CANONICAL, packed)
+        assert len(packed.encoder.layers) == len(model.encoder.layers)

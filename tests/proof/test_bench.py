@@ -53,6 +53,14 @@ def test_times_are_milliseconds_by_round_and_model():
     assert len(log) == 2 * (5 + 3)
 
 
+@pytest.mark.parametrize(("each", "timed"), [(0.001, 30), (0.1, 15), (5.0, 10)])
+def test_slow_models_are_timed_in_fewer_rounds(each, timed):
+    """But in ten at least."""
+    models, clock, _ = stubs(each, each)
+    how = {"rounds": 30, "warmup": 2, "seed": 0, "seconds": 2.95}
+    assert len(interleave(models, [[{"row": np.array(0)}]] * 2, **how, clock=lambda: clock[0])) == timed
+
+
 def test_every_round_runs_every_model_once_on_the_same_row():
     """In an order that changes from round to round."""
     models, clock, log = stubs(1, 1, 1)

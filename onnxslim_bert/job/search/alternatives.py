@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from onnxslim_bert.job.search.costs import Costs
+from onnxslim_bert.job.search.matrix_bits import MatrixBits
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 
 
@@ -15,8 +16,7 @@ class Alternative:
     step: of a recipe; "" for none. damage: |difference| / |original| of the outputs with this step alone. ms, nbytes:
     milliseconds a run and bytes that it saves, below 0 for what it costs. gone: layers that it removes. after, keep:
     behind the attention of layer `after`, the share `keep` of the tokens goes on; None drops none. floats: layers
-    that stay float32. stored: the share of their bytes that int8 matrices keep in the file. stream: the share of the
-    stream's channels that stay.
+    that stay float32. stream: the share of the stream's channels that stay.
 
     Example: "drop-tokens{keep=0.5,after=1}" has after=1 and keep=0.5.
     """
@@ -29,7 +29,6 @@ class Alternative:
     after: int | None = None
     keep: float = 1.0
     floats: tuple[int, ...] = ()
-    stored: float = 1.0
     stream: float = 1.0
 
     def share(self, layer: int) -> float:
@@ -45,7 +44,8 @@ class MeasuredOptions:
     layers, embeddings, tokens: steps that drop layers, shrink the word table or drop tokens; the first does nothing.
     streams: steps that make the stream narrower, likewise; none where nothing is distilled.
     method: of the int8 ranges. precisions: the first is int8 in every layer, with the damage that this does; the others
-    leave some layers in float32, or store the int8 matrices in fewer bits.
+    leave some layers in float32. matrices: the bits that each int8 matrix may have in the file, in the order of
+    `int8_matrices`; none where no size is asked for.
     """
 
     sensitivities: Sequence[Sensitivity]
@@ -56,6 +56,7 @@ class MeasuredOptions:
     method: str = "minmax"
     precisions: Sequence[Alternative] = (Alternative(),)
     streams: Sequence[Alternative] = (Alternative(),)
+    matrices: Sequence[MatrixBits] = ()
 
     def shown(self) -> dict[str, Any]:
         """The fields as a report holds them: of `sensitivities` the sites and damages, not the order of units."""

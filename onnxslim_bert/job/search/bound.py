@@ -17,7 +17,7 @@ def least_damage(table: WidthChoices, budget: CostBudget) -> float:
     damage of any widths that cost at most 1. The bound is the greatest such value over prices; with a bound of time and
     one of bytes, also over three mixed costs: time alone, bytes alone, and half of each.
     """
-    if not budget.holds(*table.spent([0] * len(table.found))):
+    if not budget.holds(*table.spent(table.narrowest)):
         return np.inf
     weights = {budget.ms is None, budget.nbytes is not None}
     squares = _padded(table.squares, np.inf)

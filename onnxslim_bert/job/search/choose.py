@@ -8,10 +8,11 @@ import numpy as np
 from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.bound import least_damage
 from onnxslim_bert.job.search.combination import Combination
+from onnxslim_bert.job.search.matrix_bits import Packing
 from onnxslim_bert.job.search.search_plan import SearchPlan
-from onnxslim_bert.job.search.width_choices import CostBudget, WidthChoices, width_choices
+from onnxslim_bert.job.search.width_choices import CostBudget, SiteChoice, WidthChoices, width_choices
+from onnxslim_bert.passes.pack_weights import WHOLE, PackWeights
 from onnxslim_bert.rewriting.pruning.allocate import allocate
-from onnxslim_bert.rewriting.pruning.sites import Site
 
 BISECTIONS = 7  # of the weight of one bound against the other, and then of the budget
 
@@ -29,8 +30,9 @@ class Prediction:
 def whole(options: MeasuredOptions, precision: Alternative | None = None) -> Prediction:
     """The plan that removes nothing: int8 in every layer, or with `precision`, which leaves some in float32."""
     combination = Combination(Alternative(), Alternative(), Alternative(), precision or options.precisions[0])
-    sites, costs = [one.site for one in options.sensitivities], options.costs
-    plan = _plan(sites, [site.units for site in sites], combination, options.method)
+    costs = options.costs
+    wide = [SiteChoice(one.site, one.site.units, Packing(), ()) for one in options.sensitivities]
+    plan = _plan(wide, combination, options.method)
     spent = costs.full_ms - combination.precision.ms, costs.full_bytes - combination.precision.nbytes
     return Prediction(plan, combination.precision.damage, *spent)
 
@@ -54,7 +56,7 @@ def choose(options: MeasuredOptions, budget: CostBudget) -> Prediction | None:
 
 def reachable(options: MeasuredOptions, budget: CostBudget) -> bool:
     """Whether any plan is within `budget`."""
-    return any(budget.holds(*table.spent([0] * len(table.found))) for table in width_choices(options))
+    return any(budget.holds(*table.spent(table.narrowest)) for table in width_choices(options))
 
 
 def _narrowed(table: WidthChoices, budget: CostBudget, method: str) -> Prediction | None:
@@ -66,8 +68,8 @@ def _narrowed(table: WidthChoices, budget: CostBudget, method: str) -> Predictio
     picked = min(_fitting(table, budget), key=square, default=None)
     if picked is None:
         return None
-    counts = [steps[i] for steps, i in zip(table.ladders, picked, strict=True)]
-    plan = _plan([one.site for one in table.found], counts, table.combination, method)
+    choices = [steps[i] for steps, i in zip(table.ladders, picked, strict=True)]
+    plan = _plan(choices, table.combination, method)
     return Prediction(plan, float(np.sqrt(square(picked) + table.damage**2)), *table.spent(picked))
 
 
@@ -79,7 +81,7 @@ def _fitting(table: WidthChoices, budget: CostBudget) -> Iterator[list[int]]:
     https://doi.org/10.1287/opre.23.3.434). The weight of the mixture is bisected towards the bound that they break. If
     no weight gives widths that hold both, the mixed budget itself is bisected, at the last weights, until both hold.
     """
-    if not budget.holds(*table.spent(narrowest := [0] * len(table.found))):
+    if not budget.holds(*table.spent(narrowest := table.narrowest)):
         return
     yield narrowest
     if not narrowest:
@@ -104,11 +106,23 @@ def _fitting(table: WidthChoices, budget: CostBudget) -> Iterator[list[int]]:
                 yield picked
 
 
-def _plan(sites: Sequence[Site], counts: Sequence[int], combination: Combination, method: str) -> SearchPlan:
+def _plan(choices: Sequence[SiteChoice], combination: Combination, method: str) -> SearchPlan:
     heads, neurons = (
-        tuple(count for site, count in zip(sites, counts, strict=True) if site.kind == kind)
+        tuple(one.units for one in choices if one.site is not None and one.site.kind == kind)
         for kind in ("heads", "neurons")
     )
     steps = combination.layers.step, combination.embedding.step, combination.tokens.step
-    packed, stream = combination.precision.step, combination.stream.step
+    packed, stream = _packed(choices), combination.stream.step
     return SearchPlan(heads, neurons, *steps, method, combination.float_layers, weights=packed, stream=stream)
+
+
+def _packed(choices: Sequence[SiteChoice]) -> str:
+    """The step that stores int8 matrices in the bits chosen, "" where all stay whole.
+
+    Matrices are counted as they are left: those of dropped layers and of layers in float32 are none of them.
+    """
+    chosen = {number: bits for one in choices for number, bits in one.packing.bits}
+    if not chosen:
+        return ""
+    bits = tuple(chosen.get(number, WHOLE) for number in sorted(number for one in choices for number in one.matrices))
+    return str(PackWeights(bits[:1] if {*bits} == {bits[0]} else bits))

@@ -14,8 +14,7 @@ NOTHING = Alternative()
 
 @dataclass(frozen=True)
 class Combination:
-    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, layers in other bits than int8,
-    a narrower stream.
+    """One alternative of each kind: layers dropped, word table shrunk, tokens dropped, float layers, a narrower stream.
 
     An empty `Alternative` means that nothing is done of its kind. On a share of the stream's channels all else works on
     that share and saves so much less: an approximation, as scores of attention do not become fewer.
@@ -68,7 +67,7 @@ class Combination:
         for site in sites:
             int8, is_float = costs.of(site), site in floats
             saved_ms = int8.ms * self._share(site) * (ms if is_float else 1)
-            saved_bytes = int8.nbytes * (nbytes if is_float else self.precision.stored)
+            saved_bytes = int8.nbytes * (nbytes if is_float else 1)
             found.append(Saving(saved_ms * self.stream.stream, saved_bytes * self.stream.stream))
         return found
 
@@ -87,9 +86,9 @@ class Combination:
         return self.stream.ms + others * self.stream.stream
 
     def saved_bytes(self) -> float:
-        """Bytes that the alternatives save together: a dropped layer those that its matrices take in the file."""
-        others = self.embedding.nbytes + self.tokens.nbytes + self.precision.nbytes
-        return self.stream.nbytes + (self.layers.nbytes * self.precision.stored + others) * self.stream.stream
+        """Bytes that the alternatives save together."""
+        others = self.layers.nbytes + self.embedding.nbytes + self.tokens.nbytes + self.precision.nbytes
+        return self.stream.nbytes + others * self.stream.stream
 
     def _share(self, site: Site) -> float:
         """The share of a unit's time in the whole model that the unit still takes: the mean over the site's layers.

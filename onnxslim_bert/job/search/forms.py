@@ -11,12 +11,11 @@ from onnxslim_bert.recipes.lowering import lowered
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.contract import Context
-from onnxslim_bert.targets.table import CPU
 
 
 def last_steps(where: Deployment, quantize: str) -> str:
     """The recipe text that ends a plan: on the CPU `quantize` and what goes with it, else what the target needs."""
-    return int8(quantize) if where.target == CPU.name else str(_lowering(where))
+    return int8(quantize) if not where.is_lowered else str(_lowering(where))
 
 
 def finish_to_time(model: Model, where: Deployment, float_layers: tuple[int, ...] = ()) -> None:
@@ -24,7 +23,7 @@ def finish_to_time(model: Model, where: Deployment, float_layers: tuple[int, ...
 
     On the CPU its ranges are made up, its answers wrong. float_layers: numbers of layers that stay float32 there.
     """
-    if where.target != CPU.name:
+    if where.is_lowered:
         run_recipe(model, _lowering(where))
         return
     FirstToken().apply(model, Context())

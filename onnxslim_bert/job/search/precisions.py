@@ -1,4 +1,4 @@
-"""Other bits than int8: which layers to leave in float32, and int8 matrices that take fewer bits in the file."""
+"""Other precisions than int8: which layers to leave in float32."""
 
 import gc
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ import numpy as np
 
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS
-from onnxslim_bert.errors import PassError
 from onnxslim_bert.job.search.alternatives import Alternative
 from onnxslim_bert.job.search.costs import (
     Costs,
@@ -24,14 +23,11 @@ from onnxslim_bert.job.search.forms import finish_to_time
 from onnxslim_bert.job.search.tables import before_int8, showing
 from onnxslim_bert.model.layer_sets import layer_groups
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.passes.pack_weights import PackWeights, int8_layers
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.rewriting.contract import Context
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
-from onnxslim_bert.targets.table import CPU
 
-PACKED = (4, 3)  # bits that an entry of an int8 matrix takes in the file
 FLOATS = (1, 2)  # layers left in float32; layers that share their matrices count as one
 SHORTEST = 0.1  # share of the mean time that a layer is taken to need at least, since short times are uncertain
 STAGE = "measuring precisions"
@@ -42,21 +38,19 @@ Layers = tuple[int, ...]
 def measure_precisions(
     model: Model, method: str, costs: Costs, conditions: TimingConditions, folder: Path, trials: Trials
 ) -> list[Alternative]:
-    """Measure int8 in every layer, with one or two layers in float32 where that does less damage, and in fewer bits.
+    """Measure int8 in every layer, and with one or two layers in float32 where that does less damage.
 
-    Returns int8 in every layer first, then those with float32 layers, each of less damage than the one before it, and
-    last int8 matrices in fewer bits, which save bytes.
+    Returns int8 in every layer first, then those with float32 layers, each of less damage than the one before it.
     Which layers: those that do the most squared damage, when they alone are int8, for each millisecond that they take
     in int8 (`rank`). Time in int8 stands for the time that float32 adds, which is about the same multiple everywhere.
 
     model: canonicalized and fused. method: of the int8 ranges. A target other than the CPU has one precision.
     """
-    if conditions.where.target != CPU.name:
+    if conditions.where.is_lowered:
         made = model.clone()
         finish_to_time(made, conditions.where)
         return [Alternative(damage=trials.damage(made))]
-    action = next(QuantizeStatic(method=name, reduce_range=u8s8_saturates()) for name in METHODS if name == method)
-    int8 = Int8Trials.of(before_int8(model, trials), action, trials)
+    int8 = Int8Trials.of(before_int8(model, trials), static(method), trials)
     groups = layer_groups(model)
     every = sorted(layer for group in groups for layer in group)
     alone: list[float] = []
@@ -72,7 +66,7 @@ def measure_precisions(
         damage = int8.damage(floats)
         if damage < found[-1].damage:
             found.append(Alternative(damage=damage, floats=floats))
-    return found[:1] + _costing(model, found[1:], costs, conditions, folder) + _packed(int8, conditions, folder)
+    return found[:1] + _costing(model, found[1:], costs, conditions, folder)
 
 
 def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
@@ -83,6 +77,11 @@ def rank(damages: Sequence[float], ms: Sequence[float]) -> list[int]:
     least = SHORTEST * float(np.mean(ms)) or 1.0
     gains = [damage**2 / max(time, least) for damage, time in zip(damages, ms, strict=True)]
     return sorted(range(len(gains)), key=lambda i: -gains[i])
+
+
+def static(method: str) -> QuantizeStatic:
+    """The int8 pass with the range method of this name, for this machine."""
+    return next(QuantizeStatic(method=name, reduce_range=u8s8_saturates()) for name in METHODS if name == method)
 
 
 @dataclass(frozen=True)
@@ -114,27 +113,6 @@ class Int8Trials:
         del made
         gc.collect()  # a graph's nodes and tensors refer to each other
         return damage
-
-
-def _packed(int8: Int8Trials, conditions: TimingConditions, folder: Path) -> list[Alternative]:
-    """int8 in every layer, its matrices in fewer bits in the file: as fast, smaller, of more damage."""
-    quantized, file, found = int8.made(), folder / "packed.onnx", list[Alternative]()
-    matrices = sum(quantized.array(name).size for name in {linear.weight for linear in int8_layers(quantized)})
-    if not matrices:
-        return []
-    quantized.save(file, overwrite=True)
-    whole, stats = size_of(file, conditions), showing(int8.trials).collect(quantized, PackWeights().wants(quantized))
-    for bits in PACKED:
-        made, action = quantized.clone(), PackWeights(bits)
-        try:
-            action.apply(made, Context(stats))
-        except PassError:  # a graph that declares no newer opset
-            break
-        made.save(file, overwrite=True)
-        saved = whole - size_of(file, conditions)
-        found.append(Alternative(str(action), int8.trials.damage(made), 0.0, saved, stored=1 - saved / matrices))
-    file.unlink()
-    return found
 
 
 def _int8_ms(model: Model, layers: Layers, costs: Costs) -> float:

@@ -14,6 +14,8 @@ from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_cost
 from onnxslim_bert.job.search.depth import budget_at, reach
 from onnxslim_bert.job.search.distilled_plans import distil_plans
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, pick
+from onnxslim_bert.job.search.matrix_bits import MatrixBits
+from onnxslim_bert.job.search.packings import measure_bits
 from onnxslim_bert.job.search.precisions import measure_precisions
 from onnxslim_bert.job.search.search_folder import Candidate, SearchFolder
 from onnxslim_bert.job.search.tables import (
@@ -81,7 +83,7 @@ class Search:
         texts: on so many, copies included, the best plan is distilled (`distil_plans`); 0 distils none.
         Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came, when none does.
         """
-        options = self._measured()
+        options = self._measured(sized=targets.nbytes is not None)
         only_drop = targets.speedup is None and targets.nbytes is None
         points = self._until(options, targets.drop or 0.0) if only_drop else self._towards(options, targets)
         best = without = frontier(list(dict.fromkeys(points)))
@@ -95,8 +97,11 @@ class Search:
             targets, self.judged, source_ms, tuple(best), chosen, options.shown(), tuple(without) if texts else ()
         )
 
-    def _measured(self) -> MeasuredOptions:
-        """Everything that plans are chosen from; each table is on disk as soon as it is measured."""
+    def _measured(self, *, sized: bool) -> MeasuredOptions:
+        """Everything that plans are chosen from; each table is on disk as soon as it is measured.
+
+        sized: whether a size is asked for, so that bits of matrices count.
+        """
         once, trials = self.state.once, self.trials
 
         sensitivities = once("widths", list[Sensitivity], lambda: measure_sensitivities(self._fused, trials))
@@ -104,10 +109,15 @@ class Search:
         layers = once("layers", list[Alternative], lambda: self._tried("layers", layer_steps, costs))
         tables = once("tables", list[Alternative], lambda: self._tried("word tables", embedding_steps, costs))
         tokens = once("tokens", list[Alternative], lambda: self._tried("tokens", token_steps, costs, self._long))
-        on_cpu = self.conditions.where.target == CPU.name
-        method = once("method", str, lambda: choose_int8_method(self._fused, trials)) if on_cpu else ""
+        is_int8 = not self.conditions.where.is_lowered
+        method = once("method", str, lambda: choose_int8_method(self._fused, trials)) if is_int8 else ""
         precisions = once("precisions", list[Alternative], lambda: self._precisions(method, costs))
-        return MeasuredOptions(sensitivities, costs, layers, tables, tokens, method, precisions)
+
+        def measure() -> list[MatrixBits]:
+            return measure_bits(self._fused, method, trials, packed=self.conditions.packed)
+
+        matrices = once("bits", list[MatrixBits], measure) if is_int8 and sized else []
+        return MeasuredOptions(sensitivities, costs, layers, tables, tokens, method, precisions, matrices=matrices)
 
     def _tried(self, name: str, steps: Steps, costs: Costs, trials: Trials | None = None) -> list[Alternative]:
         return measure_alternatives(
@@ -220,7 +230,7 @@ class Search:
             damage = max(damage, self._long.damage(model))
         file = self.state.folder / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.onnx"
         model.save(file, overwrite=True)
-        if self.conditions.where.target == CPU.name:
+        if not self.conditions.where.is_lowered:
             check_weights_stay_int8(file)
         del model
         gc.collect()  # a graph's nodes and tensors refer to each other

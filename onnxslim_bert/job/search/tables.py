@@ -138,7 +138,7 @@ def stream_steps(model: Model) -> list[Alternative]:
 
 
 def embedding_steps(model: Model) -> list[Alternative]:
-    """Steps that make the word table smaller: two factors, fewer bits, codes, fewer tokens, and these in 4 bits."""
+    """Steps that make the word table smaller: factors, fewer bits, codes, fewer tokens, these in 4 bits or codes."""
     embeddings = model.encoder.embeddings
     if embeddings.word is None:
         return []
@@ -146,9 +146,9 @@ def embedding_steps(model: Model) -> list[Alternative]:
     ranks = [f"factorize-embedding{{rank={width // part}}}" for part in RANKS]
     tables = [f"trim-vocabulary{{tokens={rows // part},min-count=0}}" for part in VOCABULARIES]
     bits = [f"quantize-embedding{{bits={bits}}}" for bits in BITS]
-    bits += [f"quantize-embedding{{bits={bits},codebook=product}}" for bits in CODED]
-    both = [f"{table},{bits[0]}" for table in tables]
-    return [Alternative(step) for step in [*ranks, *bits, *both, *tables]]
+    codes = [f"quantize-embedding{{bits={bits},codebook=product}}" for bits in CODED]
+    both = [f"{table},{fewer}" for table in tables for fewer in (bits[0], *codes)]
+    return [Alternative(step) for step in [*ranks, *bits, *codes, *both, *tables]]
 
 
 def token_steps(model: Model) -> list[Alternative]:

@@ -79,19 +79,21 @@ def can_saturate(weight: Array) -> Array:
     return saturates
 
 
-def lost_in_pairs(levels: Array, weight: Array) -> tuple[Array, int]:
-    """What saturation takes off levels @ weight, int64 [n, d_out], and how many sums of pairs saturate.
+def lost_in_pairs(levels: Array, weight: Array, risky: Array) -> tuple[Array, int]:
+    """What saturation takes off levels @ weight, int32 [n, d_out], and how many sums of pairs saturate.
 
-    levels: uint8 [n, d_in]; weight: int8 [d_in, d_out].
+    levels: uint8 [n, d_in]; weight: int8 [d_in, d_out]; risky: `can_saturate(weight)`. Only rows count whose two
+    levels can leave 16 bits with the largest weights. Sums of two products are whole numbers that float32 holds.
     """
-    lost = np.zeros((len(levels), weight.shape[1]), np.int64)
-    pairs, inputs = _pairs(weight), _pairs(levels.T)
+    lost = np.zeros((len(levels), weight.shape[1]), np.int32)
+    pairs, inputs = _pairs(weight).astype(np.float32), _pairs(levels.T)
+    large = inputs.sum(1) * -np.iinfo(np.int8).min > HIGHEST
     count = 0
-    for i, risky in enumerate(can_saturate(weight)):
-        columns = np.flatnonzero(risky)
-        sums = inputs[i].T @ pairs[i][:, columns]
-        over = sums - np.clip(sums, LOWEST, HIGHEST)
-        lost[:, columns] += over
+    for i in np.flatnonzero(risky.any(1)):
+        columns, rows = np.flatnonzero(risky[i]), np.flatnonzero(large[i])
+        sums = inputs[i][:, rows].T.astype(np.float32) @ pairs[i][:, columns]
+        over = (sums - np.clip(sums, LOWEST, HIGHEST)).astype(np.int32)
+        lost[np.ix_(rows, columns)] += over
         count += int(np.count_nonzero(over))
     return lost, count
 
@@ -102,11 +104,11 @@ def _measure(model: Model, linear: Linear, parameters: tuple[Array | None, ...],
     if scale is None or zero_point is None:  # found when the model runs
         scale, zero_point = activation_quantizer(min(float(rows.min()), 0.0), max(float(rows.max()), 0.0))
     levels = np.clip(np.rint(rows / scale) + float(zero_point), 0, UNSIGNED_LEVELS)
-    lost, count = lost_in_pairs(levels.astype(np.uint8), weight)
+    possible = can_saturate(weight)
+    lost, count = lost_in_pairs(levels.astype(np.uint8), weight, possible)
     exact = (levels - float(zero_point)) @ weight.astype(np.float64)
     scales = np.ones(1) if weight_scales is None else weight_scales
     loss = np.linalg.norm(lost * scales) / max(float(np.linalg.norm(exact * scales)), 1e-30)
-    possible = can_saturate(weight)
     share = count / max(len(rows) * possible.size, 1)
     return Saturation(linear.node, possible.size, int(possible.sum()), share, float(loss))
 
@@ -128,6 +130,6 @@ def _parameters(node: gs.Node) -> tuple[Array | None, ...] | None:
 
 
 def _pairs(values: Array) -> Array:
-    """[d_in, any] -> int64 [d_in / 2, 2, any]; an odd last input is paired with zeros."""
-    padded = np.pad(values.astype(np.int64), ((0, len(values) % 2), (0, 0)))
+    """[d_in, any] -> int32 [d_in / 2, 2, any]; an odd last input is paired with zeros."""
+    padded = np.pad(values.astype(np.int32), ((0, len(values) % 2), (0, 0)))
     return padded.reshape(-1, 2, values.shape[1])

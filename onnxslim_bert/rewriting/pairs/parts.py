@@ -35,7 +35,7 @@ class PairParts:
 
 def pair_parts(model: Model) -> PairParts:
     """The two parts of `model`, in which `decouple` keeps the texts of a pair apart. Raises PassError."""
-    layers = _kept_apart(model)
+    layers = kept_apart(model)
     types = type_input(model)
     if types is None or not layers:
         raise PassError("no layers read the two texts of a pair apart; run `slim -p decouple` first")
@@ -55,7 +55,7 @@ def pair_parts(model: Model) -> PairParts:
     return PairParts(passage, cut.joint(), layers)
 
 
-def _kept_apart(model: Model) -> int:
+def kept_apart(model: Model) -> int:
     """How many layers read the texts apart, from the first one on."""
     layers = reversed(model.encoder.layers if DECOUPLED.is_in(model.graph) else ())
     regions = ((layer.index, attention_region(model.graph, layer).nodes) for layer in layers)

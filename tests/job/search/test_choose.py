@@ -1,6 +1,7 @@
 """What is chosen holds its budget, is nearly the best there is, and saves nothing twice."""
 
 import functools
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,10 @@ from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.bound import least_damage
 from onnxslim_bert.job.search.choose import choose, reachable, whole
 from onnxslim_bert.job.search.costs import Costs, Saving
+from onnxslim_bert.job.search.matrix_bits import MatrixBits
 from onnxslim_bert.job.search.search_plan import SearchPlan
 from onnxslim_bert.job.search.width_choices import CostBudget, width_choices
+from onnxslim_bert.passes.pack_weights import PackWeights
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.sites import Site
 
@@ -219,20 +222,81 @@ def test_a_narrow_float_layer_costs_its_share():
     assert not reachable(found, CostBudget(ms=54.0 - 3 * 2 - 3 * 1 - 0.01))
 
 
-def test_matrices_take_fewer_bits_where_bytes_are_short():
-    """And not where they are not; heads and neurons that go save what they take in those bits."""
-    packed = Alternative("pack-weights", damage=1.0, nbytes=2000.0, stored=0.5)
-    found = options(precisions=[INT8, packed])
-    roomy, short = choose(found, CostBudget(nbytes=10_000.0)), choose(found, CostBudget(nbytes=8000.0))
-    assert roomy is not None
-    assert short is not None
-    assert (roomy.plan.weights, short.plan.weights) == ("", "pack-weights")
-    assert str(short.plan.recipe).endswith("pack-weights")
-    shorter = choose(options(precisions=[packed]), CostBudget(nbytes=7500.0))
-    as_short = choose(options(), CostBudget(nbytes=9000.0))  # 500 of 1,000 bytes at half of the bits
-    assert shorter is not None
-    assert as_short is not None
-    assert (shorter.plan.heads, shorter.plan.neurons) == (as_short.plan.heads, as_short.plan.neurons)
+def bits(site: str = "", layers: tuple[int, ...] = (), damage: float = 0.2, saved: float = 40.0) -> MatrixBits:
+    """A matrix that saves `saved` bytes in 4 bits, and half as many more in 2 at five times the damage."""
+    return MatrixBits(site, layers, {4: damage, 2: 5 * damage}, {4: saved, 2: 1.5 * saved})
+
+
+def packed(found: MeasuredOptions, nbytes: float) -> tuple[int, ...]:
+    """The bits of each matrix in the plan of so many bytes, give or take one; () where all stay whole."""
+    chosen = choose(found, CostBudget(nbytes=nbytes + 1))
+    assert chosen is not None
+    assert chosen.nbytes <= nbytes + 1
+    steps = [step.action for step in chosen.plan.recipe.steps if isinstance(step.action, PackWeights)]
+    return steps[0].bits if steps else ()
+
+
+def test_each_matrix_has_the_bits_that_do_least():
+    """Those whose bytes cost the least damage first, whole ones where bytes are not short."""
+    matrices = [bits("heads 0", damage=0.1), bits("heads 0", damage=0.01), bits("heads 1", damage=0.3), bits()]
+    found = encoder(2, matrices=matrices)
+    assert packed(found, 5000) == ()
+    assert packed(found, 4960) == (8, 4, 8, 8)
+    assert packed(found, 4940) == (8, 2, 8, 8)
+    assert packed(found, 4900) == (4, 2, 8, 8)
+    assert packed(found, 4860) == (4, 2, 8, 4)
+    assert packed(found, 4820) == (4, 2, 4, 4)
+    assert packed(encoder(2, matrices=[bits("heads 0"), bits("heads 1")]), 4920) == (4,)
+    assert packed(encoder(2), 4600) == ()
+
+
+def cost_of(matrices: list[MatrixBits], counts: tuple[int, ...], of: tuple[int, ...]) -> tuple[float, float]:
+    """Squared damage and bytes of `encoder` with these heads, and matrices in these bits, by the definition."""
+    squares = [FLAT[n] ** 2 for n in counts] + [one.damage.get(b, 0) ** 2 for one, b in zip(matrices, of, strict=True)]
+    left = [*(n / 4 for n in counts), 1.0]  # of a site that is narrower
+    saved = [one.nbytes.get(b, 0) * share for one, b, share in zip(matrices, of, left, strict=True)]
+    return sum(squares), 5000 - sum(100 * (4 - n) for n in counts) - sum(saved)
+
+
+def test_no_plan_with_bits_is_better():
+    """Of all that two layers of heads and three matrices can become: 4 x 4 widths and 27 combinations of bits."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        matrices = [
+            bits(site, damage=float(rng.uniform(0.1, 0.6)), saved=float(rng.uniform(20, 100)))
+            for site in ("heads 0", "heads 1", "")
+        ]
+        every = [
+            cost_of(matrices, counts, of)
+            for counts in itertools.product((1, 2, 3, 4), repeat=2)
+            for of in itertools.product((8, 4, 2), repeat=3)
+        ]
+        for nbytes in (4950.0, 4850.0, 4700.0):
+            chosen = choose(encoder(2, matrices=matrices), CostBudget(nbytes=nbytes))
+            assert chosen is not None
+            assert chosen.nbytes <= nbytes
+            assert any(np.allclose((chosen.damage**2, chosen.nbytes), one) for one in every)
+            best = min(square for square, size in every if size <= nbytes - 1)  # sizes are rounded up to a bin
+            assert chosen.damage <= np.sqrt(best) + 1e-9
+
+
+def test_bits_are_those_of_the_matrices_that_are_left():
+    """One of a dropped layer is gone, one of a layer in float32 is no int8 matrix, and neither saves anything."""
+    matrices = [bits(f"heads {i}") for i in range(4)] + [bits("", (1,)), bits()]
+    gone = Alternative("drop-layers{layers=1}", nbytes=600.0, gone=(1,))
+    late = replace(FLOAT, floats=(2,), damage=0.0, nbytes=-100.0)
+    found = encoder(4, layers=[gone], precisions=[late], matrices=matrices)
+    whole = 5000 - 600 + 100
+    assert packed(found, whole) == ()
+    assert packed(found, whole - 3 * 40) == (4,)  # of layers 0 and 3, and the last
+    assert sorted(packed(found, whole - 2 * 40)) == [4, 4, 8]
+
+
+def test_fewer_units_take_their_share_of_bits():
+    """Half of the heads in fewer bits save half of what all would."""
+    chosen = choose(encoder(1, matrices=[bits("heads 0", damage=0.01)]), CostBudget(nbytes=5000 - 200 - 20))
+    assert chosen is not None
+    assert (chosen.plan.heads, chosen.plan.weights, chosen.nbytes) == ((2,), "pack-weights", 5000 - 200 - 20)
 
 
 def test_float_layers_are_numbered_as_they_are_left():

@@ -26,14 +26,6 @@ def test_a_layer_is_dropped_or_float_and_one_is_int8(gone, floats, count, togeth
     assert combination.go_together(count) is together
 
 
-def test_a_dropped_layer_saves_what_its_matrices_take_in_the_file():
-    """Dropped beside matrices in 4 bits, a layer saves the fewer bytes that these would have taken."""
-    layer, table = Alternative("drop", nbytes=1000.0, gone=(1,)), Alternative("table", nbytes=70.0)
-    packed = Alternative("pack", nbytes=1800.0, stored=0.55)
-    assert Combination(layer, table, NONE, packed).saved_bytes() == pytest.approx(550 + 70 + 1800)
-    assert Combination(layer, table, NONE, NONE).saved_bytes() == 1070.0
-
-
 def test_beside_a_narrower_stream_all_else_saves_a_share():
     """What leaves out half of the channels saves 3 ms of 10; a layer of 2 ms is one of 1 ms then, and so is a head."""
     half = Alternative("prune-hidden{width=64}", ms=3.0, nbytes=4000.0, stream=0.5)

@@ -11,10 +11,8 @@ from onnxslim_bert.job.search.costs import Costs, Saving, TimingConditions, prun
 from onnxslim_bert.job.search.precisions import Int8Trials, measure_precisions, rank
 from onnxslim_bert.job.search.search_plan import SearchPlan
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.passes import pack_weights
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 
 EXACT = Canonicalize(), Fuse()
@@ -53,30 +51,6 @@ def test_each_precision_is_worth_what_its_model_shows(tmp_path):
         assert one.nbytes < 0
         file.unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["full.onnx"]
-
-
-def test_int8_matrices_in_fewer_bits_are_worth_what_their_files_show(monkeypatch, tmp_path):
-    """As fast, and smaller by what the matrices no longer take; the damage is that of the model that a plan makes."""
-    monkeypatch.setattr(pack_weights, "FEWEST", 64)
-    model = prepared("bert-ts17-sdpa", *EXACT)
-    four, three = (one for one in measured(model, tmp_path) if one.step)
-    assert [four.step, three.step] == ["pack-weights", "pack-weights{bits=3}"]
-    made = model.clone()
-    run_recipe(made, SearchPlan((), (), method="mse").recipe, trials(model))
-    before = size_of_model(made, tmp_path)
-    assert four.damage == pytest.approx(damage_of(model, SearchPlan((), (), method="mse", weights=four.step)), rel=1e-4)
-    run_recipe(made, Recipe.parse(four.step), trials(model))
-    matrices = 3 * (4 * 12 * 12 + 2 * 12 * 20)
-    for one in (four, three):
-        assert (one.ms, one.floats) == (0.0, ())
-        assert one.stored == pytest.approx(1 - one.nbytes / matrices)
-    assert four.nbytes == pytest.approx(before - size_of_model(made, tmp_path), abs=200)  # names
-    assert [path.name for path in tmp_path.iterdir()] == ["made.onnx"]
-
-
-def size_of_model(model: Model, folder) -> int:
-    model.save(folder / "made.onnx", overwrite=True)
-    return (folder / "made.onnx").stat().st_size
 
 
 @pytest.fixture

@@ -147,7 +147,8 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
     widths = {one["site"]["kind"]: one["damage"] for one in held["sensitivities"]}
     assert list(widths["heads"]) == ["1", "2", "3"]
     assert held["costs"]["savings"]["heads 0"]["ms"] > 0
-    assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 7, 2]
+    assert [len(held[name]) for name in ("layers", "embeddings", "tokens")] == [2, 8, 2]
+    assert bool(held["matrices"]) == (targets.nbytes is not None)
     assert found.comparison is not None
     assert found.found.judged == "calib.tsv all, 40 rows, those of calibration"
 

@@ -125,6 +125,7 @@ def enter(world: World, monkeypatch) -> World:
         "measure_alternatives": lambda *given: world.note(given[-1], found.layers),
         "choose_int8_method": lambda *_: world.note("method", "mse"),
         "measure_precisions": lambda *_: world.note("precisions", found.precisions),
+        "measure_bits": lambda *_, **__: world.note("bits", found.matrices),
         **{
             name: lambda _: []
             for name in ("layer_steps", "more_layer_steps", "stream_steps", "embedding_steps", "token_steps")

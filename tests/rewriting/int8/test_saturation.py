@@ -40,7 +40,7 @@ def test_what_is_lost_is_what_saturating_arithmetic_loses(d_in):
     rng = np.random.default_rng(d_in)
     levels = rng.integers(0, 256, (5, d_in)).astype(np.uint8)
     weight = rng.integers(-127, 128, (d_in, 3)).astype(np.int8)
-    lost, count = lost_in_pairs(levels, weight)
+    lost, count = lost_in_pairs(levels, weight, can_saturate(weight))
     exact = levels.astype(np.int64) @ weight
     np.testing.assert_array_equal(exact - lost, saturating_product(levels, weight))
     assert (count > 0) == bool(lost.any())
