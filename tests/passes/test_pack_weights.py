@@ -92,13 +92,17 @@ def test_folded_again_the_encoder_is_read(name):
     assert all(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
 
 
-def test_no_weight_is_called_wider_than_it_is_stored(monkeypatch):
-    """The scales of what is quantized again are cast, and no weight."""
+def test_what_is_stored_in_fewer_bits_is_told(monkeypatch):
+    """The matrices, by the names and the sizes that they have once they are folded, and not their scales."""
     monkeypatch.setattr(narrow_weights, "WORTH", 1)
     model = prepared("bert-ts17-sdpa", CANONICAL, FUSE, QuantizeStatic())
-    before = narrow_weights.narrow_weights(model.graph)
-    apply(PackWeights((4,), 16, "nearest"), model)
-    assert narrow_weights.narrow_weights(model.graph) == before
+    assert not narrow_weights.narrow_weights(model.graph)
+    apply(PackWeights((3,), 16, "nearest"), model)
+    found = {weight.name: weight for weight in narrow_weights.narrow_weights(model.graph)}
+    assert {weight.dtype for weight in found.values()} == {"int8 in 3 bits"}
+    apply(CANONICAL, model)
+    every = int8_matrices.int8_matrices(model)
+    assert {matrix.weight: matrix.size for matrix in every} == {name: one.wide for name, one in found.items()}
 
 
 def test_gptq_is_nearer_to_the_int8_model_than_rounding():
