@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.model.attention_form import Region
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.linear import Linear
+from onnxslim_bert.model.region import Region
 from onnxslim_bert.model.token_masks import TokenMask, masks
 
 

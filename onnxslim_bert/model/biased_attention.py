@@ -15,9 +15,10 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.graph.probe import MICROSOFT, constant, nodes_between, producer
-from onnxslim_bert.model.attention_form import Region, attention, is_close
+from onnxslim_bert.model.attention_form import attention
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.region import Region, is_close
 from onnxslim_bert.model.rotary import Rotation, rotation, turned_by
 from onnxslim_bert.model.token_masks import has_fixed_length
 from onnxslim_bert.model.windows import LOWEST, PROBE, blocks_of, reach_of, reduce

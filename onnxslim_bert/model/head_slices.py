@@ -21,8 +21,9 @@ from onnxslim_bert.graph.probe import (
     run_all,
     subgraph_nodes,
 )
-from onnxslim_bert.model.attention_form import FUSED_ATTENTION, Region, is_close
+from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.head_cuts import HEAD_COUNTS, Edit, HeadAxis, HeadSlices
+from onnxslim_bert.model.region import Region, is_close
 from onnxslim_bert.model.token_masks import probe_size
 
 SHAPES = {"Reshape": 1, "Expand": 1}  # the input that holds the shape of the output

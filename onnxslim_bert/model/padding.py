@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.model.attention_form import FURTHER, LONGEST, MEMORY, Region
+from onnxslim_bert.model.attention_form import LONGEST, MEMORY
 from onnxslim_bert.model.horizon import Horizon
+from onnxslim_bert.model.region import FURTHER, Region
 from onnxslim_bert.model.token_masks import TokenMask, has_fixed_length, probe_size
 
 ROWS = 2  # of a probe

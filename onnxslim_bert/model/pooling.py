@@ -8,9 +8,9 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import is_output
 from onnxslim_bert.graph.probe import inputs_of, nodes_between, opsets_of, run_all
-from onnxslim_bert.model.attention_form import FURTHER, is_close
 from onnxslim_bert.model.encoder import Layer
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.region import FURTHER, is_close
 from onnxslim_bert.model.selection import leaving_states
 from onnxslim_bert.model.token_masks import probe_size
 
