@@ -20,7 +20,6 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.wording import plural
 
 PARKED = "onnxslim.parked"
-SAVED = "com.microsoft.nchwc"  # a domain that only files have which an ONNX Runtime session saved
 OPSET = 17  # the first with LayerNormalization
 SAME_RANK = ("Add", "Sub", "Mul", "Div", "Where", "MatMul", "FusedMatMul", "Cast", "Tanh", "Identity")
 
@@ -48,7 +47,6 @@ class Canonicalize(Pass):
 
     def apply(self, model: Model, ctx: Context) -> Change:
         before = len(model.graph.nodes)
-        was_saved = any(entry.domain == SAVED for entry in model.graph.import_domains or ())
         unfused = spell_rms_norms(model.graph)
         raise_opset(model)
         unfused += unfuse(model.graph)
@@ -78,8 +76,6 @@ class Canonicalize(Pass):
             types = " and ".join(sorted({weight.dtype for weight in narrow}))
             unfolded = f"{plural(len(narrow), 'weight')} stored as {types} unfolded"
             note += f", {unfolded}, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
-        if was_saved and unfused:
-            note += "; ONNX Runtime optimized this file before: start from its plain export, which ends faster"
         count = max(before - after, 0) + unfused + parted + einsums + convolutions + len(narrow)
         return Change(count, note if count else f"nothing to simplify in {plural(after, 'node')}")
 

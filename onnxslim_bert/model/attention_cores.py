@@ -127,4 +127,15 @@ def why_no_attention(graph: gs.Graph) -> str:
     common: Sequence[Any] = sorted(counts.items(), key=lambda item: -item[1])[:4]
     listing = ", ".join(f"{number} {op}" for op, number in common)
     found = f"{softmax} Softmax, none between two MatMuls of activations" if softmax else "no Softmax"
+    if sinks := sum(node.op == "Softmax" and _has_sink(node) for node in graph.nodes):
+        found = f"{sinks} Softmax over scores and a sink, a number beside them: only int8 passes take such attention"
     return f"not a transformer encoder: no self-attention ({found}); the graph has {listing}"
+
+
+def _has_sink(softmax: gs.Node) -> bool:
+    """Whether scores of query and key are joined with something else before `softmax`.
+
+    Xiao et al. 2023, https://arxiv.org/abs/2309.17453
+    """
+    joined = [node for node in upstream(softmax.inputs[0], SCORES) if node.op == "Concat"]
+    return any(_up_to_product(tensor) is not None for node in joined for tensor in node.inputs)

@@ -214,6 +214,16 @@ def _scaled_product(node: gs.Node, build: Builder) -> bool:
     return _replace(build.graph, node, {0: result})
 
 
+def _activated_product(node: gs.Node, build: Builder) -> bool:
+    """FusedGemm(a, b, c) -> activation(Gemm(a, b, c)), where the activation takes no numbers of its own."""
+    activation = node.attrs.get("activation")
+    if activation not in ("Relu", "Sigmoid", "Tanh"):
+        return False
+    kept = {name: node.attrs[name] for name in ("alpha", "beta", "transA", "transB") if name in node.attrs}
+    product = build.node("Gemm", "product", list(node.inputs), **kept)
+    return _replace(build.graph, node, {0: build.node(activation, "activated", [product])})
+
+
 def _float_type(tensor: gs.Tensor) -> np.dtype[Any] | None:
     """The type of `tensor`: stated, or that of the nearest constant of floats above, unless a Cast lies between."""
     front, seen = [tensor], set[int]()
@@ -253,4 +263,5 @@ REWRITES: dict[str, Callable[[gs.Node, Builder], bool]] = {
     "BiasGelu": _bias_gelu,
     "FastGelu": _fast_gelu_bias,
     "FusedMatMul": _scaled_product,
+    "FusedGemm": _activated_product,
 }

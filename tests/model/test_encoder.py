@@ -26,6 +26,7 @@ from oracles import (
     assert_same_outputs,
     matrix,
 )
+from random_encoders import HEADS, Kind, encoder
 
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.edit import Builder, redirect
@@ -290,3 +291,20 @@ def test_attention_of_another_kind_is_not_claimed():
 def test_every_family_differs():
     """The references are not one model six times."""
     assert len({reference(family)["layers.0.query.weight"].tobytes() for family in FAMILIES}) == 6
+
+
+def test_scores_beside_a_sink_are_named():
+    """A number that is no key's takes part in each softmax: nothing but int8 reads such attention, and it is said."""
+    kind = Kind("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "first")
+    model = encoder(kind)
+    build = Builder(model.graph, "sink")
+    for softmax in [node for node in model.graph.nodes if node.op == "Softmax"]:
+        sink = build.node("ReduceMean", "sink", [softmax.inputs[0]], axes=[3])
+        softmax.inputs[0] = build.node("Concat", "joined", [softmax.inputs[0], sink], axis=3)
+        bounds = [build.constant("bound", np.array([n])) for n in (0, -1, 3)]
+        product = softmax.outputs[0].outputs[0]
+        product.inputs[0] = build.node("Slice", "kept", [softmax.outputs[0], *bounds])
+    model.graph.toposort()
+    model.changed()
+    with pytest.raises(ModelError, match=r"no self-attention \(2 Softmax over scores and a sink, .*only int8 passes"):
+        assert model.encoder
