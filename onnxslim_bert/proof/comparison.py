@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from onnxslim_bert.proof.tasks.answers import plain
 from onnxslim_bert.proof.tasks.judged import judged, metrics_of, threshold_of, unknown_labels
 from onnxslim_bert.proof.tasks.ranking import first_kept, order_kept, queries
 from onnxslim_bert.proof.tasks.table import Kind
+
+SHOWN = 4  # classes that are named in a line
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def compare(base: Outputs, candidate: Outputs, dataset: Dataset, *, resamples: i
             *dataset.notes,
             *base.notes,
             *_unused(base, dataset, metrics),
+            *_numbered(base, dataset),
             *_thresholds(base, candidate, dataset, metrics),
         ),
     )
@@ -124,6 +128,13 @@ def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tup
         return ()
     what = taken_for(outputs.kind, outputs.values.shape[1])
     return (f"the labels of '{dataset.name}' were not used: they do not judge {what}",)
+
+
+def _numbered(outputs: Outputs, dataset: Dataset) -> Iterator[str]:
+    """A line on tags that are numbers where the model has names for them: their order is not known to be the same."""
+    if outputs.kind == "tokens" and outputs.names and dataset.gold and all(map(str.isdecimal, chain(*dataset.gold))):
+        shown = ", ".join(f"{number} is {name}" for number, name in enumerate(outputs.names[:SHOWN]))
+        yield f"tags are numbers, taken in the model's order: {shown}{', ...' * (len(outputs.names) > SHOWN)}"
 
 
 def _thresholds(base: Outputs, candidate: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> Iterator[str]:
