@@ -50,7 +50,8 @@ def check_weights_stay_int8(model: Path, source: Path | None = None) -> None:
         return
     raise PassError(
         f"ONNX Runtime dequantizes weight {node.input[WEIGHTS[node.op_type]]!r} at every run (node {node.name!r}, "
-        f"{node.op_type}); please report this graph, and use --format contrib meanwhile"
+        f"{node.op_type}); please report this graph, and write it in the format contrib meanwhile "
+        "(quantize --format contrib; in a recipe, format=contrib)"
     )
 
 

@@ -71,7 +71,10 @@ def verify(model: Path, now: Now, *, strict: bool = False, progress: Progress | 
         )
     base = now.base or model.parent / Path(provenance.source).name
     if not base.is_file() or base.samefile(model):
-        raise ModelError(f"{model} was made from {provenance.source}, which is not beside it: name it with --base")
+        made = f"{model} was made from {provenance.source}"
+        if now.base is not None:
+            raise ModelError(f"{made}, and --base {base} is {'that model itself' if base.is_file() else 'no file'}")
+        raise ModelError(f"{made}, which is not beside it: name it with --base")
     if measured.asked is not None:
         now = replace(now, inputs=now.inputs or measured.asked.inputs)
     _check_used(model, now, provenance, measured)

@@ -232,6 +232,11 @@ def test_a_file_is_looked_for_by_its_name_alone(folder):
     assert_mismatch(run("verify", result(folder)), "no data set and no file is called 'hostname'")
 
 
+@pytest.mark.parametrize(("base", "said"), [("/dev/null", "no file"), ("model.int8.onnx", "that model itself")])
+def test_a_base_that_is_none_is_refused(folder, base, said):
+    assert_refused(run("verify", result(folder), "--base", folder / base), "was made from model.onnx", said)
+
+
 def test_a_model_without_provenance_is_refused(folder):
     assert_refused(run("verify", folder / "model.onnx"), "has no provenance", "onnxslim did not write it")
 
