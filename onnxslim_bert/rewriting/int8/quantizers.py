@@ -9,6 +9,7 @@ SIGNED_LIMIT = 127
 UNSIGNED_LEVELS = 255
 Quantizer = tuple[Array, Array]  # the scale, float32, and the zero point, uint8, of activations
 ROWS = 1 << 14  # of a table at a time
+LEAST = 1e-30  # what is no larger counts as zero: one over its scale would leave float32
 PAIR_LIMIT = 128  # 255 * 128 fits 16 bits, 255 * 129 does not
 
 
@@ -30,7 +31,7 @@ def quantize_columns_affine(weight: Array) -> tuple[Array, Array, Array]:
     within scale / 2, and zero is exact.
     """
     low, high = np.minimum(weight.min(0), 0), np.maximum(weight.max(0), 0)
-    scales = np.where(high > low, (high - low) / UNSIGNED_LEVELS, 1).astype(np.float32)
+    scales = np.where(high - low > LEAST, (high - low) / UNSIGNED_LEVELS, 1).astype(np.float32)
     zero_points = np.rint(-low / scales)
     levels = np.clip(np.rint(weight / scales) + zero_points, 0, UNSIGNED_LEVELS)
     return levels.astype(np.uint8), scales, zero_points.astype(np.uint8)
@@ -70,7 +71,7 @@ def pair_scales(weight: Array) -> Array:
 
 def activation_quantizer(low: float, high: float) -> Quantizer:
     """The float32 scale and uint8 zero point that span [low, high], which holds zero; zero itself is exact."""
-    scale = np.float32((high - low) / UNSIGNED_LEVELS) or np.float32(1)
+    scale = np.float32((high - low) / UNSIGNED_LEVELS if high - low > LEAST else 1)
     zero_point = np.uint8(np.clip(np.rint(-low / scale), 0, UNSIGNED_LEVELS))
     return np.array(scale), np.array(zero_point)
 
@@ -96,4 +97,4 @@ def mean_rounding(
 
 
 def _scales(largest: Array) -> Array:
-    return np.where(largest > 0, largest / SIGNED_LIMIT, 1).astype(np.float32)
+    return np.where(largest > LEAST, largest / SIGNED_LIMIT, 1).astype(np.float32)

@@ -61,6 +61,17 @@ def test_the_quantizer_spans_its_range_and_keeps_zero(low, high):
     assert levels[-1] == pytest.approx(high, abs=0.51 * float(scale))
 
 
+@pytest.mark.parametrize("size", [1e-44, 1e-39, 1e-31])
+def test_what_is_almost_nothing_is_zero_and_divides_nothing(size):
+    """One over a scale that float32 cannot hold would be infinite, and its products with zero no numbers."""
+    weight = np.full((4, 3), size, np.float32)
+    levels, scales = quantize_columns(weight)
+    shifted, affine, zeros = quantize_columns_affine(weight)
+    scale, zero = activation_quantizer(-size, size)
+    assert np.isfinite(1 / np.array([*scales, *affine, scale], np.float32)).all()
+    assert (levels, shifted, zeros, zero) == (pytest.approx(0), pytest.approx(0), pytest.approx(0), 0)
+
+
 def test_a_range_of_nothing_has_a_quantizer():
     assert [float(x) for x in activation_quantizer(0, 0)] == [1, 0]
 
