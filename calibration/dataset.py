@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -34,7 +34,8 @@ class Dataset:
     worded: the file has names for labels; their numbers only follow the alphabet and may not be the model's.
     gold: what is right where it is no number: the tags of words, the answers in a passage, the labels that hold.
     task: what the model is to be judged as, a name in `proof.tasks.table.TASKS`; when empty, told from the model.
-    pool: all passages that a query may find, where there are more than those of the rows.
+    pool: all passages that a query may find, where there are more than those of the rows. own: for queries that are
+    passages, the one that is the query itself, which it does not find.
     output: the model's output to be judged; when empty, told from the model.
     notes: what is to be said of the rows beside what they show.
     """
@@ -52,6 +53,7 @@ class Dataset:
     task: str = ""
     encoded: tuple[PlacedRow, ...] = ()
     pool: tuple[str, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
     output: str = ""
     notes: tuple[str, ...] = ()
 

@@ -126,10 +126,10 @@ def _feeds(path: Path, label_column: str | None) -> Dataset:
 
 
 def _folder(path: Path, purpose: Purpose) -> Dataset:
-    split, texts, relevance, pool = ranked.read_folder(path, purpose)
+    split, texts, relevance, pool, own = ranked.read_folder(path, purpose)
     pool = pool if purpose == "evaluation" else ()
     labels = np.array(relevance, np.float32)
-    return Dataset(path.resolve().name, split, texts, labels, metric_of(labels), task="reranking", pool=pool)
+    return Dataset(path.resolve().name, split, texts, labels, metric_of(labels), task="reranking", pool=pool, own=own)
 
 
 def _with_pool(dataset: Dataset, purpose: Purpose) -> Dataset:

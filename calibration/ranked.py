@@ -23,18 +23,24 @@ FILL = {"calibration": 1, "evaluation": 20}
 
 
 class Ranked(NamedTuple):
-    """Pairs of a query and a passage [rows], how relevant each is [rows], and all passages that can be found."""
+    """Pairs of a query and a passage [rows], how relevant each is [rows], and all passages that can be found.
+
+    own: of queries that are passages, too, by their ids: the passage that such a query must not find, by its text.
+    """
 
     split: str
     texts: tuple[tuple[str, str], ...]
     relevance: tuple[float, ...]
     pool: tuple[str, ...]
+    own: dict[str, str]
 
 
 def read_folder(folder: Path, purpose: str) -> Ranked:
     """Read corpus.jsonl, queries.jsonl and the judgements: qrels/test.tsv (train.tsv to calibrate on), or qrels.tsv.
 
-    Judgements are `query-id corpus-id score`, with or without that header, or TREC's four columns. Raises DataError.
+    Judgements are `query-id corpus-id score`, with or without that header, or TREC's four columns. A query does not
+    find the passage of its own id, as in BEIR's evaluation (Thakur et al. 2021, https://arxiv.org/abs/2104.08663): in
+    ArguAna queries are passages themselves. Raises DataError.
     """
     passages = _by_id(folder / CORPUS, titled=True)
     asked = _by_id(folder / QUERIES)
@@ -48,14 +54,17 @@ def read_folder(folder: Path, purpose: str) -> Ranked:
                 )
         rows[asked[query], passages[passage]] = score
     pool = tuple(dict.fromkeys(passages.values()))
+    own = {text: passages[name] for name, text in asked.items() if name in passages}
+    rows = {pair: score for pair, score in rows.items() if own.get(pair[0]) != pair[1]}
     for query in dict.fromkeys(query for query, _ in rows):
         seed = int.from_bytes(hashlib.sha256(query.encode()).digest()[:8], "big")
         for place in np.random.default_rng(seed).permutation(len(pool))[: FILL[purpose]]:
-            rows.setdefault((query, pool[place]), 0.0)
+            if pool[place] != own.get(query):
+                rows.setdefault((query, pool[place]), 0.0)
     # the passages of a query side by side, whatever the order of the file
     order = {query: place for place, query in enumerate(dict.fromkeys(query for query, _ in rows))}
     texts = tuple(sorted(rows, key=lambda pair: order[pair[0]]))
-    return Ranked(judgements.stem, texts, tuple(rows[pair] for pair in texts), pool)
+    return Ranked(judgements.stem, texts, tuple(rows[pair] for pair in texts), pool, own)
 
 
 def is_folder(path: Path) -> bool:

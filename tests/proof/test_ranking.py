@@ -184,6 +184,29 @@ def test_folders_are_retrieved_from(tmp_path, header, sep, trec, titles):
         enforce(worse.verdicts)
 
 
+def test_a_query_that_is_a_passage_does_not_find_itself(tmp_path):
+    """As in ArguAna: it is nearest to itself, and what answers it comes next."""
+    (folder := tmp_path / "set" / "qrels").mkdir(parents=True)
+    found = passages(12)
+    lines = [json.dumps({"_id": f"d{n}", "text": text}) for n, text in enumerate(found)]
+    (tmp_path / "set/corpus.jsonl").write_text("\n".join(lines))
+    (tmp_path / "set/queries.jsonl").write_text("\n".join(lines[:3]))
+    (folder / "test.tsv").write_text("".join(f"d{n}\td{n + 1}\t1\n" for n in range(3)))
+    data = load_dataset(str(tmp_path / "set"), "evaluation")
+    assert not any(query == passage for query, passage in data.texts)
+    table = RNG.normal(size=(WORDS + 1, 5)).astype(np.float32)
+    base = embedder(tmp_path / "m.onnx", table)
+    seen = validate(base, base, data, configured(tmp_path, "Model")).comparison
+    vectors = np.array([table[[int(word[1:]) + 1 for word in text.split()]].mean(axis=0) for text in found])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ranks = []
+    for n in range(3):
+        cosines = np.delete(vectors @ vectors[n], n)
+        ranks.append(1 + (cosines > cosines[n]).sum())  # of passage n + 1, without n
+    assert seen.scores[1].base.value == pytest.approx(100 * np.mean([1 / r if r <= 10 else 0 for r in ranks]), abs=1e-3)
+    assert seen.fidelity.agreement.value == 100
+
+
 def test_folders_are_reranked_by_models_of_pairs(tmp_path):
     """A query gets its judged passages and others; sampling and holding back keep its rows together."""
     beir(tmp_path / "set")

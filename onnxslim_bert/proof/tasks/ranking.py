@@ -123,7 +123,9 @@ def _from_pool(outputs: Outputs, dataset: Dataset, relevance: Array, rows: Seque
     for vector, own in zip(asked, rows, strict=True):
         scores, right = passages @ vector, np.zeros(len(dataset.pool))
         right[[places[dataset.texts[row][1]] for row in own]] = relevance[own]
-        found.append(Query(np.where(np.isfinite(scores), scores, -np.inf), right))
+        itself = places.get(dataset.own.get(dataset.texts[own[0]][0], ""))
+        others = np.arange(len(scores)) != (-1 if itself is None else itself)
+        found.append(Query(np.where(np.isfinite(scores), scores, -np.inf)[others], right[others]))
     return found
 
 
