@@ -29,6 +29,7 @@ STAYS_IN_FILE = 1024  # bytes from which an initializer's data is mapped instead
 ALIGNED = 4096  # bytes: weights in a file of their own begin at a page, so that a session maps them
 KEPT, KEPT_BYTES = 4, 1 << 24  # skeletons that are kept, since a command reads a file many times; bytes of the largest
 TICK = 20_000_000  # nanoseconds in which two changes of a file may get one time: so new a file is read again
+NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensors in between
 
 _KNOWN: dict[tuple[int, ...], tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]] = {}  # by the state of the file
@@ -109,17 +110,20 @@ def _checked(path: Path, data: memoryview) -> tuple[onnx.ModelProto, Mapping[int
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")
     check_model(path, model, {position: end - start for position, (start, end) in places.items()})
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        _short_domains(nodes)
+        _in_one_form(nodes)
     return model, places
 
 
-def _short_domains(nodes: Iterable[onnx.NodeProto]) -> None:
-    """Write ONNX's own domain as "" everywhere; a file may say "ai.onnx", which is the same."""
+def _in_one_form(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Write ONNX's own domain as "", for which a file may say "ai.onnx", and numbers of constants as tensors."""
     for node in nodes:
         if node.domain == ONNX:
             node.domain = ""
         for attribute in node.attribute:
-            _short_domains(attribute.g.node)
+            _in_one_form(attribute.g.node)
+            if node.op_type == "Constant" and attribute.name in NUMBERS:
+                values = np.array(onnx.helper.get_attribute_value(attribute), NUMBERS[attribute.name])
+                attribute.CopyFrom(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(values)))
 
 
 def serialized(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:

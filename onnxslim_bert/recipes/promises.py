@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.graph.words import called
 from onnxslim_bert.model.onnx_model import Model, check_types, check_valid
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.recipes.probes import Limits, Probe
@@ -18,6 +19,15 @@ from onnxslim_bert.rewriting.contract import Pass
 
 HALF = 2e-2  # how far answers of equal float16 models may differ by rounding; such numbers have 11 bits
 QUANTIZED = 5e-2  # the same where activations are rounded to integers: a difference in the last bit may become a step
+DRAWING = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+)
 INTEGERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 NOISE = 8  # answers may move by so many times what the last bits of the weights do: large terms may cancel in them
 DRAWS = 16  # of last bits: sums beside a large number, like a score and its mask's -10000, move in rare and large steps
@@ -105,6 +115,7 @@ def _same_answers(actions: Sequence[Pass], before: "_State", after: "_State", *,
         difference = np.inf if ours is None else farthest(ours, theirs)
         if not difference <= allowed and not before.noisy(probe, difference):
             if said:
+                before.check_repeats()
                 found = "the model does not run" if ours is None else f"they differ by {difference:.2g} of the largest"
                 raise PassError(
                     f"{name} promises the same answers within {allowed:g}, and {found} on {probe.what} "
@@ -181,6 +192,11 @@ class _State:
         half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in self._skeleton.graph.initializer)
         integers = any(node.op_type in INTEGERS for node in self._skeleton.graph.node)
         return max(HALF * half, QUANTIZED * integers)
+
+    def check_repeats(self) -> None:
+        """Raise ModelError where the model draws random numbers: no other answers as it does."""
+        if drawing := next((node for node in self._skeleton.graph.node if node.op_type in DRAWING), None):
+            raise ModelError(f"{called(drawing)} draws random numbers, so no two answers are one; export for inference")
 
     def noisy(self, probe: Probe, difference: float) -> bool:
         """Whether `difference` is at most NOISE times what the last bits of the float weights make, in one of DRAWS."""

@@ -16,6 +16,7 @@ from onnxslim_bert.graph import files as output
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.rewriting.contract import Context
 
 ROUND_TRIPS = ("bert-ts13-eager", "albert-dynamo20-sdpa", "bert-features-pooled", "fused-attention", "quantized-qdq")
 
@@ -74,6 +75,21 @@ def test_constants_that_are_inputs_need_not_stay_so(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "made.onnx")
     assert session.get_modelmeta().custom_metadata_map == {"by": "another"}
     assert_same_outputs(Model.load(fixture("bert-ts13-eager")), model, [feeds(model)], atol=0, optimize=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("value_floats", [0.1, 2.0]), ("value_float", 0.1), ("value_ints", [1, 2])]
+)
+def test_numbers_of_constants_keep_their_type(tmp_path, name, values):
+    """32 bits for floats, which Python's own have not."""
+    kind = onnx.TensorProto.INT64 if "int" in name else onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(end, kind, [None]) for end in "xy"]
+    nodes = [helper.make_node("Constant", [], ["c"], **{name: values}), helper.make_node("Add", ["x", "c"], ["y"])]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]), ir_version=8), tmp_path / "m.onnx")
+    model = Model.load(tmp_path / "m.onnx")
+    Canonicalize().apply(model, Context())
+    (found,) = model.constants().values()
+    assert found.values.dtype == (np.int64 if "int" in name else np.float32)
 
 
 def test_the_long_name_of_onnx_s_domain_is_the_short_one(tmp_path):

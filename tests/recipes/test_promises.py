@@ -173,6 +173,17 @@ def test_exact_passes_of_every_family_keep_their_promises(name):
         assert run_recipe(model, Recipe.parse(recipe))
 
 
+def test_a_model_that_draws_random_numbers_is_said_to():
+    """No pass is at fault that two answers are not one."""
+    model = prepared("bert-ts17-sdpa")
+    noise = Builder(model.graph, "").node("RandomUniformLike", "noise", [model.graph.outputs[0]])
+    added = Builder(model.graph, "").node("Add", "noisy", [model.graph.outputs[0], noise])
+    added.dtype, added.shape = model.graph.outputs[0].dtype, model.graph.outputs[0].shape
+    model.graph.outputs[0] = added
+    with pytest.raises(ModelError, match=r"\(RandomUniformLike\) draws random numbers"):
+        run_recipe(model, Recipe.parse("canonicalize,fuse"))
+
+
 @pytest.mark.parametrize("seq", [7, 8])
 def test_rare_large_steps_of_rounding_are_no_fault(seq):
     """Scores beside -10000 have a thousandth for their last bit: few draws of noise show it where all is padding."""
