@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from onnxslim_bert.documents import check_place, read_object, read_whole
-from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.errors import DataError, one_line, shown
 from onnxslim_bert.graph.model_folders import folder_with
 from onnxslim_bert.model.role_names import Named, parse_named
 from onnxslim_bert.native_output import native_output
@@ -22,6 +22,7 @@ DEFAULT_LENGTH = 512
 DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transformers knows no tokenizer's class
 VOCABULARIES = (".json", ".model", ".txt")  # what files of tokenizers are called
 MOST_UNTRAINED = 2  # tokens beside special ones, where there is no vocabulary
+MOST_IDS = 1 << 24  # the library counts through all below the largest, used or not
 MOST_ADDED = 64  # tokens, to a pair of texts
 MOST_LETTERS = 64  # that a normalizer writes for one
 MASK_TOKENS = ("[MASK]", "<mask>")
@@ -241,7 +242,10 @@ def _last_split(backend: Any, text: str) -> str:
 
 
 def _check_bounds(file: Path, backend: Any) -> None:
-    """Raise DataError for a tokenizer that adds many tokens to every text, or writes many letters for one."""
+    """Raise DataError for huge ids, many tokens added to every text, and many letters written for one."""
+    token, largest = max(backend.get_vocab().items(), key=lambda item: item[1])
+    if largest >= MOST_IDS:
+        raise DataError(f"{file}: token {shown(token)} has id {largest:,}: ids of at most {MOST_IDS - 1:,} are read")
     added = backend.num_special_tokens_to_add(True)
     if added > MOST_ADDED:
         raise DataError(f"{file}: adds {added} tokens to every pair of texts: more than {MOST_ADDED} fit no model")

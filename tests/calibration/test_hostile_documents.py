@@ -60,6 +60,14 @@ TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
         changed(model={"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}, post_processor=None, added_tokens=[]),
         "has no tokens",
     ),
+    "a vocabulary of holes": (
+        changed(
+            model={"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1 << 31}, "unk_token": "[UNK]"},
+            post_processor=None,
+            added_tokens=[],
+        ),
+        "token 'a' has id 2,147,483,648: ids of at most 16,777,215 are read",
+    ),
     "a text of many letters for one": (changed(normalizer=many(1000)), "writes up to 1000 letters for one"),
     "a few letters for one, often": (
         changed(normalizer={"type": "Sequence", "normalizers": [many(10)] * 8}),
