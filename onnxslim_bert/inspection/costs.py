@@ -46,7 +46,9 @@ def measure_costs(
     not_stored = {name for group in shared for name in group.constants[group.copies :]}
     parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     packed = packed_words(fused)
-    entries = {} if packed is None else dict.fromkeys(packed.planes, 0) | {packed.planes[0]: packed.entries}
+    entries: dict[str, int] = dict.fromkeys(packed.planes, 0) if packed else {}
+    if packed:
+        entries[packed.planes[0]] = packed.entries
     for name, tensor in model.constants().items():
         part = owners.get(name, "other")
         parameters[part] += entries.get(name, tensor.values.size) if name in learned - repeated else 0
