@@ -46,12 +46,10 @@ def measure_costs(
     not_stored = {name for group in shared for name in group.constants[group.copies :]}
     parameters, nbytes = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     packed = packed_words(fused)
-    entries: dict[str, int] = dict.fromkeys(packed.planes, 0) if packed else {}
-    if packed:
-        entries[packed.planes[0]] = packed.entries
+    entries = {} if packed is None else dict.fromkeys(packed.planes, 0) | {packed.planes[0]: packed.entries}
     for name, tensor in model.constants().items():
         part = owners.get(name, "other")
-        parameters[part] += entries.get(name, tensor.values.size) if name in learned - repeated else 0
+        parameters[part] += entries.get(name, int(tensor.values.size)) if name in learned - repeated else 0
         nbytes[part] += 0 if name in not_stored else as_stored.get(name) or int(tensor.values.nbytes)
     return tuple(Cost(part, parameters[part], nbytes[part], flops.get(part, 0)) for part in PARTS)
 
