@@ -23,8 +23,15 @@ MODES = {
 
 
 def is_sentence_model(source: str | Path) -> bool:
-    """Whether the folder pools token states into one vector."""
-    return (Path(source) / MODULES).is_file()
+    """Whether the folder makes one vector of token states: modules.json goes on behind the Transformer.
+
+    That of a cross-encoder lists the Transformer alone, with the head that its architecture has.
+    """
+    file = Path(source) / MODULES
+    entries = read_json(file) if file.is_file() else []
+    if not isinstance(entries, list):
+        return True  # which `sentence_model` refuses, as it does an entry that is no object
+    return any(not isinstance(entry, dict) or _kind(entry) != "Transformer" for entry in entries)
 
 
 def sentence_model(source: Path, encoder: Any) -> Any:
@@ -59,9 +66,14 @@ def sentence_model(source: Path, encoder: Any) -> Any:
     return SentenceModel().eval()
 
 
+def _kind(entry: Any) -> str:
+    """What a module is, by the last part of its type."""
+    return str(entry.get("type", "")).rpartition(".")[2]
+
+
 def _step(source: Path, entry: Any) -> Any:
     """What a module does: a torch module, or a function of a tensor and the mask; None for the encoder."""
-    kind, folder = str(entry.get("type", "")).rpartition(".")[2], source / str(entry.get("path", ""))
+    kind, folder = _kind(entry), source / str(entry.get("path", ""))
     if kind == "Transformer":
         return None
     if kind == "Pooling":

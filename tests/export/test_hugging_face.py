@@ -258,6 +258,16 @@ def test_a_sentence_transformers_folder_is_exported_with_its_pooling(tmp_path, p
     np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_a_cross_encoder_keeps_its_head(tmp_path):
+    """sentence-transformers 5 lists its Transformer in modules.json, too, and nothing behind it."""
+    folder = make_folder(tmp_path / "ce", num_labels=1)
+    modules = [{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    made = export_encoder(folder, tmp_path / "m.onnx", exporter="torchscript", attention="eager")
+    outputs = [(output.name, output.shape[1]) for output in open_session(made).get_outputs()]
+    assert outputs == [("logits", 1)]
+
+
 def test_a_module_that_is_not_known_is_refused(tmp_path):
     folder = sentence_folder(tmp_path / "st", "mean_tokens", "LSTM")
     with pytest.raises(ModelError, match=r"names 'sentence_transformers\.models\.LSTM': only Transformer, Pooling"):
