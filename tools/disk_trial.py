@@ -12,9 +12,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 from trial_cases import LIMITS, Prepared, chosen, prepare, state_of, strangers
-from trial_runs import finish, start, warm, wrongs
-
-from onnxslim_bert.cli.screen import echo
+from trial_runs import Tally, finish, start, warm, wrongs
 
 DISK = 32 << 20  # bytes of a disk
 KINDS = ("a full disk of outputs", "a read-only folder of outputs", "a full $TMPDIR", "a read-only $TMPDIR")
@@ -91,7 +87,7 @@ def fill(place: Path, free: int) -> None:
 def main(count: int, seed: int, only: str | None, without: str | None) -> None:
     """Run COUNT commands on such disks and print the counts by outcome."""
     warm()
-    rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
+    rng, tally = np.random.default_rng(seed), Tally()
     cases = [case for case in chosen(only, without) if case.outputs]
     with tempfile.TemporaryDirectory() as folder:
         prepared = []
@@ -102,14 +98,8 @@ def main(count: int, seed: int, only: str | None, without: str | None) -> None:
             one, kind = prepared[int(rng.integers(len(prepared)))], KINDS[number % len(KINDS)]
             needed = 3 * sum(map(len, one.after.values()))
             outcome, wrong = trial(one, kind, int(rng.uniform(0, needed)))
-            outcomes[outcome] += 1
-            broken += bool(wrong)
-            for item in wrong:
-                echo(f"BROKEN {outcome} | {one.case.command}: {item}")
-    for outcome, number in sorted(outcomes.items()):
-        echo(f"{number:6} {outcome}")
-    echo(f"{count} commands on full and read-only disks, seed {seed}, {broken} broke a promise")
-    sys.exit(1 if broken else 0)
+            tally.add(outcome, wrong, one.case.command)
+    tally.end(f"commands on full and read-only disks, seed {seed}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ _one_at_a_time = threading.Lock()  # or a fork would hold open what another wait
 
 
 def use_forks() -> None:
-    """From now on, open models apart and do the tasks of a zoo in forks of this process."""
+    """From now on, open models apart and do the tasks of a zoo in forks of this process.
+
+    Not where a command is killed: a fork shares its locks, and may live on for a moment.
+    """
     apart.ask, process.start = ask, start_worker
 
 

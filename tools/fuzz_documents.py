@@ -21,6 +21,7 @@ import click
 import numpy as np
 from document_cases import CASES, Case, note_in, prepare, with_note
 from document_damage import WORDS, altered, damaged, is_none
+from forked import use_forks
 from trial_runs import GB, Limits, Run, run, warm, wrongs
 
 from onnxslim_bert.cli.screen import echo, echo_text
@@ -108,6 +109,7 @@ def main(
 ) -> None:
     """Run COUNT mutants and print the counts by outcome."""
     warm()
+    use_forks()
     if whole:
         seed, first, count = WHOLE, 0, len(CASES)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from forked import use_forks
 from mutations import mutated
 from trial_runs import GB, Limits, Run, run, same_answers, warm, wrongs
 
@@ -133,6 +134,7 @@ def attempt(given: tuple[int, int, Path | None]) -> Tried:
 def main(count: int, seed: int, first: int, only: int | None, jobs: int, keep: Path | None) -> None:
     """Run COUNT mutants and print the counts by outcome."""
     warm()
+    use_forks()
     gc.freeze()  # forks need not look through, and so copy, what is here already
     if only is not None:
         tried = attempt((seed, only, keep))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from forked import use_forks
 from trial_runs import Limits, Run, copy_of, run, warm, wrongs
 
 from onnxslim_bert.cli.screen import echo
@@ -101,6 +102,7 @@ def done_jobs(out: Path, model: str) -> list[str]:
 def main(folders: tuple[Path, ...], only: str, every: bool) -> None:
     """Run the commands of FOLDERS."""
     warm()
+    use_forks()
     limits, failed, count = Limits(cpu_s=30, wall_s=60), 0, 0
     for folder in folders:
         for place, command in cases(folder):

@@ -15,15 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import click
 import numpy as np
 from trial_cases import LIMITS, ROOT, SEARCH, Prepared, chosen, prepare, state_of, strangers
-from trial_runs import finish, run, start, warm
+from trial_runs import Tally, finish, run, start, warm
 
-from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.graph.claims import PREFIX, remove_dead
 
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -99,7 +97,7 @@ def main(count: int, seed: int, only: str | None, without: str | None, fresh: fl
     """Interrupt COUNT commands and print the counts by outcome."""
     warm()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's `&`, and so by all it starts
-    rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
+    rng, tally = np.random.default_rng(seed), Tally()
     cases = chosen(only, without)
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder, str(number)) for number in range(len(cases))]
@@ -109,14 +107,8 @@ def main(count: int, seed: int, only: str | None, without: str | None, fresh: fl
         for done in range(count):
             one, number = prepared[done % len(prepared)], list(SIGNALS)[int(rng.integers(len(SIGNALS)))]
             outcome, wrong = trial(one, number, float(rng.uniform(0, one.seconds)), fresh=bool(rng.random() < fresh))
-            outcomes[outcome] += 1
-            broken += bool(wrong)
-            for item in wrong:
-                echo(f"BROKEN {outcome} | {one.case.command}: {item}")
-    for outcome, times in sorted(outcomes.items()):
-        echo(f"{times:6} {outcome}")
-    echo(f"{count} commands interrupted, seed {seed}, {broken} broke a promise")
-    sys.exit(1 if broken else 0)
+            tally.add(outcome, wrong, one.case.command)
+    tally.end(f"commands interrupted, seed {seed}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ rewritten in place or cut short (the output is that of one of the two sources, b
 
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +19,8 @@ from pathlib import Path
 import click
 import numpy as np
 from trial_cases import CASES, LIMITS, MODEL, Case, Prepared, outputs_in, prepare, state_of, strangers
-from trial_runs import Run, finish, start, warm, wrongs
+from trial_runs import Run, Tally, finish, start, warm, wrongs
 
-from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.model.onnx_model import Model
 
 WRITERS = tuple(case for case in CASES if case.outputs and not case.keeps)
@@ -117,7 +114,7 @@ def other_source(folder: Path) -> None:
 def main(count: int, seed: int, only: str | None) -> None:
     """Run COUNT races and print the counts by outcome."""
     warm()
-    rng, outcomes, broken = np.random.default_rng(seed), Counter[str](), 0
+    rng, tally = np.random.default_rng(seed), Tally()
     writers = [case for case in WRITERS if case.command.startswith(only or "")]
     fresh = [case for case in writers if not case.old]
     changed = Case("quantize model.onnx --mode dynamic -o made.onnx", MODEL)
@@ -139,14 +136,8 @@ def main(count: int, seed: int, only: str | None) -> None:
                 else:
                     outcome, wrong = changing(*sources, work, moment, ("replaced", "rewritten", "cut short")[which])
                 wrong += [f"{name} stayed" for name in strangers(work, one)]
-            outcomes[outcome] += 1
-            broken += bool(wrong)
-            for item in wrong:
-                echo(f"BROKEN {outcome} | {one.case.command}: {item}")
-    for outcome, number in sorted(outcomes.items()):
-        echo(f"{number:6} {outcome}")
-    echo(f"{count} races, seed {seed}, {broken} broke a promise")
-    sys.exit(1 if broken else 0)
+            tally.add(outcome, wrong, one.case.command)
+    tally.end(f"races, seed {seed}")
 
 
 def _new(folder: Path) -> Path:

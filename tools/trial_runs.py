@@ -12,16 +12,19 @@ import re
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from forked import become, use_forks
+from forked import become
 
 import onnxslim_bert.cli
+from onnxslim_bert.cli.screen import echo
 
 GB = 1 << 30
 PERMITTED = (0, 2, 3, 4, 5, 6)  # exit codes that a run may end with
@@ -60,8 +63,7 @@ class Run:
 
 
 def warm() -> None:
-    """Import every command and what it imports when it runs, so that forks need not; and let commands fork, too."""
-    use_forks()
+    """Import every command and what it imports when it runs, so that forks need not."""
     for module in pkgutil.walk_packages(onnxslim_bert.__path__, "onnxslim_bert."):
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
@@ -156,6 +158,28 @@ def wrongs(done: Run, limits: Limits, *, several: bool = False, own: str = "") -
     if any(ord(letter) < 32 and letter not in "\n\t" for letter in done.out + done.err):
         found.append("control characters on the screen")
     return found
+
+
+class Tally:
+    """How often each outcome came, and how many trials broke a promise."""
+
+    def __init__(self) -> None:
+        self._outcomes: Counter[str] = Counter()
+        self._broken = 0
+
+    def add(self, outcome: str, wrong: Sequence[str], command: str) -> None:
+        """Count a trial of `command`, and print which promises it broke."""
+        self._outcomes[outcome] += 1
+        self._broken += bool(wrong)
+        for item in wrong:
+            echo(f"BROKEN {outcome} | {command}: {item}")
+
+    def end(self, what: str) -> NoReturn:
+        """Print the counts of `what`, and exit: with 1 when a promise was broken."""
+        for outcome, times in sorted(self._outcomes.items()):
+            echo(f"{times:6} {outcome}")
+        echo(f"{self._outcomes.total()} {what}, {self._broken} broke a promise")
+        sys.exit(1 if self._broken else 0)
 
 
 def _is_temporary(name: str) -> bool:
