@@ -219,3 +219,5 @@ class _Feeds:
                 raise DataError(f"'{name}': ids in '{need}' go from {low} to {high}, embedding has {vocab_rows} rows")
         if all(self.feeds[need].ndim < 2 for need in self.inputs):
             raise DataError(f"'{name}': no input has a sequence: needed arrays of shape [rows, seq]")
+        if not self.batch(np.arange(len(self.feeds[next(iter(self.inputs))]))).mask.any():
+            raise DataError(f"'{name}': no row has a real token: the mask hides all")

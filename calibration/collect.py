@@ -56,6 +56,8 @@ def collect(
         raise DataError("no calibration rows; give a set with at least one row")
     count = len(batches) + len(hard)
     for done, batch in enumerate(chain(batches, hard), start=1):
+        if not batch.mask.any():
+            continue  # padding alone: nothing is learned of it
         held = batch.feeds | (dict(zip(read, run(session, batch.feeds), strict=True)) if session else {})
         for tensor in {want.tensor: None for want in observers}:
             rows = real_rows(held[tensor], batch.mask)

@@ -74,7 +74,7 @@ def read_feeds(path: Path) -> dict[str, Array]:
     if plain := [name for name, values in feeds.items() if not isinstance(values, np.ndarray)]:
         raise DataError(f"{path}: {plain[0]!r} is no array: needed an npz of plain arrays")
     for name, values in feeds.items():
-        if values.dtype.kind not in "biuf" or values.ndim == 0:
+        if values.dtype.kind not in "biuf" or values.ndim == 0 or 0 in values.shape[1:]:
             raise DataError(f"{path}: '{name}' is {values.dtype} {list(values.shape)}: needed numbers [rows, ...]")
         if not np.isfinite(values).all():
             raise DataError(f"{path}: '{name}' holds NaN or inf: needed finite numbers")

@@ -23,7 +23,7 @@ DESCRIPTIONS = ("tokenizer_config.json", "config.json")  # without one, transfor
 VOCABULARIES = (".json", ".model", ".txt")  # what files of tokenizers are called
 MOST_UNTRAINED = 2  # tokens beside special ones, where there is no vocabulary
 MOST_IDS = 1 << 24  # the library counts through all below the largest, used or not
-MOST_ADDED = 64  # tokens, to a pair of texts
+MOST_ADDED = 64  # tokens, to a text or a pair
 MOST_LETTERS = 64  # that a normalizer writes for one
 MASK_TOKENS = ("[MASK]", "<mask>")
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
@@ -246,9 +246,9 @@ def _check_bounds(file: Path, backend: Any) -> None:
     token, largest = max(backend.get_vocab().items(), key=lambda item: item[1])
     if largest >= MOST_IDS:
         raise DataError(f"{file}: token {shown(token)} has id {largest:,}: ids of at most {MOST_IDS - 1:,} are read")
-    added = backend.num_special_tokens_to_add(True)
+    added = max(backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True))
     if added > MOST_ADDED:
-        raise DataError(f"{file}: adds {added} tokens to every pair of texts: more than {MOST_ADDED} fit no model")
+        raise DataError(f"{file}: adds {added} tokens to every text: more than {MOST_ADDED} fit no model")
     steps = json.loads(backend.to_str())
     grown = _growth(steps.get("normalizer")) * _growth(steps.get("pre_tokenizer"))
     if grown > MOST_LETTERS:

@@ -31,7 +31,7 @@ def read_option(action: str, option: str, text: str, kind: Any) -> Any:
     given = f"{action}: {dashed(option)}={text!r}"
     if kind == Numbers:
         try:
-            return tuple(int(part) for part in text.split("/")) if text else ()
+            return tuple(_whole(part) for part in text.split("/")) if text else ()
         except ValueError:
             raise PassError(f"{action}: {dashed(option)}={text} needed whole numbers, like 4/1") from None
     if kind is bool:
@@ -42,7 +42,7 @@ def read_option(action: str, option: str, text: str, kind: Any) -> Any:
         return text if text == "auto" else read_option(action, option, text, float)
     if kind in (int, float):
         try:
-            number = kind(text)
+            number = _whole(text) if kind is int else float(text)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
@@ -52,6 +52,14 @@ def read_option(action: str, option: str, text: str, kind: Any) -> Any:
     if text not in by_text:
         raise PassError(f"{given} is not one of {', '.join(by_text)}{nearest(text, by_text)}")
     return by_text[text]
+
+
+def _whole(text: str) -> int:
+    """A whole number of 64 bits. Raises ValueError for any other text."""
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{len(text)} digits")
+    return number
 
 
 def write_option(value: Any) -> str:

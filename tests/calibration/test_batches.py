@@ -159,6 +159,16 @@ def test_feeds_that_the_model_cannot_take_are_refused(
         Batches(feeds_dataset(**feeds), None, inputs, fixed_length=5, vocab_rows=9)
 
 
+def test_feeds_without_a_real_token_are_refused() -> None:
+    """One row that has one will do."""
+    feeds, inputs = {"input_ids": np.ones((3, 5), int)}, {"input_ids": INT64, "attention_mask": INT64}
+    mask = np.zeros((3, 5), int)
+    with pytest.raises(DataError, match="no row has a real token: the mask hides all"):
+        Batches(feeds_dataset(**feeds, attention_mask=mask), None, inputs)
+    mask[2, 0] = 1
+    assert Batches(feeds_dataset(**feeds, attention_mask=mask), None, inputs)
+
+
 @pytest.mark.parametrize(("kept", "cut"), [(20, 0), (11, 0), (10, 1), (9, 1), (8, 2), (5, 3), (4, 7)])
 def test_rows_that_are_cut_are_counted(dataset: Dataset, tokenizer: Tokenizer, kept: int, cut: int) -> None:
     """A row as long as what is kept is whole."""

@@ -211,6 +211,12 @@ def test_a_parquet_file_that_unfolds_to_gigabytes_is_refused(tmp_path, nested):
         read_columns(tmp_path / "rows.parquet")
 
 
+def test_rows_of_no_numbers_are_refused(tmp_path):
+    np.savez(tmp_path / "rows.npz", input_ids=np.ones((4, 0), int))
+    with pytest.raises(DataError, match=r"'input_ids' is int64 \[4, 0\]: needed numbers"):
+        read_feeds(tmp_path / "rows.npz")
+
+
 @pytest.mark.parametrize("make", [encrypted, huge_header, bomb, os.mkfifo])
 def test_an_archive_that_cannot_be_read_is_refused(tmp_path, make):
     make(tmp_path / "rows.npz")

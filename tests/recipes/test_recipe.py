@@ -102,6 +102,8 @@ def other_value(kind: type, option: "dataclasses.Field[Any]") -> object:
         ),
         ("fuse{style=default}", "fuse: style='default' is not one of contrib, standard"),
         ("quantize-static{embeddings=yes}", "quantize-static: embeddings='yes' is neither true nor false"),
+        (f"fix-shapes{{seq={'9' * 400}}}", "9' is not a whole number"),
+        (f"prune{{heads=4/{'9' * 400}}}", "9 needed whole numbers, like 4/1"),
         ("prune{heads=abc}", "prune: heads=abc needed whole numbers, like 4/1"),
         ("prune{neurons=4/x}", "prune: neurons=4/x needed whole numbers"),
         ("prune{heads=4/0}", "prune: heads=4/0 needed whole numbers from 1"),

@@ -99,7 +99,7 @@ def excess(model: Model, quantizers: Mapping[str, Quantizer], trials: Trials) ->
     session = model_session(model, list(quantizers), threads=trials.threads, many_runs=True)
     errors: dict[str, list[Array]] = {name: [] for name in quantizers}
     sizes = dict.fromkeys(quantizers, 0.0)
-    for batch in (*trials.held_back, *trials.hard[1]):
+    for batch in (batch for batch in (*trials.held_back, *trials.hard[1]) if batch.mask.any()):
         for name, values in zip(quantizers, run(session, batch.feeds), strict=True):
             rows = real_rows(values, batch.mask)
             fixed, free = (_rounded(rows, q) - rows for q in (quantizers[name], _of_batch(rows)))
