@@ -18,11 +18,18 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from onnxslim_bert.errors import StorageError
+from onnxslim_bert.zoo.engines import process
 from onnxslim_bert.zoo.engines.local import LocalEngine
 from onnxslim_bert.zoo.engines.task import Ended, Engine, Task
 from onnxslim_bert.zoo.store.storage import Storage, result_name
 
 BUCKET = "models"
+
+
+@pytest.fixture(autouse=True)
+def _in_new_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork would share the server and its threads."""
+    monkeypatch.setattr(process, "start", process.in_new_python)
 
 
 @dataclass
