@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,12 +66,17 @@ def quantize(folder: Path, *more: str) -> tuple[int, dict[str, str], str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
 def test_the_action_writes_a_model_and_fails_by_its_budgets(tmp_path: Path) -> None:
-    """The report is the summary of the job, the file its output; a missed size is exit code 6 and no output."""
+    """The report is the summary of the job, the file its output; a missed size is exit code 6 and no output.
+
+    Arguments may stand on several lines, and in quotes.
+    """
     workspace(tmp_path)
     code, outputs, summary = quantize(tmp_path, "--method", "minmax", "--max-size", "1kB")
     assert (code, outputs) == (6, {})
     assert "max-size missed" in summary
-    code, outputs, summary = quantize(tmp_path, "--method", "minmax")
+    (tmp_path / "our tokenizer").mkdir()
+    shutil.copy(tmp_path / "tokenizer.json", tmp_path / "our tokenizer")
+    code, outputs, summary = quantize(tmp_path, "--method\nminmax", "--tokenizer 'our tokenizer'")
     assert (code, outputs) == (0, {"model": "small.onnx", "report": "small.json"})
     assert (tmp_path / "small.onnx").is_file()
     assert "accuracy: " in summary
