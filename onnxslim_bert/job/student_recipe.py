@@ -14,6 +14,7 @@ from onnxslim_bert.recipes.int8 import CANONICAL, FIRST_TOKEN, FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 
 RATES = {"static": 0.005, "bilstm": 0.003}  # of kinds that know nothing yet; others take `distill`'s own
+IN_BOTTLENECKS = 1e-4  # of matrices that were fitted in them, which the usual rate moves away
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def _transformer(sizes: Sizes, teacher: Sizes, trimmed: Sequence[str], lesson: L
     for stage, then in enumerate(stages):
         share = 2**stage / (2**lesson.stages - 1)
         steps += [*_cuts(now, then), *(trimmed if not stage else ()), *([FIRST_TOKEN] if then is stages[-1] else ())]
-        steps.append(_step("distill", _budget(lesson, share)) + "?" * (then is not stages[-1]))
+        rate = {"rate": IN_BOTTLENECKS} if then.bottleneck else {}
+        steps.append(_step("distill", rate | _budget(lesson, share)) + "?" * (then is not stages[-1]))
         now = then
     return steps
 

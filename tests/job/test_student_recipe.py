@@ -45,7 +45,7 @@ def teacher():
             "bottleneck=5,neurons=6",
             Lesson(texts=90, stages=2),
             "canonicalize?,fuse?,prune{neurons=11},distill{texts=30}?,prune{neurons=6},bottleneck{width=5},first-token?,"
-            "distill{texts=60}",
+            "distill{rate=0.0001,texts=60}",
         ),
         (
             "heads=1,layers=2",
