@@ -15,6 +15,15 @@ def si(value: float, unit: str = "") -> str:
     return f"{value:.{2 if value < 9.995 else 1}f} {prefix}{unit}"
 
 
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def plural(count: int, noun: str, several: str = "") -> str:
     """1 layer, 2 layers; `several` where more than one take no s behind the noun, as matrices."""
     return f"{count} {noun if count == 1 else several or f'{noun}s'}"

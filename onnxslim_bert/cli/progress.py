@@ -1,24 +1,30 @@
-"""A progress bar on stderr, for people only."""
+"""How far long work is, on stderr: a bar on a terminal; elsewhere a line a minute, as for the log of a pipeline."""
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from onnxslim_bert.cli.screen import console
+from onnxslim_bert.cli.screen import console, echo
+from onnxslim_bert.progress import Progress
+from onnxslim_bert.wording import duration
+
+EVERY = 60.0  # seconds between two lines
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A callback (what is being done, steps done, steps in all); None when stderr is no terminal.
+def progress_bar() -> Iterator[Progress]:
+    """A callback (what is being done, steps done, steps in all).
 
-    One bar is shown, that of the last call; each stage keeps the time that it still takes.
+    One bar is shown, that of the last call; each stage keeps the time that it still takes. Where stderr is no terminal,
+    work of less than EVERY seconds prints nothing.
     """
     if not sys.stderr.isatty():
-        yield None
+        yield Lines()
         return
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
-    with Progress(console=console(stderr=True), transient=True) as bar:
+    with Bar(console=console(stderr=True), transient=True) as bar:
         tasks = {}
 
         def show(stage: str, done: int, total: int) -> None:
@@ -32,3 +38,16 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
                 bar.update(task, visible=other == name)
 
         yield show
+
+
+class Lines:
+    """A line on stderr every EVERY seconds: the time so far, the stage, and how far it is."""
+
+    def __init__(self) -> None:
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.said >= EVERY:
+            self.said = now
+            echo(f"{duration(now - self.began)}: {stage}, {done} of {total}", err=True)

@@ -98,6 +98,14 @@ class Trials:
         there.fitting, there.held_back, there.hard = fitting, held_back, NONE_HARD
         return there
 
+    def towards(self, original: Model) -> "Trials":
+        """The same trials, with damage as the distance from the answers of `original`, another model."""
+        there = copy(self)
+        there.original = original
+        for known in ("_answers", "_every_answer", "_sha256"):
+            there.__dict__.pop(known, None)
+        return there
+
     def unshared(self) -> "Trials":
         """The same trials without the cache, for a model that exists in this run only."""
         there = copy(self)

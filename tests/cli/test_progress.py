@@ -1,4 +1,4 @@
-"""Long work says what it does, how far it is, and how long it still takes: on a terminal, and nowhere else."""
+"""Long work says what it does and how far it is: a bar and the time left on a terminal, a line a minute elsewhere."""
 
 import io
 import re
@@ -23,7 +23,6 @@ def test_a_terminal_shows_the_share_and_the_time_left(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", stream)
     with progress_bar() as progress:
-        assert progress is not None
         for done in range(4):
             progress("measuring: layer 1", done, 4)
             time.sleep(0.05)
@@ -33,10 +32,19 @@ def test_a_terminal_shows_the_share_and_the_time_left(monkeypatch: pytest.Monkey
     assert re.search(r"\d:\d\d:\d\d", shown)
 
 
-def test_a_file_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", io.StringIO())
+def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work of less than a minute prints nothing; what is longer says once a minute where it is."""
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with progress_bar() as progress:
-        assert progress is None
+        for done, clock[0] in enumerate((1.0, 59.0, 61.0, 119.0, 125.0, 3700.0)):
+            progress("measuring: layer 1", done, 6)
+    assert stream.getvalue().splitlines() == [
+        "1 min 1 s: measuring: layer 1, 2 of 6",
+        "2 min 5 s: measuring: layer 1, 4 of 6",
+        "1 h 1 min: measuring: layer 1, 5 of 6",
+    ]
 
 
 def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +58,6 @@ def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.Mon
     monkeypatch.setattr("rich.progress.Progress", Kept)
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress_bar() as progress:
-        assert progress is not None
         for stage, done in (
             ("plans", 1),
             ("training: loss 3", 1),

@@ -1,7 +1,6 @@
 """Measure what storing each int8 matrix in fewer bits does to the answers, and how many bytes it saves."""
 
 import zlib
-from copy import copy
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -36,10 +35,7 @@ def measure_bits(model: Model, method: str, trials: Trials, *, packed: bool) -> 
         return []
     wants = [Want(linear.source, "gram") for matrix in matrices for linear in matrix.readers]
     stats = showing(trials).collect(int8, dict.fromkeys(wants))
-    near, homes = copy(trials), _homes(model, int8)
-    near.original = int8
-    for known in ("_answers", "_every_answer", "_sha256"):
-        near.__dict__.pop(known, None)
+    near, homes = trials.towards(int8), _homes(model, int8)
     found: list[MatrixBits] = []
     for matrix in matrices:
         site, layers = homes.get(matrix.readers[0].node, ("", ()))

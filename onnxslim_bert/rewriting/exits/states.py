@@ -53,5 +53,6 @@ def _not_without_rows(model: Model, feeds: Mapping[str, Array], threads: int) ->
     try:
         run(model_session(model, threads=threads), {name: values[:0] for name, values in feeds.items()})
     except ModelError as error:
-        return f"when all texts have left, {one_line(error)}; `fuse` first"
+        fused = any(node.op == "MultiHeadAttention" for node in model.graph.nodes)
+        return f"when all texts have left, {one_line(error)}{'' if fused else '; `fuse` first'}"
     return ""

@@ -8,8 +8,8 @@ from typing import Any
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.explain import Explanation, Group
-from onnxslim_bert.wording import plural
-from onnxslim_bert.zoo.page.wording import DASH, brief, duration, fixed, megabytes, signed, with_ends
+from onnxslim_bert.wording import duration, plural
+from onnxslim_bert.zoo.page.wording import DASH, brief, fixed, megabytes, signed, with_ends
 from onnxslim_bert.zoo.records import Row, Source
 
 

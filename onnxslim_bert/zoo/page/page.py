@@ -9,6 +9,7 @@ from typing import Any
 
 import onnxslim_bert
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.wording import duration
 from onnxslim_bert.zoo.page import wording
 from onnxslim_bert.zoo.page.charts import library, specs
 from onnxslim_bert.zoo.page.details import details
@@ -99,7 +100,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals |= {"wording": wording, "speedup": speedup, "missed": missed}
+    environment.globals |= {"wording": wording, "duration": duration, "speedup": speedup, "missed": missed}
     return environment
 
 

@@ -48,15 +48,6 @@ def megabytes(nbytes: float | None) -> str:
     return DASH if nbytes is None else fixed(nbytes / 1e6)
 
 
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def alike(values: Sequence[float | None]) -> list[str]:
     """Numbers with as many decimals as give the largest three digits that count."""
     largest = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
