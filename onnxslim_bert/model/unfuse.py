@@ -37,9 +37,11 @@ def restore_mask(graph: gs.Graph, node: gs.Node) -> bool:
     least = producer(unpadded.inputs[0]) if unpadded is not None and unpadded.op == "Cast" else None
     if least is None or least.op != "ReduceMin" or _hiding(graph, masked) != least.inputs[0].name:
         return False
-    if [t.name for t in plain[0].inputs] != [t.name for t in masked[-1].inputs[:3]]:
-        return False
     attention, old = masked[-1], node.outputs[0]
+    if [t.name for t in plain[0].inputs] != [t.name for t in attention.inputs[:3]]:
+        return False
+    if attention.op == "Attention" and not {"q_num_heads", "scale"} <= attention.attrs.keys():
+        return False
     if attention.op == "MultiHeadAttention":
         inputs, attrs = list(attention.inputs), dict(attention.attrs)
     else:
@@ -113,19 +115,23 @@ def _norm(build: Builder, node: gs.Node, total: gs.Tensor, gamma: gs.Tensor, bet
 
 
 def _attention(node: gs.Node, build: Builder) -> bool:
-    """Attention with one packed matrix -> three matrices and MultiHeadAttention."""
-    packed = constant(node.inputs[1])
+    """Attention with one packed matrix -> three matrices and MultiHeadAttention, where shapes are as specified."""
+    packed, bias = constant(node.inputs[1]), _optional(node.inputs, 2)
+    shift = None if bias is None else constant(bias)
     if packed is None or any(not t.is_empty() for t in node.inputs[4:]) or node.attrs.get("unidirectional", 0):
         return False
-    bias = _optional(node.inputs, 2)
+    if packed.ndim != 2 or (bias is not None and (shift is None or shift.shape != packed.shape[1:])):
+        return False
     sizes = node.attrs.get("qkv_hidden_sizes") or [packed.shape[1] // 3] * 3
+    if len(sizes) != 3 or sum(sizes) != packed.shape[1] or min(sizes) < 0:
+        return False
     bounds = np.cumsum(sizes)[:-1]
-    biases = np.split(bias.values, bounds) if bias is not None else [None] * 3
+    biases = np.split(shift, bounds) if shift is not None else [None] * 3
     roles = []
-    for role, weight, shift in zip(("query", "key", "value"), np.split(packed, bounds, axis=1), biases, strict=True):
+    for role, weight, own in zip(("query", "key", "value"), np.split(packed, bounds, axis=1), biases, strict=True):
         result = build.node("MatMul", role, [node.inputs[0], build.constant("weight", np.ascontiguousarray(weight))])
-        if shift is not None:
-            result = build.node("Add", role, [result, build.constant("bias", shift)])
+        if own is not None:
+            result = build.node("Add", role, [result, build.constant("bias", own)])
         roles.append(result)
     kept = {name: node.attrs[name] for name in ("num_heads", "scale", "mask_filter_value") if name in node.attrs}
     mask = _mask_of_lengths(build, _optional(node.inputs, 3))
@@ -169,11 +175,12 @@ def _attention_inputs(node: gs.Node, build: Builder) -> bool:
 def _attention_bias(node: gs.Node, build: Builder) -> bool:
     """MultiHeadAttention with a packed bias -> the bias added to query, key and value."""
     bias = _optional(node.inputs, 3)
-    if bias is None or constant(bias) is None or any(_optional(node.inputs, i) is None for i in (1, 2)):
+    values = None if bias is None else constant(bias)
+    if values is None or values.ndim != 1 or any(_optional(node.inputs, i) is None for i in (1, 2)):
         return False
-    width = (bias.values.shape[0] - bias.values.shape[0] // 3) // 2
+    width = (values.size - values.size // 3) // 2
     bounds = np.cumsum([width, width])
-    for i, shift in enumerate(np.split(bias.values, bounds)):
+    for i, shift in enumerate(np.split(values, bounds)):
         node.inputs[i] = build.node(
             "Add", ("query", "key", "value")[i], [node.inputs[i], build.constant("bias", shift)]
         )
