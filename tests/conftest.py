@@ -44,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Unpassed(config))
+    if config.pluginmanager.hasplugin("cacheprovider"):  # `-p no:cacheprovider` leaves nothing to remember in
+        config.pluginmanager.register(Unpassed(config))
     config.option.loadscopereorder = False  # or pytest-xdist would begin with the files of most tests
 
 
