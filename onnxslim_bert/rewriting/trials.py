@@ -14,6 +14,7 @@ from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.collect import Rows, collect, collect_once, real_rows, rows_sha256
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
@@ -184,6 +185,7 @@ class Trials:
         """How far the float outputs of `model` on held-back rows are from the original's: |difference| / |original|.
 
         0 when they are equal; 0.1 when the difference is a tenth of the original's outputs in the Euclidean norm.
+        Raises ModelError when the original's are not finite.
         """
         return self.damages(model, [{}])[0]
 
@@ -253,9 +255,12 @@ class Trials:
 
     @cached_property
     def _every_answer(self) -> list[list[Array]]:
-        """The original's answers to the held-back rows, then to the hard ones."""
+        """The original's answers to the held-back rows, then to the hard ones. Raises ModelError for one not finite."""
         session = model_session(self.original, threads=self.threads, many_runs=True)
-        return [float_outputs(run(session, batch.feeds), batch) for batch in (*self.held_back, *self.hard[1])]
+        found = [float_outputs(run(session, batch.feeds), batch) for batch in (*self.held_back, *self.hard[1])]
+        if not all(np.isfinite(answer).all() for answers in found for answer in answers):
+            raise ModelError("the model's answers are not finite on calibration rows; check its weights")
+        return found
 
 
 def by_row(values: Array, batch: Batch) -> Array:

@@ -7,6 +7,7 @@ from oracles import answers
 
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.observers import Want
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.rewriting.trials import Trials, by_row
@@ -34,6 +35,17 @@ def test_damage_is_the_relative_error_of_the_outputs(model):
     found = Trials(model.clone(), batches(model), given).damage(changed)
     assert found == pytest.approx(float(expected_damage(model, changed, given)), rel=1e-3)
     assert found > 1e-4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_finite_measure_nothing(model, value):
+    """A distance from them is no number, by which no pass could choose."""
+    broken, weight = model.clone(), model.encoder.layers[-1].output.weight
+    broken.replace(weight, np.full_like(model.array(weight), value))
+    ours = Trials(broken, batches(model), batches(model, HELD_BACK))
+    for measure in (ours.damage, ours.row_errors):
+        with pytest.raises(ModelError, match="answers are not finite on calibration rows"):
+            measure(model)
 
 
 def test_variants_are_judged_in_one_session(model):
