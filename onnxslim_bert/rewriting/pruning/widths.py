@@ -78,11 +78,15 @@ def _ladders(
 
 
 def choose_widths(found: Sequence[Sensitivity], ladders: Sequence[Sequence[int]], budget: int) -> list[int]:
-    """How many units each site keeps: at most `budget` in all, with the least damage; more, where damages are equal."""
+    """How many units each site keeps: at most `budget` in all, with the least damage; more, where damages are equal.
+
+    Raises PassError where no damage to choose by is a number, as the answers without some units are not finite.
+    """
     falling = [list(reversed(steps)) for steps in ladders]
     damages = [one.squared(steps) for one, steps in zip(found, falling, strict=True)]
     picked = allocate([np.array(steps) for steps in falling], damages, budget)
-    assert picked is not None  # the first step of every ladder fits
+    if picked is None:  # the first step of every ladder fits, so it is the damages
+        raise PassError(f"the answers are not finite with fewer {found[0].site.kind}; check the model's weights")
     return [steps[option] for steps, option in zip(falling, picked, strict=True)]
 
 

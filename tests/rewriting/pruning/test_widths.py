@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxslim_bert.errors import PassError
 from onnxslim_bert.rewriting.pruning.sensitivity import Sensitivity
 from onnxslim_bert.rewriting.pruning.sites import Site
 from onnxslim_bert.rewriting.pruning.widths import choose_widths, ladder, measured_widths
@@ -45,3 +46,12 @@ def test_of_equal_widths_the_larger_stays():
     """Noise can make a narrower site look better; it is never taken for that."""
     found = [Sensitivity(Site("heads", (0,), 3, 4), np.arange(3), {1: 0.1, 2: 0.2, 3: 0.0})]
     assert choose_widths(found, [[1, 2, 3]], 2) == [2]
+
+
+@pytest.mark.parametrize("kind", ["heads", "neurons"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_damages_that_are_no_numbers_choose_nothing(kind, value):
+    """The answers of a model may be finite, and those of it without some units not."""
+    found = [Sensitivity(Site(kind, (0,), 3, 4), np.arange(3), {1: value, 2: value, 3: 0.0})]
+    with pytest.raises(PassError, match=f"not finite with fewer {kind}"):
+        choose_widths(found, [[1, 2, 3]], 2)
