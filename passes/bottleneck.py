@@ -17,7 +17,7 @@ from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.pruning.bottleneck import ATTENTION, FEED_FORWARD, write_bottleneck
 from onnxslim_bert.rewriting.pruning.stream_choice import choose_channels
 from onnxslim_bert.rewriting.pruning.stream_refit import refit
-from onnxslim_bert.rewriting.pruning.surgery import matrix
+from onnxslim_bert.rewriting.pruning.surgery import check_float32, matrix
 from onnxslim_bert.rewriting.trials import Trials
 
 UNSET = -1
@@ -89,10 +89,9 @@ class Bottleneck(Pass):
 
 def _check(model: Model) -> None:
     """Raise PassError for layers that cannot have a bottleneck each."""
+    check_float32(model, {})
     for layer in model.encoder.layers:
         for role, linear in layer.linears.items():
-            if (dtype := model.array(linear.weight).dtype) != np.float32:
-                raise PassError(f"layer {layer.index}: the {role} matrix is {dtype}; start from the float32 model")
             if linear.factors:
                 raise PassError(f"bottleneck: the {role} of layer {layer.index} is in factors; run it before low-rank")
         if layer.first_token:

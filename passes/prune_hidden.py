@@ -18,6 +18,7 @@ from onnxslim_bert.rewriting.pruning.stream import Stream, follow_stream
 from onnxslim_bert.rewriting.pruning.stream_choice import all_channels, choose_channels, stream_readers, together
 from onnxslim_bert.rewriting.pruning.stream_places import refit_places
 from onnxslim_bert.rewriting.pruning.stream_refit import refit
+from onnxslim_bert.rewriting.pruning.surgery import check_float32
 from onnxslim_bert.rewriting.trials import Trials
 
 UNSET = -1
@@ -79,7 +80,7 @@ class PruneHidden(Pass):
         width = self.width_of(hidden)
         if width == hidden:
             return Change(0, f"all {hidden} channels are kept")
-        _check_float32(model)
+        check_float32(model, {f"the {role} table": name for role, name in model.encoder.embeddings.tables.items()})
         trials = ctx.trials
         feeds = short_row(model, trials)
         before = every_value(model, feeds)
@@ -113,18 +114,6 @@ class PruneHidden(Pass):
         if not (width := int(hidden * keep + 1e-9) // step * step):
             raise PassError(f"prune-hidden: keep={keep} of {hidden} channels leaves fewer than {step}")
         return width
-
-
-def _check_float32(model: Model) -> None:
-    """Raise PassError when a table, or a matrix of a layer, is not float32."""
-    encoder = model.encoder
-    stored = {f"the {role} table": name for role, name in encoder.embeddings.tables.items()}
-    for layer in encoder.layers:
-        matrices = ((role, matrix) for role, linear in layer.linears.items() for matrix in linear.matrices)
-        stored |= {f"the {role} matrix of layer {layer.index}": matrix.weight for role, matrix in matrices}
-    for what, name in stored.items():
-        if (dtype := model.array(name).dtype) != np.float32:
-            raise PassError(f"{what} is {dtype}; start from the float32 model")
 
 
 def _followed(model: Model, values: dict[str, Array]) -> tuple[Stream, str | None]:

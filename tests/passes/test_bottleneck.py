@@ -11,6 +11,7 @@ from onnxslim_bert.model.spans import find_spans
 from onnxslim_bert.passes.bottleneck import Bottleneck
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.first_token import FirstToken
+from onnxslim_bert.passes.float16 import Float16
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.low_rank import LowRank
 from onnxslim_bert.recipes.recipe import Recipe
@@ -135,6 +136,7 @@ def test_a_third_of_the_channels_is_usual(hidden, width):
         ("albert-ts14-sdpa", (), 6, r"layers 0, 1, 2 share matrices, of which each would need its own"),
         ("bert-ts17-sdpa", (FirstToken(),), 6, "layer 2 computes one token; run it before first-token"),
         ("bert-ts17-sdpa", (LowRank(rank=0.3),), 6, "of layer 0 is in factors; run it before low-rank"),
+        ("bert-ts17-sdpa", (Float16(),), 6, "the query matrix of layer 0 is float16; start from the float32 model"),
     ],
 )
 def test_what_it_cannot_do_it_refuses(name, before, width, said):

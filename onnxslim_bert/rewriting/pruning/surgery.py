@@ -1,7 +1,8 @@
 """Cut chosen heads and neurons out of the graph, and give dense layers new matrices; nothing is decided here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
@@ -18,6 +19,20 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.pruning.least_squares import channels
 from onnxslim_bert.rewriting.pruning.sites import Site, counts_heads, with_inner
+
+
+def check_float32(model: Model, others: Mapping[str, str]) -> None:
+    """Raise PassError when a matrix of a layer is not float32, or one of the constants `others`.
+
+    others: what they are called in a message, and their names.
+    """
+    stored = dict(others)
+    for layer in model.encoder.layers:
+        matrices = ((role, one) for role, linear in layer.linears.items() for one in linear.matrices)
+        stored |= {f"the {role} matrix of layer {layer.index}": one.weight for role, one in matrices}
+    for what, name in stored.items():
+        if (dtype := model.array(name).dtype) != np.float32:
+            raise PassError(f"{what} is {dtype}; start from the float32 model")
 
 
 def keep_units(model: Model, site: Site, units: Array) -> None:
