@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mask": ("input", "input", "ids", "none"),
     "pad": (0, 1),
     "head": ("first", "states", "mean"),
-    "beside": (False,),
+    "beside": ("",),
     "places": ("counted",),
 }
 
@@ -36,8 +36,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 class Kind:
     """What an encoder is like.
 
-    window: how far tokens see, 0 for any distance. groups: heads of key and value. beside: whether the feed-forward
-    stands beside the attention and reads the same norm of the stream. head: "ends" reads the first and the last token,
+    window: how far tokens see, 0 for any distance. groups: heads of key and value. beside: how the feed-forward
+    stands beside the attention, reading the same norm of the stream: their results are added to it "in turn", or
+    "together", as one sum. head: "ends" reads the first and the last token,
     of padded rows padding. places: "input" for a table of positions, or rotary ones, that `position_ids` [batch, seq]
     says.
     """
@@ -54,7 +55,7 @@ class Kind:
     mask: str
     pad: int
     head: str
-    beside: bool = False
+    beside: str = ""
     places: str = "counted"
 
     @property
@@ -108,7 +109,10 @@ class _Maker:
             state = self.norm(state)
         for _ in range(LAYERS if self.kind.beside else 0):
             read = self.norm(state)
-            state = self.node("Add", self.node("Add", state, self.attention(read)), self.feed_forward(read))
+            first, second, third = state, self.attention(read), self.feed_forward(read)
+            if self.kind.beside == "together":
+                first, third = third, first
+            state = self.node("Add", self.node("Add", first, second), third)
         for _ in range(0 if self.kind.beside else LAYERS):
             for block in (self.attention, self.feed_forward):
                 state = (

@@ -23,7 +23,7 @@ class Span:
     """Where one layer begins and ends: names of tensors [batch, seq, hidden] of the residual stream.
 
     entry: the state that the layer reads; its position 0 where the layer computes no other.
-    ffn_residual: what the feed-forward's result is added to.
+    ffn_residual: what the feed-forward's result is added to, alone or with that of the attention beside it.
     ffn_sum: that sum.
     exit: the state for the next layer, which is ffn_sum (pre-norm) or its norm (post-norm).
     """
@@ -61,17 +61,21 @@ def remove_layer(model: Model, span: Span) -> None:
 
 
 def _residual_sum(model: Model, layer: Layer, linear: Linear | None) -> tuple[gs.Tensor, gs.Tensor]:
-    """The sum that reads the result of a dense layer, and what it adds to it."""
+    """The sum that adds the result of a dense layer to the stream, and the stream before it.
+
+    Where attention and feed-forward stand beside each other, the result may be their sum.
+    """
     if linear is None:
         raise PassError(f"layer {layer.index} has no plain feed-forward, so where it ends is not known")
     result = model.graph.tensors()[linear.result]
-    if len(result.outputs) == 1 and (node := result.outputs[0]).op in ("Add", "Sum"):
+    beside = {each.result for each in layer.linears.values()}
+    while len(result.outputs) == 1 and (node := result.outputs[0]).op in ("Add", "Sum"):
         others = [tensor for tensor in node.inputs if tensor is not result]
-        if any(other.name == each.result for other in others for each in layer.linears.values()):
-            beside = "attention and feed-forward stand beside each other, and their sum is added to the stream"
-            raise PassError(f"layer {layer.index}: {beside}; needed one behind the other")
-        if len(others) == 1 and constant(others[0]) is None:
+        if len(others) != 1 or constant(others[0]) is not None:
+            break
+        if others[0].name not in beside:
             return node.outputs[0], others[0]
+        result = node.outputs[0]
     raise PassError(f"layer {layer.index}: the result of node {linear.node!r} is not simply added to the stream")
 
 

@@ -31,7 +31,7 @@ STANDARD: tuple[Pass, ...] = (Canonicalize(), Fuse(style="standard"), FirstToken
 FIXED = {
     "window": 0, "bias": "none", "rotary": False, "groups": HEADS, "positions": "table", "norm": "layer",
     "before": False, "gate": "none", "packing": "none", "mask": "input", "pad": 0, "head": "first",
-    "beside": False,
+    "beside": "",
 }  # fmt: skip
 ODD = [  # kinds that are not plain, each alone
     *({"window": size} for size in (3, 8, 20, 64)),
@@ -122,12 +122,13 @@ def test_heads_are_as_wide_without_padding(monkeypatch):
 
 
 @pytest.mark.parametrize("head", ["first", "states"])
+@pytest.mark.parametrize("beside", ["in turn", "together"])
 @pytest.mark.parametrize(
     "change", [{}, {"gate": "apart"}, {"gate": "split", "packing": "heads"}, {"rotary": True}], ids=str
 )
-def test_a_feed_forward_beside_attention_is_that_of_its_layer(change, head):
+def test_a_feed_forward_beside_attention_is_that_of_its_layer(change, beside, head):
     """Not that of the next one, which is the first dense layer behind the attention."""
-    kind = Kind(**(FIXED | {"beside": True, "head": head} | change))
+    kind = Kind(**(FIXED | {"beside": beside, "head": head} | change))
     model = after(kind, (Canonicalize(),))
     tensors = model.graph.tensors()
     for layer in model.encoder.layers:
@@ -140,7 +141,7 @@ def test_a_feed_forward_beside_attention_is_that_of_its_layer(change, head):
         assert_alike(after(kind, steps), encoder(kind), kind)
 
 
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("beside", ["", "in turn", "together"])
 @pytest.mark.parametrize("gate", ["none", "apart", "sliced", "split"])
 def test_neurons_that_go_are_neurons_that_give_nothing(gate, beside):
     """A column of up and of its gate, and a row of down: removing them equals zeroing that row."""

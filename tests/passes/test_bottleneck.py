@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from graphs import SOME, apply, every_padding, feeds, prepared, trials
 from oracles import answers, assert_same_outputs
+from random_encoders import HEADS, Kind, encoder
 
 from onnxslim_bert.calibration.observers import Gram
 from onnxslim_bert.errors import PassError
@@ -145,6 +146,15 @@ def test_what_it_cannot_do_it_refuses(name, before, width, said):
     with pytest.raises(PassError, match=said):
         Bottleneck(width=width).apply(model, Context({}, trials(model)))
     assert model.fingerprint() == text
+
+
+@pytest.mark.parametrize("way", ["in turn", "together"])
+def test_a_feed_forward_beside_attention_is_refused(way):
+    fixed = ("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "first")
+    model = encoder(Kind(*fixed, beside=way))
+    apply(CANONICAL, model)
+    with pytest.raises(PassError, match="layer 0: attention and feed-forward stand beside each other"):
+        apply(Bottleneck(width=6), model)
 
 
 def test_no_channels_are_refused():

@@ -13,7 +13,7 @@ from onnxslim_bert.calibration.collect import real_rows
 from onnxslim_bert.calibration.observers import OBSERVERS
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import nodes_between, opsets_of, producer, run
+from onnxslim_bert.graph.probe import nodes_between, opsets_of, run
 from onnxslim_bert.model.norm_form import layer_norm
 from onnxslim_bert.model.spans import find_spans, remove_layer
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -360,16 +360,17 @@ def test_a_state_that_the_head_reads_too_is_refused():
         apply(CUT, model)
 
 
-def test_branches_that_are_added_together_are_refused():
-    """GPT-NeoX's: the sum of attention and feed-forward is added to the stream, and no state lies between them."""
-    model = encoder(Kind("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "first", True))
-    for outer in [node for node in model.graph.nodes if node.op == "Add"]:
-        inner, branch = (producer(tensor) for tensor in outer.inputs)
-        is_sum = inner is not None and inner.op == "Add" and len(outer.inputs[0].outputs) == 1
-        if is_sum and branch is not None and producer(inner.inputs[1]) is not None:
-            stream = inner.inputs[0]
-            inner.inputs[0], outer.inputs[1] = outer.inputs[1], stream
-    model.graph.toposort()
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("beside", ["in turn", "together"])
+def test_a_layer_beside_itself_that_gives_nothing_can_go(beside, refit):
+    """Attention and feed-forward are added to the stream in turn, or as one sum (GPT-NeoX, Falcon, GPT-J)."""
+    fixed = ("table", 0, "none", False, HEADS, "layer", False, "none", "none", "input", 0, "first")
+    model = encoder(Kind(*fixed, beside=beside))
     CANONICAL.apply(model, Context())
-    with pytest.raises(PassError, match=r"^layer 0: attention and feed-forward stand beside each other"):
-        find_spans(model)
+    layer = model.encoder.layers[1]
+    for name in (x for linear in (layer.output, layer.down) for x in (linear.weight, linear.bias)):
+        model.replace(name, np.zeros_like(model.array(name)))
+    wanted = model.clone()
+    apply(DropLayers(layers=(1,), refit=refit), model)
+    assert len(model.encoder.layers) == 1
+    assert_same_outputs(model, wanted, every_padding(model), atol=1e-4)

@@ -36,6 +36,7 @@ def write_bottleneck(model: Model, layer: Layer, span: Span, kept: Array) -> lis
     entry, total, end = (tensors[name] for name in (span.entry, span.ffn_sum, span.exit))
     linears = layer.linears
     behind_attention = tensors[linears["output"].result].outputs[0].outputs[0]
+    _check_in_turn(layer, behind_attention, tensors[linears["up"].source])
     last_norm = _norm(layer, total, end)
     norms = [
         *_norm(layer, entry, tensors[layer.query.source]),
@@ -77,6 +78,13 @@ def write_bottleneck(model: Model, layer: Layer, span: Span, kept: Array) -> lis
     biased = {linear.node for linear in linears.values() if linear.bias is not None}
     behind = Place((restored,), span.ffn_sum, span.entry, normed=bool(last_norm))
     return [*(place for place in places if biased >= {*place.nodes}), behind]
+
+
+def _check_in_turn(layer: Layer, attended: gs.Tensor, read: gs.Tensor) -> None:
+    """Raise PassError unless what the feed-forward reads is computed from `attended`, the sum behind the attention."""
+    if read is not attended and not any(t is attended for node in nodes_between([attended], read) for t in node.inputs):
+        beside = "attention and feed-forward stand beside each other, both reading the stream"
+        raise PassError(f"bottleneck: layer {layer.index}: {beside}; needed one behind the other")
 
 
 def _dense(build: Builder, source: gs.Tensor, weight: Array) -> tuple[gs.Tensor, str]:

@@ -54,8 +54,10 @@ def fit_bridges(model: Model, spans: Sequence[Span], gaps: Sequence[int], trials
     build = Builder(probe.graph, "bridge")
     tensors = probe.graph.tensors()
     for gap in gaps:
-        source = tensors[model.encoder.layers[gap - 1].linears["down"].source]
-        target = build.node("Sub", "target", [tensors[spans[gap].ffn_sum], tensors[spans[gap - 1].ffn_residual]])
+        down = model.encoder.layers[gap - 1].linears["down"]
+        source, result = tensors[down.source], tensors[down.result]
+        lost = build.node("Sub", "lost", [tensors[spans[gap].ffn_sum], tensors[spans[gap - 1].ffn_sum]])
+        target = build.node("Add", "target", [result, lost])
         joined[gap] = Want(build.node("Concat", "joined", [source, target], axis=-1).name, "gram")
     sort_nodes(probe.graph)
     bridges: dict[int, Bridge] = {}
