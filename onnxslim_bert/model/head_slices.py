@@ -195,8 +195,16 @@ def _moves(base: Array, other: Array, found: HeadAxis, units: int, unit: int) ->
 def _like_inputs(
     node: gs.Node, values: Mapping[str, Array], axes: Mapping[str, HeadAxis], shape: tuple[int, ...]
 ) -> HeadAxis | None:
-    """The axis of an input of that shape: of a node that gives the same for all heads, as IsNaN does."""
-    return next((axes[t.name] for t in node.inputs if t.name in axes and values[t.name].shape == shape), None)
+    """The axis of an input of that shape: of a node that gives the same for all heads, as IsNaN does, or nothing.
+
+    What is empty may be so on another axis: the channels behind those that positions turn, where they turn all.
+    """
+    for name in (tensor.name for tensor in node.inputs if tensor.name in axes):
+        given, axis = values[name].shape, axes[name].axis
+        emptied = 0 in shape and len(given) == len(shape) and given[axis] == shape[axis]
+        if given == shape or emptied:
+            return axes[name]
+    return None
 
 
 def _edits(

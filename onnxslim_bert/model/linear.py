@@ -16,8 +16,8 @@ QUANTIZED_WEIGHT = {
     "MatMulNBits": 1,
 }
 QUANTIZED_BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4, "QGemm": 6, "MatMulNBits": 5}
-BETWEEN_FACTORS = frozenset(  # what smoothing, the splitting of outliers and quantization put there
-    ["Mul", "Add", "Sum", "Clip", "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]
+BETWEEN_FACTORS = frozenset(  # what smoothing and quantization put there
+    ["Clip", "Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]
 )
 
 
@@ -134,11 +134,25 @@ def _next_linears(node: gs.Node) -> Iterator[gs.Node | None]:
 def _is_between(node: gs.Node) -> bool:
     """Whether `node` may lie between two factors; a product of two activations, as behind a gate, may not.
 
-    Neither may a constant that is added: the factor above has no bias, and a norm without statistics is no factor.
+    A sum may where all it adds is the product of a few chosen channels (`split-outliers`) or, in a Sum, a constant (QDQ
+    form): not the residual stream, nor a bias, which the factor above lacks; a norm without statistics is no factor.
     """
     if node.op == "Mul":
         return any(constant(t) is not None or _is_scale(t) for t in node.inputs)
-    return node.op in BETWEEN_FACTORS and not (node.op == "Add" and any(constant(t) is not None for t in node.inputs))
+    if node.op in ("Add", "Sum"):
+        added = [t for t in node.inputs if not _is_of_few_channels(t) and (node.op == "Add" or constant(t) is None)]
+        return len(added) <= 1
+    return node.op in BETWEEN_FACTORS
+
+
+def _is_of_few_channels(tensor: gs.Tensor) -> bool:
+    """Whether `tensor` is what `split-outliers` keeps beside a layer: a product with chosen channels."""
+    node = producer(tensor)
+    return node is not None and node.op == "MatMul" and _chooses_channels(producer(node.inputs[0]))
+
+
+def _chooses_channels(node: gs.Node | None) -> bool:
+    return node is not None and node.op == "Gather" and node.attrs.get("axis", 0) == -1
 
 
 def _is_scale(tensor: gs.Tensor) -> bool:
@@ -169,9 +183,8 @@ def _weight(node: gs.Node) -> gs.Constant | None:
         and values.ndim == (3 if node.op == "MatMulNBits" else 2)
         and constant(node.inputs[0]) is None
     )
-    data = producer(node.inputs[0])
-    if data is not None and data.op == "Gather" and data.attrs.get("axis", 0) == -1:
-        return None  # a few chosen channels: what `split-outliers` keeps beside a layer
+    if _chooses_channels(producer(node.inputs[0])):
+        return None  # what `split-outliers` keeps beside a layer
     return tensor if is_matrix and isinstance(tensor, gs.Constant) else None
 
 

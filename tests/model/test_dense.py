@@ -9,6 +9,7 @@ from oracles import answers
 from onnxslim_bert.errors import ModelError, NoEncoderError
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model.dense import dense_layers, embeddings_of, encoder_of
+from onnxslim_bert.model.linear import read_product
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.quantize_dynamic import QuantizeDynamic
@@ -46,6 +47,23 @@ def widened(model: Model) -> Model:
     wide.dtype = np.dtype(np.float32)
     model.changed()
     return model
+
+
+@pytest.mark.parametrize("op", ["Add", "Sum"])
+def test_matrices_on_both_sides_of_a_residual_sum_are_no_factors(op):
+    """Of a thin layer without a bias, added to the stream, which one dense layer reads: two layers."""
+    graph = gs.Graph(opset=17)
+    build = Builder(graph, "")
+    stream, wide = (gs.Variable(name, np.float32, ["rows", size]) for name, size in (("stream", 4), ("wide", 8)))
+    first, second = (build.constant("weight", np.ones(shape, np.float32)) for shape in ((8, 4), (4, 8)))
+    summed = build.node(op, "sum", [stream, build.node("MatMul", "thin", [wide, first])])
+    last = build.node("MatMul", "last", [summed, second])
+    last.dtype = np.dtype(np.float32)
+    graph.inputs, graph.outputs = [stream, wide], [last]
+    assert [(read_product(node).d_in, read_product(node).factors) for node in graph.nodes if node.op == "MatMul"] == [
+        (8, ()),
+        (4, ()),
+    ]
 
 
 def test_a_file_of_integer_operators_is_called_quantized():

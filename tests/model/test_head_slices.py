@@ -1,9 +1,10 @@
 """Heads are told apart in attention of any form, and where they are not, that is said."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import prepared, shared_graph
-from random_encoders import HEADS, Kind, encoder
+from random_encoders import HEADS, SIZE, Kind, encoder
 
 from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.model.attention_region import attention_region
@@ -55,6 +56,23 @@ def test_heads_that_meet_are_not_told_apart():
         found = head_slices(attention_region(model.graph, layer), layer.groups)
         assert isinstance(found, str)
         assert "heads meet at node" in found
+
+
+def test_a_tensor_without_elements_has_the_heads_of_what_it_comes_from():
+    """Channels behind those that rotary positions turn, where they turn all (Phi-3)."""
+    model = encoder(PLAIN)
+    Canonicalize().apply(model, Context())
+    scores = next(n for n in model.graph.nodes if n.op == "MatMul" and not isinstance(n.inputs[1], gs.Constant))
+    query, build = scores.inputs[0], Builder(model.graph, "rest")
+    bounds = [
+        build.constant(name, np.array([place])) for name, place in (("from", SIZE), ("to", 2 * SIZE), ("axis", 3))
+    ]
+    rest = build.node("Slice", "rest", [query, *bounds])
+    scores.inputs[0] = build.node("Concat", "whole", [query, rest], axis=3)
+    model.graph.toposort()
+    model.changed()
+    layer = model.encoder.layers[0]
+    assert isinstance(head_slices(attention_region(model.graph, layer), layer.groups), HeadSlices)
 
 
 def _softmax_over_heads(model: Model) -> None:
