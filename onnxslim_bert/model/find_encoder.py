@@ -124,8 +124,8 @@ def _layer(
     first_token = query.source != key.source and _is_first_of(graph, query.source, key.source)
     if query.source != key.source and not first_token:
         raise ModelError(
-            f"layer {index}: query and key read different tensors: cross-attention, or a convolution before one of them; "
-            "needed one tensor for both"
+            f"layer {index}: query and key read different tensors: cross-attention, or a convolution before one of them"
+            "; needed one tensor for both"
         )
     if len({query.node, key.node, value.node}) < 3:
         raise ModelError(
