@@ -1,7 +1,7 @@
 """What a user can act on: one line, an exit code, no traceback."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 # Control characters but tabs and new lines, marks that turn the direction of writing, halves of surrogate pairs.
@@ -71,7 +71,11 @@ class ProviderError(SlimError):
 
 
 class GateError(SlimError):
-    """A budget was missed."""
+    """A budget was missed. found: lines for people on what was measured on the way."""
+
+    def __init__(self, said: str, found: Sequence[str] = ()) -> None:
+        super().__init__(said)
+        self.found = tuple(found)
 
 
 class AccuracyGateError(GateError):

@@ -16,7 +16,7 @@ from onnxslim_bert.cli.cut_short import said_when_cut
 from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.cli.signals import TERMINATED, Terminated, ended_by_signals
 from onnxslim_bert.cli.stuck import ended_when_stuck
-from onnxslim_bert.errors import SlimError
+from onnxslim_bert.errors import GateError, SlimError
 from onnxslim_bert.graph.naming import NAMED
 from onnxslim_bert.machine import BLAS_THREADS
 from onnxslim_bert.memory import check_memory, is_shortage, shortage
@@ -119,7 +119,9 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code; what a user can mend is one line on stderr."""
+    """Run the command line and exit with its code; what a user can mend is one line on stderr, behind what a
+    search has found.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     NAMED.clear()  # of an earlier call in this process
     for variable in BLAS_THREADS:
@@ -133,6 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
                 check_memory()
             cli.main(arguments, prog_name="onnxslim", standalone_mode=False)
     except SlimError as error:
+        for line in error.found if isinstance(error, GateError) else ():
+            echo(line, err=True)
         fail(*([shortage(given)] if is_shortage(error) else error.lines), code=error.exit_code)
     except click.ClickException as error:
         usage = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""

@@ -12,6 +12,7 @@ from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import RowOptions, works_on_rows
 from onnxslim_bert.cli.screen import echo
 from onnxslim_bert.cli.shown_report import show_report
+from onnxslim_bert.cli.shown_steps import show_steps
 
 if TYPE_CHECKING:
     from onnxslim_bert.job.seal import Gate
@@ -72,6 +73,12 @@ DROP = "Points that the task metric may drop: with -p a budget, else search for 
     help="After trim-vocabulary: no id map, a smaller tokenizer.json beside OUTPUT.",
 )
 @works_on_rows(512)
+@click.option(
+    "--keep-steps",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep the model after each step there, and print size, parameters, FLOPs, latency and metric of each.",
+)
 @click.option("--allow-noop", is_flag=True, help="Accept a pass that changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
@@ -95,6 +102,7 @@ def slim(
     batch: int,
     rewrite_tokenizer: bool,
     reading: RowOptions,
+    keep_steps: Path | None,
     allow_noop: bool,
     as_json: bool,
     force: bool,
@@ -112,8 +120,8 @@ def slim(
     onnxslim slim model.onnx --max-download 10MB --calib sst2 -o small.onnx
     onnxslim slim model.onnx --target-speedup 8 --distill --calib sst2 --corpus sst2 -o small.onnx
 
-    A search prints every model that it found on the way, with the recipe that makes it. What it measures lies in
-    OUTPUT's folder until it ends: the same command goes on where it was stopped.
+    A search prints every model that it found on the way, with the recipe that makes it, also where none meets the
+    target. What it measures lies in OUTPUT's folder until it ends: the same command goes on where it was stopped.
     """
     from onnxslim_bert.graph.model_folders import find_model
     from onnxslim_bert.job.deployment import Deployment
@@ -136,14 +144,15 @@ def slim(
         raise click.UsageError("--target-size and --max-download each say how small: give one of them")
     if (output is None) is not in_place:
         raise click.UsageError("give either -o OUTPUT or --in-place")
-    of_recipe = [*BUDGETS[1:-1], "strict", "allow_noop", "rewrite_tokenizer"]
+    of_recipe = [*BUDGETS[1:-1], "strict", "allow_noop", "rewrite_tokenizer", "keep_steps"]
     refuse_ignored(of_recipe if searches else ["batch", "distill"], "with" + "out" * (not searches) + " a target")
     if not distill:
         refuse_ignored(["distill_texts"], "without --distill")
     if calib is None:
         refuse_ignored(["rows", "corpus", "rewrite_tokenizer"], "without --calib")
     if calib is None and data is None:
-        of_runs = ["max_length", "seed", "threads"] if gate.budgets.min_speedup is None else []
+        timed = gate.budgets.min_speedup is not None or keep_steps is not None
+        of_runs = [] if timed else ["max_length", "seed", "threads"]
         refuse_ignored([*of_runs, "tokenizer", "text_columns", "task", "output_name"], "without --calib or --data")
     if data is None:
         refuse_ignored(["label_column"], "without --data")
@@ -153,12 +162,13 @@ def slim(
     model = model if of_folders else find_model(model)
     placed.check_metrics()
     where = Deployment(place, () if seq is None else (seq,), allow_fallback)
+    rows = reading.sources(calib, data, corpus, own_split=searches)
     with progress_bar() as progress:
         job = Job(
             source=model,
             output=output or model,
             recipe=main_recipe() if recipe is None else lowered(read_recipe(recipe), place, seq),
-            data=reading.sources(calib, data, corpus, own_split=searches),
+            data=rows,
             deployment=where,
             working=reading.working(progress),
             gate=OPEN if searches else gate,
@@ -168,6 +178,7 @@ def slim(
             rewrite_tokenizer=rewrite_tokenizer,
             overwrite=force,
             in_place=in_place,
+            steps=keep_steps,
         )
         folder = None
         if searches:
@@ -181,4 +192,6 @@ def slim(
     show_report(report, reading.max_length, as_json=as_json)
     for line in told(folder) if folder is not None and report.published and not as_json else ():
         echo(line)
+    if keep_steps is not None:
+        show_steps(report, keep_steps, rows, job.working, as_json=as_json)
     report.enforce()

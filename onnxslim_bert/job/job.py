@@ -29,7 +29,7 @@ class Job:
     What to report:
     report: write the report beside the output, as JSON. timing: time source and result against each other; a budget for
     the speed-up is timed in any case. worst: number of rows of the largest difference to name. damages: measure the
-    damage after each step.
+    damage after each step. steps: a folder in which the model after each step is kept (`StepFiles`).
 
     Example: quantize for the CPU with texts to calibrate on.
 
@@ -52,6 +52,7 @@ class Job:
     in_place: bool = False
     worst: int = 0
     damages: bool = False
+    steps: Path | None = None
 
     @property
     def times(self) -> bool:

@@ -17,6 +17,7 @@ from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.lengths import check_place
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
 from onnxslim_bert.job.rows import canonical_form, fitted
+from onnxslim_bert.job.step_files import check_steps
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.proof.comparison import task_metrics
@@ -71,7 +72,7 @@ def load(job: Job) -> Loaded:
         check_output(job.output.parent / TOKENIZER, overwrite=job.overwrite, inputs=inputs)
     sha256 = source_sha256(job.source)
     model, canonical = Model.load(job.source), None
-    if data.calibration is not None or data.evaluation is not None or job.times:
+    if data.calibration is not None or data.evaluation is not None or job.times or job.steps is not None:
         with suppress(DataError):  # of ready inputs; texts that cannot be fed are refused where they are
             roles_of(job.source, threads=working.threads)
         canonical = canonical_form(model)
@@ -103,6 +104,8 @@ def check_free(job: Job) -> None:
 
     First, what a killed job left half written there is taken back.
     """
+    if job.steps is not None:
+        check_steps(job.steps)
     remove_dead(Path(os.path.realpath(job.output)).parent)
     beside = [report_path(job.output)] if job.report else []
     if len(job.deployment.seq) < 2:

@@ -17,6 +17,7 @@ from onnxslim_bert.job.load import Loaded
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER, rewrite_tokenizer
 from onnxslim_bert.job.rows import fixed_shape, make_step_damage, make_trials
 from onnxslim_bert.job.saturating import Saturating, saturation_of
+from onnxslim_bert.job.step_files import StepFiles
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.shapes import renew_shapes
 from onnxslim_bert.recipes.int8 import unsmoothed
@@ -126,6 +127,7 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     known: dict[Want, Any] = {}
     promises = Promises(threads=loaded.working.threads)
     steps: list[Done] = []
+    kept = None if job.steps is None else StepFiles(job.steps)
     for i, step in enumerate(recipe.steps, start=1):
         steps.append(
             run_step(
@@ -139,6 +141,8 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
                 promises=promises,
             )
         )
+        if kept is not None and steps[-1].count:
+            kept.keep(model, i, step.action.name)
         if saturating is None and trials is not None and not job.deployment.is_lowered:
             saturating = saturation_of(model, trials)
     promises.settle()

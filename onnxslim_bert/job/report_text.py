@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
+from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.machine import instruction_sets, int8_advice
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.recipes.run import Done
@@ -69,35 +70,47 @@ def lost_scripts(steps: Sequence[Done]) -> Iterator[str]:
 
 
 def searched(found: SearchResult) -> Iterator[str]:
-    """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one.
-
-    Where some were distilled, a second table shows the frontier of the others.
-    """
-    points = list(dict.fromkeys((*found.frontier, *found.refitted)))
-    yield from _table(found.frontier, points, found)
-    if found.refitted:
-        yield "without distillation:"
-        yield from _table(found.refitted, points, found)
-    packed = "size: after gzip; " * found.targets.packed
-    damage = "damage: |difference| / |original| of the outputs on held-back rows"
-    yield f"{packed}{damage}; drop: on {found.judged}, below 0 is better"
+    """The models of a search, and what it could not narrow."""
+    yield from built(found.frontier, found.refitted, found.targets, found.judged, found.chosen.recipe)
     if "sensitivities" in found.tables:
         kinds = {one["site"].kind for one in found.tables["sensitivities"]}
         yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)
+
+
+def built(
+    frontier: Sequence[MeasuredPoint],
+    refitted: Sequence[MeasuredPoint],
+    targets: Targets,
+    judged: str,
+    chosen: str = "",
+) -> Iterator[str]:
+    """A table of the models on a search's frontier, slowest first, and their recipes; "->" marks the chosen one.
+
+    refitted: the frontier of those that were not distilled, where some were: a second table. judged: see
+    `SearchResult`. chosen: a recipe; "" where no model meets the targets.
+    """
+    points = list(dict.fromkeys((*frontier, *refitted)))
+    yield from _table(frontier, points, chosen)
+    if refitted:
+        yield "without distillation:"
+        yield from _table(refitted, points, chosen)
+    packed = "size: after gzip; " * targets.packed
+    damage = "damage: |difference| / |original| of the outputs on held-back rows"
+    yield f"{packed}{damage}; drop: on {judged}, below 0 is better"
     for number, point in enumerate(points, start=1):
         yield f'{number}: -p "{point.recipe}"'
 
 
-def _table(shown: Sequence[MeasuredPoint], points: Sequence[MeasuredPoint], found: SearchResult) -> Iterator[str]:
+def _table(shown: Sequence[MeasuredPoint], points: Sequence[MeasuredPoint], chosen: str) -> Iterator[str]:
     """points: by whose order the models are numbered."""
-    rows = [HEADER, *(_row(1 + points.index(point), point, found) for point in shown)]
+    rows = [HEADER, *(_row(1 + points.index(point), point, chosen) for point in shown)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _row(number: int, point: MeasuredPoint, found: SearchResult) -> tuple[str, ...]:
-    taken = "->" if point.recipe == found.chosen.recipe else "  "
+def _row(number: int, point: MeasuredPoint, chosen: str) -> tuple[str, ...]:
+    taken = "->" if point.recipe == chosen else "  "
     return (
         f"{taken} {number}",
         f"{point.speedup:.2f}x",

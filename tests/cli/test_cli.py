@@ -172,6 +172,10 @@ def test_a_budget_that_nothing_can_meet_or_miss_is_refused(tmp_path, option, val
             ["distill", "--student", "bilstm", "--calib", "reviews", "-o", "o.onnx", "--label-column", "t"],
             "--label-column does nothing without --data",
         ),
+        (
+            ["slim", "--target-size", "1MB", "-o", "o.onnx", "--keep-steps", "s"],
+            "--keep-steps does nothing with a target",
+        ),
         (["bench", "--tokenizer", "."], "--tokenizer does nothing without --data"),
         (["bench", "--max-length", "9"], "--max-length does nothing without --data"),
         (["bench", "--data", "reviews", "--seq", "9"], "--data times texts at their own lengths"),
@@ -210,6 +214,14 @@ def test_what_a_user_can_mend_is_one_line_and_an_exit_code(failing, error, code,
     assert (outcome.code, outcome.out) == (code, "")
     assert re.fullmatch(r"onnxslim: [^\n]+\n", outcome.err)
     assert message in outcome.err
+
+
+def test_a_target_that_is_missed_shows_what_was_found(failing):
+    """Before the line that says so, and not on stdout, where a document may be expected."""
+    failing(LatencyGateError("too slow", ["   speed", "1  3.37x"]))
+    outcome = run("passes")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err.splitlines() == ["   speed", "1  3.37x", "onnxslim: too slow"]
 
 
 @pytest.mark.parametrize(("variables", "shown"), [({}, False), ({"PYTHONWARNINGS": "default"}, True)])

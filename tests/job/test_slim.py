@@ -316,3 +316,41 @@ def test_a_result_for_another_target_is_placed_and_proven_as_far_as_that_goes(mo
     assert exact.damage is not None
     assert pruned.damage is not None
     assert exact.damage < 1e-5 < pruned.damage == pytest.approx(fixed.damage, rel=1e-2)
+
+
+def test_the_model_after_each_step_is_kept_and_measured(model):
+    """Those that changed something, in order, behind the source; a second run replaces what the first one left."""
+    folder = model.parent / "steps"
+    options = ["--data", model.parent / "eval.tsv", "--calib", model.parent / "calib.tsv", "--keep-steps", folder]
+    recipe = "canonicalize,fuse,fuse?,prune-ffn{keep=0.5},quantize-static"
+    outcome = run("slim", model, "-p", recipe, "-o", model.parent / "out.onnx", *options)
+    assert outcome.code == 0, outcome
+    names = ["01-canonicalize", "02-fuse", "04-prune-ffn", "05-quantize-static"]
+    assert sorted(path.name for path in folder.iterdir()) == [*(f"{name}.onnx" for name in names), "steps.json"]
+    rows = outcome.out.splitlines()[-6:]
+    assert rows[0].split() == ["after", "size", "parameters", "FLOPs", "latency", "speed-up", "accuracy", "drop"]
+    assert [row.split()[0] for row in rows[1:]] == ["model", *names]
+    measured = {step["step"]: step for step in json.loads((folder / "steps.json").read_text())}
+    assert measured["02-fuse"]["flops"] == measured["model"]["flops"] > measured["04-prune-ffn"]["flops"]
+    assert measured["04-prune-ffn"]["parameters"] == measured["05-quantize-static"]["parameters"]
+    assert measured["05-quantize-static"]["nbytes"] < measured["04-prune-ffn"]["nbytes"]
+    assert measured["model"]["comparison"]["fidelity"]["max_difference"] == 0.0
+    assert all(step["ms"] > 0 for step in measured.values())
+    again = run("slim", model, "-p", "canonicalize", "-o", model.parent / "out.onnx", "--force", "--keep-steps", folder)
+    assert again.code == 0, again
+    assert sorted(path.name for path in folder.iterdir()) == ["01-canonicalize.onnx", "steps.json"]
+
+
+@pytest.mark.parametrize("place", ["other", "file"])
+def test_steps_are_kept_in_a_folder_of_their_own(model, place):
+    """Nothing else in it is deleted, and nothing is done before that is known."""
+    folder, before = model.parent / "steps", contents(model.parent)
+    if place == "other":
+        folder.mkdir()
+    other = folder / "notes.txt" if place == "other" else folder
+    other.write_text("mine")
+    outcome = run("slim", model, "-p", "canonicalize", "-o", model.parent / "out.onnx", "--keep-steps", folder)
+    assert_refused(outcome, f"{folder} ", "give another")
+    assert other.read_text() == "mine"
+    assert not (model.parent / "out.onnx").exists()
+    assert {name: held for name, held in contents(model.parent).items() if name in before} == before

@@ -141,9 +141,9 @@ def find_recipe(
     try:
         return search.run(targets, texts), state
     except GateError as error:
-        unfinished_folder(job).remove()  # the models that came of it are kept
-        kept = f"what was measured is kept in {state.folder}: ask for less, or delete it"
-        raise type(error)(f"{error}; {kept}") from error
+        folders = [state.folder, *(folder for folder in (unfinished_folder(job).folder,) if folder.exists())]
+        kept = f"what was measured is kept in {' and '.join(map(str, folders))}: ask for less, or delete it"
+        raise type(error)(f"{error}; {kept}", error.found) from error
 
 
 def _key(loaded: Loaded, judged: Dataset, conditions: TimingConditions) -> str:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from onnxslim_bert.errors import GateError
+from onnxslim_bert.job.report_text import built
 from onnxslim_bert.job.rows import fixed_shape
 from onnxslim_bert.job.search.alternatives import Alternative, MeasuredOptions
 from onnxslim_bert.job.search.choose import Prediction, choose, whole
@@ -81,7 +83,8 @@ class Search:
         """Build models on the way to `targets`, and choose the one that meets them with the least damage.
 
         texts: on so many, copies included, the best plan is distilled (`distil_plans`); 0 distils none.
-        Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came, when none does.
+        Raises LatencyGateError, SizeGateError or AccuracyGateError, saying how far it came and, as `found`, by which
+        models, when none does.
         """
         options = self._measured(sized=targets.nbytes is not None)
         only_drop = targets.speedup is None and targets.nbytes is None
@@ -92,10 +95,12 @@ class Search:
             points += distil_plans(options, targets, texts, self._made)
             best = frontier(list(dict.fromkeys(points)))
         source_ms = best[0].ms * best[0].speedup
-        chosen = pick(best, targets)
-        return SearchResult(
-            targets, self.judged, source_ms, tuple(best), chosen, options.shown(), tuple(without) if texts else ()
-        )
+        refitted = tuple(without) if texts else ()
+        try:
+            chosen = pick(best, targets)
+        except GateError as error:
+            raise type(error)(str(error), list(built(best, refitted, targets, self.judged))) from error
+        return SearchResult(targets, self.judged, source_ms, tuple(best), chosen, options.shown(), refitted)
 
     def _measured(self, *, sized: bool) -> MeasuredOptions:
         """Everything that plans are chosen from; each table is on disk as soon as it is measured.

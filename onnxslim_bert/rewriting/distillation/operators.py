@@ -133,6 +133,30 @@ def _softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     return torch.softmax(x, axis)
 
 
+def _log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+    return torch.log_softmax(x, axis)
+
+
+def _norm(order: int) -> Callable[..., Tensor]:
+    return lambda x, axes, keepdim: torch.linalg.vector_norm(x, order, axes, keepdim)
+
+
+def _normalize(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+    return functional.normalize(x, p, axis)
+
+
+def _sum_of_squares(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    return x.square().sum(axes, keepdim)
+
+
+def _leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    return functional.leaky_relu(x, alpha)
+
+
+def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.elu(x, alpha)
+
+
 OPERATORS: Mapping[tuple[str, str], Operator] = {
     **{("", name): function for name, function in SHAPING.items()},
     **INTEGER,
@@ -146,6 +170,7 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "Conv"): _convolution,
     ("", "Cos"): torch.cos,
     ("", "Div"): _divide,
+    ("", "Elu"): _elu,
     ("", "Equal"): torch.eq,
     ("", "Erf"): torch.erf,
     ("", "Exp"): torch.exp,
@@ -157,9 +182,12 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "IsNaN"): torch.isnan,
     ("", "LSTM"): lstm,
     ("", "LayerNormalization"): _layer_norm,
+    ("", "LeakyRelu"): _leaky_relu,
     ("", "Less"): torch.lt,
     ("", "LessOrEqual"): torch.le,
     ("", "Log"): torch.log,
+    ("", "LogSoftmax"): _log_softmax,
+    ("", "LpNormalization"): _normalize,
     ("", "MatMul"): torch.matmul,
     ("", "Max"): _any_number(torch.maximum),
     ("", "Min"): _any_number(torch.minimum),
@@ -169,15 +197,20 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "Or"): torch.logical_or,
     ("", "Pow"): _power,
     ("", "Reciprocal"): torch.reciprocal,
+    ("", "ReduceL1"): _reduction(_norm(1)),
+    ("", "ReduceL2"): _reduction(_norm(2)),
+    ("", "ReduceLogSumExp"): _reduction(torch.logsumexp),
     ("", "ReduceMax"): _reduction(torch.amax),
     ("", "ReduceMean"): _reduction(torch.mean),
     ("", "ReduceMin"): _reduction(torch.amin),
     ("", "ReduceSum"): _reduction(torch.sum),
+    ("", "ReduceSumSquare"): _reduction(_sum_of_squares),
     ("", "Relu"): torch.relu,
     ("", "Sigmoid"): torch.sigmoid,
     ("", "Sign"): torch.sign,
     ("", "Sin"): torch.sin,
     ("", "Softmax"): _softmax,
+    ("", "Softplus"): functional.softplus,
     ("", "Sqrt"): torch.sqrt,
     ("", "Sub"): operator.sub,
     ("", "Sum"): _any_number(torch.add),

@@ -113,12 +113,14 @@ def test_a_download_is_searched_for_and_held(tmp_path, monkeypatch):
 
 
 def test_a_missed_target_writes_nothing(measured):
-    """It says how far it came and where its tables are: asking for less takes them up."""
+    """It says how far it came, by which models, and where its tables are: asking for less takes them up."""
     folder, error = measured
     assert error.exit_code == 4
     assert str(error).startswith("--target-speedup 1000 was not reached: the fastest is ")
     assert str(error).endswith(f"what was measured is kept in {folder}/small.search: ask for less, or delete it")
     assert "\n" not in str(error)
+    assert error.found[1].startswith("   1  ")
+    assert f'1: -p "{WHOLE}' in "\n".join(error.found)
     names = {"model.onnx", "calib.tsv", "eval.tsv", "tokenizer.json", "small.search"}
     assert {path.name for path in folder.iterdir()} == names
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 from graphs import EVERY, FIXTURES, SHARED, SOME, every_padding, feeds, fixture, prepared
 from oracles import answers
@@ -192,6 +193,36 @@ def test_values_inside_the_graph_can_be_asked_for():
     inner, constant = Executor(model).run(given, [query.result, weight])
     assert inner.shape == (3, 7, query.d_out)
     np.testing.assert_array_equal(constant, model.array(weight))
+
+
+HEADS = {
+    "Elu": {"alpha": 0.5},
+    "LeakyRelu": {"alpha": 0.2},
+    "LogSoftmax": {"axis": 1},
+    "LpNormalization": {"axis": -1, "p": 1},
+    "ReduceL1": {"keepdims": 0},
+    "ReduceL2": {"keepdims": 1},
+    "ReduceLogSumExp": {"keepdims": 0},
+    "ReduceSumSquare": {"keepdims": 1},
+    "Softplus": {},
+}
+
+
+@pytest.mark.parametrize("op", HEADS)
+def test_operators_of_heads_give_what_onnx_runtime_gives(op, tmp_path):
+    """Norms of embeddings, chances of classes: what may follow an encoder; their gradients are those of differences."""
+    axes = [onnx.numpy_helper.from_array(np.array([-1]), "axes")] if op.startswith("Reduce") else []
+    node = onnx.helper.make_node(op, ["x", *("axes" for _ in axes)], ["y"], **HEADS[op])
+    shapes = {"x": [2, 3, 5], "y": [None] * (2 + HEADS[op].get("keepdims", 1))}
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    graph = onnx.helper.make_graph([node], "head", [x], [y], axes)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(made, tmp_path / "head.onnx")
+    model, values = Model.load(tmp_path / "head.onnx"), np.random.default_rng(0).standard_normal((2, 3, 5))
+    assert_same_values(model, [{"x": values.astype(np.float32)}])
+    function = Executor(model, dtype=torch.float64)._nodes[id(model.graph.nodes[0])]
+    given = [torch.tensor(values, requires_grad=True), *(torch.tensor([-1]) for _ in axes)]
+    assert torch.autograd.gradcheck(lambda x: function[0](x, *given[1:], **function[1]), given[:1])
 
 
 @pytest.mark.parametrize(
