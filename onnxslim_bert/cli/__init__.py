@@ -17,7 +17,7 @@ from onnxslim_bert.cli.screen import echo, echo_text
 from onnxslim_bert.cli.signals import TERMINATED, Terminated, ended_by_signals
 from onnxslim_bert.cli.stuck import ended_when_stuck
 from onnxslim_bert.errors import GateError, SlimError
-from onnxslim_bert.graph.naming import NAMED
+from onnxslim_bert.graph.naming import KEPT, NAMED
 from onnxslim_bert.machine import BLAS_THREADS
 from onnxslim_bert.memory import check_memory, is_shortage, shortage
 
@@ -124,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     NAMED.clear()  # of an earlier call in this process
+    KEPT.clear()
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     try:
@@ -142,8 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
         usage = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         fail(error.format_message() + usage)
     except (KeyboardInterrupt, click.Abort):
-        names = ", ".join(str(name) for name in dict.fromkeys(NAMED) if os.path.lexists(name))
-        fail(f"interrupted; {f'written before: {names}' if names else 'nothing was written'}", code=INTERRUPTED)
+        fail(f"interrupted; {_left()}", code=INTERRUPTED)
     except Terminated:
         sys.exit(TERMINATED)
     except (MemoryError, ImportError) as error:
@@ -153,6 +153,14 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}")
+
+
+def _left() -> str:
+    """What an interrupted command leaves: what it had written, and where the same command goes on."""
+    kept = [folder for folder in dict.fromkeys(KEPT) if os.path.lexists(folder)]
+    names = [name for name in dict.fromkeys(NAMED) if os.path.lexists(name) and not {name, *name.parents} & {*kept}]
+    written = f"written before: {', '.join(map(str, names))}" if names else "nothing was written"
+    return written + "".join(f"; the same command goes on from what {folder} holds" for folder in kept)
 
 
 def fail(*lines: str, code: int = SlimError.exit_code) -> None:

@@ -18,6 +18,7 @@ from onnxslim_bert.graph.held_signals import no_signals
 
 JOURNAL = "names.json"
 NAMED: list[Path] = []  # what this process has written so far, in the order in which it got its names
+KEPT: list[Path] = []  # folders of work that this process has not ended: the same command goes on from what they hold
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.cache import read_arrays, write_arrays
 from onnxslim_bert.errors import OutputError
+from onnxslim_bert.graph.naming import KEPT
 
 OURS = re.compile(r"[0-9a-f]{64}(\.part)?\.npz")
 
@@ -30,6 +31,7 @@ class UnfinishedFolder:
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         """Keep `arrays` under `key`, in place of what was there; an interrupt leaves the one or the other."""
         self._make()
+        KEPT.append(self.folder)
         part = self.folder / f"{key}.part.npz"
         try:
             write_arrays(part, arrays)

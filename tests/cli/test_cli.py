@@ -12,6 +12,8 @@ from command_line import assert_refused, environment, run, run_process, run_pyth
 import onnxslim_bert
 from onnxslim_bert import cli
 from onnxslim_bert.errors import AccuracyGateError, DataError, LatencyGateError, SizeGateError
+from onnxslim_bert.job.search.search_folder import SearchFolder
+from onnxslim_bert.job.unfinished import UnfinishedFolder
 from onnxslim_bert.passes import PASSES
 
 HEAVY = (
@@ -222,6 +224,34 @@ def test_a_target_that_is_missed_shows_what_was_found(failing):
     outcome = run("passes")
     assert (outcome.code, outcome.out) == (4, "")
     assert outcome.err.splitlines() == ["   speed", "1  3.37x", "onnxslim: too slow"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "kept"),
+    [
+        (lambda folder: SearchFolder(folder / "small.search", "key"), "small.search"),
+        (lambda folder: UnfinishedFolder(folder / "small.unfinished").put("0" * 64, {}), "small.unfinished"),
+    ],
+    ids=["search", "training"],
+)
+def test_an_interrupt_says_where_the_same_command_goes_on(tmp_path, monkeypatch, begin, kept):
+    """The first time, when the folder was made, as well as later; and not once the folder is gone."""
+
+    def work(*_: object, **named: object) -> None:
+        begin(tmp_path)
+        raise KeyboardInterrupt
+
+    def ended(*_: object, **named: object) -> None:
+        held = begin(tmp_path) or UnfinishedFolder(tmp_path / kept)
+        held.remove()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.cli, "main", work)
+    for _ in range(2):
+        goes_on = f"the same command goes on from what {tmp_path / kept} holds"
+        assert run("slim").err == f"onnxslim: interrupted; nothing was written; {goes_on}\n"
+    monkeypatch.setattr(cli.cli, "main", ended)
+    assert run("slim").err == "onnxslim: interrupted; nothing was written\n"
 
 
 @pytest.mark.parametrize(("variables", "shown"), [({}, False), ({"PYTHONWARNINGS": "default"}, True)])

@@ -15,7 +15,7 @@ from onnxslim_bert.documents import read_object, structured
 from onnxslim_bert.errors import DataError, OutputError
 from onnxslim_bert.graph.claims import remove_dead
 from onnxslim_bert.graph.files import staging, write_atomically
-from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.naming import KEPT, give_names
 
 FILE = "state.json"
 MARK = {"key", "tables", "candidates"}  # what a state holds, by which it is told from another program's file
@@ -60,6 +60,7 @@ class SearchFolder:
             self._write()
         else:
             self._make()
+        KEPT.append(folder)
 
     def once(self, table: str, kind: type[T], measure: Callable[[], T]) -> T:
         """The table called `table`, of type `kind`: as it was kept, or, where it was not, from `measure`, and kept."""
