@@ -15,6 +15,7 @@ from onnxslim_bert.model.norm_form import find_norms
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import Style, emit_attention
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.weights.output_scales import fold_output_scales
 from onnxslim_bert.wording import counted
 
 
@@ -32,6 +33,8 @@ class Fuse(Pass):
     Scores that are looked up by the distance of two tokens (DeBERTa's positions) are computed for the distances that a
     text has, and read off the diagonals of that product, in the style contrib.
 
+    A constant factor of what a matrix adds to the stream (LayerScale) becomes part of the matrix.
+
     Residual sums become `Sum` nodes. ONNX Runtime would fuse an `Add` and the norm behind it to SkipLayerNormalization,
     which its CPU provider runs slower than the two apart, and a file cannot switch that off.
 
@@ -48,8 +51,9 @@ class Fuse(Pass):
         gelus = fuse_gelus(model, self.style)
         attentions, reasons = fuse_attention(model, self.style)
         distances = fuse_distances(model) if self.style == "contrib" else 0
+        scales = fold_output_scales(model)
         sums = part_residual_sums(model)
-        done = {"norm": norms, "activation": gelus, "attention": attentions, "residual sum": sums}
+        done = {"norm": norms, "activation": gelus, "attention": attentions, "scale": scales, "residual sum": sums}
         done["distance lookup"] = distances
         note = f"{counted(done)}; {before} nodes became {len(model.graph.nodes)}"
         return Change(sum(done.values()), note + "".join(f"; left as it is: {reason}" for reason in reasons))
