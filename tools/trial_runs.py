@@ -25,10 +25,12 @@ from forked import become
 
 import onnxslim_bert.cli
 from onnxslim_bert.cli.screen import echo
+from onnxslim_bert.inspection.inspection import inspect
 
 GB = 1 << 30
 PERMITTED = (0, 2, 3, 4, 5, 6)  # exit codes that a run may end with
 TEMPORARY = (".onnxslim-", ".~")
+SEEN = Path(__file__).parents[1] / "tests" / "fixtures" / "bert-ts17-sdpa.onnx"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -63,11 +65,12 @@ class Run:
 
 
 def warm() -> None:
-    """Import every command and what it imports when it runs, so that forks need not."""
+    """Import every command and what it imports when it runs, and look at a model: what that reads once, forks share."""
     for module in pkgutil.walk_packages(onnxslim_bert.__path__, "onnxslim_bert."):
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
+    inspect(SEEN)
 
 
 def run(arguments: Sequence[str], folder: Path, limits: Limits, variables: Mapping[str, str] | None = None) -> Run:
