@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 
 from onnxslim_bert.errors import ModelError
-from onnxslim_bert.graph.functions import check_functions, in_effect
+from onnxslim_bert.graph.functions import check_functions
 from onnxslim_bert.graph.loops import check_rounds, scalars
 from onnxslim_bert.graph.schemas import check_operator, operator_sets
 from onnxslim_bert.graph.tensors import TYPES, check_tensor
@@ -42,9 +42,7 @@ def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, 
         raise ModelError(
             f"{path}: IR version {model.ir_version} is not known here; versions 1 to {onnx.IR_VERSION} are"
         )
-    if model.functions:
-        check_functions(path, model)
-    local = {(function.domain, function.name) for function in in_effect(model)}
+    local = {(function.domain, function.name) for function in check_functions(path, model)}
     versions = operator_sets(path, {entry.domain: entry.version for entry in model.opset_import})
     for value in model.graph.input:
         _check_interface(f"{path}: input {shown(value.name)}", value)

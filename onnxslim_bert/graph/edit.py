@@ -116,7 +116,8 @@ class Builder:
     @cached_property
     def _taken(self) -> set[str]:
         """All names of the graph: looked for with the first new one, as many builders never need one."""
-        return set(self.graph.tensors())
+        ends = (tensor.name for tensor in (*self.graph.inputs, *self.graph.outputs))
+        return {tensor.name for node in self.graph.nodes for tensor in (*node.inputs, *node.outputs)}.union(ends)
 
     def under(self, prefix: str) -> "Builder":
         """A builder of other names in the same graph, which need not be listed again."""

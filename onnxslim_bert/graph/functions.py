@@ -22,9 +22,13 @@ def in_effect(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
     return [f for f in model.functions if not is_operator(f.name, "" if f.domain == ONNX else f.domain, versions)]
 
 
-def check_functions(path: object, model: onnx.ModelProto) -> None:
-    """Raise ModelError when functions call each other in a circle, or unfold beyond `MOST_NODES` or `MOST_BYTES`."""
+def check_functions(path: object, model: onnx.ModelProto) -> list[onnx.FunctionProto]:
+    """The functions in effect. Raises ModelError when they call each other in a circle, or unfold beyond `MOST_NODES`
+    or `MOST_BYTES`.
+    """
     called = in_effect(model)
+    if not called:
+        return []
     functions = {(f.domain, f.name, f.overload): f for f in called}
     if len(functions) < len(called):
         raise ModelError(f"{path}: two functions have one name")
@@ -62,6 +66,7 @@ def check_functions(path: object, model: onnx.ModelProto) -> None:
             f"{path}: its functions unfold to {count:,} nodes and {nbytes / 1e6:,.0f} MB; at most {MOST_NODES:,} nodes "
             f"and {MOST_BYTES / 1e6:,.0f} MB are read: write it without functions"
         )
+    return called
 
 
 def inlined(path: object, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 """The nodes of one attention, from query, key and value to what its output reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -13,14 +13,23 @@ from onnxslim_bert.model.token_masks import TokenMask, masks
 
 def attention_region(graph: gs.Graph, layer: Layer) -> Region:
     """The nodes of the attention of `layer`, from query, key and value to what its output reads."""
-    return region_between(graph, (layer.query, layer.key, layer.value), layer.output, masks(graph), layer.first_token)
+    roles = (layer.query, layer.key, layer.value)
+    return region_between(graph, graph.tensors(), roles, layer.output, masks(graph), layer.first_token)
 
 
 def region_between(
-    graph: gs.Graph, roles: Sequence[Linear], output: Linear, hiding: Sequence[TokenMask], first_token: bool
+    graph: gs.Graph,
+    tensors: Mapping[str, gs.Tensor],
+    roles: Sequence[Linear],
+    output: Linear,
+    hiding: Sequence[TokenMask],
+    first_token: bool,
 ) -> Region:
-    """The nodes from `roles` (query, key, value) to what `output` reads, to be run alone. hiding: the known masks."""
-    tensors, (query, key, value) = graph.tensors(), roles
+    """The nodes from `roles` (query, key, value) to what `output` reads, to be run alone.
+
+    tensors: all of the graph, by name. hiding: the known masks.
+    """
+    query, key, value = roles
     return Region(
         graph,
         [tensors[linear.result] for linear in roles],

@@ -13,13 +13,13 @@ SCALED = ("Add", "Mul", "Cast", "Identity", "Reshape")  # between a dense layer 
 
 
 def feed_forward(
-    graph: gs.Graph, query: Linear, output: Linear, order: dict[int, int], later: Sequence[gs.Tensor]
+    tensors: Mapping[str, gs.Tensor], query: Linear, output: Linear, order: dict[int, int], later: Sequence[gs.Tensor]
 ) -> Found | tuple[None, None, None]:
     """The gate, up and down matrices of the layer from `query` to `output`; None for what is not there.
 
+    tensors: all of the graph, by name.
     later: what the following attentions read as their queries: what they do not depend on is no part of this layer.
     """
-    tensors = graph.tensors()
     found = _behind(tensors, output, order)
     if found is not None:
         following = next((t for t in later if _depends(t, tensors[output.result], order)), None)

@@ -6,7 +6,7 @@ between them compute is proven by running them (`attention_form`). Nothing is re
 """
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_graphsurgeon as gs
@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import FaultError, ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_cores import Core, cores_of, upstream, why_no_attention
-from onnxslim_bert.model.attention_form import DECODER, AttentionForm, attention_form, is_causal, probe_shape
+from onnxslim_bert.model.attention_form import DECODER, attention_form, is_causal, probe_shape
 from onnxslim_bert.model.attention_region import region_between
 from onnxslim_bert.model.decoder_cache import check_no_cache
 from onnxslim_bert.model.embeddings import find_embeddings
@@ -77,7 +77,7 @@ def find_encoder(graph: gs.Graph) -> Encoder:
 
 
 def _find_encoder(graph: gs.Graph) -> Encoder:
-    order = {id(node): i for i, node in enumerate(graph.nodes)}
+    order, tensors = {id(node): i for i, node in enumerate(graph.nodes)}, graph.tensors()
     cores = [core for node in graph.nodes for core in cores_of(node)]
     if not cores:
         raise ModelError(why_no_attention(graph))
@@ -85,7 +85,7 @@ def _find_encoder(graph: gs.Graph) -> Encoder:
     hiding = masks(graph)
     try:
         later = [core.query for core in cores]
-        layers = tuple(_layer(graph, i, core, order, hiding, later[i + 1 :]) for i, core in enumerate(cores))
+        layers = tuple(_layer(graph, tensors, i, core, order, hiding, later[i + 1 :]) for i, core in enumerate(cores))
     except ModelError as error:
         raise ModelError(DECODER) if is_causal(graph, cores[0].result) else error from None
     hidden = layers[0].query.d_in
@@ -95,11 +95,11 @@ def _find_encoder(graph: gs.Graph) -> Encoder:
                 f"layer {layer.index}: width {layer.query.d_in} -> {layer.output.d_out} where layer 0 has {hidden}; "
                 "an encoder keeps one width"
             )
-    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden, _head(graph, layers[-1]))
+    return Encoder(find_embeddings(graph, layers[0].query), layers, hidden, _head(graph, tensors, layers[-1]))
 
 
-def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
-    front = list(graph.tensors()[(last.down or last.output).result].outputs)
+def _head(graph: gs.Graph, tensors: Mapping[str, gs.Tensor], last: Layer) -> tuple[Linear, ...]:
+    front = list(tensors[(last.down or last.output).result].outputs)
     found: dict[int, gs.Node] = {}
     while front:
         node = front.pop()
@@ -111,6 +111,7 @@ def _head(graph: gs.Graph, last: Layer) -> tuple[Linear, ...]:
 
 def _layer(
     graph: gs.Graph,
+    tensors: Mapping[str, gs.Tensor],
     index: int,
     core: Core,
     order: dict[int, int],
@@ -121,7 +122,7 @@ def _layer(
         _above(index, role, operand)
         for role, operand in (("query", core.query), ("key", core.key), ("value", core.value))
     )
-    first_token = query.source != key.source and _is_first_of(graph, query.source, key.source)
+    first_token = query.source != key.source and _is_first_of(tensors, query.source, key.source)
     if query.source != key.source and not first_token:
         raise ModelError(
             f"layer {index}: query and key read different tensors: cross-attention, or a convolution before one of them"
@@ -136,15 +137,17 @@ def _layer(
         raise ModelError(f"layer {index}: no dense output after the attention at node {core.node.name!r}")
     output = read_product(output_node)
     heads, head_dim = _heads(graph, index, core, query)
-    gate, up, down = feed_forward(graph, query, output, order, later)
-    form, reason = _form(graph, (query, key, value), output, heads, hiding, first_token)
+    gate, up, down = feed_forward(tensors, query, output, order, later)
+    form = attention_form(region_between(graph, tensors, (query, key, value), output, hiding, first_token), heads)
+    proven, reason = (None, form) if isinstance(form, str) else (form, "")
     context = output.source
-    return Layer(index, heads, head_dim, query, key, value, output, up, down, context, form, reason, first_token, gate)
+    return Layer(
+        index, heads, head_dim, query, key, value, output, up, down, context, proven, reason, first_token, gate
+    )
 
 
-def _is_first_of(graph: gs.Graph, query_source: str, key_source: str) -> bool:
+def _is_first_of(tensors: Mapping[str, gs.Tensor], query_source: str, key_source: str) -> bool:
     """Whether the query reads position 0 of what the key reads, a norm, a scale or quantizers between them aside."""
-    tensors = graph.tensors()
     node = producer(tensors[query_source])
     while node is not None and node.op in ("LayerNormalization", "Mul", "Clip", *QUANTIZERS):
         node = producer(node.inputs[0])
@@ -202,16 +205,3 @@ def _written_width(operand: gs.Tensor) -> int | None:
             return int(value.values.reshape(-1)[-1])  # as exporters write it, before `canonicalize`
         shape = node.inputs[-1] if node is not None and node.op == "Concat" else None
     return int(shape.values.reshape(-1)[-1]) if shape is not None else None
-
-
-def _form(
-    graph: gs.Graph,
-    roles: Sequence[Linear],
-    output: Linear,
-    heads: int,
-    hiding: Sequence[TokenMask],
-    first_token: bool,
-) -> tuple[AttentionForm | None, str]:
-    """What the nodes between `roles` (query, key, value) and `output` compute; None and why when that is not proven."""
-    form = attention_form(region_between(graph, roles, output, hiding, first_token), heads)
-    return (None, form) if isinstance(form, str) else (form, "")
