@@ -30,8 +30,8 @@ def echo_json(document: object) -> None:
     echo_text(json.dumps(document, indent=2, allow_nan=False))
 
 
-def console(*, least: int = 0, stderr: bool = False) -> "Console":
-    """The console that tables are printed on: as wide as the terminal but at least `least`; WIDE in files and pipes."""
+def console(*, stderr: bool = False) -> "Console":
+    """The console that tables are printed on: as wide as the terminal; WIDE in files and pipes."""
     from rich.console import Console
     from rich.text import Text
 
@@ -40,7 +40,8 @@ def console(*, least: int = 0, stderr: bool = False) -> "Console":
             return super().render_str(as_line(text), **{**options, "markup": False, "emoji": False})
 
     screen = Screen(stderr=stderr, highlight=False)
-    screen.width = max(screen.width, least) if screen.file.isatty() else WIDE
+    if not screen.file.isatty():
+        screen.width = WIDE
     return screen
 
 

@@ -39,18 +39,10 @@ class Done:
     damage: float | None = None
 
 
-def run_recipe(
-    model: Model,
-    recipe: Recipe,
-    trials: Trials | None = None,
-    *,
-    allow_noop: bool = False,
-    step_damage: StepDamage | None = None,
-) -> list[Done]:
+def run_recipe(model: Model, recipe: Recipe, trials: Trials | None = None, *, allow_noop: bool = False) -> list[Done]:
     """Apply each step of `recipe` to `model`, in order; return a record of each.
 
     allow_noop: accept steps that change nothing, optional or not.
-    step_damage: measures the damage after each step, which costs time and changes nothing.
 
     Raises PassError when a step that is not optional changed nothing, unless `allow_noop`, and when a pass broke a
     promise of its class or met a matrix that it cannot solve; DataError when a pass wants calibration and there are no
@@ -59,9 +51,7 @@ def run_recipe(
     known: dict[Want, Any] = {}
     held = Promises(threads=trials.threads if trials is not None else 1)
     done = [
-        run_step(
-            model, step, trials, known, recipe.steps[i:], allow_noop=allow_noop, step_damage=step_damage, promises=held
-        )
+        run_step(model, step, trials, known, recipe.steps[i:], allow_noop=allow_noop, promises=held)
         for i, step in enumerate(recipe.steps, start=1)
     ]
     held.settle()

@@ -30,7 +30,7 @@ def test_tables_and_lines_show_names_as_they_are(name, capsys):
     table = plain_table("what", name)
     table.add_row(name, "x")
     console().print(table)
-    console(least=110).print(name)
+    console().print(name)
     echo(name)
     echo(name, err=True)
     printed = capsys.readouterr()

@@ -20,8 +20,9 @@ from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model import input_roles
-from onnxslim_bert.model.input_roles import Input, find_roles, roles_of
+from onnxslim_bert.model.input_roles import find_roles, roles_of
 from onnxslim_bert.model.role_names import Named, described, parse_named
+from onnxslim_bert.model.role_probe import Input
 from onnxslim_bert.proof.evaluation import evaluate
 from onnxslim_bert.proof.validate import validate
 

@@ -15,8 +15,6 @@ from onnxslim_bert.model.token_masks import masks
 from onnxslim_bert.rewriting.exits.heads import Head
 from onnxslim_bert.rewriting.marks import EARLY_EXIT
 
-Given = tuple[Head, float]  # an exit's head, and how sure a row must be
-
 
 class LeavingRows:
     """Writes exits into a model with one output [batch, classes], from the first layer to the last.
