@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from onnxslim_bert.errors import as_line
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.job.search.targets import Targets
@@ -12,13 +13,17 @@ from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.wording import plural, tokens_a_row
 
 UNITS = {"heads": "prune-heads", "neurons": "prune-ffn"}  # and the pass that removes them
+REASONS = 4  # why nodes are left to the CPU, that are said
 HEADER = ("", "speed", "size", "damage", "predicted", "drop, points")
 
 
 def where(placement: Placement | None, unproven: str) -> Iterator[str]:
-    """Where a model's nodes run, and what could not be shown of it."""
+    """Where a model's nodes run, what keeps the others off, and what could not be shown of it."""
     if placement:
         yield placed(placement) + f" ({unproven})" * bool(unproven)
+        yield from (as_line(f"left to the CPU: {group}") for group in placement.groups[:REASONS])
+        if (more := len(placement.groups) - REASONS) > 0:
+            yield f"and for {plural(more, 'reason')} more, which `onnxslim explain` says"
     elif unproven:
         yield f"not run: {unproven}"
 

@@ -1,6 +1,5 @@
 """Where the nodes of a model run on a target, and what would bring the rest there."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from onnxslim_bert.errors import as_line
 from onnxslim_bert.targets.input_shapes import open_input
-from onnxslim_bert.targets.placement import Left, Placement
+from onnxslim_bert.targets.placement import Placement
 from onnxslim_bert.targets.prediction.predict import PREDICTED, placement_of
 from onnxslim_bert.targets.prediction.remedies import BY_OPERATOR, FIX_SHAPES, STANDARD
 from onnxslim_bert.targets.prediction.seen import seen_by_provider
@@ -17,20 +16,6 @@ from onnxslim_bert.targets.table import target_named
 
 NAMED = 3  # nodes that the text names of each group
 OWN_FIXES: Mapping[str, Mapping[str, str]] = {"qnn": {"Erf": STANDARD}}  # where targets that execute here differ
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes that are left to the CPU for one reason. fix: the passes that mend it; None when none are known."""
-
-    reason: str
-    fix: str | None
-    nodes: tuple[Left, ...]
-
-    @property
-    def operators(self) -> Mapping[str, int]:
-        """How many nodes of each operator, the most first."""
-        return dict(Counter(node.op for node in self.nodes).most_common())
 
 
 @dataclass(frozen=True)
@@ -46,15 +31,6 @@ class Explanation:
     shape: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def groups(self) -> list[Group]:
-        """The nodes left to the CPU by reason, the largest group first."""
-        by_reason: dict[tuple[str, str | None], list[Left]] = {}
-        for left in self.placement.left:
-            by_reason.setdefault((left.reason, left.fix), []).append(left)
-        groups = [Group(reason, fix, tuple(nodes)) for (reason, fix), nodes in by_reason.items()]
-        return sorted(groups, key=lambda group: -len(group.nodes))
-
     def to_json(self) -> dict[str, Any]:
         """Everything, every node that is left by name included."""
         groups = [
@@ -65,7 +41,7 @@ class Explanation:
                 "operators": group.operators,
                 "nodes": [node.node for node in group.nodes],
             }
-            for group in self.groups
+            for group in self.placement.groups
         ]
         return {
             "model": str(self.model),
@@ -113,10 +89,9 @@ def describe(explanation: Explanation) -> str:
     pieces = f"{placement.partitions} partition{'' if placement.partitions == 1 else 's'}"
     taken = f"{placement.taken} of {placement.total} nodes ({100 * placement.share:.1f} %) in {pieces}"
     lines = [f"{explanation.model.name} on {explanation.target}: {taken}; {how}"]
-    for group in explanation.groups:
+    for group in placement.groups:
         lines.append("")
-        operators = ", ".join(f"{count} {op}" for op, count in group.operators.items())
-        lines.append(f"{operators}: {group.reason}")
+        lines.append(str(group))
         names = [node.node for node in group.nodes[:NAMED]]
         more = f" and {len(group.nodes) - NAMED} more" if len(group.nodes) > NAMED else ""
         lines.append(f"    {f'mended by {group.fix}' if group.fix else 'no pass mends it'}; {', '.join(names)}{more}")

@@ -1,5 +1,7 @@
 """Where the nodes of a model run, or would run."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -15,6 +17,23 @@ class Left:
     op: str
     reason: str
     fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that are left to the CPU for one reason. fix: the passes that mend it; None when none are known."""
+
+    reason: str
+    fix: str | None
+    nodes: tuple[Left, ...]
+
+    @property
+    def operators(self) -> Mapping[str, int]:
+        """How many nodes of each operator, the most first."""
+        return dict(Counter(node.op for node in self.nodes).most_common())
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{count} {op}' for op, count in self.operators.items())}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -42,3 +61,12 @@ class Placement:
     def whole(self) -> bool:
         """Whether everything runs on the provider, in one piece."""
         return self.taken == self.total and self.partitions <= 1
+
+    @property
+    def groups(self) -> list[Group]:
+        """The nodes left to the CPU by reason, the largest group first."""
+        by_reason: dict[tuple[str, str | None], list[Left]] = {}
+        for left in self.left:
+            by_reason.setdefault((left.reason, left.fix), []).append(left)
+        groups = [Group(reason, fix, tuple(nodes)) for (reason, fix), nodes in by_reason.items()]
+        return sorted(groups, key=lambda group: -len(group.nodes))

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from onnxslim_bert.job import report_text
-from onnxslim_bert.job.report_text import saturation, searched
+from onnxslim_bert.job.report_text import saturation, searched, where
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.rewriting.pruning.sites import Site
+from onnxslim_bert.targets.placement import Left, Placement
 
 POINT = MeasuredPoint("quantize-static", Path("small.onnx"), 9, 1.0, 2.0, 0.1, 0.1, 0.0)
 
@@ -43,6 +44,24 @@ def test_what_a_search_could_not_narrow_is_said(kinds, expected):
     tables = {"sensitivities": [{"site": Site(kind, (0,), 6, 2), "damage": {}} for kind in kinds]}
     found = SearchResult(Targets(speedup=2.0), "rows, 9", 2.0, (POINT,), POINT, tables)
     assert [line for line in searched(found) if "not searched" in line] == expected
+
+
+def test_what_keeps_nodes_off_a_provider_is_said_the_largest_group_first():
+    left = [Left("a", "Where", "bool"), *(Left(str(i), op, "int64") for i, op in enumerate(("Mul", "Cast", "Mul")))]
+    lines = list(where(Placement("CoreML", 3, 7, 2, tuple(left), predicted=True), "nothing was run on it"))
+    assert lines == [
+        "CoreML would take 3 of 7 nodes in 2 pieces (nothing was run on it)",
+        "left to the CPU: 2 Mul, 1 Cast: int64",
+        "left to the CPU: 1 Where: bool",
+    ]
+
+
+def test_of_many_reasons_the_first_are_said():
+    left = tuple(Left(str(i), "Add", f"reason {i}") for i in range(9))
+    assert list(where(Placement("CoreML", 0, 9, 0, left), ""))[-2:] == [
+        "left to the CPU: 1 Add: reason 3",
+        "and for 5 reasons more, which `onnxslim explain` says",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_what_runs_here_is_seen():
 def test_qnn_says_itself_why_it_leaves_a_node():
     pytest.importorskip("onnxruntime_qnn")
     explanation = explain(fixture("bert-dynamo18-eager"), "qnn", seq=7)
-    (group,) = explanation.groups
+    (group,) = explanation.placement.groups
     assert not explanation.placement.predicted
     assert group.operators == {"GatherND": 1}
     assert "GatherND" in group.reason

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from onnxslim_bert.proof.comparison import Comparison
 from onnxslim_bert.recipes.run import Done
-from onnxslim_bert.targets.explain import Explanation, Group
+from onnxslim_bert.targets.placement import Group
 from onnxslim_bert.wording import duration, plural
 from onnxslim_bert.zoo.page.wording import DASH, brief, fixed, megabytes, signed, with_ends
 from onnxslim_bert.zoo.records import Row, Source
@@ -143,4 +142,4 @@ def left_groups(row: Row) -> list[Group]:
     """The nodes that the provider leaves to the CPU, by reason."""
     if row.result is None or row.result.placement is None:
         return []
-    return Explanation(Path(row.result.model), row.target, row.result.placement).groups
+    return row.result.placement.groups
