@@ -148,7 +148,7 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
     promises.settle()
     if job.deployment.is_lowered:
         renew_shapes(model)
-    provenance = Provenance.of(job.source, loaded.sha256, _ran(steps), data.calibration, data.corpus)
+    provenance = Provenance.of(job.source, loaded.sha256, _ran(steps), data.calibration, data.corpus, _trained(steps))
     stamp(model, provenance)
     max_length = min(loaded.working.max_length, fixed_shape(model)[1] or loaded.working.max_length)
     return model, Made(Path(), Path(), provenance, tuple(steps), max_length, saturating)
@@ -157,6 +157,15 @@ def walk(loaded: Loaded, recipe: Recipe) -> tuple[Model, Made]:
 def _ran(steps: list[Done]) -> str:
     """The recipe as it ran: choices that passes made by measuring, such as a range method, stand in it as options."""
     return ",".join(done.step for done in steps)
+
+
+def _trained(steps: list[Done]) -> str:
+    """What the trainings among `steps` came to; empty without any."""
+    told = [step.details for step in steps if step.details.get("kept") and "torch" in step.details]
+    return "; ".join(
+        f"{one['steps']} steps, loss {one['loss']:.3g}, held-back error {one['errors'][1]:.3g}, torch {one['torch']}"
+        for one in told
+    )
 
 
 def _rewritten(loaded: Loaded, model: Model, made: Made, folder: Path) -> Made:

@@ -26,7 +26,8 @@ class Provenance:
     onnxslim_bert, onnx, onnxruntime: versions. source: the source file's name. source_sha256: the hash of it and its
     external data. recipe: every pass as it ran. calibration: the data's name, split and number of rows, like
     "sst2 train, 128 rows"; empty without. calibration_sha256: the hash of those rows. corpus, corpus_sha256: the same
-    of the texts whose tokens were counted and that were learnt from.
+    of the texts whose tokens were counted and that were learnt from. training: steps, losses and PyTorch's version of
+    each training; empty without.
     """
 
     onnxslim_bert: str
@@ -39,10 +40,17 @@ class Provenance:
     calibration_sha256: str
     corpus: str = ""
     corpus_sha256: str = ""
+    training: str = ""
 
     @classmethod
     def of(
-        cls, source: Path, sha256: str, recipe: str, calibration: Dataset | None, corpus: Dataset | None = None
+        cls,
+        source: Path,
+        sha256: str,
+        recipe: str,
+        calibration: Dataset | None,
+        corpus: Dataset | None = None,
+        training: str = "",
     ) -> "Provenance":
         """The provenance of a model made now from the file `source`. sha256: of that file when it was read."""
         return cls(
@@ -54,6 +62,7 @@ class Provenance:
             recipe,
             *_described(calibration),
             *_described(corpus),
+            training,
         )
 
 

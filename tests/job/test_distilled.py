@@ -73,6 +73,10 @@ def test_a_recipe_distils_and_then_quantizes(corpus, tmp_path):
     assert differences[0] < 0.8 * differences[2]
     assert said[0]["provenance"]["corpus"] == "corpus.tsv all, 200 rows"
     (distilled,) = [step for step in said[0]["steps"] if step["step"].startswith("distill")]
+    loss, error = distilled["details"]["loss"], distilled["details"]["errors"][1]
+    trained = f"{distilled['details']['steps']} steps, loss {loss:.3g}, held-back error {error:.3g}, torch "
+    assert said[0]["provenance"]["training"].startswith(trained)
+    assert said[2]["provenance"]["training"] == ""
     assert 30 <= distilled["details"]["steps"] <= 60
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
@@ -122,6 +123,7 @@ class Distilled:
             ],
             "hidden": self.hidden,
             "relations": self.relations,
+            "torch": str(torch.__version__),
             "weights": {output: asdict(weights) for output, weights in self.weights.items()},
         }
 

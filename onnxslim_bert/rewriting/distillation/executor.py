@@ -1,6 +1,7 @@
 """Run a graph in PyTorch, so that gradients can be had."""
 
 import inspect
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -93,7 +94,10 @@ class Executor:
         return self._constants[tensor.name] if tensor.name in self._constants else values[tensor.name]
 
     def _tensor(self, values: Array) -> Tensor:
-        made = torch.from_numpy(np.array(values))
+        """A tensor over the same memory, where that is of the type to compute in: nothing here writes to it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the arrays of a graph cannot be written to
+            made = torch.from_numpy(np.asarray(values, order="C"))
         return made.to(self._dtype) if made.dtype == torch.float32 else made
 
     def _bound(self, node: gs.Node) -> tuple[Operator, dict[str, Any]]:

@@ -154,6 +154,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self._parameters, lr=0.0, fused=True)
         self.step, self.seconds, self.judgements = 0, 0.0, 0
         self.recent = deque[float](maxlen=50)
+        self._weights = [torch.empty_like(parameter, requires_grad=False) for parameter in self._parameters]
         self._keep(0, judged)
 
     def see(self, step: int, judged: Judged, seconds: float) -> None:
@@ -176,7 +177,10 @@ class _Run:
         return Trained(self.step, self.best, before, self.judged, float(np.mean(self.recent)))
 
     def state(self, budget: Budget) -> dict[str, Array]:
-        """Everything that the rest of the training follows from; of one that has ended, what it came to."""
+        """Everything that the rest of the training follows from; of one that has ended, what it came to.
+
+        Views of what the next step changes, as copies would be as large as the training itself.
+        """
         counts = [self.step, self.judgements, self.best, self.worse]
         numbers = [self.seconds, self.judged.error, self.judged.agreement]
         best = {f"best/{i}": values.numpy() for i, values in enumerate(self._weights)}
@@ -196,7 +200,8 @@ class _Run:
 
     def _keep(self, step: int, judged: Judged) -> None:
         self.best, self.judged, self.worse = step, judged, 0
-        self._weights = [parameter.detach().clone() for parameter in self._parameters]
+        for kept, parameter in zip(self._weights, self._parameters, strict=True):
+            kept.copy_(parameter.detach())
 
 
 def usual_rate(error: float) -> float:

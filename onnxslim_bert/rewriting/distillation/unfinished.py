@@ -11,11 +11,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Array]:
-    """The parameters of `optimizer`, and what it remembers of them."""
+    """The parameters of `optimizer`, and what it remembers of them: views that the next step changes."""
     state: dict[str, Array] = {}
     for i, parameter in enumerate(_parameters(optimizer)):
-        state[f"parameter/{i}"] = parameter.detach().numpy().copy()
-        state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy().copy() for moment in (*MOMENTS, "step")}
+        state[f"parameter/{i}"] = parameter.detach().numpy()
+        state |= {f"{moment}/{i}": optimizer.state[parameter][moment].numpy() for moment in (*MOMENTS, "step")}
     return state
 
 
