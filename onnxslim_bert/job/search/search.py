@@ -244,15 +244,17 @@ class Search:
         return candidate
 
     def _measure(self, candidate: Candidate) -> MeasuredPoint:
-        """The candidate, timed in one run with the source, and with its drop of the task metric."""
+        """The candidate, timed in one run with the source, and with its drop of the task metric: each once."""
         if candidate.recipe not in self.points:
-            source, ms = time_models([(self.source, CPU), candidate.file], self.conditions)
             drop = candidate.drop
-            if drop is None:
+            if drop is None or not candidate.ms:
+                source_ms, ms = time_models([(self.source, CPU), candidate.file], self.conditions)
                 drop = self.drop_of(candidate.file)
-                self.state.keep_candidate(replace(candidate, drop=drop))
+                candidate = replace(candidate, drop=drop, source_ms=source_ms, ms=ms)
+                self.state.keep_candidate(candidate)
+            speedup = candidate.source_ms / candidate.ms
             measured = candidate.damage, candidate.predicted, drop
             self.points[candidate.recipe] = MeasuredPoint(
-                candidate.recipe, candidate.file, candidate.nbytes, ms, source / ms, *measured
+                candidate.recipe, candidate.file, candidate.nbytes, candidate.ms, speedup, *measured
             )
         return self.points[candidate.recipe]

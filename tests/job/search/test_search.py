@@ -323,6 +323,16 @@ def test_a_second_target_measures_nothing_again(world, tmp_path):
     assert all(what.startswith(("built", "judged")) for what in world.done[before:])
 
 
+def test_a_search_that_goes_on_does_not_depend_on_how_busy_the_machine_is_by_then(world, tmp_path):
+    """Models are timed once, so that it aims where it did."""
+    folder = tmp_path / "small.search"
+    first = searcher(world, folder).run(Targets(5.0, 8000.0), 2000)
+    before, world.slower = len(world.done), 1.1
+    again = searcher(world, folder).run(Targets(5.0, 8000.0), 2000)
+    assert (again.frontier, again.refitted, again.chosen) == (first.frontier, first.refitted, first.chosen)
+    assert len(world.done) == before
+
+
 @pytest.mark.parametrize("targets", [Targets(5.0, 8000.0), Targets(drop=5.0)], ids=str)
 def test_no_stage_goes_backwards(world, targets, tmp_path):
     """Nor does its end move."""
