@@ -1,4 +1,4 @@
-"""Attention without mask arithmetic when nothing in the batch is padded."""
+"""Attention without mask arithmetic when nothing in the batch is padded, and without blocks when a row is one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from onnxslim_bert.graph.probe import MICROSOFT, float_type, producer
 from onnxslim_bert.model.dense import encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.token_masks import masks
+from onnxslim_bert.model.whole_rows import in_blocks, part_whole_rows
 from onnxslim_bert.model.write_attention import mask_bias
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.wording import plural
@@ -22,6 +23,8 @@ from onnxslim_bert.wording import plural
 Operator = Literal["contrib", "onnx"]
 OPSET = 23  # the first with Attention
 MASK, BIAS = 4, 5  # positions of MultiHeadAttention's key_padding_mask and attention_bias
+LEAST = -1e37  # added to a score, as good as the lowest number and larger
+PLAIN = {"num_heads", "scale"}  # attributes that both operators have
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,12 @@ class SkipMask(Pass):
     slower. The graph looks once for the smallest value of the mask: 1 takes the attention without it, 0 the one with
     it. So a single sentence, which needs no padding, takes the fast one. Exact.
 
-    attention: onnx writes both with ONNX's own operator of opset 23, https://onnx.ai/onnx/operators/onnx__Attention.html:
-        such a file needs onnxruntime 1.24. Its CPU kernel transposes nothing, and is the faster one for rows of up to
-        256 tokens, padded or not; from 384 tokens contrib is faster where nothing is padded.
+    Likewise attention in a window, which `fuse` writes block by block, is taken whole where a row is a single block.
+
+    attention: onnx writes all of these, and attention with something added to its scores, with ONNX's own operator of
+        opset 23, https://onnx.ai/onnx/operators/onnx__Attention.html: such a file needs onnxruntime 1.24. Its CPU
+        kernel transposes nothing, and is the faster one for rows of up to 256 tokens, padded or not; from 384 tokens
+        contrib is faster where nothing is padded and nothing added. Blocks of long rows stay contrib.
     """
 
     name: ClassVar[str] = "skip-mask"
@@ -49,40 +55,39 @@ class SkipMask(Pass):
             raise PassError(f"skip-mask: attention={self.attention!r} is not one of {', '.join(get_args(Operator))}")
 
     def apply(self, model: Model, ctx: Context) -> Change:
-        nodes = [node for node in model.graph.nodes if node.op == "MultiHeadAttention"]
+        graph = model.graph
+        nodes = [node for node in graph.nodes if node.op == "MultiHeadAttention"]
         masked = [(node, mask) for node in nodes if (mask := _mask(node, model)) is not None]
-        if not masked:
-            return Change(0, "no MultiHeadAttention reads an input as its mask; `fuse` writes them")
-        if self.attention == "onnx" and (reason := raise_opset(model.graph, OPSET)):
-            raise PassError(f"skip-mask: attention=onnx needs opset {OPSET}, and {reason}; leave the option out")
+        windows = [found for node in nodes if (found := in_blocks(node)) is not None]
         encoder = encoder_of(model) if self.attention == "onnx" else None
-        widths = {layer.context: layer.value.d_out for layer in encoder.layers} if encoder is not None else {}
+        widths = {layer.value.result: layer.value.d_out for layer in encoder.layers} if encoder is not None else {}
+        biased = [node for node in nodes if _is_biased(node) and node.inputs[2].name in widths]
+        if not masked and not windows and not biased:
+            return Change(0, "no MultiHeadAttention reads an input as its mask, or blocks of rows; `fuse` writes them")
+        if self.attention == "onnx" and (reason := raise_opset(graph, OPSET)):
+            raise PassError(f"skip-mask: attention=onnx needs opset {OPSET}, and {reason}; leave the option out")
         for node, mask in masked:
-            build = Builder(model.graph, node.name)
-            least = build.once("ReduceMin", f"{mask.name}/least", [mask], keepdims=0)
-            unpadded = build.once("Cast", f"{mask.name}/unpadded", [least], to=onnx.TensorProto.BOOL)
-            result = node.outputs[0]
+            _part_unmasked(graph, node, mask, widths.get(node.inputs[2].name))
+        for found in windows:
+            name, width = f"{found.joined.outputs[0].name}/whole", widths.get(found.whole[2].name)
+            operands = [*found.whole, found.attention.inputs[BIAS]]
+            part_whole_rows(graph, found, _attention(graph, found.attention, name, operands, width))
+        for node in biased:
+            result, operands = node.outputs[0], [*node.inputs[:3], node.inputs[BIAS]]
             node.outputs.clear()
-            names = {"then_branch": f"{result.name}/unmasked", "else_branch": f"{result.name}/masked"}
-            if result.name in widths and not node.attrs.keys() - {"num_heads", "scale"}:
-                # without the Reshape, ONNX infers 0 columns of the result where those of value are not known
-                shape = build.constant("columns", np.array([0, 0, widths[result.name]], np.int64))
-                node.inputs[2] = build.node("Reshape", "value", [node.inputs[2], shape])
-                made = [
-                    _standard(node, name, build, seen) for name, seen in zip(names.values(), (None, mask), strict=True)
-                ]
-            else:
-                made = [
-                    [_contrib(node, name, node.inputs[:n])] for name, n in zip(names.values(), (3, None), strict=True)
-                ]
-            branches = {
-                branch: gs.Graph(nodes, outputs=nodes[-1].outputs, name=names[branch], opset=model.graph.opset)
-                for branch, nodes in zip(names, made, strict=True)
-            }
+            written = _attention(graph, node, result.name, operands, widths.get(node.inputs[2].name))
+            written.outputs.clear()
+            written.outputs.append(result)
             node.inputs.clear()
-            model.graph.nodes.append(gs.Node("If", f"{node.name}/if", branches, [unpadded], [result]))
+            graph.nodes.append(written)
         model.changed()
-        return Change(len(masked), f"without padding no mask is added, in {plural(len(masked), 'attention')}")
+        done = {
+            "without padding no mask is added, in {}": len(masked),
+            "a row of one block is not cut, in {}": len(windows),
+            "ONNX's operator adds to the scores of {}": len(biased),
+        }
+        notes = [note.format(plural(count, "attention")) for note, count in done.items() if count]
+        return Change(sum(done.values()), "; ".join(notes))
 
 
 def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
@@ -105,26 +110,72 @@ def _mask(node: gs.Node, model: Model) -> gs.Tensor | None:
     return node.inputs[MASK]
 
 
+def _is_biased(node: gs.Node) -> bool:
+    """Whether attention `node` adds something to its scores, and reads nothing else but query, key and value."""
+    given = [i for i, tensor in enumerate(node.inputs) if not tensor.is_empty()]
+    return given == [0, 1, 2, BIAS] and not node.attrs.keys() - PLAIN
+
+
+def _part_unmasked(graph: gs.Graph, node: gs.Node, mask: gs.Tensor, width: int | None) -> None:
+    """Put an If in the place of attention `node`: without its `mask` where that hides nothing, with it elsewhere."""
+    build = Builder(graph, node.name)
+    least = build.once("ReduceMin", f"{mask.name}/least", [mask], keepdims=0)
+    unpadded = build.once("Cast", f"{mask.name}/unpadded", [least], to=onnx.TensorProto.BOOL)
+    result, operands = node.outputs[0], node.inputs[:3]
+    node.outputs.clear()
+    plain, masked = f"{result.name}/unmasked", f"{result.name}/masked"
+    if width is not None and not node.attrs.keys() - PLAIN:
+        dtype = float_type(operands[0])
+        repeated, hidden = _for_every_query(build, masked, operands[0], mask_bias(build, mask, dtype))
+        operands = [*operands[:2], _of_width(build, operands[2], width)]
+        made = [[_standard(node, plain, operands)], [*repeated, _standard(node, masked, [*operands, hidden])]]
+    else:
+        made = [[_contrib(node, plain, operands)], [_contrib(node, masked, node.inputs)]]
+    branches = {
+        branch: gs.Graph(nodes, outputs=nodes[-1].outputs, name=name, opset=graph.opset)
+        for branch, name, nodes in zip(("then_branch", "else_branch"), (plain, masked), made, strict=True)
+    }
+    node.inputs.clear()
+    graph.nodes.append(gs.Node("If", f"{node.name}/if", branches, [unpadded], [result]))
+
+
+def _attention(graph: gs.Graph, node: gs.Node, name: str, operands: Sequence[gs.Tensor], width: int | None) -> gs.Node:
+    """The attention of `node` on `operands`: query, key, value and what is added. As ONNX's operator where the `width`
+    of value is given."""
+    if width is None or node.attrs.keys() - PLAIN:
+        return _contrib(node, name, [*operands[:3], gs.Variable.empty(), gs.Variable.empty(), operands[3]])
+    build, (*views, value, bias) = Builder(graph, node.name), operands
+    # to a token whose keys all have the lowest number ONNX's operator gives zeros, others a mean of all values
+    finite = build.once("Max", f"{bias.name}/above", [bias, build.constant("least", np.array(LEAST, np.float32))])
+    return _standard(node, name, [*views, _of_width(build, value, width), finite])
+
+
 def _contrib(node: gs.Node, name: str, inputs: Sequence[gs.Tensor]) -> gs.Node:
-    """The attention of `node` on `inputs`, with or without its mask."""
+    """The attention of `node` on `inputs`, in a node to be put into a branch."""
     output = gs.Variable(name, dtype=float_type(inputs[0]))
     return gs.Node("MultiHeadAttention", name, dict(node.attrs), list(inputs), [output], domain=MICROSOFT)
 
 
-def _standard(node: gs.Node, name: str, build: Builder, mask: gs.Tensor | None) -> list[gs.Node]:
-    """The attention of `node` as ONNX's own operator, and what repeats the mask, if there is one, for each query."""
-    query, dtype, heads = node.inputs[0], float_type(node.inputs[0]), node.attrs["num_heads"]
+def _standard(node: gs.Node, name: str, inputs: Sequence[gs.Tensor]) -> gs.Node:
+    """The attention of `node` on `inputs`, as ONNX's own operator."""
+    heads = node.attrs["num_heads"]
     attrs = {"q_num_heads": heads, "kv_num_heads": heads} | {k: node.attrs[k] for k in ("scale",) if k in node.attrs}
-    attention = gs.Node("Attention", name, attrs, list(node.inputs[:3]), [gs.Variable(name, dtype=dtype)])
-    if mask is None:
-        return [attention]
+    return gs.Node("Attention", name, attrs, list(inputs), [gs.Variable(name, dtype=float_type(inputs[0]))])
+
+
+def _of_width(build: Builder, value: gs.Tensor, width: int) -> gs.Tensor:
+    """`value` with the shape said: where its columns are not known, ONNX infers 0 of them for the result."""
+    return build.node("Reshape", "value", [value, build.constant("columns", np.array([0, 0, width], np.int64))])
+
+
+def _for_every_query(build: Builder, name: str, query: gs.Tensor, bias: gs.Tensor) -> tuple[list[gs.Node], gs.Tensor]:
+    """The nodes that repeat `bias` [batch, 1, 1, keys] for each query, and [batch, 1, queries, keys]."""
     one = build.constant("one", np.ones(1, np.int64))
     length, shape = (gs.Variable(f"{name}/{part}", dtype=np.int64) for part in ("length", "shape"))
-    hidden = gs.Variable(f"{name}/hidden", dtype=dtype)  # [batch, 1, queries, keys]
-    attention.inputs.append(hidden)
-    return [
+    hidden = gs.Variable(f"{name}/hidden", dtype=float_type(query))
+    nodes = [
         gs.Node("Shape", length.name, {"start": 1, "end": 2}, [query], [length]),
         gs.Node("Concat", shape.name, {"axis": 0}, [one, one, length, one], [shape]),
-        gs.Node("Expand", hidden.name, {}, [mask_bias(build, mask, dtype), shape], [hidden]),
-        attention,
+        gs.Node("Expand", hidden.name, {}, [bias, shape], [hidden]),
     ]
+    return nodes, hidden

@@ -7,12 +7,13 @@ from typing import Literal
 from onnxslim_bert.calibration.ranges import Method
 from onnxslim_bert.errors import DataError, PassError
 from onnxslim_bert.job.deployment import Deployment
+from onnxslim_bert.passes.skip_mask import Operator
 from onnxslim_bert.recipes.int8 import EXACT, STANDARD, int8
 from onnxslim_bert.recipes.lowering import Mode, lowering, mode_for
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.int8_kernels import u8s8_saturates
 
-Format = Literal["contrib", "qdq"]
+Format = Literal["contrib", "newest", "qdq"]
 HERE = Deployment()
 
 
@@ -23,7 +24,8 @@ class Quantization:
     mode: "static" or "dynamic" int8; "auto", static for as many activations as measure as well as with dynamic ranges;
     "weight-only", "fp16" or "fp32"; None takes the mode that measured best on the target. method: how activation ranges
     follow from calibration; None tries all and takes the one nearest to the source. format: "contrib" writes ONNX
-    Runtime's own operators, "qdq" standard ones only. smooth: split outliers off and smooth activations before they are
+    Runtime's own operators, "newest" those and attention as ONNX's operator of opset 23 (onnxruntime 1.24 and later),
+    "qdq" standard ones only. smooth: split outliers off and smooth activations before they are
     quantized. batch: for batches of texts of different lengths: padding never reaches a dense layer. reduce_range: make
     the integers of weights smaller, so that the sum of two products stays within 16 bits; None does so where this
     machine's int8 kernels add in 16 bits.
@@ -57,9 +59,10 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
         return Recipe((*form.steps, *then.steps))
     if mode == "weight-only":
         return Recipe.parse(f"{STANDARD},quantize-weights")
-    contrib = what.format == "contrib" and mode != "fp16"
+    contrib = what.format != "qdq" and mode != "fp16"
+    attention: Operator = "onnx" if what.format == "newest" else "contrib"
     narrow = u8s8_saturates() if what.reduce_range is None else what.reduce_range
-    written = f"format={what.format},reduce-range={str(narrow).lower()}"
+    written = f"format={'contrib' if contrib else 'qdq'},reduce-range={str(narrow).lower()}"
     static = f"{method},{written}"
     last = {
         "auto": f"quantize-static{{{static},ranges=best}}",
@@ -67,7 +70,8 @@ def main_recipe(what: Quantization = INT8, where: Deployment = HERE) -> Recipe:
         "dynamic": f"quantize-dynamic{{{written}}}",
         "fp16": "float16",
     }[mode]
-    then_text = int8(last, smooth=what.smooth and mode in CALIBRATED, batch=what.batch, contrib=contrib)
+    smooth = what.smooth and mode in CALIBRATED
+    then_text = int8(last, smooth=smooth, batch=what.batch, contrib=contrib, attention=attention)
     return Recipe.parse(f"{EXACT if contrib else STANDARD},{then_text}")
 
 
@@ -116,7 +120,7 @@ def _refuse_ignored(what: Quantization, mode: Mode, target: str) -> None:
     ignored = {
         "--method": not static and what.method is not None,
         "--no-smooth": not static and not what.smooth,
-        "--format qdq": not int8_here and what.format == "qdq",
+        f"--format {what.format}": not int8_here and what.format != "contrib",
         "--batch": target != "cpu" and what.batch,
         "--reduce-range": not int8_here and what.reduce_range is not None,
     }

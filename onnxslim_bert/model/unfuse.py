@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
+from onnxslim_bert.model.whole_rows import restore_blocks
 
 
 def unfuse(graph: gs.Graph) -> int:
@@ -21,7 +22,8 @@ def unfuse(graph: gs.Graph) -> int:
         rewrite = REWRITES.get(node.op) if (node.domain or "") == MICROSOFT else None
         if rewrite is not None and rewrite(node, Builder(graph, node.name or node.outputs[0].name)):
             count += 1
-    count += sum(restore_mask(graph, node) for node in list(graph.nodes) if node.op == "If")
+    choices = [node for node in graph.nodes if node.op == "If"]
+    count += sum(restore_mask(graph, node) or restore_blocks(graph, node) for node in choices)
     return count
 
 

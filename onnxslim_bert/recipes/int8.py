@@ -2,6 +2,8 @@
 
 import re
 
+from onnxslim_bert.passes.skip_mask import Operator
+
 CANONICAL = "canonicalize?"
 FUSED = f"{CANONICAL},fuse?"
 FIRST_TOKEN = "first-token?"
@@ -21,13 +23,21 @@ def unsmoothed(recipe: str, last: str) -> str:
     return ",".join(last if step.startswith("quantize-static") else step for step in kept)
 
 
-def int8(quantize: str, *, smooth: bool = True, batch: bool = False, contrib: bool = True) -> str:
+def int8(
+    quantize: str,
+    *,
+    smooth: bool = True,
+    batch: bool = False,
+    contrib: bool = True,
+    attention: Operator = "contrib",
+) -> str:
     """The recipe text that goes behind EXACT or STANDARD: the step `quantize`, and what belongs before and after it.
 
     smooth: make activations easier to quantize, first. batch: leave padding out (`unpad`), before anything is
     quantized, so that ranges found at run time are those of real tokens. contrib: com.microsoft's operators may be
-    used, so `skip-mask` follows.
+    used, so `skip-mask` follows. attention: as which operator it writes attention.
     Example: int8("quantize-static") is "split-outliers?,smooth?,quantize-static,skip-mask?".
     """
-    steps = [SMOOTHING * smooth, "unpad" * batch, quantize, "skip-mask?" * contrib]
+    last = "skip-mask?" if attention == "contrib" else f"skip-mask{{attention={attention}}}?"
+    steps = [SMOOTHING * smooth, "unpad" * batch, quantize, last * contrib]
     return ",".join(filter(None, steps))

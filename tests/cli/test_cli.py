@@ -157,6 +157,10 @@ def test_a_budget_that_nothing_can_meet_or_miss_is_refused(tmp_path, option, val
         (["quantize", "--mode", "fp16", "--method", "mse"], "--method does nothing with --mode fp16"),
         (["quantize", "--mode", "dynamic", "--no-smooth"], "--no-smooth does nothing with --mode dynamic"),
         (["quantize", "--mode", "fp16", "--format", "qdq"], "--format qdq does nothing with --mode fp16"),
+        (
+            ["quantize", "--mode", "weight-only", "--format", "newest"],
+            "--format newest does nothing with --mode weight-",
+        ),
         (["quantize", "--mode", "dynamic", "--calib", "reviews"], "--calib does nothing with --mode dynamic"),
         (["quantize", "--mode", "dynamic", "--rows", "9"], "--rows does nothing without --calib"),
         (["quantize", "--mode", "dynamic", "--tokenizer", "t"], "--tokenizer does nothing without --calib or --data"),

@@ -135,16 +135,17 @@ def test_json_is_the_report_and_all_of_stdout(model):
     assert printed["comparison"]["split"] == "held back"
 
 
-@pytest.mark.parametrize("form", ["contrib", "qdq"])
+@pytest.mark.parametrize("form", ["contrib", "newest", "qdq"])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_int8_in_both_modes_and_formats(model, mode, form):
-    """Weights are int8 and answers close; qdq stays within the standard operators."""
+    """Weights are int8 and answers close; qdq stays within the standard operators, newest has those of opset 23."""
     calibration, evaluation = rows(model)
     calib = ["--calib", calibration, "--method", "minmax", "--no-smooth"] if mode == "static" else []
     report = quantized(model, "--mode", mode, "--format", form, "--data", evaluation, *calib)
     result = model.parent / "model.int8.onnx"
     names = operators(result)
     assert form != "qdq" or not [name for name in names if "." in name]
+    assert (onnx.load(result).opset_import[0].version == 23) == (form == "newest")
     assert len(weight_types(result)) >= 18
     assert set(weight_types(result)) <= {TensorProto.INT8, TensorProto.UINT8}
     assert distance(result, model) < 0.1

@@ -2,8 +2,9 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
-from graphs import EVERY, SOME, apply, every_padding, fixture, prepared, reference
+from graphs import EVERY, SOME, apply, every_padding, feeds, fixture, prepared, reference, shared_graph
 from oracles import assert_layers, assert_same_outputs
 
 from onnxslim_bert.errors import PassError
@@ -17,6 +18,9 @@ from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.unpad import Unpad
 
 CANONICAL, FUSE, SKIP, NEWEST = Canonicalize(), Fuse(), SkipMask(), SkipMask(attention="onnx")
+ATTENTION = {"contrib": "MultiHeadAttention", "onnx": "Attention"}
+WINDOW = "families/modernbert-feat-dyn20-sdpa/model"  # a window of 4 tokens to each side in two of three layers
+RELATIVE = "families/mpnet-feat-dyn20-eager/model"
 
 
 @pytest.mark.parametrize("skip", [SKIP, NEWEST], ids=["contrib", "onnx"])
@@ -83,3 +87,42 @@ def test_an_operator_that_changed_with_the_opset_refuses_it():
         apply(NEWEST, model)
     with pytest.raises(PassError, match="attention='torch' is not one of contrib, onnx"):
         SkipMask(attention="torch")
+
+
+@pytest.mark.parametrize("skip", [SKIP, NEWEST], ids=["contrib", "onnx"])
+@pytest.mark.parametrize("length", [1, 7, 130, 200, 300])
+def test_a_row_of_one_block_is_not_cut(skip, length):
+    """Where a window is written in blocks, which start at 193 tokens here; padding that sees no token included."""
+    model = prepared(shared_graph(WINDOW), CANONICAL, FUSE, skip)
+    choices = [node for node in model.graph.nodes if node.op == "If"]
+    assert [node.attrs["then_branch"].nodes[-1].op for node in choices] == [ATTENTION[skip.attention]] * 2
+    assert not {"Slice", "ReduceMean"} & {node.op for node in model.graph.nodes if "context" in node.name}
+    source = Model.load(shared_graph(WINDOW))
+    assert_same_outputs(model, source, [padded(source, length, left=left) for left in (False, True)], atol=1e-5)
+
+
+@pytest.mark.parametrize("skip", [SKIP, NEWEST], ids=["contrib", "onnx"])
+def test_canonicalize_brings_the_blocks_back(skip):
+    blocks, model = (prepared(shared_graph(WINDOW), CANONICAL, FUSE, *steps, CANONICAL) for steps in ((), (skip,)))
+    assert [layer.heads for layer in model.encoder.layers] == [layer.heads for layer in blocks.encoder.layers]
+    assert "If" not in Counter(node.op for node in model.graph.nodes)
+    assert_same_outputs(model, blocks, [padded(blocks, 300)], atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 7, 64])
+def test_what_is_added_to_scores_is_added_by_the_operator_of_onnx(length):
+    model = prepared(shared_graph(RELATIVE), CANONICAL, FUSE, NEWEST)
+    written = Counter(node.op for node in model.graph.nodes)
+    assert written["Attention"] == len(model.encoder.layers)
+    assert written["MultiHeadAttention"] == 0
+    source = Model.load(shared_graph(RELATIVE))
+    assert_same_outputs(model, source, [padded(source, length, left=left) for left in (False, True)], atol=1e-5)
+
+
+def padded(model, length, *, left=False):
+    """Feeds of a row with a third of its tokens, at the left or the right, and of one with all."""
+    given = feeds(model, 2, length)
+    places, kept = np.arange(length), -(-length // 3)
+    short = places >= length - kept if left else places < kept
+    given["attention_mask"] = np.stack([short, places >= 0]).astype(given["attention_mask"].dtype)
+    return given
