@@ -20,7 +20,7 @@ from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.trials import Trials
 
 SHAPE = 3, 7  # rows and tokens, which `fix-shapes` fixes
-OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads and 20 neurons
+OPTIONS = {  # where defaults are too large for a model of 3 layers, 3 heads and 20 neurons, or do one thing several times
     "bottleneck": "width=8,refit=false",
     "drop-layers": "layers=1",
     "drop-tokens": "after=0,at-least=2",
@@ -29,8 +29,8 @@ OPTIONS = {  # where the defaults are too large for a model of 3 layers, 3 heads
     "fix-shapes": "batch=3,seq=7",
     "low-rank": "rank=0.25",
     "prune": "heads=2/2/2,neurons=8/8/8",
-    "prune-ffn": "keep=0.5",
-    "prune-heads": "keep=0.5",
+    "prune-ffn": "keep=0.5,rounds=1",
+    "prune-heads": "keep=0.5,rounds=1",
     "prune-hidden": "width=8,refit=false",
     "quantize-blockwise": "block=16",
     "quantize-embedding": "block=8",
