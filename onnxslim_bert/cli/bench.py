@@ -10,6 +10,7 @@ from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, reads_texts
 from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
 from onnxslim_bert.cli.targets_option import places, runs_on
+from onnxslim_bert.wording import plural
 
 if TYPE_CHECKING:
     from onnxslim_bert.proof.bench import Bench
@@ -118,7 +119,7 @@ def show(result: "Bench") -> None:
     screen.print(times, "", taken, "", sep="\n")
     spinning = "on" if result.spinning else "off"
     screen.print(
-        f"{result.rounds} interleaved rounds, {result.threads} thread(s), spinning {spinning}; {result.host.cpu}, "
-        f"{result.host.cpus} CPUs, load {result.host.load}; onnxruntime {result.host.onnxruntime}",
+        f"{result.rounds} interleaved rounds, {plural(result.threads, 'thread')}, spinning {spinning}; "
+        f"{result.host.cpu}, {result.host.cpus} CPUs, load {result.host.load}; onnxruntime {result.host.onnxruntime}",
         soft_wrap=True,
     )

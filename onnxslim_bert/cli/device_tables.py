@@ -43,7 +43,7 @@ def show(runs: Sequence[DeviceRun]) -> None:
         screen.print("", close, sep="\n")
     for run in runs:
         memory = f", peak memory {run.peak_bytes / 1e6:.0f} MB" if run.peak_bytes else ""
-        timed = f"{run.runs} runs after {run.warmup} of warm-up, {run.threads} thread(s){memory}; {run.runner}"
+        timed = f"{run.runs} runs after {run.warmup} of warm-up, {plural(run.threads, 'thread')}{memory}; {run.runner}"
         echo(f"{run.device}: {timed}; expected from {run.base} on the CPU, {plural(run.rows, 'row')} of {run.data}")
         for gap in run.unproven:
             echo(f"{run.device}: not proven: {gap}")

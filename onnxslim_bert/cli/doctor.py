@@ -53,7 +53,7 @@ def show(result: "Checkup") -> None:
     packages = plain_table("package", "version")
     for name, version in result.packages.items():
         packages.add_row(name, version or "not installed")
-    speed = plain_table("product", "thousand million operations a second")
+    speed = plain_table("product", "GOPS (10^9 operations a second)")
     for pairing, gops in result.kernels.gops.items():
         speed.add_row(pairing, f"{gops:.0f}")
     host = result.host

@@ -178,9 +178,8 @@ def quantize(
             raise PassError(f"--batch: padding cannot be dropped: {error.reason}: leave the option out") from error
     placed.keep_metrics(report)
     show_report(report, reading.max_length, as_json=as_json)
-    if not as_json:
-        written = f"{report.output} and {report_path(report.output)} written"
-        echo(written if report.published else "nothing written")
-        for line in told(folder) if folder is not None and report.published else ():
+    if report.published and not as_json:
+        echo(f"{report.output} and {report_path(report.output)} written")
+        for line in told(folder) if folder is not None else ():
             echo(line)
     report.enforce()

@@ -21,7 +21,7 @@ PAIRINGS = {"u8 x s8": (np.uint8, np.int8), "u8 x u8": (np.uint8, np.uint8), "s8
 class Int8Kernels:
     """What was measured of the int8 products of this CPU.
 
-    gops: thousand million multiplications and additions a second on one thread, for float32 and every pairing of
+    gops: 10^9 multiplications and additions a second (GOPS) on one thread, for float32 and every pairing of
     activations and weights; [128, 768] x [768, 768], best of 5.
     saturates: whether u8 x s8 products come out wrong, because sums of two of them are cut to 16 bits.
     """

@@ -186,7 +186,7 @@ def test_the_command_prints_tables_for_real_texts(tmp_path):
     result = CliRunner().invoke(command, [str(model), "--data", str(tmp_path / "rows.txt"), "--rounds", "3"])
     assert result.exit_code == 0, result.output
     assert "text" in result.stdout
-    assert "3 interleaved rounds, 1 thread(s), spinning off" in result.stdout
+    assert "3 interleaved rounds, 1 thread, spinning off" in result.stdout
 
 
 def test_on_real_texts_the_means_are_compared(tmp_path):

@@ -20,7 +20,7 @@ from onnxslim_bert.recipes.run import run_recipe
 from onnxslim_bert.rewriting.trials import Trials
 
 SHAPE = 3, 7  # rows and tokens, which `fix-shapes` fixes
-OPTIONS = {  # where defaults are too large for a model of 3 layers, 3 heads and 20 neurons, or do one thing several times
+OPTIONS = {  # where defaults are too large for a model of 3 layers, 3 heads and 20 neurons, or measure in rounds
     "bottleneck": "width=8,refit=false",
     "drop-layers": "layers=1",
     "drop-tokens": "after=0,at-least=2",
