@@ -33,6 +33,7 @@ from onnxslim_bert.passes.quantize_qdq import QuantizeQdq
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
 from onnxslim_bert.passes.quantize_weights import QuantizeWeights
 from onnxslim_bert.passes.share_weights import ShareWeights
+from onnxslim_bert.passes.shift_channels import ShiftChannels
 from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.smooth import Smooth
 from onnxslim_bert.passes.sparsify import Sparsify
@@ -75,6 +76,7 @@ _TABLE: tuple[type[Pass], ...] = (
     Decouple,
     Student,
     Distill,
+    ShiftChannels,
     FirstToken,
     DropTokens,
     *FORMS,
