@@ -32,8 +32,6 @@ def model_session(
     optimize: False runs the graph as it is written.
     many_runs: weights are packed for products once, which pays from about six runs of 200 tokens; else at every run.
     """
-    if model.path is not None and model.path.is_file():
-        checked_bytes(model.path)
     skeleton, weights = model.skeleton()
     if inputs:
         _open_constants(skeleton.graph, inputs)
@@ -43,12 +41,30 @@ def model_session(
         skeleton.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         _keep_needed(skeleton.graph)
         weights = {tensor.name: weights[tensor.name] for tensor in skeleton.graph.initializer if tensor.name in weights}
+    return skeleton_session(skeleton, weights, model.path, threads=threads, optimize=optimize, many_runs=many_runs)
+
+
+def skeleton_session(
+    skeleton: onnx.ModelProto,
+    weights: Mapping[str, Array],
+    path: Path | None,
+    *,
+    threads: int = 1,
+    optimize: bool = True,
+    many_runs: bool = False,
+) -> ort.InferenceSession:
+    """As `model_session`, on what `Model.skeleton` gives of a model that came from `path`.
+
+    Changes `skeleton`: initializers that lie in files beside `path` then say where.
+    """
+    if path is not None and path.is_file():
+        checked_bytes(path)
     options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "0" if many_runs else "1")
     nbytes = sum(array.nbytes for array in weights.values())
-    folder = (model.path or Path()).parent.resolve()
+    folder = (path or Path()).parent.resolve()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     given = _left_after_mapping(skeleton.graph, weights, folder)
     if given:

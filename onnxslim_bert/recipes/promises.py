@@ -13,7 +13,7 @@ from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.words import called
 from onnxslim_bert.model.onnx_model import Model, check_types, check_valid
-from onnxslim_bert.model.session import model_session
+from onnxslim_bert.model.session import model_session, skeleton_session
 from onnxslim_bert.recipes.probes import Limits, Probe
 from onnxslim_bert.rewriting.contract import Pass
 
@@ -218,7 +218,9 @@ class _State:
     def answers(self, probes: Sequence[Probe]) -> list[list[Array] | None]:
         """All outputs for each probe; None for a probe on which the model does not run. Raises ModelError."""
         if missing := [probe for probe in probes if (probe.limits, probe.what) not in self._known]:
-            session = model_session(self.model, threads=self._threads, optimize=False)
+            skeleton = onnx.ModelProto()
+            skeleton.CopyFrom(self._skeleton)
+            session = skeleton_session(skeleton, self._weights, self._path, threads=self._threads, optimize=False)
             for probe in missing:
                 try:
                     self._known[probe.limits, probe.what] = run(session, self._feeds(probe))
@@ -227,5 +229,8 @@ class _State:
         return [self._known[probe.limits, probe.what] for probe in probes]
 
     def _feeds(self, probe: Probe) -> dict[str, Array]:
-        types = {tensor.name: tensor.dtype for tensor in self.model.graph.inputs}
+        types = {
+            taken.name: onnx.helper.tensor_dtype_to_np_dtype(taken.type.tensor_type.elem_type)
+            for taken in self._skeleton.graph.input
+        }
         return {name: values.astype(types[name]) for name, values in probe.feeds.items() if name in types}

@@ -142,9 +142,9 @@ def test_a_model_that_onnxruntime_refuses_is_refused(model):
 
 def test_a_row_of_exact_passes_takes_two_sessions(model, monkeypatch):
     opened = []
-    real = promises_module.model_session
+    real = promises_module.skeleton_session
     monkeypatch.setattr(
-        promises_module, "model_session", lambda *given, **options: opened.append(1) or real(*given, **options)
+        promises_module, "skeleton_session", lambda *given, **options: opened.append(1) or real(*given, **options)
     )
     run_recipe(model, Recipe.parse("fuse,first-token,int32-inputs"))
     assert len(opened) == 2
@@ -154,9 +154,9 @@ def test_a_row_of_exact_passes_takes_two_sessions(model, monkeypatch):
 
 def test_steps_of_one_walk_share_answers(model, monkeypatch):
     opened = []
-    real = promises_module.model_session
+    real = promises_module.skeleton_session
     monkeypatch.setattr(
-        promises_module, "model_session", lambda *given, **options: opened.append(1) or real(*given, **options)
+        promises_module, "skeleton_session", lambda *given, **options: opened.append(1) or real(*given, **options)
     )
     held, known = Promises(), {}
     for step in Recipe.parse("fuse,first-token").steps:
