@@ -7,6 +7,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.probe import producer
 from onnxslim_bert.model.einsum import spell_einsums
 from onnxslim_bert.model.narrow_weights import narrow_weights
@@ -14,6 +15,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.packed import part_packed
 from onnxslim_bert.model.pointwise import spell_pointwise
 from onnxslim_bert.model.rms_norm import spell_rms_norms
+from onnxslim_bert.model.rows import spell_rows
 from onnxslim_bert.model.simplify import drop_no_effect, fold, merge_equal_constants, merge_equal_nodes
 from onnxslim_bert.model.unfuse import unfuse
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
@@ -31,13 +33,14 @@ class Canonicalize(Pass):
     In this order:
     1. an opset below 17 is raised to 17;
     2. fused nodes (com.microsoft's, for instance) become the standard operators that they stand for;
-    3. constants are folded, and Einsums of two operands and convolutions over single tokens become matrix products;
+    3. constants are folded, and Einsums of two operands, convolutions over single tokens and products of rows that
+       tokens were made of (onnxsim) become matrix products over tokens;
     4. equal constants are stored once (folding may have copied weights that layers share), nodes without effect go, and
        nodes that compute the same merge;
     5. matrices that hold several roles side by side, as query, key and value in one, become one matrix a role;
     6. every node gets a name of its own.
-    Answers stay bit-identical, unless a fused node, an Einsum, a convolution or a packed matrix had to be rewritten;
-    then they change by rounding.
+    Answers stay bit-identical, unless a fused node, an Einsum, a convolution, a product of rows or a packed matrix had
+    to be rewritten; then they change by rounding.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -54,6 +57,9 @@ class Canonicalize(Pass):
         fold(model)
         einsums = spell_einsums(model.graph)
         convolutions = spell_pointwise(model.graph)
+        rows = spell_rows(model.graph)
+        if rows:
+            sort_nodes(model.graph)
         model.changed()
         while merge_equal_constants(model.graph) + drop_no_effect(model.graph) + merge_equal_nodes(model.graph):
             model.changed()
@@ -71,12 +77,14 @@ class Canonicalize(Pass):
             note += f", {plural(einsums, 'Einsum')} written as products"
         if convolutions:
             note += f", {plural(convolutions, 'convolution')} over single tokens written as products"
+        if rows:
+            note += f", {plural(rows, 'product')} of rows written over tokens"
         if narrow:
             stored, wide = sum(weight.nbytes for weight in narrow), sum(weight.wide for weight in narrow)
             types = " and ".join(sorted({weight.dtype for weight in narrow}))
             unfolded = f"{plural(len(narrow), 'weight')} stored as {types} unfolded"
             note += f", {unfolded}, {stored / 1e6:.3g} to {wide / 1e6:.3g} MB"
-        count = max(before - after, 0) + unfused + parted + einsums + convolutions + len(narrow)
+        count = max(before - after, 0) + unfused + parted + einsums + convolutions + rows + len(narrow)
         return Change(count, note if count else f"nothing to simplify in {plural(after, 'node')}")
 
 
