@@ -12,7 +12,7 @@ from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.observers import OBSERVERS, Want, packed, unpacked
 from onnxslim_bert.errors import DataError, ModelError
-from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.graph.sessions import run_in_turn
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 
@@ -52,15 +52,17 @@ def collect(
     given = {tensor.name for tensor in model.graph.inputs}
     read = sorted({*tensors, *(want.tensor for want in observers)} - given)
     session = model_session(model, read, threads=threads, many_runs=True) if read else None
+    wanted = {want.tensor for want in observers}
     if not len(batches):
         raise DataError("no calibration rows; give a set with at least one row")
     count = len(batches) + len(hard)
     for done, batch in enumerate(chain(batches, hard), start=1):
         if not batch.mask.any():
             continue  # padding alone: nothing is learned of it
-        held = batch.feeds | (dict(zip(read, run(session, batch.feeds), strict=True)) if session else {})
-        for tensor in {want.tensor: None for want in observers}:
-            rows = real_rows(held[tensor], batch.mask)
+        for tensor, values in chain(batch.feeds.items(), run_in_turn(session, batch.feeds) if session else ()):
+            if tensor not in wanted:
+                continue
+            rows = real_rows(values, batch.mask)
             if not np.isfinite(rows).all():
                 raise ModelError(f"tensor {tensor!r} is not finite on calibration rows; check the model's weights")
             for want, observer in observers.items():

@@ -140,8 +140,11 @@ class QuantizeStatic(Pass):
             replace(self, run_time=inputs).apply(quantized, ctx)
             return quantized
 
-        dynamic = ctx.trials.original.clone()
-        write_dynamic(dynamic, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
+        def dynamic() -> Model:
+            quantized = ctx.trials.original.clone()
+            write_dynamic(quantized, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
+            return quantized
+
         return choose_run_time(len(sources), order, made, dynamic, ctx.trials)
 
     def _quantizer(self, source: str, method: Method, ctx: Context) -> Quantizer:

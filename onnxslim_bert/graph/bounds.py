@@ -37,12 +37,18 @@ _one_at_a_time = threading.Lock()
 
 
 def run_within(
-    session: ort.InferenceSession, outputs: Sequence[str] | None, feeds: Mapping[str, Array], nbytes: int
+    session: ort.InferenceSession,
+    outputs: Sequence[str] | None,
+    feeds: Mapping[str, Array],
+    nbytes: int,
+    *,
+    held: bool = False,
 ) -> list[Any]:
     """`session.run(outputs, feeds)`; raises BoundsError when it takes more memory or time than its size explains.
 
-    nbytes: of the model's file. Example: 40 MB and 8 rows of 128 tokens may take 1.5 GB more than the process has,
-    and 104 s. What a run takes beyond such time is taken from what all share (`patience.py`).
+    nbytes: of the model's file. held: return what ONNX Runtime holds, `OrtValue`s, without a copy. Example: 40 MB and 8
+    rows of 128 tokens may take 1.5 GB more than the process has, and 104 s. What a run takes beyond such time is taken
+    from what all share (`patience.py`).
     """
     largest = max(feeds.values(), key=np.size, default=np.zeros(0))
     length = largest.shape[-1] if largest.ndim else 1
@@ -54,7 +60,10 @@ def run_within(
     with patience.for_call(usual, lambda: setattr(options, "terminate", True)) as call:
         try:
             with memory_within(memory, f"the model takes more than {memory / 1e9:.1f} GB of memory on {shapes}"):
-                return [*session.run(outputs, dict(feeds), options)]
+                if not held:
+                    return [*session.run(outputs, dict(feeds), options)]
+                given = {name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in feeds.items()}
+                return [*session.run_with_ort_values(outputs, given, options)]
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             if call.over:
                 spent = f"{call.spent():.0f} s on {shapes}, where {usual:.1f} s are usual"

@@ -1,7 +1,7 @@
 """ONNX Runtime sessions with the settings that every measurement states."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from onnxslim_bert.memory import check_threads, thread_bytes
 
 CPU = ["CPUExecutionProvider"]
 _SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # bytes of the models of CPU sessions
+_Answer = Callable[[ort.InferenceSession, Mapping[str, Array]], Iterable[Array]]
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
 
 
@@ -85,16 +86,28 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array
     Integers are cast to the width that the model takes: after the pass `int32-inputs` it takes int32 where feeds are
     int64. Raises ModelError when the model does not run on them.
     """
+    return [*_said(session, feeds, answers)]
+
+
+def run_in_turn(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    """Every output for one batch with its name, as `run`: one is copied out of ONNX Runtime, which lets it go, a time.
+
+    Where each is used and left before the next, what they take is there once, and not twice.
+    """
+    return zip([output.name for output in session.get_outputs()], _said(session, feeds, _in_turn), strict=True)
+
+
+def _said(session: ort.InferenceSession, feeds: Mapping[str, Array], answer: _Answer) -> Iterable[Array]:
+    """What `answer` gives for `feeds` in the widths of the session's inputs; ModelError where it raises."""
     widths = {taken.name: DTYPES.get(taken.type) for taken in session.get_inputs()}
     given = {name: _as_wide(values, widths.get(name)) for name, values in feeds.items()}
     try:
-        outputs = answers(session, given)
+        return answer(session, given)
     except BoundsError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
         raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
-    return outputs
 
 
 def answers(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
@@ -106,8 +119,21 @@ def answers(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[A
     nbytes = _SIZES.get(session)
     given = in_declared_rank(session, feeds)
     outputs = session.run(None, given) if nbytes is None else run_within(session, None, given, nbytes)
-    lead = next(((*v.shape[:2], len(feeds[name])) for name, v in given.items() if v.ndim > feeds[name].ndim), None)
+    lead = _lead(given, feeds)
     return [_by_row(np.asarray(output), lead) for output in outputs]
+
+
+def _in_turn(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> Iterator[Array]:
+    """As `answers`, of a CPU session that `load` opened, each copied when it is asked for."""
+    given = in_declared_rank(session, feeds)
+    held = run_within(session, None, given, _SIZES[session], held=True)[::-1]
+    lead = _lead(given, feeds)
+    return (_by_row(held.pop().numpy(), lead) for _ in range(len(held)))
+
+
+def _lead(given: Mapping[str, Array], feeds: Mapping[str, Array]) -> tuple[int, ...] | None:
+    """Of rows that were given as choices: batch, choices, rows; None for others."""
+    return next(((*v.shape[:2], len(feeds[name])) for name, v in given.items() if v.ndim > feeds[name].ndim), None)
 
 
 def _by_row(output: Array, lead: tuple[int, ...] | None) -> Array:

@@ -6,12 +6,14 @@ protobuf parse the rest; and it writes a file the same way back, the weights goi
 (https://protobuf.dev/programming-guides/encoding, field numbers from onnx/onnx.proto).
 """
 
+import contextlib
 import mmap
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -35,6 +37,24 @@ MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensor
 _KNOWN: dict[tuple[int, ...], tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]] = {}  # by the state of the file
 
 
+class Mapped(NamedTuple):
+    """Bytes of a file in memory, from `offset` on at `address`; state: of the file when it was mapped."""
+
+    file: Path
+    offset: int
+    address: int
+    state: tuple[int, ...]
+
+    def is_there(self) -> bool:
+        """Whether the file still has its name, and is as it was."""
+        with contextlib.suppress(OSError):
+            return self.state == _state(self.file.stat())
+        return False
+
+
+_MAPPED: WeakKeyDictionary[mmap.mmap, Mapped] = WeakKeyDictionary()
+
+
 class Field(NamedTuple):
     """One field of a message: bytes [start, end) of the file, its payload beginning at `body`."""
 
@@ -53,13 +73,30 @@ def release(weights: Iterable[Array]) -> None:
 
 
 def place(values: Array) -> tuple[Path, int] | None:
-    """The file and the offset at which an array lies that was mapped as a whole (numpy.memmap); None for others."""
-    base: object = values
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    if not isinstance(base, np.memmap) or base.filename is None:
+    """The file and the offset at which all bytes of an array lie in order; None for one that lies in memory alone.
+
+    None, too, where the file is no longer the one that was mapped.
+    """
+    mapping = _mapping(values)
+    whole = None if mapping is None else _MAPPED.get(mapping)
+    if whole is None or not values.flags.c_contiguous or not whole.is_there():
         return None
-    return (Path(base.filename), base.offset) if base.nbytes == values.nbytes and values.flags.c_contiguous else None
+    return whole.file, whole.offset + values.ctypes.data - whole.address
+
+
+def mapped(path: Path, offset: int = 0, nbytes: int | None = None) -> tuple[Array, Mapped]:
+    """The bytes of a file from `offset`, all or `nbytes`, read-only. Raises OSError, and ValueError for too few."""
+    path = path.resolve()
+    with path.open("rb") as file:
+        values = np.memmap(file, np.uint8, "r", offset, nbytes)
+        whole = Mapped(path, offset, values.ctypes.data, _state(os.fstat(file.fileno())))
+    if (mapping := _mapping(values)) is not None:
+        _MAPPED[mapping] = whole
+    return values, whole
+
+
+def _state(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _mapping(values: Array) -> mmap.mmap | None:
@@ -79,17 +116,14 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         found = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise ModelError(f"{path}: {found}; an ONNX model was needed")
     try:
-        with path.open("rb") as file:
-            state, now = os.fstat(file.fileno()), time.time_ns()
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        (data, whole), now = mapped(path), time.time_ns()
     except ValueError as error:
         raise ModelError(f"{path}: the file is empty; an ONNX model was needed") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-    skeleton, places = _KNOWN.get(key) or _checked(path, data)
-    if skeleton.ByteSize() <= KEPT_BYTES and now - state.st_mtime_ns > TICK:
-        _KNOWN[key] = skeleton, places
+    skeleton, places = _KNOWN.get(whole.state) or _checked(path, data.data)
+    if skeleton.ByteSize() <= KEPT_BYTES and now - whole.state[-1] > TICK:
+        _KNOWN[whole.state] = skeleton, places
         while len(_KNOWN) > KEPT:
             _KNOWN.pop(next(iter(_KNOWN)), None)
     model = onnx.ModelProto()
@@ -263,14 +297,13 @@ def _encoded(value: int) -> bytes:
     return bytes(out)
 
 
-def unpacked(tensor: onnx.TensorProto, raw: memoryview | Array) -> Array:
+def unpacked(tensor: onnx.TensorProto, raw: Array) -> Array:
     """The values of an initializer whose data are the bytes `raw`, so many as it needs: a view of them, or a copy where
     two or four values share a byte.
     """
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if onnx.TensorProto.DataType.Name(tensor.data_type) in BITS:
-        whole = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=bytes(raw))
+        whole = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw.tobytes())
         values: Array = onnx.numpy_helper.to_array(whole)
         return values
-    given = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, np.uint8)
-    return given.view(dtype).reshape(tuple(tensor.dims))
+    return raw.view(np.ndarray).view(dtype).reshape(tuple(tensor.dims))

@@ -288,7 +288,7 @@ def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
             raise ValueError(f"{length} bytes declared, {needed} needed")
         if not count:
             return np.empty(tuple(tensor.dims), dtype)
-        values: Array = np.memmap(file, np.uint8, "r", offset, (needed,)).view(np.ndarray)
+        values, _ = wire.mapped(file, offset, needed)
     except (ValueError, OSError) as error:
         raise ModelError(f"{model}: external data of {tensor.name!r} does not fit {location!r} ({error})") from error
     return wire.unpacked(tensor, values)

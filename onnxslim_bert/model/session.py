@@ -24,8 +24,8 @@ def model_session(
 ) -> ort.InferenceSession:
     """A CPU session on a model in memory; its weights are not serialized.
 
-    Those that lie in files beside the model, as they do above 2 GB, are mapped by ONNX Runtime, which takes no memory
-    of the process's own; the others are handed over as arrays, which it copies.
+    Those that lie in the model's file or beside it are mapped by ONNX Runtime, which takes no memory of the process's
+    own; the others, which passes made, are handed over as arrays, which it copies.
 
     outputs: names of the tensors to answer, instead of the model's own outputs.
     inputs: names of constants that become inputs, besides the model's own: every run gives their values.
@@ -55,7 +55,7 @@ def skeleton_session(
 ) -> ort.InferenceSession:
     """As `model_session`, on what `Model.skeleton` gives of a model that came from `path`.
 
-    Changes `skeleton`: initializers that lie in files beside `path` then say where.
+    Changes `skeleton`: initializers that lie in the file at `path`, or beside it, then say where.
     """
     if path is not None and path.is_file():
         checked_bytes(path)
@@ -65,8 +65,10 @@ def skeleton_session(
     options.add_session_config_entry("session.disable_prepacking", "0" if many_runs else "1")
     nbytes = sum(array.nbytes for array in weights.values())
     folder = (path or Path()).parent.resolve()
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    given = _left_after_mapping(skeleton.graph, weights, folder)
+    given = dict(weights)
+    if str(folder).isprintable():  # ONNX Runtime takes text, and names may be any bytes
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        given = _left_after_mapping(skeleton.graph, weights, folder)
     if given:
         values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in given.values()]
         options.add_external_initializers(list(given), values)
@@ -80,8 +82,11 @@ def _left_after_mapping(graph: onnx.GraphProto, weights: Mapping[str, Array], fo
     left = dict(weights)
     for tensor in graph.initializer:
         found = place(weights[tensor.name]) if tensor.name in weights else None
-        if found is not None and found[0].is_relative_to(folder):
-            location, nbytes = str(found[0].relative_to(folder)), left.pop(tensor.name).nbytes
+        if found is None or not found[0].is_relative_to(folder):
+            continue
+        location = str(found[0].relative_to(folder))
+        if location.isprintable():
+            nbytes = left.pop(tensor.name).nbytes
             del tensor.external_data[:]
             tensor.external_data.extend(external(location, found[1], nbytes))
     return left

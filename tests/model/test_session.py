@@ -1,5 +1,6 @@
-"""Weights that lie beside the model are mapped by ONNX Runtime, not copied."""
+"""Weights that lie in the model's file or beside it are mapped by ONNX Runtime, not copied."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from graphs import feeds, fixture
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from onnxslim_bert.graph.sessions import load, run, run_in_turn, session_options
+from onnxslim_bert.graph.wire import place
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 
@@ -29,6 +32,16 @@ def table(tmp_path: Path) -> Path:
     graph = helper.make_graph([helper.make_node("Gather", ["table", "ids"], ["found"])], "g", [ids], [found], [table])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path := tmp_path / "m.onnx")
+    return path
+
+
+def written_inside(table: Path, values: np.ndarray, doc: str = "", name: str = "inside.onnx") -> Path:
+    """The model of `table` with other rows, which lie in its own file."""
+    proto = onnx.load(table, load_external_data=False)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "table"))
+    proto.doc_string = doc
+    path = table.parent / name
+    path.write_bytes(proto.SerializeToString())
     return path
 
 
@@ -56,6 +69,55 @@ def test_a_table_that_was_replaced_is_not_read_from_the_file(table):
         model.replace("table", values)
         (found,) = model_session(model).run(None, {"ids": np.array([2])})
         assert found[0, 0] == values[2, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("padding", range(4))
+def test_a_table_in_the_model_takes_no_memory(padding, table):
+    """Wherever it begins: a doc string of another length moves it."""
+    inside = written_inside(table, np.arange(ROWS, dtype=np.float32).repeat(WIDTH).reshape(ROWS, WIDTH), "x" * padding)
+    model = Model.load(inside)
+    before = own_bytes()
+    (found,) = model_session(model).run(None, {"ids": np.array([5, ROWS - 1])})
+    assert own_bytes() - before < ROWS * WIDTH  # a quarter of its bytes
+    assert found[:, 0].tolist() == [5, ROWS - 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+@pytest.mark.parametrize("name", [b"\xff.onnx", "ü\u202e.onnx".encode(), b"*.onnx", b"..onnx", b"\xff/m.onnx"])
+def test_a_model_of_any_name_runs(name, table):
+    table.with_name(os.fsdecode(b"\xff")).mkdir()
+    inside = written_inside(table, np.full((9, WIDTH), 3, np.float32), name=os.fsdecode(name))
+    (found,) = model_session(Model.load(inside)).run(None, {"ids": np.array([2])})
+    assert found[0, 0] == 3
+
+
+@pytest.mark.parametrize("how", ["renamed", "written", "gone"])
+def test_a_model_keeps_its_weights_when_its_file_gets_others(how, table, tmp_path):
+    inside = written_inside(table, np.full((9, WIDTH), 3, np.float32))
+    other = written_inside(table, np.full((9, WIDTH), 4, np.float32), name="other.onnx")
+    model = Model.load(inside)
+    assert place(model.array("table")) is not None
+    if how == "renamed":
+        other.rename(inside)
+    elif how == "gone":
+        inside.unlink()
+    else:
+        inside.unlink()
+        inside.write_bytes(other.read_bytes())
+    assert place(model.array("table")) is None
+    (found,) = model_session(model).run(None, {"ids": np.array([2])})
+    assert found[0, 0] == 3
+
+
+def test_answers_in_turn_are_those_at_once():
+    model = Model.load(fixture("bert-ts17-sdpa"))
+    session = load(fixture("bert-ts17-sdpa"), session_options())
+    names = [output.name for output in session.get_outputs()]
+    for each in feeds(model), feeds(model, batch=1):
+        for (name, one), expected, other in zip(run_in_turn(session, each), names, run(session, each), strict=True):
+            assert name == expected
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["bert-ts17-sdpa", "quantized-qdq"])

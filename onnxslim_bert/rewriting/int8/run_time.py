@@ -1,5 +1,6 @@
 """Choose which inputs of dense layers get the range that they have at run time, where one found before is worse."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.collect import real_rows
 from onnxslim_bert.calibration.hard_rows import SHORT
-from onnxslim_bert.graph.sessions import run
+from onnxslim_bert.graph.sessions import run_in_turn
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, Quantizer, activation_quantizer
@@ -45,18 +46,19 @@ def choose_run_time(
     count: int,
     order: Callable[[], Sequence[int]],
     made: Callable[[tuple[int, ...]], Model],
-    dynamic: Model,
+    dynamic: Callable[[], Model],
     trials: Trials,
 ) -> RunTime:
     """The fewest inputs, of the SHARES tried, with which rows are as near to the original as those of `dynamic`.
 
     Where not even all of them reach that, the share with the least error. count: of the inputs. order: finds them in
     the order of their gain, the largest first; asked only where calibrated ranges alone are not as good. made: the
-    quantized model in which given inputs have their range from run time.
+    quantized model in which given inputs have their range from run time. dynamic: makes the one with all of them so.
     """
-    limit, groups = trials.row_errors(dynamic), _groups(trials)
+    limit, groups = trials.row_errors(dynamic()), _groups(trials)
     tried: dict[tuple[int, ...], Array] = {}
     for share in SHARES:
+        gc.collect()  # a graph's nodes and tensors refer to each other
         inputs = tuple(sorted(order()[: int(np.ceil(share * count))])) if share else ()
         if inputs not in tried:
             tried[inputs] = trials.row_errors(made(inputs))
@@ -100,10 +102,10 @@ def excess(model: Model, quantizers: Mapping[str, Quantizer], trials: Trials) ->
     errors: dict[str, list[Array]] = {name: [] for name in quantizers}
     sizes = dict.fromkeys(quantizers, 0.0)
     for batch in (batch for batch in (*trials.held_back, *trials.hard[1]) if batch.mask.any()):
-        for name, values in zip(quantizers, run(session, batch.feeds), strict=True):
+        for name, values in run_in_turn(session, batch.feeds):
             rows = real_rows(values, batch.mask)
-            fixed, free = (_rounded(rows, q) - rows for q in (quantizers[name], _of_batch(rows)))
-            errors[name].append(by_row(fixed, batch) - by_row(free, batch))
+            fixed, free = (by_row(_rounded(rows, q) - rows, batch) for q in (quantizers[name], _of_batch(rows)))
+            errors[name].append(fixed - free)
             sizes[name] += float(by_row(rows, batch).sum())
     count = sum(len(one) for one in errors[next(iter(errors))])
     return {

@@ -4,14 +4,15 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxslim_bert.calibration.tokenizer import load_tokenizer
-from onnxslim_bert.errors import DataError, ModelError
+from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_files
+from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import word_rows
 from onnxslim_bert.model.onnx_model import Model
@@ -23,7 +24,7 @@ from onnxslim_bert.zoo.engines.local import LocalEngine
 from onnxslim_bert.zoo.engines.task import Task
 from onnxslim_bert.zoo.planning.data_checks import check_tokenizer
 from onnxslim_bert.zoo.planning.find_models import is_output
-from onnxslim_bert.zoo.store.storage import Storage, result_name
+from onnxslim_bert.zoo.store.storage import Storage
 
 QUANTIZED = frozenset(
     (
@@ -31,7 +32,8 @@ QUANTIZED = frozenset(
         *("DynamicQuantizeMatMul", "QAttention", "QEmbedLayerNormalization", "MatMulNBits"),
     )
 )
-SECONDS, MEMORY = 60, 2 << 30  # for a look at a file, and more for a large one:
+TOGETHER = 32  # files that one process looks at
+SECONDS, MEMORY = 60, 2 << 30  # for that, and more for large files:
 BYTES_A_SECOND, MEMORY_A_BYTE = 10_000_000, 4
 
 
@@ -58,29 +60,24 @@ class LeftOut:
 def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[FoundEncoder], list[LeftOut]]:
     """The encoders below `folder`, and the .onnx files that are none, both folder by folder.
 
-    Hidden folders, links to folders, and the outputs of `zoo run` are not looked into. Each file is read in a process
-    of its own, within limits: one that crashes its reader, or never ends, is left out like others.
+    Hidden folders, links to folders, and the outputs of `zoo run` are not looked into. Files are read in processes of
+    their own, within limits: one that crashes its reader, or never ends, is left out like others.
     """
     paths = sorted(_onnx_files(folder), key=lambda path: (path.parent, path.name))
     tokenizers, unreadable = dict[Path, Path](), dict[Path, Path]()
     reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not _is_text(path)}
-    tasks = {task.key: (path, task) for path in paths if path not in reasons for task in [_task(path, folder)]}
+    readable = [path for path in paths if path not in reasons]
     with scratch() as results:
-        ends = LocalEngine().run((task for _, task in tasks.values()), str(results), lambda task, worker: None)
-        for number, ended in enumerate(ends, 1):
-            path, _ = tasks[ended.key]
-            result = {"unreadable": ended.message}
-            if ended.status == "done":
-                result = json.loads(Storage(str(results)).read(result_name(ended.key)) or "")
+        for number, (path, result) in enumerate(_looks(readable, folder, Storage(str(results))), 1):
             if "tokenizer" in result:
                 tokenizers[path] = Path(result["tokenizer"])
             else:
-                reasons[path] = result["unreadable"].removeprefix(f"{path}: ")
-            if ended.status != "failed" and "unreadable" in result:
+                reasons[path] = (result.get("unusable") or result["unreadable"]).removeprefix(f"{path}: ")
+            if "unreadable" in result:
                 with contextlib.suppress(DataError):
                     unreadable[path] = _tokenizer(path, folder, None)
             if progress:
-                progress("looking", number, len(tasks))
+                progress("looking", number, len(readable))
     found = [FoundEncoder(path, tokenizers[path]) for path in paths if path in tokenizers]
     return found, [LeftOut(path, reasons[path], unreadable.get(path)) for path in paths if path in reasons]
 
@@ -93,30 +90,66 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def look(task: Task, storage: Storage, folder: Path) -> dict[str, str]:
-    """What a process does with one file: the folder with its tokenizer, or why it cannot be read.
+def _looks(paths: Sequence[Path], top: Path, storage: Storage) -> Iterator[tuple[Path, dict[str, str]]]:
+    """What `_look` says of each file, by few processes: a new Python takes longer than most files.
 
-    Raises SlimError for a file that can be read where a zoo has no use for it. See `onnxslim_bert.zoo.engines.worker`
-    for what calls it.
+    Several files are looked at in one. Where it stops before it is through, the file at which it did is looked at
+    alone, which tells what stops it, and those behind it together in another process.
     """
-    path, top = Path(task.payload["path"]), Path(task.payload["top"])
+    groups = [paths[start : start + TOGETHER] for start in range(0, len(paths), TOGETHER)]
+    while groups:
+        tasks = {task.key: (group, task) for group in groups for task in [_task(group, top)]}
+        groups = []
+        for ended in LocalEngine().run((task for _, task in tasks.values()), str(storage.folder), lambda *_: None):
+            group, _ = tasks[ended.key]
+            said = {path: json.loads(found) for path in group if (found := storage.read(_name(path)))}
+            yield from said.items()
+            left = [path for path in group if path not in said]
+            if len(group) == len(left) == 1:
+                yield left[0], {"unreadable": ended.message}
+            else:
+                groups += [part for part in (left[:1], left[1:]) if part]
+
+
+def look(task: Task, storage: Storage, folder: Path) -> list[str]:
+    """What a process does: look at files, and write into the storage what is found, file by file. Returns their paths.
+
+    See `onnxslim_bert.zoo.engines.worker` for what calls it.
+    """
+    paths: list[str] = task.payload["paths"]
+    for path in map(Path, paths):
+        with renewed():
+            said = _look(path, Path(task.payload["top"]))
+        storage.write(_name(path), json.dumps(said).encode())
+    return paths
+
+
+def _look(path: Path, top: Path) -> dict[str, str]:
+    """The folder with the "tokenizer"; or why a file is "unreadable", or is read and "unusable"."""
     try:
         model_files(path)
         read_skeleton(path)
     except ModelError as error:
         return {"unreadable": str(error)}
-    return {"tokenizer": str(_tokenizer(path, top, _vocabulary(path)))}
+    try:
+        return {"tokenizer": str(_tokenizer(path, top, _vocabulary(path)))}
+    except SlimError as error:
+        return {"unusable": one_line(error)}
 
 
-def _task(path: Path, top: Path) -> Task:
-    nbytes = path.stat().st_size if path.is_file() else 0  # a link to nothing, a pipe or a folder is a reason, too
+def _name(path: Path) -> str:
+    return f"looks/{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
+
+
+def _task(paths: Sequence[Path], top: Path) -> Task:
+    sizes = [path.stat().st_size for path in paths if path.is_file()]  # a link to nothing is a reason, too
     return Task(
-        key=hashlib.sha256(os.fsencode(path)).hexdigest(),
+        key=hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest(),
         kind=f"{__name__}:look",
-        name=str(path),
-        payload={"path": str(path), "top": str(top)},
-        memory=MEMORY + MEMORY_A_BYTE * nbytes,
-        timeout=SECONDS + nbytes / BYTES_A_SECOND,
+        name=str(paths[0]),
+        payload={"paths": list(map(str, paths)), "top": str(top)},
+        memory=MEMORY + MEMORY_A_BYTE * max(sizes, default=0),
+        timeout=SECONDS + sum(sizes) / BYTES_A_SECOND,
     )
 
 

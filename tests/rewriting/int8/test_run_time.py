@@ -29,7 +29,7 @@ class Measured(Trials):
 def chosen(errors, dynamic=(1.0,)):
     rows = [Batch({}, np.ones((6, length), bool), np.arange(6)) for length in (4, 12)]
     trials = Measured(rows, errors, dynamic)
-    return choose_run_time(len(ORDER), lambda: ORDER, lambda inputs: inputs, "dynamic", trials)
+    return choose_run_time(len(ORDER), lambda: ORDER, lambda inputs: inputs, lambda: "dynamic", trials)
 
 
 def worst(first, others):
@@ -76,7 +76,7 @@ def test_a_row_behind_padding_is_not_hidden_by_others():
     masks = [np.ones((6, 4), bool), np.tile([False, True, True, True], (6, 1))]
     rows = [Batch({}, mask, np.arange(6)) for mask in masks]
     trials = Measured(rows, lambda inputs, count: [1.5 if inputs < 8 else 0.9] * 6 + [0.1] * 6, [1.0] * 6 + [9.0] * 6)
-    assert choose_run_time(8, lambda: ORDER, lambda inputs: inputs, "dynamic", trials).inputs == tuple(range(8))
+    assert choose_run_time(8, lambda: ORDER, lambda inputs: inputs, lambda: "dynamic", trials).inputs == tuple(range(8))
 
 
 def test_the_excess_is_that_of_the_row_that_is_clipped_most():

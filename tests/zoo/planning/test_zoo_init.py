@@ -14,6 +14,8 @@ from graphs import fixture
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.recipes.provenance import Provenance, stamp
+from onnxslim_bert.zoo.engines import process
+from onnxslim_bert.zoo.planning import find_encoders
 from onnxslim_bert.zoo.planning.init import propose
 from onnxslim_bert.zoo.planning.zoo_file import read_zoo
 
@@ -97,6 +99,27 @@ def test_a_file_that_crashes_its_reader_or_keeps_it_for_long_is_left_out(folder,
     assert {"untyped.onnx", "minus.onnx"} <= reasons.keys()
     assert ("twice.onnx" in found) != ("twice.onnx" in reasons)
     assert all(reason and "\n" not in reason for reason in reasons.values())
+
+
+def test_one_process_looks_at_many_files_and_more_where_files_end_it(tmp_path, monkeypatch):
+    """Of six files, two of which end a process: one for all, one alone for each of the two, one for those behind it."""
+    for name in "abcdef":
+        put(tmp_path / f"{name}.onnx", "bert-ts17-sdpa")
+    write_tokenizer(tmp_path)
+    started, start, ending = [], process.start, set[str]()
+    monkeypatch.setattr(process, "start", lambda line, *rest: (started.append(line), start(line, *rest))[1])
+    look = find_encoders._look
+    monkeypatch.setattr(
+        find_encoders, "_look", lambda path, top: os._exit(9) if path.stem in ending else look(path, top)
+    )
+    assert [len(files) for files in find_encoders.find_encoders(tmp_path)] == [6, 0]
+    assert len(started) == 1
+    ending |= {"b", "e"}
+    found, left = find_encoders.find_encoders(tmp_path)
+    assert [model.path.stem for model in found] == [*"acdf"]
+    assert [item.path.stem for item in left] == [*"be"]
+    assert all("9" in item.reason for item in left)
+    assert len(started) == 1 + 1 + 2 + 2
 
 
 def test_a_file_that_cannot_be_read_is_a_model_where_that_is_asked_for(folder):
