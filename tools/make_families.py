@@ -1,10 +1,10 @@
 """Make tiny encoders of many families for tools/family_trial.py: FOLDER/{family}-{export}/model.onnx, tokenizer.json.
 
-    python tools/make_families.py FOLDER [--only REGEX] [--export NAME]... [--head NAME]...
+    python tools/make_families.py FOLDER [--only REGEX] [--export NAME]... [--head NAME]... [--seed N]...
 
 Needs the [export] extra. Random weights by transformers' own code, by every exporter that writes the family; what
 PyTorch cannot export is said and left out, and so is a head that the family lacks. With a head other than `states` the
-folder is {family}-{head}-{export}. What stands there is not made again.
+folder is {family}-{head}-{export}, with a seed other than 0 it ends in -seed{seed}. What is there is not made again.
 """
 
 import argparse
@@ -376,10 +376,10 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def built(name: str, attention: str, head: str = "states") -> torch.nn.Module:
+def built(name: str, attention: str, head: str = "states", seed: int = 0) -> torch.nn.Module:
     """The family `name` with random weights, larger ones than training starts from: attention that looks somewhere."""
     config_name, sizes, kind = FAMILIES[name]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = getattr(transformers, config_name)(**sizes)
     config._attn_implementation = attention
     if task := ANSWERS[head].task:
@@ -403,27 +403,29 @@ def main() -> None:
     parser.add_argument("--only", default="", help="regular expression of families' names")
     parser.add_argument("--export", action="append", choices=EXPORTS, help="may be repeated; all by default")
     parser.add_argument("--head", action="append", choices=ANSWERS, help="may be repeated; states by default")
+    parser.add_argument("--seed", type=int, action="append", help="of the weights; may be repeated; 0 by default")
     given = parser.parse_args()
     names = [name for name in FAMILIES if re.search(given.only, name)]
-    for name, head, export in itertools.product(names, given.head or ["states"], given.export or EXPORTS):
-        folder = given.folder / "-".join([name, *([head] if head != "states" else []), export])
+    asked = itertools.product(names, given.head or ["states"], given.export or EXPORTS, given.seed or [0])
+    for name, head, export, seed in asked:
+        folder = given.folder / "-".join([name, *[head] * (head != "states"), export, *[f"seed{seed}"] * (seed != 0)])
         if (folder / "model.onnx").is_file():
             continue
         try:
-            make(name, head, export, folder)
+            make(name, head, export, folder, seed)
         except Exception as error:  # torch and transformers have no common base of what they raise
             print(f"{folder.name:<28}left out: {type(error).__name__} {one_line(error)[:100]}", flush=True)
             continue
         print(f"{folder.name:<28}{(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def make(name: str, head: str, export: str, folder: Path) -> None:
+def make(name: str, head: str, export: str, folder: Path, seed: int = 0) -> None:
     """Write one family to `folder`, with what turns texts into its inputs, or rows of them."""
     exporter, opset, attention = EXPORTS[export]
     kind = FAMILIES[name][2]
     if head != "states" and (kind in GIVEN or (kind != TEXT and ANSWERS[head].task)):
         raise ValueError(f"{name} has no head for {head}")
-    model = built(name, attention, head)
+    model = built(name, attention, head, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write(model, folder / "model.onnx", (exporter, opset), kind, ANSWERS[head].outputs)
     if kind not in GIVEN:
