@@ -11,7 +11,8 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import PAD_TOKENS, Tokenizer
+from onnxslim_bert.calibration.load_tokenizer import PAD_TOKENS
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError
 

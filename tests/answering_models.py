@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.glue import Task
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
 
 WORDS = 7

@@ -24,7 +24,7 @@ import peers
 from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import tokenizer_of
+from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError
 from onnxslim_bert.export.hugging_face import export_encoder

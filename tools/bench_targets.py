@@ -18,7 +18,7 @@ from peer_table import markdown
 
 from onnxslim_bert import __version__
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.device.compile_context import compile_contexts, default_outputs

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from onnxslim_bert.calibration.dataset import Dataset
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.loading import load_dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.export.torch_export import OPSETS
 from onnxslim_bert.proof.evaluation import evaluate

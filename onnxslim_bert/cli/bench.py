@@ -68,8 +68,8 @@ def bench(
     onnxslim bench model.onnx model.int8.onnx --data sst2 --batch 16 --json
     onnxslim bench model.onnx model.int8.onnx --ep cpu,openvino
     """
+    from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
     from onnxslim_bert.calibration.loading import load_dataset
-    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.proof.bench import Rounds
     from onnxslim_bert.proof.bench import bench as run_bench

@@ -81,8 +81,8 @@ def bundle(
 
     Runs are strict: a node that the provider leaves to the CPU fails the run, unless --allow-fallback.
     """
+    from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
     from onnxslim_bert.calibration.loading import load_dataset
-    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.device.make import make_bundle
     from onnxslim_bert.device.manifest import RunSettings

@@ -83,8 +83,8 @@ def validate(
     onnxslim validate model.onnx model.int8.onnx --data texts.txt --min-agreement 99 --json --junit gates.xml
     onnxslim validate model.onnx model.qnn.onnx --data sst2 --rows 200 --ep cpu,qnn --min-agreement 99
     """
+    from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
     from onnxslim_bert.calibration.loading import load_dataset
-    from onnxslim_bert.calibration.tokenizer import tokenizer_of
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.cli.validation_tables import show, show_all
     from onnxslim_bert.inspection.verify.markdown import validation_summary

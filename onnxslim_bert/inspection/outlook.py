@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxslim_bert import __version__
-from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
+from onnxslim_bert.calibration.load_tokenizer import DESCRIPTIONS
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import SlimError
 from onnxslim_bert.graph.claims import scratch

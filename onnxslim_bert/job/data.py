@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.dataset import Dataset, Purpose, row_keys
+from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
 from onnxslim_bert.calibration.loading import is_named, load_dataset
 from onnxslim_bert.calibration.splitting import holdout, sample
-from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.wording import plural
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.observers import Want
-from onnxslim_bert.calibration.tokenizer import Tokenizer, load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.vocabulary import token_growth
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.files import write_atomically

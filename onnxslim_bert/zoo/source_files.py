@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
+from onnxslim_bert.calibration.load_tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.export.hugging_face import TOKENIZER_FILES
 from onnxslim_bert.graph.files import file_sha256, model_files

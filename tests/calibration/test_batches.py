@@ -11,7 +11,8 @@ from onnxslim_bert.calibration import batches as module
 from onnxslim_bert.calibration.batches import Batches as RoledBatches
 from onnxslim_bert.calibration.batches import Inputs
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow, load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
+from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model.role_names import InputRole, role_of

@@ -15,8 +15,8 @@ from onnxslim_bert.calibration import collect as collect_module
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.cache import Cache, key_of
 from onnxslim_bert.calibration.collect import collect, collect_once, rows_sha256
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.observers import OBSERVERS, Want, packed, unpacked
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.data import Sources
 from onnxslim_bert.job.job import Job

@@ -12,7 +12,7 @@ import pytest
 from command_line import write_tokenizer
 
 from onnxslim_bert.calibration.files import read_columns, read_feeds
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError, one_line
 
 DEEP = "[" * 100_000

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError
 
 
@@ -117,7 +117,7 @@ def test_a_vocabulary_of_sentencepiece_is_read_by_its_library(tmp_path: Path, mo
     (row,) = tokenizer.encode([("the old cat",)], 32)
     assert row.ids == [2, *pieces.encode("the old cat"), 3]
     assert tokenizer.encode_passage("the cat", "the old hen", 32)[0].places.count(None) > 3
-    monkeypatch.setattr("onnxslim_bert.calibration.tokenizer.find_spec", lambda name: None)
+    monkeypatch.setattr("onnxslim_bert.calibration.load_tokenizer.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"let spiece.model be read: pip install 'onnxslim-bert\[sentencepiece\]'"):
         load_tokenizer(tmp_path)
 
@@ -144,9 +144,9 @@ def test_importing_the_data_side_loads_nothing_heavy(letters: Path) -> None:
     """transformers and pyarrow stay out even when a tokenizer.json is read and used."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from onnxslim_bert.calibration import batches, loading, tokenizer\n"
+        "from onnxslim_bert.calibration import batches, load_tokenizer, loading\n"
         "assert 'tokenizers' not in sys.modules\n"
-        "tokenizer.load_tokenizer(Path(sys.argv[1])).encode([('a b',)], 8)\n"
+        "load_tokenizer.load_tokenizer(Path(sys.argv[1])).encode([('a b',)], 8)\n"
         "print(sorted({'transformers', 'pyarrow', 'torch', 'huggingface_hub', 'onnxruntime'} & set(sys.modules)))\n"
     )
     result = subprocess.run([sys.executable, "-c", program, letters], capture_output=True, text=True, check=True)

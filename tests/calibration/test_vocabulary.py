@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.vocabulary import (
     count_tokens,
     keep_tokens,

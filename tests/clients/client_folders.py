@@ -9,7 +9,7 @@ from sentence_folder import sentence_folder, texts
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import tokenizer_of
+from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.proof.evaluate_once import evaluate_once
 

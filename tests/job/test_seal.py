@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import assert_refused, contents, run, workspace
 
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.loading import load_dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.job.seal import UNTIMED, Gate, verdicts_on

@@ -15,8 +15,8 @@ from random_encoders import HEADS, Kind, encoder
 from renamed_inputs import with_inputs, with_mask
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.loading import load_dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.model import input_roles

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from answering_models import WORDS, configured, per_token
 
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.loading import load_dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import AccuracyGateError, DataError
 from onnxslim_bert.proof.gates import Budgets, enforce

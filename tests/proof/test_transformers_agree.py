@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from command_line import SPECIAL, WORDS, write_tokenizer
 
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.calibration.loading import load_dataset
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.export.hugging_face import export_encoder
 from onnxslim_bert.proof.tasks.masked import evenly

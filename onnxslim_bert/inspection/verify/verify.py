@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxslim_bert.calibration.dataset import Dataset
-from onnxslim_bert.calibration.tokenizer import Tokenizer, tokenizer_of
+from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
+from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.files import file_sha256, model_files

@@ -6,9 +6,9 @@ from onnxslim_bert.calibration.dataset import Purpose
 from onnxslim_bert.calibration.files import READERS
 from onnxslim_bert.calibration.glue import GLUE, UNLABELLED
 from onnxslim_bert.calibration.hub import find_file
+from onnxslim_bert.calibration.load_tokenizer import DESCRIPTIONS
 from onnxslim_bert.calibration.loading import BUILT_IN, is_named, load_dataset
 from onnxslim_bert.calibration.ranked import is_folder
-from onnxslim_bert.calibration.tokenizer import DESCRIPTIONS
 from onnxslim_bert.errors import DataError
 from onnxslim_bert.rewriting.options import nearest
 

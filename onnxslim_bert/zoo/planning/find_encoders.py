@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxslim_bert.calibration.tokenizer import load_tokenizer
+from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_files
