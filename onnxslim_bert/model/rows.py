@@ -10,15 +10,17 @@ from onnxslim_bert.model.linear import is_linear
 LIKE_INPUT = frozenset(
     ["Identity", "Cast", "Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "FastGelu", "Softplus", "Sqrt", "Neg", "Dropout"]
 )
+LONGEST_SHAPE = 8
+Entry = int | tuple[int, int]
 BROADCAST = frozenset(["Add", "Sub", "Mul", "Div", "Sum", "Pow"])
 
 
 def spell_rows(graph: gs.Graph) -> int:
     """Write each Gemm of rows [n, d_in] as a product with [batch, seq, d_in]; returns how many were rewritten.
 
-    The Gemm reads Reshape(x, [n or -1, d_in]). Where what is read from it is shaped as a view v of x in all but its
-    last axis, v is multiplied: as both have the elements of x, the last axis of v has d_in. Elsewhere x is, whose last
-    axis is known to have d_in, and views of the rows become views of its product.
+    The Gemm reads Reshape(x, [n or -1, d_in]), as onnxsim and GPT-2's Conv1D write it. Where what is read from it is
+    shaped as a view v of x in all but its last axis, v is multiplied: as both have the elements of x, the last axis of
+    v has d_in. Elsewhere x is, where its last axis is known to have d_in, and what views the rows views its product.
     """
     count = 0
     for node in [node for node in graph.nodes if node.op == "Gemm" and is_linear(node)]:
@@ -29,9 +31,9 @@ def spell_rows(graph: gs.Graph) -> int:
         if rows is None or not _makes_rows(rows, d_in) or is_output(graph, node.outputs[0]):
             continue
         readers = list(node.outputs[0].outputs)
-        views = [_viewed_as(reader, rows.inputs[0], d_in, d_out) for reader in readers]
+        views = [_viewed_as(reader, rows, d_in, d_out) for reader in readers]
         tokens = next((view for view in views if view is not None), None)
-        if tokens is None and last_axis(rows.inputs[0]) == d_in:
+        if tokens is None and (_ends_alike(rows) or last_axis(rows.inputs[0]) == d_in):
             tokens = rows.inputs[0]
         if tokens is None:
             continue
@@ -70,38 +72,63 @@ def last_axis(tensor: gs.Tensor) -> int | None:
 
 
 def _makes_rows(node: gs.Node, d_in: int) -> bool:
-    shape = constant(node.inputs[1]) if node.op == "Reshape" else None
-    return shape is not None and shape.shape == (2,) and shape[1] == d_in
+    if node.op == "Flatten":
+        return _ends_alike(node)
+    found = _entries(node.inputs[1]) if node.op == "Reshape" else None
+    return found is not None and len(found) == 2 and found[1] in (d_in, (id(node.inputs[0]), -1))
 
 
-def _viewed_as(reader: gs.Node, source: gs.Tensor, d_in: int, d_out: int) -> gs.Tensor | None:
-    """The view of `source` whose axes but the last one the result of `reader`, a Reshape to d_out channels, has."""
-    fixed = constant(reader.inputs[1]) if reader.op == "Reshape" else None
-    if fixed is not None:
-        is_like = source.shape is not None and [*fixed[:-1].tolist(), d_in] == list(source.shape)
-        return source if is_like and fixed[-1] == d_out else None
-    shape = producer(reader.inputs[1]) if reader.op == "Reshape" else None
-    if shape is None or shape.op != "Concat" or len(shape.inputs) != 2:
+def _ends_alike(rows: gs.Node) -> bool:
+    """Whether a row is as long as the last axis of what it is made of, as the Reshape says, or the Flatten."""
+    if rows.op == "Flatten":
+        return bool(rows.attrs.get("axis", 1) == -1)
+    return (_entries(rows.inputs[1]) or [0])[-1] == (id(rows.inputs[0]), -1)
+
+
+def _viewed_as(reader: gs.Node, rows: gs.Node, d_in: int, d_out: int) -> gs.Tensor | None:
+    """The view of what `rows` reads that is as `reader`, a Reshape, makes the product, but for the d_out channels."""
+    found, source = _entries(reader.inputs[1]) if reader.op == "Reshape" else None, rows.inputs[0]
+    if found is None or found[-1] != d_out:
         return None
-    last, sizes = constant(shape.inputs[1]), _sizes(shape.inputs[0])
-    if last is None or last.tolist() != [d_out] or sizes is None:
-        return None
-    above = producer(sizes)
-    is_view = sizes is source or (above is not None and above.op == "Reshape" and above.inputs[0] is source)
-    return sizes if is_view else None
+    if source.shape is not None and [*found[:-1], d_in] == list(source.shape):
+        return source
+    views = [source] if _ends_alike(rows) or last_axis(source) == d_in else []
+    beside = [node for node in (*source.inputs, *source.outputs) if node.op == "Reshape" and node is not rows]
+    views += [node.outputs[0] for node in beside if len(_entries(node.inputs[1]) or ()) == 3]
+    return next((view for view in views if found[:-1] == [(id(view), 0), (id(view), 1)]), None)
 
 
-def _sizes(tensor: gs.Tensor) -> gs.Tensor | None:
-    """The tensor [batch, seq, channels] of which `tensor` holds the first two sizes."""
-    cut = producer(tensor)
-    if cut is None or cut.op != "Slice":
+def _entries(tensor: gs.Tensor) -> list[Entry] | None:
+    """The numbers of a shape, one by one: as such, or as (id of a tensor, axis) for its size; None where not known."""
+    values, node = constant(tensor), producer(tensor)
+    if values is not None:
+        return [int(x) for x in values.reshape(-1)]
+    if node is None:
         return None
-    shape, bounds = producer(cut.inputs[0]), [constant(t) for t in cut.inputs[1:]]
-    found = [None if bound is None else bound.tolist() for bound in bounds]
-    is_whole = (
-        shape is not None and shape.op == "Shape" and not shape.attrs.get("start", 0) and "end" not in shape.attrs
-    )
-    return shape.inputs[0] if shape is not None and is_whole and found in ([[0], [2]], [[0], [2], [0]]) else None
+    if node.op in ("Unsqueeze", "Squeeze", "Identity", "Cast"):
+        return _entries(node.inputs[0])
+    if node.op == "Concat":
+        parts = [_entries(part) for part in node.inputs]
+        return None if None in parts else [entry for part in parts for entry in part or ()]
+    if (
+        node.op == "Shape"
+        and 0 <= (start := node.attrs.get("start", 0)) <= (end := node.attrs.get("end", -1)) <= LONGEST_SHAPE
+    ):
+        return [(id(node.inputs[0]), axis) for axis in range(start, end)]
+    shape = producer(node.inputs[0]) if node.op in ("Gather", "Slice") else None
+    if shape is None or shape.op != "Shape" or shape.attrs.get("start", 0) or "end" in shape.attrs:
+        return None
+    bounds = [constant(t) for t in node.inputs[1:3]]
+    places = [int(x.reshape(-1)[0]) for x in bounds if x is not None and x.size == 1]
+    of = id(shape.inputs[0])
+    if node.op == "Gather":
+        return [(of, places[0])] if places else None
+    if len(places) < 2 or len(node.inputs) > 4:
+        return None
+    start, end = places
+    if start == -1 and end > LONGEST_SHAPE:
+        return [(of, -1)]
+    return [(of, axis) for axis in range(start, end)] if 0 <= start <= end <= LONGEST_SHAPE else None
 
 
 def _copies_sizes(reshape: gs.Node) -> bool:

@@ -18,10 +18,10 @@ from onnxslim_bert.rewriting.contract import Context
 CANONICAL = Canonicalize()
 
 
-def flattened(model: Model, *, turned: bool = False, viewed: bool = True) -> Model:
-    """`model` with each dense layer a Gemm of rows, and the rows made tokens again.
+def flattened(model: Model, *, turned: bool) -> Model:
+    """`model` with each dense layer a Gemm of rows, and the rows made tokens again; a view of a layer reads the rows.
 
-    turned: with matrices [d_out, d_in]. viewed: where a view reads a layer alone, it reads the rows.
+    turned: with matrices [d_out, d_in], and sizes one by one, as GPT-2's Conv1D has them.
     """
     graph = model.graph
     for node in [node for node in graph.nodes if node.op == "MatMul" and is_linear(node)]:
@@ -31,15 +31,25 @@ def flattened(model: Model, *, turned: bool = False, viewed: bool = True) -> Mod
         weight = tensors[linear.weight]
         if turned:
             weight = build.constant("turned", np.ascontiguousarray(weight.values.T))
-        flat = build.node("Reshape", "flat", [source, build.constant("shape", np.array([-1, linear.d_in]))])
+        whole = build.node("Shape", "whole", [source])
+        length = build.constant("shape", np.array([-1, linear.d_in]))
+        if turned:
+            ends = [build.constant(name, np.array([at])) for name, at in (("from", -1), ("to", 2**62))]
+            rest = build.constant("rest", np.array([-1]))
+            length = build.node("Concat", "length", [rest, build.node("Slice", "last", [whole, *ends])], axis=0)
+        flat = build.node("Reshape", "flat", [source, length])
         rows = build.node("Gemm", "gemm", [flat, weight, *([bias] if bias is not None else [])], transB=int(turned))
         readers = list(result.outputs)
-        if viewed and len(readers) == 1 and readers[0].op == "Reshape" and constant(readers[0].inputs[1]) is None:
+        if len(readers) == 1 and readers[0].op == "Reshape" and constant(readers[0].inputs[1]) is None:
             readers[0].inputs[0] = rows
             continue
         cut = [build.constant(name, np.array([at])) for name, at in (("from", 0), ("to", 2))]
-        sizes = build.node("Slice", "sizes", [build.node("Shape", "whole", [source]), *cut])
-        shape = build.node("Concat", "shape", [sizes, build.constant("last", np.array([linear.d_out]))], axis=0)
+        sizes = [build.node("Slice", "sizes", [whole, *cut])]
+        if turned:
+            axes = build.constant("axes", np.array([0]))
+            places = [build.constant("place", np.array(i)) for i in (0, 1)]
+            sizes = [build.node("Unsqueeze", "one", [build.node("Gather", "at", [whole, x]), axes]) for x in places]
+        shape = build.node("Concat", "shape", [*sizes, build.constant("last", np.array([linear.d_out]))], axis=0)
         tokens = build.node("Reshape", "tokens", [rows, shape])
         for reader in readers:
             reader.inputs = [tokens if tensor is result else tensor for tensor in reader.inputs]
@@ -99,3 +109,19 @@ def test_tokens_whose_width_a_norm_tells_are_multiplied(rows):
     assert spell_rows(graph) == 1
     product = next(node for node in graph.nodes if node.op == "MatMul")
     assert producer(product.inputs[0]).op == "LayerNormalization"
+
+
+def test_rows_of_one_product_that_another_reads_are_tokens_too():
+    graph = gemm_of(["batch", "seq", 6], [-1, 6])
+    build = Builder(graph, "")
+    normed = build.node(
+        "LayerNormalization", "norm", [graph.inputs[0], build.constant("gamma", np.ones(6, np.float32))]
+    )
+    flat, gemm, relu = graph.nodes[:3]
+    flat.inputs[0] = normed
+    relu.inputs[0] = build.node(
+        "Gemm", "second", [gemm.outputs[0], build.constant("weight", np.ones((4, 3), np.float32))]
+    )
+    sort_nodes(graph)
+    assert spell_rows(graph) == 2
+    assert not any(node.op == "Gemm" and node.inputs for node in graph.nodes)
