@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,11 +17,12 @@ from onnxslim_bert.graph import garbage, wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.copies import copied
 from onnxslim_bert.graph.edit import drop_unused, sort_nodes
+from onnxslim_bert.graph.external import external_values
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
-from onnxslim_bert.graph.tensors import stored_bytes
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.find_encoder import find_encoder
+from onnxslim_bert.model.validity import check_valid
 
 # it would warn on stdout of what is handled here, and to be silent at each node would take a tenth of its time
 gs.logger.G_LOGGER.log = lambda *_, **__: None
@@ -55,7 +55,7 @@ class Model:
         """
         proto, weights = wire.read_skeleton(path)
         weights |= {
-            tensor.name: _external_values(tensor, path)
+            tensor.name: external_values(tensor, path)
             for tensor in proto.graph.initializer
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         }
@@ -198,36 +198,6 @@ class Model:
         return digest.hexdigest()
 
 
-def check_valid(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
-    """Raise ModelError when ONNX's checker refuses a graph, given as `Model.skeleton` does; no weight is read."""
-    try:
-        onnx.checker.check_model(_without_data(skeleton, weights))
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
-
-
-def check_types(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
-    """Raise ModelError when a node reads a type that its operator does not take, as ONNX's type inference sees it."""
-    try:
-        onnx.shape_inference.infer_shapes(_without_data(skeleton, weights), check_type=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"types do not agree: {one_line(error)}") from error
-
-
-def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
-    """The same graph for the checker, which would look for external data: its weights are inputs."""
-    checked = onnx.ModelProto()
-    checked.CopyFrom(skeleton)
-    del checked.graph.initializer[:]
-    for tensor in skeleton.graph.initializer:
-        if tensor.name in weights:
-            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            checked.graph.input.append(value)
-        else:
-            checked.graph.initializer.append(tensor)
-    return checked
-
-
 @contextlib.contextmanager
 def _stand_ins(constants: Mapping[str, gs.Constant], weights: Mapping[str, Array]) -> Iterator[None]:
     """While open, the graph's weights are declarations without data."""
@@ -270,28 +240,6 @@ def _declaration(name: str, values: Array) -> onnx.TensorProto:
         data_location=onnx.TensorProto.EXTERNAL,
         external_data=wire.external("weights", 0, values.nbytes),
     )
-
-
-def _external_values(tensor: onnx.TensorProto, model: Path) -> Array:
-    """The values of an initializer kept in another file, which `boundary` found to lie inside the model's folder."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries["location"]
-    file = model.parent.resolve() / location
-    if not file.is_file():
-        raise ModelError(f"{model}: external data of {tensor.name!r} is missing: no file {location!r} beside the model")
-    dtype, count = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), math.prod(tensor.dims)
-    needed = stored_bytes(tensor.data_type, count)
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(needed)))
-        if length != needed or offset + length > file.stat().st_size:
-            raise ValueError(f"{length} bytes declared, {needed} needed")
-        if not count:
-            return np.empty(tuple(tensor.dims), dtype)
-        values, _ = wire.mapped(file, offset, needed)
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{model}: external data of {tensor.name!r} does not fit {location!r} ({error})") from error
-    return wire.unpacked(tensor, values)
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:

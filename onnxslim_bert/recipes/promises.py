@@ -12,8 +12,9 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.words import called
-from onnxslim_bert.model.onnx_model import Model, check_types, check_valid
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session, skeleton_session
+from onnxslim_bert.model.validity import check_types, check_valid
 from onnxslim_bert.recipes.probes import Limits, Probe
 from onnxslim_bert.rewriting.contract import Pass
 
