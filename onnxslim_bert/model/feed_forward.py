@@ -140,10 +140,8 @@ def below(tensor: gs.Tensor, order: dict[int, int]) -> gs.Node | None:
 
 def _beside(tensors: Mapping[str, gs.Tensor], up: Linear, down: Linear) -> list[Linear]:
     """The other dense layers between what `up` reads and what `down` reads."""
-    source = tensors[up.source]
-    view = producer(source)  # tokens as rows; their shape is read when the rows are tokens again
-    ends = [source, tensors[up.result], *(view.inputs[:1] if view is not None and view.op == "Reshape" else [])]
-    between = nodes_between(ends, tensors[down.source])
+    sizes = [t for t in tensors.values() if (node := producer(t)) is not None and node.op == "Shape"]  # of any layer
+    between = nodes_between([tensors[up.source], tensors[up.result], *sizes], tensors[down.source])
     inner = {matrix.node for matrix in up.matrices}
     return [read_product(node) for node in between if is_linear(node) and node.name not in inner]
 

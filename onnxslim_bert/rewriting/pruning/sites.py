@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
-from onnxslim_bert.graph.probe import constant, nodes_between
+from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
@@ -17,10 +18,12 @@ from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.marks import UNPADDED
+from onnxslim_bert.rewriting.pruning.channel_axes import NORMS
 
 UnitKind = Literal["heads", "neurons"]
 READERS: dict[UnitKind, str] = {"heads": "output", "neurons": "down"}
 WRITERS: dict[UnitKind, tuple[str, ...]] = {"heads": ("query", "key", "value"), "neurons": ("gate", "up")}
+MIXING = NORMS | {"Softmax", "LogSoftmax", "LpNormalization", "CumSum", "ArgMax", "TopK"}  # read all neurons of a token
 FOR_EACH_HEAD = 5  # MultiHeadAttention's inputs from here on have an axis of heads
 
 
@@ -51,6 +54,24 @@ class Site:
 
     def _layers(self, model: Model) -> list[Layer]:
         return [model.encoder.layers[index] for index in self.layers]
+
+
+def reshapes(model: Model, layer: Layer) -> list[tuple[gs.Node, list[gs.Tensor], Array]]:
+    """The Reshapes to a fixed number of neurons in a layer's feed-forward, with their shapes.
+
+    A shape is a constant that ends in the number, behind what a Concat puts before it, if anything.
+    """
+    tensors, down = model.graph.tensors(), layer.linears[READERS["neurons"]]
+    sources = [tensors[layer.linears[role].result] for role in writing(layer, "neurons")]
+    found = []
+    for node in nodes_between(sources, tensors[down.source]):
+        if node.op == "Reshape":
+            maker = producer(node.inputs[1])
+            sizes = list(maker.inputs) if maker is not None and maker.op == "Concat" else [node.inputs[1]]
+            last = constant(sizes[-1])
+            if last is not None and last.size and last.flat[-1] == down.d_in:
+                found.append((node, sizes[:-1], last))
+    return found
 
 
 def writing(layer: Layer, kind: UnitKind) -> tuple[str, ...]:
@@ -155,7 +176,7 @@ def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
     """A node that would break with fewer units, or None.
 
     Either a node outside the layer's attention or feed-forward that reads the units, or one inside that has a constant
-    with a number for each channel.
+    with a number for each channel, or, between neurons, one whose results depend on how many there are.
     """
     tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
     sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
@@ -168,7 +189,9 @@ def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
                 continue
             seen.add(id(node))
             values = [values for tensor in node.inputs if (values := constant(tensor)) is not None]
-            if id(node) not in inside or any(v.dtype.kind == "f" and v.shape == (reader.d_in,) for v in values):
+            if id(node) not in inside or any(v.dtype.kind == "f" and v.shape[-1:] == (reader.d_in,) for v in values):
+                return node
+            if kind == "neurons" and (node.op.startswith("Reduce") or node.op in MIXING):
                 return node
             front.extend(node.outputs)
     return None

@@ -18,7 +18,7 @@ from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.write_attention import emit_attention
 from onnxslim_bert.rewriting.pruning.least_squares import channels
-from onnxslim_bert.rewriting.pruning.sites import Site, counts_heads, with_inner
+from onnxslim_bert.rewriting.pruning.sites import Site, counts_heads, reshapes, with_inner
 
 
 def check_float32(model: Model, others: Mapping[str, str]) -> None:
@@ -44,6 +44,9 @@ def keep_units(model: Model, site: Site, units: Array) -> None:
     layers = [model.encoder.layers[index] for index in site.layers] if site.kind == "heads" else []
     attentions = [_narrower(model, layer) for layer in layers]
     build = Builder(model.graph, "")
+    if site.kind == "neurons":
+        for layer in (model.encoder.layers[index] for index in site.layers):
+            _narrow_reshapes(model, build, layer, len(units))
     for linear in site.writers(model):
         kept = channels(units, linear.d_out // site.units)
         bias = None if linear.bias is None else model.array(linear.bias)[kept]
@@ -53,6 +56,15 @@ def keep_units(model: Model, site: Site, units: Array) -> None:
     for narrow in attentions:
         narrow(units)
     model.changed()
+
+
+def _narrow_reshapes(model: Model, build: Builder, layer: Layer, neurons: int) -> None:
+    """Let what is reshaped to the number of neurons that there were be reshaped to `neurons`."""
+    for node, before, last in reshapes(model, layer):
+        sizes = last.copy()
+        sizes.flat[-1] = neurons
+        shape = build.constant("shape", sizes)
+        node.inputs[1] = build.node("Concat", "shape", [*before, shape], axis=0) if before else shape
 
 
 def set_reader(model: Model, site: Site, weight: Array, shift: Array) -> None:

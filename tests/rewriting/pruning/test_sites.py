@@ -47,19 +47,33 @@ def test_small_types_are_refused(name, step, dtype, kind):
         find_sites(prepared(name, CANONICAL, FUSE, step), kind)
 
 
+@pytest.mark.parametrize("shape", [(), (1, 1)], ids=["a row", "of three axes"])
 @pytest.mark.parametrize(("kind", "role"), [("heads", "output"), ("neurons", "down")])
 @pytest.mark.parametrize("name", SOME)
-def test_a_number_for_each_channel_is_refused(name, kind, role):
+def test_a_number_for_each_channel_is_refused(name, kind, role, shape):
     """As `smooth` writes: a Mul between the units and what reads them."""
     model = prepared(name, CANONICAL, FUSE)
     linear = model.encoder.layers[1].linears[role]
     build, source = Builder(model.graph, "smooth"), model.graph.tensors()[linear.source]
-    factors = build.constant("factors", np.linspace(1, 2, linear.d_in).astype(np.float32))
+    factors = build.constant("factors", np.linspace(1, 2, linear.d_in, dtype=np.float32).reshape(*shape, -1))
     reader = next(node for node in model.graph.nodes if node.name == linear.node)
     reader.inputs[0] = build.node("Mul", "smoothed", [source, factors])
     model.changed()
     with pytest.raises(PassError, match=rf"node '.*' \(Mul\) depends on single {kind} too; prune before"):
         find_sites(model, kind)
+
+
+@pytest.mark.parametrize(("op", "attributes"), [("ReduceMean", {"axes": [-1]}), ("Softmax", {"axis": -1})])
+def test_neurons_that_are_normed_together_are_refused(op, attributes):
+    """Their mean is another one without some: the rows that go are not zeroed ones then."""
+    model = prepared("bert-ts17-eager", CANONICAL, FUSE)
+    down = model.encoder.layers[1].down
+    node = next(node for node in model.graph.nodes if node.name == down.node)
+    build, neurons = Builder(model.graph, "norm"), node.inputs[0]
+    node.inputs[0] = build.node("Sub", "normed", [neurons, build.node(op, "together", [neurons], **attributes)])
+    model.changed()
+    with pytest.raises(PassError, match=rf"layer 1: node '.*' \({op}\) depends on single neurons too"):
+        find_sites(model, "neurons")
 
 
 @pytest.mark.parametrize(("kind", "role"), [("heads", "output"), ("neurons", "down")])

@@ -8,6 +8,7 @@ from graphs import DISTINCT, EVERY, SOME, apply, every_padding, fixture, prepare
 from oracles import answers, assert_linear, assert_same_outputs, matrix
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.inspection.inspection import inspect
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
@@ -78,6 +79,26 @@ def test_rewritten_graphs_can_be_cut_too(name, steps):
     assert_same_outputs(pruned, zeroed(model), every_padding(model), atol=1e-5)
     assert widths(pruned) == kept_widths(name)
     assert [x.first_token for x in pruned.encoder.layers] == [x.first_token for x in model.encoder.layers]
+
+
+@pytest.mark.parametrize("made", ["constant", "of sizes"])
+@pytest.mark.parametrize("name", SOME)
+def test_reshapes_to_the_number_of_neurons_follow_it(name, made):
+    """As onnxsim and hand-made exports leave them; the sizes of tokens are put before it once for all layers."""
+    model = prepared(name, CANONICAL, FUSE)
+    build, tensors = Builder(model.graph, "view"), model.graph.tensors()
+    up = model.encoder.layers[0].up
+    shape = build.constant("shape", np.array([0, -1, up.d_out]))
+    if made == "of sizes":
+        tokens = build.node("Shape", "tokens", [tensors[up.source]], start=0, end=2)
+        shape = build.node("Concat", "shape", [tokens, build.constant("width", np.array([up.d_out]))], axis=0)
+    for layer in model.encoder.layers:
+        node = next(node for node in model.graph.nodes if node.name == layer.down.node)
+        node.inputs[0] = build.node("Reshape", "neurons", [node.inputs[0], shape])
+    model.changed()
+    pruned = cut(model)
+    assert_same_outputs(pruned, zeroed(model), every_padding(model), atol=1e-5)
+    assert widths(pruned) == kept_widths(name)
 
 
 @pytest.mark.parametrize("style", [FUSE, STANDARD], ids=["contrib", "standard"])
