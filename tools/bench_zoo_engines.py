@@ -61,7 +61,7 @@ def run(engine: Engine, jobs: int) -> float:
     tasks = [Task(f"{number:064x}", "no_work:nothing", f"job {number}") for number in range(jobs)]
     with tempfile.TemporaryDirectory() as storage:
         begin = time.perf_counter()
-        ends = list(engine.run(tasks, storage, lambda *_: None))
+        ends = list(engine.run(tasks, storage, lambda *_: None, lambda *_: None))
         seconds = time.perf_counter() - begin
     if failed := [ended for ended in ends if ended.status != "done"]:
         raise RuntimeError(f"{len(failed)} of {len(ends)} jobs failed: {failed[0].message}")

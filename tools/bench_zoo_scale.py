@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from onnxslim_bert.zoo.engines.local import LocalEngine
-from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
+from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task
 from onnxslim_bert.zoo.page.document import load_document
 from onnxslim_bert.zoo.page.page import render
 from onnxslim_bert.zoo.planning.zoo_file import parse_zoo
@@ -58,9 +58,7 @@ class Canned:
         """As `Engine`."""
         return True
 
-    def run(
-        self, tasks: Iterable[Task], storage: str, started: Started, *, doing: Doing = ignore, alone: bool = False
-    ) -> Ends:
+    def run(self, tasks: Iterable[Task], storage: str, started: Started, doing: Doing, *, alone: bool = False) -> Ends:
         """As `Engine`."""
         place = Storage(storage)
         document = json.loads((self.artefact / "result.json").read_text())

@@ -20,8 +20,7 @@ from onnxslim_bert import __version__
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
-from onnxslim_bert.graph.files import file_sha256, staging, write_atomically
-from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.files import file_sha256, write_atomically
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import release
 from onnxslim_bert.model.onnx_model import Model
@@ -45,34 +44,28 @@ class Buckets:
     files: dict[str, str]
 
 
-def write_buckets(folder: Path, models: Iterable[tuple[int, Model]], *, overwrite: bool = False) -> Buckets:
-    """Write one file for each (length, model) to the new `folder`, which appears whole or not at all.
+def write_buckets(folder: Path, models: Iterable[tuple[int, Model]]) -> Buckets:
+    """Write one file for each (length, model) to the new `folder`, which is the caller's to remove when this fails.
 
-    The same models give the same bytes. One model is held at a time when `models` makes them one by one. overwrite:
-    replace a folder of buckets; never one that holds anything else. Raises OutputError, and ModelError for a model of
-    another length or one that is not valid ONNX.
+    The same models give the same bytes. One model is held at a time when `models` makes them one by one. Raises
+    OutputError, and ModelError for a model of another length or one that is not valid ONNX.
     """
-    check_place(folder, overwrite)
-    with staging(folder) as beside:
-        made = beside / folder.name
-        made.mkdir()
-        lengths: dict[int, str] = {}
-        try:
-            with (made / DATA).open("wb") as data:
-                shared = _Shared(data)
-                for length, model in models:
-                    _check_length(model, length, lengths)
-                    lengths[length] = f"model.{length}.onnx"
-                    _write(made / lengths[length], model, shared)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
-        if not lengths:
-            raise OutputError(f"{folder}: no lengths were given; name at least one")
-        sums = {name: file_sha256(made / name) for name in (DATA, *(lengths[n] for n in sorted(lengths)))}
-        buckets = Buckets(SCHEMA, __version__, {n: lengths[n] for n in sorted(lengths)}, sums)
-        _write_manifest(made, buckets)
-        check_place(folder, overwrite)
-        give_names([(made, folder)], overwrite=overwrite)
+    lengths: dict[int, str] = {}
+    try:
+        folder.mkdir()
+        with (folder / DATA).open("wb") as data:
+            shared = _Shared(data)
+            for length, model in models:
+                _check_length(model, length, lengths)
+                lengths[length] = f"model.{length}.onnx"
+                _write(folder / lengths[length], model, shared)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
+    if not lengths:
+        raise OutputError(f"{folder}: no lengths were given; name at least one")
+    sums = {name: file_sha256(folder / name) for name in (DATA, *(lengths[n] for n in sorted(lengths)))}
+    buckets = Buckets(SCHEMA, __version__, {n: lengths[n] for n in sorted(lengths)}, sums)
+    _write_manifest(folder, buckets)
     return buckets
 
 

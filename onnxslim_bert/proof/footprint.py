@@ -16,6 +16,8 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.files import model_bytes
 from onnxslim_bert.targets.setup import CPU_SETUP, Setup
 
+LAUNCHES = 3  # processes that load a model
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -41,20 +43,19 @@ def footprint(
     *,
     threads: int = 1,
     spinning: bool = False,
-    launches: int = 3,
     setup: Setup = CPU_SETUP,
 ) -> Footprint:
-    """Load the model and run `feeds` once, in `launches` fresh processes one after the other.
+    """Load the model and run `feeds` once, in LAUNCHES fresh processes one after the other.
 
     setup: of the provider. Raises ModelError when a process fails.
     """
-    runs = [_launch(path, feeds, threads, spinning, setup) for _ in range(launches)]
+    runs = [_launch(path, feeds, threads, spinning, setup) for _ in range(LAUNCHES)]
     return Footprint(
         nbytes=model_bytes(path),
         load_ms=float(np.median([run["load_ms"] for run in runs])),
         peak_bytes=max(int(run["peak_bytes"]) for run in runs),
         idle_bytes=int(np.median([run["idle_bytes"] for run in runs])),
-        launches=launches,
+        launches=LAUNCHES,
     )
 
 

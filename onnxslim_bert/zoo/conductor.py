@@ -53,9 +53,7 @@ class Conductor:
         self.watch.waiting(list(missing.values()), len(distinct) - len(missing))
         if not missing:
             return
-        with closing(
-            self.engine.run(missing.values(), self.url, self._started, doing=self.watch.doing, alone=alone)
-        ) as ends:
+        with closing(self.engine.run(missing.values(), self.url, self._started, self.watch.doing, alone=alone)) as ends:
             for ended in ends:
                 self.state.finish(ended)
                 self.watch.ended(missing[ended.key], ended)

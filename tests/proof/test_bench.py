@@ -144,7 +144,7 @@ def test_peak_memory_is_the_model_s_own_not_the_parent_s(tmp_path):
     held = np.ones(25_000_000)
     large = classifier(tmp_path / "large.onnx", np.ones((100, 40_000), np.float32))
     feeds = {"input_ids": np.ones((1, 2), np.int64), "attention_mask": np.ones((1, 2), np.int64)}
-    taken = footprint(large, feeds, launches=1)
+    taken = footprint(large, feeds)
     assert 16e6 < taken.peak_bytes - taken.idle_bytes < taken.peak_bytes < held.nbytes
     assert taken.load_ms > 0
     assert taken.nbytes > 16e6
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_load_in_its_process_is_an_error(tmp_path):
     """With the runtime's reason."""
     (tmp_path / "bytes.onnx").write_bytes(bytes(range(256)))
     with pytest.raises(ModelError, match=r"bytes\.onnx: the process that measures memory ended with 1"):
-        footprint(tmp_path / "bytes.onnx", {}, launches=1)
+        footprint(tmp_path / "bytes.onnx", {})
 
 
 def test_the_command_prints_one_json_document(tmp_path):

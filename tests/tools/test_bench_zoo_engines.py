@@ -25,7 +25,7 @@ def test_the_table_compares_within_rounds():
 
 def test_a_job_that_fails_is_no_time():
     class Broken:
-        def run(self, tasks, storage, started, *, alone=False):
+        def run(self, tasks, storage, started, doing, *, alone=False):
             return (Ended(task.key, "crashed", "no module") for task in tasks)
 
     with pytest.raises(RuntimeError, match="2 of 2 jobs failed: no module"):

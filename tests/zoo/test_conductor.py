@@ -24,7 +24,7 @@ class Engine:
         self.ends = ends
         self.asked: list[str] = []
 
-    def run(self, tasks, storage, started, *, doing, alone=False) -> Iterator[Ended]:
+    def run(self, tasks, storage, started, doing, *, alone=False) -> Iterator[Ended]:
         for task in tasks:
             started(task, "host 1")
             self.asked.append(task.name)
@@ -71,7 +71,7 @@ def conduct(out: Path, engine: Engine, *tasks: Task) -> tuple[Conductor, RunList
     with RunState(out / "zoo.sqlite") as state, state.lock():
         conductor = Conductor(engine, Storage(out), str(out), state, watch)
         conductor.run(tasks)
-        return conductor, watch, state.tasks(task.key for task in tasks)
+        return conductor, watch, [state.known(task.key) for task in tasks]
 
 
 def test_what_is_done_is_not_run_again(out):
@@ -121,7 +121,7 @@ def test_what_is_to_be_made_again_waits(out):
     with pytest.raises(KeyboardInterrupt):
         conduct(out, Interrupted(), TASK)
     with RunState(out / "zoo.sqlite") as state:
-        assert [(found.status, found.attempts) for found in state.tasks([TASK.key])] == [("waiting", 1)]
+        assert [(found.status, found.attempts) for found in state.tasks()] == [("waiting", 1)]
 
 
 def test_a_result_that_can_be_seen_now_is_one(out):

@@ -13,7 +13,7 @@ from distributed.security import Security
 from onnxslim_bert.errors import SlimError, one_line
 from onnxslim_bert.zoo.engines.dask_run import DaskRun
 from onnxslim_bert.zoo.engines.dask_shortage import PATIENCE_S, Shortage
-from onnxslim_bert.zoo.engines.task import Doing, Ends, Started, Task, ignore
+from onnxslim_bert.zoo.engines.task import Doing, Ends, Started, Task
 from onnxslim_bert.zoo.store.storage import absolute
 
 CONNECT_S = 10.0
@@ -40,15 +40,7 @@ class DaskEngine:
         """As `Engine.executes`: a worker with the resource has the target."""
         return True
 
-    def run(
-        self,
-        tasks: Iterable[Task],
-        storage: str,
-        started: Started,
-        *,
-        doing: Doing = ignore,
-        alone: bool = False,
-    ) -> Ends:
+    def run(self, tasks: Iterable[Task], storage: str, started: Started, doing: Doing, *, alone: bool = False) -> Ends:
         """As `Engine.run`. Raises SlimError when the scheduler cannot be reached, or is lost."""
         with self._client() as client:
             shortage = Shortage(self.patience, self.say, self.address)

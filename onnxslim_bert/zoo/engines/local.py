@@ -10,7 +10,7 @@ import psutil
 
 from onnxslim_bert.targets.table import CPU, target_named
 from onnxslim_bert.zoo.engines.process import run_process, this_worker
-from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task, ignore
+from onnxslim_bert.zoo.engines.task import Doing, Ended, Ends, Started, Task
 
 JOB_BYTES = 2 << 30  # a BERT-base in float32 takes up to 1.3 GB
 
@@ -25,15 +25,7 @@ class LocalEngine:
         """See `Engine`."""
         return target == CPU.name or not target_named(target).absent()
 
-    def run(
-        self,
-        tasks: Iterable[Task],
-        storage: str,
-        started: Started,
-        *,
-        doing: Doing = ignore,
-        alone: bool = False,
-    ) -> Ends:
+    def run(self, tasks: Iterable[Task], storage: str, started: Started, doing: Doing, *, alone: bool = False) -> Ends:
         """See `Engine`. A task is taken when it can begin; `started` is called by the thread that iterates."""
         stop, queue = threading.Event(), iter(tasks)
         jobs = 1 if alone else self.jobs

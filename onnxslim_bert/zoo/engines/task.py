@@ -52,10 +52,6 @@ Doing = Callable[[Task, str, int, int], None]  # a task that runs; what it is do
 Ends = Generator[Ended, None, None]  # closed, it stops what runs
 
 
-def ignore(task: Task, stage: str, done: int, total: int) -> None:
-    """Do nothing: for callers that do not want to know what a task is doing."""
-
-
 class Engine(Protocol):
     """Where tasks run. Interrupted, it stops what it started."""
 
@@ -63,15 +59,7 @@ class Engine(Protocol):
         """Whether the machines of this engine can run models on `target`, and not only write models for it."""
         ...
 
-    def run(
-        self,
-        tasks: Iterable[Task],
-        storage: str,
-        started: Started,
-        *,
-        doing: Doing = ignore,
-        alone: bool = False,
-    ) -> Ends:
+    def run(self, tasks: Iterable[Task], storage: str, started: Started, doing: Doing, *, alone: bool = False) -> Ends:
         """Run every task, each in a process of its own, and yield each as it ends, whatever its end.
 
         storage: the URL or the folder where results go. started: called before a task's process begins, each time that

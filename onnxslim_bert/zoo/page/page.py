@@ -34,18 +34,18 @@ class Page:
     left_out: str
 
 
-def render(document: RunDocument, limit: int = LIMIT) -> Page:
-    """The report as one HTML file below `limit` bytes, without what a reader misses least where it would be larger.
+def render(document: RunDocument) -> Page:
+    """The report as one HTML file below LIMIT bytes, without what a reader misses least where it would be larger.
 
     Raises OutputError when that is not enough.
     """
     script = library()
     for left_out, run in reductions(document.run):
         page = Page(_html(replace(document, run=run), script, left_out), left_out)
-        if len(page.html.encode()) < limit:
+        if len(page.html.encode()) < LIMIT:
             return page
     raise OutputError(
-        f"the report of {len(document.run.rows)} jobs would be larger than {limit / 1e6:g} MB: choose some with --model"
+        f"the report of {len(document.run.rows)} jobs would be larger than {LIMIT / 1e6:g} MB: choose some with --model"
     )
 
 

@@ -126,10 +126,8 @@ class RunState:
         """The task with this key; None when it was never seen."""
         return next(iter(self._tasks("WHERE key = ?", key)), None)
 
-    def tasks(self, keys: Iterable[str] | None = None) -> list[TaskState]:
-        """The tasks with these keys, as far as they are known; by default all of the last run."""
-        if keys is not None:
-            return [task for key in keys if (task := self.known(key))]
+    def tasks(self) -> list[TaskState]:
+        """All tasks of the last run."""
         return self._tasks("WHERE run = (SELECT max(run) FROM tasks) ORDER BY rowid")
 
     def needed(self) -> set[str]:

@@ -44,7 +44,7 @@ class Run:
     def __call__(self, *tasks: Task, alone: bool = False) -> dict[str, Ended]:
         """How each ended, by its name."""
         names = {task.key: task.name for task in tasks}
-        ends = self.engine.run(tasks, str(self.storage), self.started, doing=self.doing, alone=alone)
+        ends = self.engine.run(tasks, str(self.storage), self.started, self.doing, alone=alone)
         return {names[ended.key]: ended for ended in ends}
 
     def started(self, task: Task, worker: str) -> None:
@@ -299,7 +299,7 @@ from onnxslim_bert.cli.signals import ended_by_signals
 from onnxslim_bert.zoo.engines.dask_engine import DaskEngine
 from onnxslim_bert.zoo.engines.task import Task
 with ended_by_signals():
-    list(DaskEngine(sys.argv[1]).run([Task(**json.loads(sys.argv[2]))], sys.argv[3], lambda *_: None))
+    list(DaskEngine(sys.argv[1]).run([Task(**json.loads(sys.argv[2]))], sys.argv[3], *[lambda *_: None] * 2))
 """
 
 

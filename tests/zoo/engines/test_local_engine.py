@@ -41,7 +41,7 @@ def test_as_many_run_as_may(tmp_path, jobs, alone, most):
     """Never more, and not fewer: they wait for each other; those that time run alone."""
     log = tmp_path / "log"
     tasks = tasks_of("meet", range(4), log=str(log), count=most)
-    ends = list(LocalEngine(jobs).run(tasks, str(tmp_path), nothing, alone=alone))
+    ends = list(LocalEngine(jobs).run(tasks, str(tmp_path), nothing, nothing, alone=alone))
     assert [ended.status for ended in ends] == ["done"] * 4
     assert at_once(log.read_text().splitlines()) == most
 
@@ -51,7 +51,7 @@ def test_a_task_is_heard_while_it_runs(tmp_path):
     heard = []
     (task,) = tasks_of("count", [0])
     engine = LocalEngine(1)
-    list(engine.run([task], str(tmp_path), nothing, doing=lambda task, *said: heard.append((task.name, *said))))
+    list(engine.run([task], str(tmp_path), nothing, lambda task, *said: heard.append((task.name, *said))))
     assert heard == [("0", "counting", number, 3) for number in (1, 2, 3)]
     assert Storage(tmp_path).names(f"objects/{task.key}") == [result_name(task.key)]
 
@@ -59,7 +59,7 @@ def test_a_task_is_heard_while_it_runs(tmp_path):
 def test_each_is_yielded_as_it_ends(tmp_path):
     """One that waits for later ones comes after them."""
     first = tasks_of("wait_for", [0], name=result_name(f"{2:064}"))
-    ends = LocalEngine(2).run([*first, *tasks_of("write", [1, 2])], str(tmp_path), nothing)
+    ends = LocalEngine(2).run([*first, *tasks_of("write", [1, 2])], str(tmp_path), nothing, nothing)
     order = [int(ended.key) for ended in ends]
     assert order[0] == 1
     assert sorted(order) == [0, 1, 2]
@@ -69,7 +69,7 @@ def test_each_end_is_its_own(tmp_path):
     """One that crashes is a row; the others go on."""
     kinds = ["write", "read_nowhere", "miss_budget", "write"]
     tasks = [Task(f"{number:064}", f"tasks:{kind}", kind) for number, kind in enumerate(kinds)]
-    ends = {int(ended.key): ended.status for ended in LocalEngine(2).run(tasks, str(tmp_path), nothing)}
+    ends = {int(ended.key): ended.status for ended in LocalEngine(2).run(tasks, str(tmp_path), nothing, nothing)}
     assert ends == {0: "done", 1: "crashed", 2: "failed", 3: "done"}
 
 
@@ -89,7 +89,7 @@ def test_tasks_are_taken_when_they_can_begin(tmp_path):
         )
         announced.append((task.name, worker, begun))
 
-    ends = LocalEngine(1).run(tasks(), str(tmp_path), started)
+    ends = LocalEngine(1).run(tasks(), str(tmp_path), started, nothing)
     assert taken == []
     assert int(next(ends).key) == 0
     assert taken == ["0"]
@@ -102,7 +102,7 @@ def test_tasks_are_taken_when_they_can_begin(tmp_path):
 def test_what_nobody_waits_for_is_ended(tmp_path):
     """Processes and threads are gone when the iteration is given up."""
     before = threading.active_count()
-    ends = LocalEngine(2).run([*tasks_of("write", [0]), *tasks_of("sleep", [1, 2])], str(tmp_path), nothing)
+    ends = LocalEngine(2).run([*tasks_of("write", [0]), *tasks_of("sleep", [1, 2])], str(tmp_path), nothing, nothing)
     assert int(next(ends).key) == 0
     began = time.monotonic()
     ends.close()
@@ -126,13 +126,13 @@ def test_an_interruption_ends_everything(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(LocalEngine(2).run(tasks_of("sleep", [0, 1]), str(tmp_path), started))
+        list(LocalEngine(2).run(tasks_of("sleep", [0, 1]), str(tmp_path), started, nothing))
     assert psutil.Process().children() == []
 
 
 def test_no_tasks_are_no_work(tmp_path):
     """And no process."""
-    assert list(LocalEngine(2).run([], str(tmp_path), nothing)) == []
+    assert list(LocalEngine(2).run([], str(tmp_path), nothing, nothing)) == []
 
 
 def test_default_jobs_fit_the_machine(monkeypatch):

@@ -90,7 +90,7 @@ def task(name: str, **payload: object) -> Task:
 
 
 def run(engine: Engine, storage: str, *tasks: Task) -> list[Ended]:
-    return list(engine.run(tasks, storage, lambda *_: None))
+    return list(engine.run(tasks, storage, lambda *_: None, lambda *_: None))
 
 
 TASKS = [task(f"made {number}", files={"a": "a" * number, "b/c.txt": "c"}, value=number) for number in range(3)]
