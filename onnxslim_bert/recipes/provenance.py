@@ -105,7 +105,8 @@ def is_written(path: Path) -> bool:
 def provenance_in(path: Path, held: Mapping[str, str]) -> Provenance:
     """The provenance in the metadata `held` of the file at `path`. Raises ModelError when none can be read there."""
     if KEY not in held:
-        raise ModelError(f"{path} has no provenance: onnxslim did not write it, or another tool dropped its metadata")
+        lost = "onnxslim did not write it, or another tool dropped its metadata"
+        raise ModelError(f"{path} has no provenance: {lost}; give the file as onnxslim wrote it, or make it again")
     known = {field.name for field in fields(Provenance)}
     try:
         found = {name: str(value) for name, value in json.loads(held[KEY]).items() if name in known}
