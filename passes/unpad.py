@@ -34,8 +34,9 @@ class Unpad(Pass):
 
     Only for models that read nothing at padding of the last layer, which is proven: position 0 alone, or a mean or
     another pooling of real tokens. Others would read values at padding positions, which change. Exact, except for rows
-    of padding alone, which attend to nothing and may answer otherwise. It costs a few copies, so it pays in batches of
-    unequal lengths and not at batch 1.
+    of padding alone, and rows whose only real tokens the graph itself hides (token 0, by a mask made of ids != 0): they
+    attend to nothing and may answer otherwise. It costs a few copies, so it pays in batches of unequal lengths and not
+    at batch 1.
 
     Zeng et al. 2022, https://arxiv.org/abs/2208.08124
     """
