@@ -204,7 +204,7 @@ class Counts(Observer):
 
 
 def add_counts(left: Array, right: Array) -> Array:
-    """The sum of two histograms of ids, as long as the longer one."""
+    """The sum of two histograms of ids, each [its largest id + 1]; as long as the longer one."""
     short, long = sorted((left, right), key=len)
     total: Array = long + np.pad(short, (0, len(long) - len(short)))
     return total

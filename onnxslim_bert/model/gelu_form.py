@@ -69,7 +69,10 @@ def _above(anchor: gs.Node) -> list[gs.Tensor]:
 
 
 def gelu(x: Array, kind: GeluKind) -> Array:
-    """GELU in float64."""
+    """GELU of each value of x, of any shape, in float64 (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415).
+
+    kind: "erf" is x Phi(x), with the normal distribution's Phi; "tanh" is the paper's approximation.
+    """
     x = x.astype(np.float64)
     if kind == "tanh":
         inner: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))

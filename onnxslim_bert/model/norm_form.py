@@ -62,7 +62,10 @@ def _norm_of(graph: gs.Graph, source: gs.Tensor) -> NormForm | None:
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> Array:
-    """Layer normalization over the last axis, computed in float64."""
+    """Layer normalization over the last axis, computed in float64 (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    x [..., width]; gamma, beta [width]; epsilon: added to the variance -> [..., width]
+    """
     x = x.astype(np.float64)
     centred = x - x.mean(-1, keepdims=True)
     normal: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)

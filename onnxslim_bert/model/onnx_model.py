@@ -69,7 +69,10 @@ class Model:
     def from_proto(
         cls, proto: onnx.ModelProto, weights: Mapping[str, Array] | None = None, path: Path | None = None
     ) -> "Model":
-        """The model in `proto`; `weights` stand in for initializers whose data the proto leaves out."""
+        """The model in `proto`; `weights` stand in for initializers whose data the proto leaves out.
+
+        Raises ModelError when the graph cannot be read.
+        """
         weights = weights or {}
         if proto.functions:
             proto = inlined(path or "model", proto)
@@ -131,13 +134,13 @@ class Model:
         return found | {t.name: t for t in (*self.graph.inputs, *self.graph.outputs) if isinstance(t, gs.Constant)}
 
     def array(self, name: str) -> Array:
-        """A read-only view of the constant `name`."""
+        """A read-only view of the constant `name`. Raises KeyError when there is none."""
         view: Array = self.constants()[name].values.view()
         view.flags.writeable = False
         return view
 
     def replace(self, name: str, values: Array) -> None:
-        """Give the constant `name` new values."""
+        """Give the constant `name` new values, of any shape and type. Raises KeyError when there is none."""
         self.constants()[name].values = values
         self._encoder = None
 
@@ -165,7 +168,10 @@ class Model:
         return proto
 
     def skeleton(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
-        """The model with its weights declared as external data, and those weights by name; nothing is copied."""
+        """The model with its weights declared as external data, and those weights by name; nothing is copied.
+
+        Weights are constants of LARGE bytes or more, of NumPy's own types.
+        """
         constants = self.constants()
         held = {name: constant.values for name, constant in constants.items()}
         weights = {name: values for name, values in held.items() if values.nbytes >= LARGE and _is_numpy(values)}

@@ -30,7 +30,7 @@ def most_tokens(model: Model) -> int | None:
 
 
 def positions_of(model: Model, indices: gs.Tensor, seq: int) -> Array:
-    """The positions of a row of `seq` real tokens, or of as many as there are; empty when they cannot be told."""
+    """The positions of a row of `seq` real tokens, [seq], or of as many as there are; [0] when they cannot be told."""
     nodes = nodes_between([], indices)
     if not nodes:  # constants, or the caller's own
         values = constant(indices)

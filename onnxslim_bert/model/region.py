@@ -157,7 +157,7 @@ class Region:
                 yield self.given(self.feeds(batch, length), None, hiding)
 
     def run_targets(self, given: Mapping[str, Array], targets: Sequence[gs.Tensor]) -> list[Array]:
-        """The value of each of `targets`; `given` may hold more than the nodes read."""
+        """The value of each of `targets`; `given` may hold more than the nodes read. Raises ValueError as `run_all`."""
         read = {tensor.name for tensor in self.read}
         return run_all(self.nodes, {n: v for n, v in given.items() if n in read}, targets, opsets_of(self.graph))
 
@@ -220,7 +220,7 @@ class Region:
 
 
 def lookups(graph: gs.Graph) -> Iterator[tuple[gs.Tensor, Array]]:
-    """What embedding tables give for graph inputs, and the tables."""
+    """What embedding tables give for graph inputs, and the tables, [entries, width]."""
     tokens = {t.name for t in token_inputs(graph)}
     for node in graph.nodes:
         if node.op == "Gather" and node.inputs[1].name in tokens:
@@ -230,6 +230,6 @@ def lookups(graph: gs.Graph) -> Iterator[tuple[gs.Tensor, Array]]:
 
 
 def is_close(actual: Array, expected: Array) -> bool:
-    """Whether two results of an attention agree, to what their precision allows."""
+    """Whether results of an attention have one shape and differ by less than TOLERANCE (float16: HALF_TOLERANCE)."""
     tolerance = HALF_TOLERANCE if actual.dtype == np.float16 else TOLERANCE
     return actual.shape == expected.shape and bool(np.max(np.abs(actual - expected)) < tolerance)

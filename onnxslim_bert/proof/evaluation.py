@@ -203,7 +203,8 @@ def feed_batches(
 def run(session: ort.InferenceSession, path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Every output by name; a model with a fixed batch is filled up with copies of the last row, which are cut off.
 
-    An output without dimensions stays as it is: it is for the batch, not for a row.
+    An output without dimensions stays as it is: it is for the batch, not for a row. Raises ModelError when the model
+    does not run on these shapes, BoundsError when that would pass a limit.
     """
     batch, _ = fixed_shape(session)
     rows = len(next(iter(feeds.values())))

@@ -56,7 +56,10 @@ def wilson(hits: int, rows: int) -> Interval:
 
 
 def bootstrap(metric: Metric, predictions: Array, labels: Array, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """One model's metric, in points."""
+    """One model's metric, in points; predictions, labels: [rows].
+
+    Percentile interval, Efron and Tibshirani 1993.
+    """
     samples = [metric(predictions, labels, counts) for counts in resample(len(labels), resamples, seed)]
     return _interval(score(metric, predictions, labels), np.concatenate(samples))
 

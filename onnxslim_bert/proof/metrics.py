@@ -16,7 +16,7 @@ Metric = Callable[[Array, Array, Array], Array]
 
 
 def score(metric: Metric, predictions: Array, labels: Array) -> float:
-    """The metric of the rows as they are, in points."""
+    """The metric of the rows as they are, in points; predictions, labels: [rows]."""
     return float(metric(predictions, labels, np.ones((1, len(labels))))[0])
 
 

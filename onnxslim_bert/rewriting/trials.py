@@ -279,5 +279,5 @@ def by_row(values: Array, batch: Batch) -> Array:
 
 
 def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
-    """The outputs in float with a row for each text or each token of `batch`, rows of padding left out."""
+    """The outputs in float with a row for each text or each real token of `batch`: [texts or real tokens, ...] each."""
     return [real_rows(value, batch.mask) for value in outputs if value.dtype.kind == "f" and value.ndim > 1]

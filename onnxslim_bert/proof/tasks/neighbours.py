@@ -38,7 +38,7 @@ def _shared(ours: Array, theirs: Array, asked: Array, near: int) -> Array:
 
 
 def of_length_one(vectors: Array) -> Array:
-    """Vectors of length 1, float64; those of zeros stay, and those that are not finite become NaN."""
+    """Vectors [rows, width] at length 1, float64; those of zeros stay, and those that are not finite become NaN."""
     values = vectors.astype(np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):

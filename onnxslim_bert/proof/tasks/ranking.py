@@ -84,7 +84,7 @@ def far_recall(query: Query) -> float:
 
 
 def order_kept(base: Sequence[Query], candidate: Sequence[Query]) -> Array:
-    """Rank correlation (Spearman) of two models' scores of each query with two passages or more, from -1 to 1."""
+    """Rank correlation (Spearman) of two models' scores of each query, from -1 to 1; [queries of two passages up]."""
     pairs = [(ours.scores, theirs.scores) for ours, theirs in zip(base, candidate, strict=True) if len(ours.scores) > 1]
     return np.array([_correlation(ours, theirs) for ours, theirs in pairs], np.float64)
 

@@ -72,7 +72,8 @@ def choose_exits(
 ) -> Exits:
     """Exits with which at most the share `drop` of new rows is expected to get another answer.
 
-    They share it evenly. after: the layers; where none are given, up to MOST with which rows pass the fewest layers.
+    They share it evenly. sure, wrong, layers: as for `exits_at`. after: the layers that have exits; where none are
+    given, up to MOST with which rows pass the fewest layers.
     """
     sets = [tuple(after)] if after else [s for n in range(1, MOST + 1) for s in combinations(sorted(sure), n)]
     found = [

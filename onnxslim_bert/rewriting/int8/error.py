@@ -50,7 +50,10 @@ def some_columns(weight: Array) -> Array:
 
 
 def product_error(rows: Array, spanned: Array, weight: Array, exact: Array, scales: Array | None = None) -> float:
-    """The squared error of the int8 product against `exact` when input channels are divided by `scales`."""
+    """The squared error, summed over all elements, of the int8 product of rows and weight against `exact` [n, any].
+
+    scales: [channels], by which input channels are divided and the weight's rows multiplied; None: by 1.
+    """
     divisor = np.ones(rows.shape[1], np.float32) if scales is None else scales
     low, high = float((spanned[0] / divisor).min()), float((spanned[1] / divisor).max())
     scale, zero_point = activation_quantizer(min(low, 0.0), max(high, 0.0))

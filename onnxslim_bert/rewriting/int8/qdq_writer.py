@@ -33,7 +33,7 @@ class Quantizer:
         return self.zero_point.dtype
 
     def levels(self, values: Array) -> Array:
-        """`values` rounded to levels; those outside of the range become its ends."""
+        """`values`, of any shape that has `axis`, rounded to levels; those outside of the range become its ends."""
         shape = [-1 if axis == self.axis else 1 for axis in range(values.ndim)] if self.axis is not None else ()
         limits = np.iinfo(self.dtype)
         rounded = np.rint(values / self.scale.reshape(shape)) + self.zero_point.reshape(shape).astype(np.float64)
@@ -63,7 +63,10 @@ def around_zero(largest: float) -> Quantizer:
 
 
 def per_output(weight: Array, axis: int) -> Quantizer:
-    """The int8 quantizer of a matrix with a scale for each of its outputs, which lie along `axis`."""
+    """The int8 quantizer of a matrix with a scale for each of its outputs, which lie along `axis`: scale [outputs].
+
+    axis: 1 for a weight [d_in, d_out], 0 for [d_out, d_in].
+    """
     scales = column_scales(weight if axis == 1 else weight.T)
     return Quantizer(scales, np.zeros(len(scales), np.int8), axis)
 

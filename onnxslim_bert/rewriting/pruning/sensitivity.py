@@ -31,11 +31,11 @@ class Sensitivity:
     damage: dict[int, float]
 
     def kept(self, count: int) -> Array:
-        """The `count` units to keep, ascending."""
+        """The numbers of the `count` units to keep, ascending, [count]."""
         return np.sort(self.order[len(self.order) - count :])
 
     def squared(self, counts: Sequence[int]) -> Array:
-        """The squared damage of keeping each of `counts` units, interpolated between those that were measured.
+        """The squared damage of keeping each of `counts` units, [counts], interpolated between those measured.
 
         Squared, because the squares of independent errors add up. More units never count as more damage than fewer.
         """

@@ -40,7 +40,7 @@ class Place:
 
 
 def refit(model: Model, whole: Model, places: Sequence[Place], kept: Array, trials: Trials) -> list[float]:
-    """Refit dense layers of `model`, whose stream has the channels `kept` of that of `whole`, from first to last.
+    """Refit dense layers of `model`, whose stream has the channels `kept` [width] of that of `whole`, first to last.
 
     What reads the stream is fitted by one affine map for all layers that read it there, from the stream as it is now to
     all channels as they were: behind it the layers multiply by their old matrices. First the norm that writes the

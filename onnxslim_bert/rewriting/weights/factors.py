@@ -106,7 +106,10 @@ def channel_shares(variances: Array, axes: Array) -> Array:
 
 
 def rank_of_energy(variances: Array, energy: float) -> int:
-    """The least rank whose leading variances are at least `energy` of their sum."""
+    """The least rank whose leading variances are at least `energy` of their sum.
+
+    variances [axes], largest first; energy in (0, 1]. Example: 2 for [0.6, 0.3, 0.1] and 0.9.
+    """
     share = np.cumsum(variances) / max(variances.sum(), np.finfo(np.float64).tiny)
     return int(np.searchsorted(share, energy * (1 - 1e-12))) + 1
 

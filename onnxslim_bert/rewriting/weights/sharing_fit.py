@@ -46,7 +46,7 @@ class SharedFit:
         )
 
     def solve(self, ridge: float) -> tuple[Array, list[Array | None], list[float]]:
-        """The shared matrix W, and for each layer its new bias and its error, in the order in which layers were added.
+        """The shared W [d_in, d_out], and for each layer, as added, its new bias [d_out] (None without) and its error.
 
         ridge: how strongly W is pulled towards M, as a share of the inputs' mean variance. A new bias keeps the mean of
         its layer's outputs. An error is |new - old| / |old| of the outputs on the layer's sample, their means aside.
