@@ -14,7 +14,6 @@ spans      two of [rows, tokens], logits of where an answer begins and ends
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
@@ -22,10 +21,8 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.model_config import ModelConfig
+from onnxslim_bert.proof.output_axes import Axis, Output, hidden_width, reads_parts, seen_outputs
 from onnxslim_bert.proof.tasks.table import TASKS, Kind, needs
-
-INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-Axis = int | Literal["rows", "tokens"]
 
 # How an architecture's name ends -> what it answers.
 ARCHITECTURES: Mapping[str, Kind] = {
@@ -44,15 +41,6 @@ ARCHITECTURES: Mapping[str, Kind] = {
 # Words in names, which count only where nothing else decides.
 EMBEDDING_WORDS = ("embed", "pool", "hidden", "state")
 LEAST_VOCABULARY = 1000  # words, where config.json does not say how many
-FEWEST_OF_HIDDEN = 4  # constants of one width from which it is taken for the encoder's
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output of a model. dtype: numpy's letter of its kind; axes: each is "rows", "tokens" or a width, in order."""
-
-    dtype: str
-    axes: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -90,27 +78,13 @@ def read_model(
     task that the outputs do not serve or an output that is not there, ModelError for outputs that serve no task.
     """
     graph = read_skeleton(path)[0].graph if path.is_file() else onnx.GraphProto()
-    declared = {value.name: _sizes(value) for value in graph.output}
-    is_fixed = any(len(_sizes(value)) == 2 and _sizes(value)[1] for value in graph.input)
-    length = mask.shape[1]
-    seen = {
-        name: Output(values.dtype.kind, _axes(values.shape, declared.get(name, ()), length, is_fixed))
-        for name, values in answers.items()
-    }
-    pairs = [name for name, output in seen.items() if output.dtype == "f" and output.axes[1:] == (length,)]
-    if is_fixed and len(pairs) > 1:  # two classifiers of as many classes as there are tokens are rarer than one reader
-        seen |= dict.fromkeys(pairs, Output("f", ("rows", "tokens")))
-    whole = graph.input and not any(value.type.tensor_type.elem_type in INTEGERS for value in graph.input)
-    if whole:  # an image or a sound: what lies between rows and width are patches or frames
-        seen = {
-            name: replace(x, axes=("rows", "tokens", x.axes[2])) if len(x.axes) == 3 else x for name, x in seen.items()
-        }
+    seen = seen_outputs(graph, answers, mask.shape[1])
     try:
         hidden = config.hidden or hidden_width(graph, answers)
         reading = read_outputs(seen, config, hidden, task, output)
         others = () if output else tuple(name for name in heads(seen, hidden) if name not in reading.outputs)
         pooled = reading.kind == "embedding" and len(seen[reading.output].axes) == 3
-        return replace(reading, whole=bool(whole), pooled=pooled, others=others)
+        return replace(reading, whole=reads_parts(graph), pooled=pooled, others=others)
     except ModelError as error:
         found = ", ".join(f"{name} {values.dtype}{list(values.shape)}" for name, values in answers.items())
         raise ModelError(f"{path} answers {found}: {error}") from error
@@ -155,22 +129,6 @@ def heads(outputs: Mapping[str, Output], hidden: int) -> tuple[str, ...]:
     """
     floats = {name: output.axes for name, output in outputs.items() if output.dtype == "f"}
     return tuple(name for name, axes in floats.items() if hidden and axes[-1:] != (hidden,) and 0 < len(axes) <= 3)
-
-
-def hidden_width(graph: onnx.GraphProto, answers: Mapping[str, Array] | None = None) -> int:
-    """The width of the encoder in `graph`: of most vectors of weights (norms and biases); 0 without them.
-
-    answers: its outputs. One that is wider and as wide as many such vectors, those of heads, is as wide as the encoder
-    was before its stream became narrower (`prune-hidden`), and that width is taken. The few vectors of a quantized head
-    (bias, scales, zero points) are not many.
-    """
-    widths = [tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1]
-    most = max(set(widths) - {1}, key=widths.count, default=0)
-    many = max(FEWEST_OF_HIDDEN, widths.count(most) / 4)
-    answered = [values.shape[-1] for values in (answers or {}).values() if values.ndim > 1]
-    if whole := next((width for width in answered if width > most and widths.count(width) >= many), 0):
-        return int(whole)
-    return int(most) if widths.count(most) >= FEWEST_OF_HIDDEN else 0
 
 
 def _said(config: ModelConfig) -> Kind | None:
@@ -255,18 +213,3 @@ def _is_embedding(name: str, width: Axis, hidden: int, states: set[Axis]) -> boo
     if width in states or (hidden and width == hidden):
         return True
     return not hidden and any(word in name.lower() for word in EMBEDDING_WORDS) and "logits" not in name.lower()
-
-
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The sizes that the graph declares; 0 where an axis is open."""
-    return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-
-
-def _axes(shape: tuple[int, ...], declared: tuple[int, ...], length: int, is_fixed: bool) -> tuple[Axis, ...]:
-    """What each axis of an output is. An axis as long as the text is one of tokens, unless the graph fixes it."""
-    said = declared if len(declared) == len(shape) else (0,) * len(shape)
-    axes: list[Axis] = ["rows"] if shape else []
-    for place, size in enumerate(shape[1:], start=1):
-        is_tokens = size == length and (not said[place] or (is_fixed and len(shape) > 2 and place == 1))
-        axes.append("tokens" if is_tokens else size)
-    return tuple(axes)

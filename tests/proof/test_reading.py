@@ -6,7 +6,8 @@ import pytest
 
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.model.model_config import ModelConfig
-from onnxslim_bert.proof.reading import Output, heads, hidden_width, read_outputs
+from onnxslim_bert.proof.output_axes import Output, hidden_width
+from onnxslim_bert.proof.reading import heads, read_outputs
 
 STATES, POOLED = Output("f", ("rows", "tokens", 8)), Output("f", ("rows", 8))
 LOGITS, NUMBERS = Output("f", ("rows", 3)), Output("i", ("rows", 3))
