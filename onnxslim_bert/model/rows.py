@@ -65,6 +65,9 @@ def last_axis(tensor: gs.Tensor) -> int | None:
         return last_axis(node.inputs[1]) if constant(node.inputs[1]) is not None else None
     if node.op == "Gather" and node.attrs.get("axis", 0) == 0 and constant(node.inputs[0]) is not None:
         return last_axis(node.inputs[0])
+    if node.op == "Reshape":
+        size = (_entries(node.inputs[1]) or [-1])[-1]
+        return size if isinstance(size, int) and size > 0 else None
     if node.op in LIKE_INPUT:
         return last_axis(node.inputs[0])
     sizes = [last_axis(t) for t in node.inputs] if node.op in BROADCAST else []

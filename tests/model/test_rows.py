@@ -125,3 +125,15 @@ def test_rows_of_one_product_that_another_reads_are_tokens_too():
     sort_nodes(graph)
     assert spell_rows(graph) == 2
     assert not any(node.op == "Gemm" and node.inputs for node in graph.nodes)
+
+
+def test_tokens_whose_width_a_reshape_tells_are_multiplied():
+    """As rows of a fixed number of tokens are viewed between two products."""
+    graph = gemm_of(["batch", 30], [-1, 6])
+    build = Builder(graph, "")
+    viewed = build.node("Reshape", "view", [graph.inputs[0], build.constant("sizes", np.array([-1, 5, 6]))])
+    graph.nodes[0].inputs[0] = build.node("Sigmoid", "activation", [viewed])
+    sort_nodes(graph)
+    assert spell_rows(graph) == 1
+    product = next(node for node in graph.nodes if node.op == "MatMul")
+    assert producer(product.inputs[0]).op == "Sigmoid"
