@@ -113,8 +113,9 @@ class Distill(Pass):
             dense_layers(model)  # float32, or a PassError
         trials = ctx.trials
         check_torch()
-        from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, distil
+        from onnxslim_bert.rewriting.distillation.distil import distil
         from onnxslim_bert.rewriting.distillation.objective import Weights
+        from onnxslim_bert.rewriting.distillation.plan import DistillationPlan
         from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 
         if self.quantized != bool(quantized_weights(model)):

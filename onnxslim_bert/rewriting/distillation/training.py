@@ -1,11 +1,9 @@
 """The training itself: steps of AdamW, judged on texts that are held back, of which the best weights are kept."""
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -262,17 +260,3 @@ def _endless(texts: Texts, seed: int) -> Iterator[Batch]:
 def _said(loss: float, now: Judged, rows: float) -> str:
     agreement = "" if np.isnan(now.agreement) else f", agreement {now.agreement:.1%}"
     return f"distilling: loss {loss:.3g}, held-back error {now.error:.3g}{agreement}, {rows:.0f} rows/s"
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """PyTorch with so many threads while open; 0 leaves it as it is."""
-    # a kernel is kept for each shape, of which there are many here: by default 1,024, in 1 GB, which saves no time
-    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "64")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -14,13 +14,13 @@ from onnxslim_bert.rewriting.distillation.executor import Executor  # noqa: E402
 from onnxslim_bert.rewriting.distillation.objective import Objective, Weights, find_outputs  # noqa: E402
 from onnxslim_bert.rewriting.distillation.teacher import Teacher  # noqa: E402
 from onnxslim_bert.rewriting.distillation.texts import Texts, padding_of, rows_of  # noqa: E402
+from onnxslim_bert.rewriting.distillation.torch_threads import torch_threads  # noqa: E402
 from onnxslim_bert.rewriting.distillation.training import (  # noqa: E402
     Budget,
     Judged,
     Lessons,
     judge,
     rate_at,
-    torch_threads,
     train,
     usual_rate,
 )

@@ -11,7 +11,8 @@ from onnxslim_bert.rewriting.trials import Sampled, Trials
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
 
 from onnxslim_bert.rewriting.distillation.choice import class_logits, surest
-from onnxslim_bert.rewriting.distillation.distil import DistillationPlan, gather
+from onnxslim_bert.rewriting.distillation.material import gather
+from onnxslim_bert.rewriting.distillation.plan import DistillationPlan
 
 
 def plan(texts, copies=0.5, replace=0.0, balance=False):
@@ -21,7 +22,7 @@ def plan(texts, copies=0.5, replace=0.0, balance=False):
 
 def test_of_more_texts_than_wanted_the_longer_ones_are_drawn_more_often(monkeypatch):
     """A draw by length of a few texts has the mean length sum(n^2) / sum(n); one of all texts that of the corpus."""
-    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.distil.MOST_HELD_BACK", 20)
+    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.material.MOST_HELD_BACK", 20)
     model = prepared("bert-ts17-sdpa", Canonicalize())
     rows, asked = batches(model, [(600, 12)]), []
     trials = Trials(model, rows, rows[:0], corpus=lambda most: asked.append(most) or Sampled(rows))
@@ -37,7 +38,7 @@ def test_of_more_texts_than_wanted_the_longer_ones_are_drawn_more_often(monkeypa
 @pytest.mark.parametrize(("copies", "own"), [(0.0, 60), (0.5, 30), (0.75, 15)])
 def test_some_of_the_texts_are_copies_and_half_of_those_held_back(copies, own, monkeypatch):
     """No row that is judged by is trained on; texts that are no copies are drawn as they are where there are none."""
-    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.distil.MOST_HELD_BACK", 20)
+    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.material.MOST_HELD_BACK", 20)
     model = prepared("bert-ts17-sdpa", Canonicalize())
     rows = batches(model, [(600, 12)])
     trials = Trials(model, rows, rows[:0], corpus=lambda _: Sampled(rows))
@@ -63,7 +64,7 @@ def test_the_surest_texts_of_each_class_are_chosen():
 
 def test_texts_that_are_balanced_are_answered_evenly_and_surely(monkeypatch):
     """More so than those that are drawn by length."""
-    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.distil.MOST_HELD_BACK", 20)
+    monkeypatch.setattr("onnxslim_bert.rewriting.distillation.material.MOST_HELD_BACK", 20)
     model = prepared("bert-ts17-sdpa", Canonicalize())
     rows = batches(model, [(600, 12)])
     every = class_logits(model, rows, 1)
