@@ -11,7 +11,7 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
-from onnxslim_bert.rewriting.trials import float_outputs
+from onnxslim_bert.rewriting.answers import float_outputs
 
 
 class StepDamage:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.cache import Cache, key_of
-from onnxslim_bert.calibration.collect import Rows, collect, collect_once, real_rows, rows_sha256
+from onnxslim_bert.calibration.collect import Rows, collect, collect_once, rows_sha256
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
@@ -19,6 +18,7 @@ from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
 from onnxslim_bert.progress import Progress
+from onnxslim_bert.rewriting.answers import by_row, float_outputs
 from onnxslim_bert.rewriting.exits.whole_batch import whole_batch
 
 
@@ -261,23 +261,3 @@ class Trials:
         if not all(np.isfinite(answer).all() for answers in found for answer in answers):
             raise ModelError("the model's answers are not finite on calibration rows; check its weights")
         return found
-
-
-def by_row(values: Array, batch: Batch) -> Array:
-    """The mean square of `values`, as `float_outputs` gives them, for each row of `batch`, [rows].
-
-    Values that no row has alone, such as states of relative positions, count for every row.
-    """
-    squares = np.square(values, dtype=np.float64).reshape(len(values), -1).mean(1)
-    owner, rows = np.nonzero(batch.mask)[0], len(batch.rows)
-    if len(squares) != len(owner):
-        if len(squares) % rows:
-            return np.full(rows, squares.mean())
-        owner = np.repeat(np.arange(rows), len(squares) // rows)  # of whole rows, or several of each
-    means: Array = np.bincount(owner, squares, rows) / np.bincount(owner, minlength=rows)
-    return means
-
-
-def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
-    """The outputs in float with a row for each text or each real token of `batch`: [texts or real tokens, ...] each."""
-    return [real_rows(value, batch.mask) for value in outputs if value.dtype.kind == "f" and value.ndim > 1]

@@ -10,7 +10,8 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
-from onnxslim_bert.rewriting.trials import Trials, by_row
+from onnxslim_bert.rewriting.answers import by_row
+from onnxslim_bert.rewriting.trials import Trials
 
 HELD_BACK = ((4, 7), (3, 11))
 

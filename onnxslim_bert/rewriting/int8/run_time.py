@@ -12,8 +12,9 @@ from onnxslim_bert.calibration.hard_rows import SHORT
 from onnxslim_bert.graph.sessions import run_in_turn
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
+from onnxslim_bert.rewriting.answers import by_row
 from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, Quantizer, activation_quantizer
-from onnxslim_bert.rewriting.trials import Trials, by_row
+from onnxslim_bert.rewriting.trials import Trials
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of the inputs that get their range at run time, tried in this order
 
