@@ -100,7 +100,8 @@ def _looks(paths: Sequence[Path], top: Path, storage: Storage) -> Iterator[tuple
     while groups:
         tasks = {task.key: (group, task) for group in groups for task in [_task(group, top)]}
         groups = []
-        for ended in LocalEngine().run((task for _, task in tasks.values()), str(storage.folder), lambda *_: None):
+        every = (task for _, task in tasks.values())
+        for ended in LocalEngine().run(every, str(storage.folder), lambda *_: None, lambda *_: None):
             group, _ = tasks[ended.key]
             said = {path: json.loads(found) for path in group if (found := storage.read(_name(path)))}
             yield from said.items()
