@@ -42,6 +42,7 @@ NARROW = (
 )
 CASES = (
     Case("b", "@distilled-int8", "10x, 8 MB, 1.0; 8x, 10 MB, 0.5"),
+    Case("six", "@distilled-4-bit-words", "10x, 6 MB, 1.0"),
     Case("c", NARROW, "15x, 6 MB, 2.5"),
     Case("d", "@distilled-bilstm", "100x, 2 MB, 6"),
     Case("e", "@distilled-static", "300x, 4 MB, 10"),
