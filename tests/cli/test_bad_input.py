@@ -338,7 +338,7 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("onnxslim_bert.calibration.collect", "run"), ("onnxslim_bert.proof.collect", "one_per_row")],
+    [("onnxslim_bert.calibration.collect", "run_in_turn"), ("onnxslim_bert.proof.collect", "one_per_row")],
     ids=["calibrating", "evaluating"],
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
