@@ -61,15 +61,13 @@ def reshapes(model: Model, layer: Layer) -> list[tuple[gs.Node, list[gs.Tensor],
 
     A shape is a constant that ends in the number, behind what a Concat puts before it, if anything.
     """
-    tensors, down = model.graph.tensors(), layer.linears[READERS["neurons"]]
-    sources = [tensors[layer.linears[role].result] for role in writing(layer, "neurons")]
-    found = []
-    for node in nodes_between(sources, tensors[down.source]):
+    found, neurons = [], layer.linears[READERS["neurons"]].d_in
+    for node in nodes_between(*_ends(model, layer, "neurons")):
         if node.op == "Reshape":
             maker = producer(node.inputs[1])
             sizes = list(maker.inputs) if maker is not None and maker.op == "Concat" else [node.inputs[1]]
             last = constant(sizes[-1])
-            if last is not None and last.size and last.flat[-1] == down.d_in:
+            if last is not None and last.size and last.flat[-1] == neurons:
                 found.append((node, sizes[:-1], last))
     return found
 
@@ -178,9 +176,7 @@ def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
     Either a node outside the layer's attention or feed-forward that reads the units, or one inside that has a constant
     with a number for each channel, or, between neurons, one whose results depend on how many there are.
     """
-    tensors, reader = model.graph.tensors(), layer.linears[READERS[kind]]
-    sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
-    target = tensors[reader.source]
+    (sources, target), reader = _ends(model, layer, kind), layer.linears[READERS[kind]]
     inside = {id(node) for node in with_inner(nodes_between(sources, target))}
     front, seen = [*sources, target], set[int]()
     while front:
@@ -195,6 +191,13 @@ def _stranger(model: Model, layer: Layer, kind: UnitKind) -> gs.Node | None:
                 return node
             front.extend(node.outputs)
     return None
+
+
+def _ends(model: Model, layer: Layer, kind: UnitKind) -> tuple[list[gs.Tensor], gs.Tensor]:
+    """What the dense layers give that write the units, and what the one takes that reads them."""
+    tensors = model.graph.tensors()
+    sources = [tensors[layer.linears[role].result] for role in writing(layer, kind)]
+    return sources, tensors[layer.linears[READERS[kind]].source]
 
 
 def with_inner(nodes: Sequence[gs.Node]) -> list[gs.Node]:
