@@ -14,6 +14,7 @@ from onnxslim_bert.model.dense import dense_layers, group_sites
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
+from onnxslim_bert.rewriting.pruning.least_squares import moments
 from onnxslim_bert.rewriting.weights.factors import Products, channel_shares, rank_of_energy
 from onnxslim_bert.wording import plural
 
@@ -115,9 +116,7 @@ def find_products(model: Model, group: Group, grams: Sequence[Gram]) -> Products
     """The products of the weights of `group` on calibration rows. grams: for each site, what `_wants` asked for."""
     linears = _distinct(group)
     weights = [_matrix(model, linear) for linear in linears]
-    rows = sum(gram.rows for gram in grams)
-    mean = np.sum([gram.sums for gram in grams], axis=0) / rows
-    covariance = np.sum([gram.products for gram in grams], axis=0) / rows - np.outer(mean, mean)
+    covariance, mean = moments(grams)
     if _reads_inputs(group):
         return Products.of_inputs(weights, mean, covariance)
     return Products.of_outputs(weights[0], mean - _bias(model, linears[0]), covariance)

@@ -14,16 +14,22 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 
 LARGEST_SHARE = 1 / 16  # of the units that are left go at once
+LEAST_VARIANCE = 1e-5  # of the mean's square; what summing thousands of equal values in float32 leaves is smaller
 
 
 def moments(grams: Sequence[Gram]) -> tuple[Array, Array]:
-    """The covariance [n, n] and the mean [n] of the rows behind `grams`, together."""
+    """The covariance [n, n] and the mean [n] of the rows behind `grams`, together.
+
+    An input that varies less beside its mean than rounding makes it does not vary: its variance may come out below 0.
+    """
     rows = sum(gram.rows for gram in grams)
     mean = np.sum([gram.sums for gram in grams], 0) / rows
     covariance = grams[0].products / rows
     for gram in grams[1:]:
         covariance += gram.products / rows
     covariance -= np.outer(mean, mean)
+    constant = np.diag(covariance) < LEAST_VARIANCE * mean**2
+    covariance[constant] = covariance[:, constant] = 0
     return covariance, mean
 
 

@@ -81,14 +81,15 @@ def principal_axes(covariance: Array) -> tuple[Array, Array]:
 def product_axes(weight: Array, covariance: Array) -> tuple[Array, Array]:
     """The principal axes of products x @ weight: variances [rank], largest first, and axes [d_out, rank].
 
-    weight [d_in, d_out], rank the lesser of both; covariance [d_in, d_in] of the inputs x. With its Cholesky factor,
-    covariance = L @ L.T, the axes are the right singular vectors of L.T @ weight. Of all matrices of that rank,
+    weight [d_in, d_out], rank the lesser of both; covariance [d_in, d_in] of the inputs x. With a root of it,
+    covariance = R.T @ R, the axes are the right singular vectors of R @ weight. Of all matrices of that rank,
     weight @ axes[:, :rank] @ axes[:, :rank].T is then the nearest to `weight` on those inputs. The covariance gets a
     small ridge first, so that every axis has a rank even where the rows vary in few directions (Chen et al. 2021,
-    https://proceedings.neurips.cc/paper/2021/hash/f56de5ef149cf0aedcc8f4797031e229-Abstract.html).
+    https://proceedings.neurips.cc/paper/2021/hash/f56de5ef149cf0aedcc8f4797031e229-Abstract.html). Its root is taken
+    along its own axes: of rows that hardly vary beside their mean, rounding leaves variances below 0, which count as 0.
     """
-    ridge = RIDGE * np.trace(covariance) / len(covariance) or RIDGE
-    root = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))).T @ weight
+    held, directions = principal_axes(covariance)
+    root = np.sqrt(held + (RIDGE * held.mean() or RIDGE))[:, None] * (directions.T @ weight)
     variances, left = (found[..., : weight.shape[1]] for found in principal_axes(root @ root.T))
     kept = variances > NEGLIGIBLE * variances[0]
     return variances, root.T @ np.divide(left, np.sqrt(variances), out=np.zeros_like(left), where=kept)

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from onnxslim_bert.calibration.observers import Gram
+from onnxslim_bert.calibration.observers import Gram, SecondMoments
 from onnxslim_bert.rewriting.pruning.least_squares import channels, eliminate, moments, refit, squared_error, with_ridge
 
 RIDGE = 0.03
@@ -37,6 +37,17 @@ def test_moments_are_those_of_all_rows(rows):
     covariance, mean = moments([gram(rows[:13]), gram(rows[13:])])
     np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True))
     np.testing.assert_allclose(mean, rows.mean(0))
+
+
+@pytest.mark.parametrize("count", [1, 7, 2000])
+def test_equal_rows_do_not_vary(count):
+    """However their products were rounded when they were added up: no variance is below 0, and every pass can solve."""
+    observer = SecondMoments()
+    row = np.random.default_rng(3).standard_normal(96).astype(np.float32)
+    observer.update(np.repeat(row[None], count, 0))
+    covariance, mean = moments([observer.result()])
+    assert not covariance.any()
+    np.testing.assert_allclose(mean, row, rtol=1e-5)
 
 
 def test_a_refit_is_ridge_regression(rows, weight):

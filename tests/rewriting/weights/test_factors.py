@@ -74,6 +74,17 @@ def test_rows_that_fill_no_space_still_rank_every_axis(rng):
         np.testing.assert_allclose(weight @ axes @ axes.T, weight, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("vary", [0.0, 1e-7, 1e-3, 1.0])
+def test_rows_that_hardly_vary_beside_their_mean_have_factors(rng, scale, vary):
+    """Rounding leaves their moments with variances below 0; at the full rank the products are those of the weight."""
+    rows = scale * (rng.standard_normal(8) + vary * rng.standard_normal((64, 8)))
+    mean, weight = rows.mean(0), rng.standard_normal((8, 6))
+    covariance = rows.T @ rows / 64 - np.outer(mean, mean)
+    left, right, shift = Products.of_inputs([weight], mean, covariance).factors(6)
+    np.testing.assert_allclose(rows @ left @ right + shift, rows @ weight, atol=1e-9 * scale)
+
+
 def test_a_weight_of_low_rank_has_axes_without_infinities(rng):
     weight = rng.standard_normal((5, 2)) @ rng.standard_normal((2, 7))
     _, axes = product_axes(weight, np.eye(5))
