@@ -62,7 +62,7 @@ DROP = "Points that the task metric may drop: with -p a budget, else search for 
 @click.option(
     "--distill-texts",
     type=COUNT,
-    default=24000,
+    default=100_000,
     show_default=True,
     help="Texts that --distill trains the best plan on, copies with replaced tokens included.",
 )

@@ -61,16 +61,15 @@ def reachable(options: MeasuredOptions, budget: CostBudget) -> bool:
 
 def _narrowed(table: WidthChoices, budget: CostBudget, method: str) -> Prediction | None:
     """The plan of the least damage with the alternatives of `table`; None when even its narrowest is over budget."""
+    picked = min(_fitting(table, budget), key=table.square, default=None)
+    return None if picked is None else predicted(table, picked, method)
 
-    def square(picked: Sequence[int]) -> float:
-        return float(sum(values[i] for values, i in zip(table.squares, picked, strict=True)))
 
-    picked = min(_fitting(table, budget), key=square, default=None)
-    if picked is None:
-        return None
+def predicted(table: WidthChoices, picked: Sequence[int], method: str) -> Prediction:
+    """The plan with the widths `picked`, an index into each ladder of `table`, and what is expected of it."""
     choices = [steps[i] for steps, i in zip(table.ladders, picked, strict=True)]
     plan = _plan(choices, table.combination, method)
-    return Prediction(plan, float(np.sqrt(square(picked) + table.damage**2)), *table.spent(picked))
+    return Prediction(plan, float(np.sqrt(table.square(picked) + table.damage**2)), *table.spent(picked))
 
 
 def _fitting(table: WidthChoices, budget: CostBudget) -> Iterator[list[int]]:

@@ -2,88 +2,93 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from onnxslim_bert.job.search.alternatives import MeasuredOptions
 from onnxslim_bert.job.search.choose import Prediction, choose
+from onnxslim_bert.job.search.costs import Costs
 from onnxslim_bert.job.search.depth import budget_at
+from onnxslim_bert.job.search.even_plans import even_plan
 from onnxslim_bert.job.search.frontier import MeasuredPoint
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.job.search.width_choices import CostBudget
 
-PLANS = 3  # that are distilled for a short time
-SHORT = 8  # the part of the texts that these are distilled on
+SHORT = 16  # the part of the texts that plans are distilled on to choose among them
 FEWEST = 256  # texts of a short training, where the whole one has so many
 EPOCHS = 3  # of the whole training: the teacher answers each text once, which takes as long as an epoch
-AIMS = 3  # times that the targets are aimed at, when what was built misses what the tables said
+AIMS = 3  # models built untrained of one kind of plan, the later ones by what the earlier ones turned out to cost
+
+Chooser = Callable[[CostBudget], Prediction | None]  # the plan of one kind for a budget; None where none fits
+Made = Callable[[Prediction], MeasuredPoint]  # builds and measures the model of a plan
 
 
-def distil_plans(
-    options: MeasuredOptions, targets: Targets, texts: int, made: Callable[[Prediction], MeasuredPoint]
-) -> list[MeasuredPoint]:
+def distil_plans(options: MeasuredOptions, targets: Targets, texts: int, made: Made) -> list[MeasuredPoint]:
     """The models of the best plans at `targets` of speed and size, distilled.
 
-    Of a few plans (`best_plans`) those that reach speed and size once they are built (`_reaching`) are distilled on a
-    part of `texts`; the one with the least damage then is distilled from its beginning on all of them, EPOCHS times.
+    Of each kind of plan (`choosers`) the one that comes closest to speed and size once it is built (`_closest`) is
+    distilled on a part of `texts`; the one with the least damage then is distilled from its beginning on all of them,
+    EPOCHS times.
 
-    made: builds and measures the model of a plan. Returns all that was built; nothing is distilled where no plan
-    reaches the targets.
+    Returns all that was built; nothing is distilled where no plan reaches the targets.
     """
-    points, reaching = list[MeasuredPoint](), list[Prediction]()
-    for plan in best_plans(options, budget_at(options.costs, targets, 1.0)):
-        built, reached = _reaching(options, plan, targets, made)
+    points, reaching = list[MeasuredPoint](), dict[str, Prediction]()
+    for chosen in choosers(options):
+        built, reached = _closest(chosen, options.costs, targets, made)
         points += built
-        reaching += [reached] if reached is not None else []
+        reaching |= {} if reached is None else {str(reached.plan.recipe): reached}
     if not reaching:
         return points
     short = min(texts, max(texts // SHORT, FEWEST))
-    tried = [(made(trained(plan, f"texts={short}")), plan) for plan in reaching]
+    tried = [(made(trained(plan, f"texts={short}")), plan) for plan in reaching.values()]
     best = min(tried, key=lambda pair: pair[0].damage)[1]
     return [*points, *(point for point, _ in tried), made(trained(best, f"texts={texts},epochs={EPOCHS}"))]
 
 
-def _reaching(
-    options: MeasuredOptions, plan: Prediction, targets: Targets, made: Callable[[Prediction], MeasuredPoint]
+def choosers(options: MeasuredOptions) -> list[Chooser]:
+    """The kinds of plans: an even one for each way to drop layers, the one that the tables like best, and the one that
+    they like best with a narrower stream.
+
+    Layers and stream count for themselves, because training mends what they lose better than their damage tells.
+    """
+    evens = [partial(even_plan, replace(options, layers=[layers])) for layers in options.layers]
+    streams = [part for part in (options.streams[:1], options.streams[1:]) if part]
+    return [*evens, *(partial(choose, replace(options, streams=part)) for part in streams)]
+
+
+def _closest(
+    chosen: Chooser, costs: Costs, targets: Targets, made: Made
 ) -> tuple[list[MeasuredPoint], Prediction | None]:
-    """The models that were built, untrained, of `plan` and of plans with the same layers and stream that aim further,
-    until one is MARGIN beyond the targets of speed and size; and the plan of the last one that reaches them, None where
-    none does.
+    """The models that were built, untrained, of plans of one kind, and the plan of least damage whose model reaches the
+    targets of speed and size: MARGIN beyond them if one does, as no machine is quiet; None where none does.
 
-    Training changes neither speed nor size, and takes longer than to find out.
+    Training changes neither speed nor size, and takes longer than to find out. None is built after one that is MARGIN
+    beyond the targets and not twice as far, which is as wide as they allow. Each budget is what the targets allow by
+    what the model before turned out to cost, beside what was predicted of it.
+    Example: it takes 9 ms where 8 were predicted, and 10 are allowed: the next may cost 8.9 by the tables.
     """
-    alike = replace(
-        options,
-        layers=[one for one in options.layers if one.step == plan.plan.layers],
-        streams=[one for one in options.streams if one.step == plan.plan.stream],
-    )
     asked = replace(targets, drop=None)
-    surely = asked.beyond(asked, asked.speedup or 1.0, asked.nbytes or 1.0)  # MARGIN further
-    points, reached, found, aim = list[MeasuredPoint](), None, plan, asked
+    surely = asked.beyond(asked, asked.speedup or 1.0, asked.nbytes or 1.0)
+    further = surely.beyond(surely, surely.speedup or 1.0, surely.nbytes or 1.0)
+    budget = allowed = budget_at(costs, surely, 1.0)
+    built = dict[Prediction, MeasuredPoint]()
     for _ in range(AIMS):
-        points.append(made(found))
-        speedup, nbytes = points[-1].speedup, points[-1].nbytes
-        reached = found if asked.met_by(speedup, nbytes, 0.0) else reached
-        aim = aim.beyond(asked, speedup, nbytes)
-        further = choose(alike, budget_at(options.costs, aim, 1.0))
-        if further is None or surely.met_by(speedup, nbytes, 0.0):
+        plan = chosen(budget)
+        if plan is None or plan in built:
             break
-        found = further
-    return points, reached
+        built[plan] = point = made(plan)
+        if _reached(surely, point) and not _reached(further, point):
+            break
+        ms = allowed.ms and allowed.ms * plan.ms * point.speedup / costs.source_ms
+        budget = CostBudget(ms, allowed.nbytes and allowed.nbytes * plan.nbytes / point.nbytes)
+    for goal in (surely, asked):
+        reaching = [plan for plan, point in built.items() if _reached(goal, point)]
+        if reaching:
+            return [*built.values()], min(reaching, key=lambda plan: plan.damage)
+    return [*built.values()], None
 
 
-def best_plans(options: MeasuredOptions, budget: CostBudget) -> list[Prediction]:
-    """The best plans within `budget` by the tables: of each number of dropped layers and each width of the stream one.
-
-    Of these the PLANS best, and the best with a narrower stream where that is none of them. Layers and stream count for
-    themselves, because training mends what they lose better than their damage tells. No two are alike; none where none
-    fits.
-    """
-    pairs = [(layers, stream) for layers in options.layers for stream in options.streams]
-    found = [choose(replace(options, layers=[layers], streams=[stream]), budget) for layers, stream in pairs]
-    plans = {str(plan.plan.recipe): plan for plan in found if plan is not None}
-    ranked = sorted(plans.values(), key=lambda plan: plan.damage)
-    narrow = [plan for plan in ranked if plan.plan.stream]
-    best = ranked[:PLANS]
-    return best if any(plan in best for plan in narrow) else best + narrow[:1]
+def _reached(targets: Targets, point: MeasuredPoint) -> bool:
+    return targets.met_by(point.speedup, point.nbytes, 0.0)
 
 
 def trained(prediction: Prediction, how: str) -> Prediction:

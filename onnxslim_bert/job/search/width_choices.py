@@ -73,6 +73,10 @@ class WidthChoices:
         """The first of every ladder."""
         return [0] * len(self.ladders)
 
+    def square(self, picked: Sequence[int]) -> float:
+        """The squared damage of the widths `picked`, an index into each ladder."""
+        return float(sum(values[i] for values, i in zip(self.squares, picked, strict=True)))
+
     def spent(self, picked: Sequence[int]) -> tuple[float, float]:
         """Milliseconds and bytes of the model with the widths `picked`, an index into each ladder."""
         ms = self.least_ms + sum(cost[i] for cost, i in zip(self.ms, picked, strict=True))
