@@ -108,7 +108,7 @@ class PackedWords:
 
 
 def packed_words(model: Model) -> PackedWords | None:
-    """The word table of `model`, where its rows are bytes that hold several entries; None where it is a plain one."""
+    """The word table of `model`, where its rows are bytes that hold several entries; None where each is a byte."""
     embeddings, tensors = model.encoder.embeddings, model.graph.tensors()
     if embeddings.word is None or tensors[embeddings.word].values.dtype != np.uint8:
         return None
@@ -118,7 +118,7 @@ def packed_words(model: Model) -> PackedWords | None:
     planes = {name: values for name, values in planes.items() if values.dtype == np.uint8}
     width = embeddings.projection.d_in if embeddings.projection else model.encoder.hidden
     rows, stored = len(tensors[embeddings.word].values), sum(values.shape[1] for values in planes.values())
-    return PackedWords(tuple(planes), 8 * stored / width, rows * width) if stored < width else None
+    return PackedWords(tuple(planes), 8 * stored / width, rows * width) if 0 < stored < width else None
 
 
 def _part(model: Model) -> str:

@@ -5,18 +5,21 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import FAMILIES, apply, fixture, prepared, shared_graph
 from inspected import costs, inspected
 
 from onnxslim_bert.cli import main
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.edit import Builder
 from onnxslim_bert.inspection.describe import describe
 from onnxslim_bert.inspection.encoder_facts import Table
 from onnxslim_bert.inspection.inspection import Inspection, inspect
 from onnxslim_bert.job.split import split
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.recipes.provenance import Provenance, stamp
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.rewriting.int8 import int8_matrices
@@ -136,6 +139,25 @@ def test_packed_words_are_as_many_as_they_stand_for(tmp_path, step):
     assert (table.rows, table.dtype) == (37, "uint8")
     assert table.bits is not None
     assert f"37 words in {table.bits:g} bits" in describe(found)
+
+
+def test_words_of_a_byte_an_entry_are_not_packed(tmp_path):
+    """As onnxruntime's static quantizer writes them: a uint8 table that is made float before its rows are looked up."""
+    model = prepared("bert-dynamo18-eager", Canonicalize(), Fuse())
+    tensors, build = model.graph.tensors(), Builder(model.graph, "")
+    word = tensors[model.encoder.embeddings.word]
+    (reader,) = word.outputs
+    levels = [
+        build.constant("words", np.full(word.values.shape, 7, np.uint8)),
+        build.constant("scale", np.float32(0.1)),
+    ]
+    reader.inputs[0] = build.node("DequantizeLinear", "words", levels)
+    model.changed()
+    model.save(tmp_path / "m.onnx")
+    found = inspect(tmp_path / "m.onnx")
+    assert found.encoder is not None
+    assert found.encoder.facts.tables["word"] == Table(37, 12, "uint8", None)
+    assert costs(found.encoder, "parameters") == costs(inspected("bert-dynamo18-eager"), "parameters")
 
 
 def test_a_decoupled_model_and_its_parts_say_what_they_are(tmp_path):
