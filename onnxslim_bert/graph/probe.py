@@ -70,10 +70,11 @@ def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
     return np.dtype(np.float32)
 
 
-def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.Node]:
+def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor, ends: Collection[str] = ()) -> list[gs.Node]:
     """The nodes that compute `target` from `sources`, in execution order.
 
-    Going up from `target` ends at `sources`, graph inputs and constants; without `sources` it is all that it needs.
+    Going up from `target` ends at `sources`, graph inputs, constants and what the operators `ends` give; without
+    `sources` it is all that it needs.
     """
     known = {id(tensor) for tensor in sources}
     order: list[gs.Node] = []
@@ -82,7 +83,7 @@ def nodes_between(sources: Iterable[gs.Tensor], target: gs.Tensor) -> list[gs.No
     while stack:
         tensor, expanded = stack.pop()
         node = producer(tensor)
-        if id(tensor) in known or node is None or id(node) in seen:
+        if id(tensor) in known or node is None or id(node) in seen or node.op in ends:
             continue
         if expanded:
             seen.add(id(node))

@@ -140,8 +140,7 @@ def below(tensor: gs.Tensor, order: dict[int, int]) -> gs.Node | None:
 
 def _beside(tensors: Mapping[str, gs.Tensor], up: Linear, down: Linear) -> list[Linear]:
     """The other dense layers between what `up` reads and what `down` reads."""
-    sizes = [t for t in tensors.values() if (node := producer(t)) is not None and node.op == "Shape"]  # of any layer
-    between = nodes_between([tensors[up.source], tensors[up.result], *sizes], tensors[down.source])
+    between = nodes_between([tensors[up.source], tensors[up.result]], tensors[down.source], ends=["Shape"])
     inner = {matrix.node for matrix in up.matrices}
     return [read_product(node) for node in between if is_linear(node) and node.name not in inner]
 

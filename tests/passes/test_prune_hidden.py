@@ -115,6 +115,20 @@ def test_outputs_that_are_the_stream_keep_their_width(name, refit):
     assert pruned.encoder.hidden == 9
 
 
+def test_a_sum_that_is_restored_is_fitted_to_all_channels():
+    """Where the user gets the norm of the last sum, as of towers and pre-norm encoders, the stream ends at that sum."""
+    model = prepared("prenorm-ts17-sdpa", CANONICAL, FUSE)
+    (norm,) = (node for node in model.graph.tensors()[find_spans(model)[-1].exit].outputs if "Norm" in node.op)
+    norm.outputs[0].dtype = np.dtype(np.float32)
+    model.graph.outputs.append(norm.outputs[0])
+    model.changed()
+    cut, fitted, on_rows = model.clone(), model.clone(), trials(model)
+    PruneHidden(width=10, refit=False).apply(cut, Context({}, on_rows))
+    change = PruneHidden(width=10).apply(fitted, Context({}, on_rows))
+    assert "a dense layer restores 12" in change.note
+    assert on_rows.damage(fitted) < on_rows.damage(cut)
+
+
 def test_what_is_counted_is_that_of_the_narrow_encoder(tmp_path):
     """The file opens and is smaller; layers, tables and matrices are as wide as the stream."""
     model = prepared("bert-ts17-sdpa", CANONICAL, FUSE)

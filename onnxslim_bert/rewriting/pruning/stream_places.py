@@ -1,6 +1,7 @@
 """Where a narrowed residual stream is refitted: which dense layers read or write it, in execution order."""
 
 from collections import Counter
+from dataclasses import replace
 
 import onnx_graphsurgeon as gs
 
@@ -37,6 +38,8 @@ def refit_places(model: Model, stream: Stream, last: str | None) -> list[Place]:
         wide = producer(model.graph.tensors()[last])
         assert wide is not None
         restored = next(node for t in wide.inputs if (node := producer(t)) is not None)
+        narrow = restored.inputs[0].name  # in the whole encoder this is `last` itself
+        places = [replace(place, was=last) if place.was == narrow else place for place in places]
         places.append(Place((restored.name,), was=last))
     return sorted(places, key=lambda place: order[place.nodes[0]])
 
