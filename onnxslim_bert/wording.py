@@ -1,6 +1,6 @@
-"""Numbers as people write them."""
+"""Numbers and tables as people write them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 
 def si(value: float, unit: str = "") -> str:
@@ -37,3 +37,10 @@ def counted(counts: Mapping[str, int]) -> str:
 def tokens_a_row(length: int | None) -> str:
     """How long timed rows were, in words; None: as they were given."""
     return "rows as given, on average" if length is None else f"{length} tokens"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line for each of `rows`, cells of a column one below the other and two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxslim_bert.wording import counted, plural, si
+from onnxslim_bert.wording import aligned, counted, plural, si
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,7 @@ def test_one_is_singular():
     assert plural(2, "matrix", "matrices") == "2 matrices"
     assert counted({"norm": 0, "attention": 1, "sum": 2}) == "1 attention, 2 sums"
     assert counted({"norm": 0}) == "nothing"
+
+
+def test_columns_stand_one_below_the_other():
+    assert [*aligned([("", "speed"), ("first", "2x"), ("b", "")])] == ["       speed", "first  2x", "b"]

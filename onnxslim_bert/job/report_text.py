@@ -8,9 +8,10 @@ from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.machine import instruction_sets, int8_advice
 from onnxslim_bert.proof.bench import Latency
+from onnxslim_bert.proof.class_losses import loss_lines
 from onnxslim_bert.recipes.run import Done
 from onnxslim_bert.targets.placement import Placement
-from onnxslim_bert.wording import plural, tokens_a_row
+from onnxslim_bert.wording import aligned, plural, tokens_a_row
 
 UNITS = {"heads": "prune-heads", "neurons": "prune-ffn"}  # and the pass that removes them
 REASONS = 4  # why nodes are left to the CPU, that are said
@@ -75,8 +76,9 @@ def lost_scripts(steps: Sequence[Done]) -> Iterator[str]:
 
 
 def searched(found: SearchResult) -> Iterator[str]:
-    """The models of a search, and what it could not narrow."""
+    """The models of a search, which rows the chosen one loses, and what could not be narrowed."""
     yield from built(found.frontier, found.refitted, found.targets, found.judged, found.chosen.recipe)
+    yield from loss_lines(found.losses, found.judged)
     if "sensitivities" in found.tables:
         kinds = {one["site"].kind for one in found.tables["sensitivities"]}
         yield from (f"{kind} were not searched: {step} says why" for kind, step in UNITS.items() if kind not in kinds)
@@ -108,10 +110,7 @@ def built(
 
 def _table(shown: Sequence[MeasuredPoint], points: Sequence[MeasuredPoint], chosen: str) -> Iterator[str]:
     """points: by whose order the models are numbered."""
-    rows = [HEADER, *(_row(1 + points.index(point), point, chosen) for point in shown)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned([HEADER, *(_row(1 + points.index(point), point, chosen) for point in shown)])
 
 
 def _row(number: int, point: MeasuredPoint, chosen: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from onnxslim_bert.job.report_text import saturation, searched, where
 from onnxslim_bert.job.saturating import Saturating
 from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult
 from onnxslim_bert.job.search.targets import Targets
+from onnxslim_bert.proof.class_losses import ClassLoss
 from onnxslim_bert.rewriting.pruning.sites import Site
 from onnxslim_bert.targets.placement import Left, Placement
 
@@ -29,6 +30,13 @@ def test_the_frontier_is_shown_with_and_without_distillation():
     assert shown == [["1", "2.00x", "0.0"], ["->", "2", "4.50x"], ["1", "2.00x", "0.0"], ["3", "4.00x", "0.0"]]
     assert lines.index("without distillation:") == 3
     assert lines[-3:] == ['1: -p "whole"', '2: -p "distilled"', '3: -p "refitted"']
+
+
+def test_the_labels_of_which_the_chosen_model_loses_rows_are_told():
+    found = SearchResult(Targets(speedup=2.0), "rows, 9", 2.0, (POINT,), POINT, {})
+    plain, told = list(searched(found)), list(searched(replace(found, losses=(ClassLoss("good", 9, 2, 1, 3.0, 2.5),))))
+    assert [line.split() for line in told if line not in plain][-1] == ["good", "9", "2", "1", "3.00", "2.50"]
+    assert len(told) == len(plain) + 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxslim_bert.errors import AccuracyGateError, GateError, LatencyGateError, SizeGateError
 from onnxslim_bert.job.search.targets import Targets
+from onnxslim_bert.proof.class_losses import ClassLoss
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class SearchResult:
     frontier: the model with nothing removed, and those that no other beats, slowest first; their files are gone, their
     recipes make them again. chosen: the one that meets the targets. tables: everything that was measured before models
     were built (`MeasuredOptions.shown`). refitted: the frontier of those that were not distilled, where others were;
-    else empty.
+    else empty. losses: what the chosen one loses of each label of the rows that `judged` names; empty where these have
+    no classes.
     """
 
     targets: Targets
@@ -47,6 +49,7 @@ class SearchResult:
     chosen: MeasuredPoint
     tables: Mapping[str, Any]
     refitted: tuple[MeasuredPoint, ...] = ()
+    losses: tuple[ClassLoss, ...] = ()
 
 
 def frontier(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
@@ -75,6 +78,12 @@ def pick(points: Sequence[MeasuredPoint], targets: Targets) -> MeasuredPoint:
     if targets.speedup is None and targets.nbytes is None:
         return max(meeting, key=lambda point: point.speedup)
     return min(meeting, key=lambda point: (point.damage, -point.speedup))
+
+
+def nearest(points: Sequence[MeasuredPoint], targets: Targets) -> MeasuredPoint:
+    """The point of least damage of those that are fast and small enough; the fastest where none is."""
+    reaching = [point for point in points if targets.met_by(point.speedup, point.nbytes, targets.drop or 0.0)]
+    return min(reaching, key=lambda p: p.damage) if reaching else max(points, key=lambda p: p.speedup)
 
 
 def _missed(points: Sequence[MeasuredPoint], targets: Targets) -> GateError:

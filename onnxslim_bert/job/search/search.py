@@ -15,7 +15,7 @@ from onnxslim_bert.job.search.choose import Prediction, choose, whole
 from onnxslim_bert.job.search.costs import Costs, TimingConditions, measure_costs, size_of, time_models
 from onnxslim_bert.job.search.depth import budget_at, reach
 from onnxslim_bert.job.search.distilled_plans import distil_plans
-from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, pick
+from onnxslim_bert.job.search.frontier import MeasuredPoint, SearchResult, frontier, nearest, pick
 from onnxslim_bert.job.search.matrix_bits import MatrixBits
 from onnxslim_bert.job.search.packings import measure_bits
 from onnxslim_bert.job.search.precisions import measure_precisions
@@ -34,6 +34,7 @@ from onnxslim_bert.job.search.tables import (
 )
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.proof.class_losses import ClassLoss, loss_lines
 from onnxslim_bert.recipes.int8 import FUSED
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
@@ -49,6 +50,7 @@ BISECTIONS = 3  # steps between the deepest model within the drop and the first 
 
 
 DropOf = Callable[[Path], float]  # file -> points of the task metric that it loses against the source
+LossesOf = Callable[[Path], tuple[ClassLoss, ...]]  # file -> what it loses of the rows of each label
 Steps = Callable[[Model], Sequence[Alternative]]
 
 
@@ -56,7 +58,8 @@ class Search:
     """A search for the recipe that makes one model file small or fast at the least damage.
 
     source: the file; model: the same as it was read. trials: measure damage on calibration rows. drop_of: the points
-    of the task metric that a candidate loses on other rows, which `judged` names. conditions: how models are timed.
+    of the task metric that a candidate loses on other rows, which `judged` names; losses_of: of which labels, asked of
+    the best one. conditions: how models are timed.
     state: the folder that keeps what was measured and built, so that a second run does none of it again.
     """
 
@@ -69,6 +72,7 @@ class Search:
         conditions: TimingConditions,
         state: SearchFolder,
         judged: str = "",
+        losses_of: LossesOf = lambda _: (),
     ) -> None:
         self.source = source
         self.model = model
@@ -77,6 +81,7 @@ class Search:
         self.conditions = conditions
         self.state = state
         self.judged = judged
+        self.losses_of = losses_of
         self.points: dict[str, MeasuredPoint] = {}
 
     def run(self, targets: Targets, texts: int = 0) -> SearchResult:
@@ -99,8 +104,10 @@ class Search:
         try:
             chosen = pick(best, targets)
         except GateError as error:
-            raise type(error)(str(error), list(built(best, refitted, targets, self.judged))) from error
-        return SearchResult(targets, self.judged, source_ms, tuple(best), chosen, options.shown(), refitted)
+            lost = loss_lines(self.losses_of(nearest(best, targets).file), f"{self.judged}, by the nearest")
+            raise type(error)(str(error), [*built(best, refitted, targets, self.judged), *lost]) from error
+        losses = self.losses_of(chosen.file)
+        return SearchResult(targets, self.judged, source_ms, tuple(best), chosen, options.shown(), refitted, losses)
 
     def _measured(self, *, sized: bool) -> MeasuredOptions:
         """Everything that plans are chosen from; each table is on disk as soon as it is measured.

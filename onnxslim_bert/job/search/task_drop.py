@@ -6,6 +6,7 @@ from pathlib import Path
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.job.deployment import ON_CPU, Deployment
+from onnxslim_bert.proof.class_losses import ClassLoss, class_losses
 from onnxslim_bert.proof.comparison import compare
 from onnxslim_bert.proof.evaluation import answer, evaluate
 from onnxslim_bert.proof.outputs import Outputs
@@ -29,11 +30,7 @@ class TaskDrop:
         self._where = where
 
     def __call__(self, candidate: Path) -> float:
-        target = target_named(self._where.target)
-        places = Places((target,), self._where.allow_fallback)
-        session = places.open(target, candidate, threads=self._working.threads).session
-        after = answer(session, candidate, self.rows, self._working, target=target, like=self._source)
-        seen = compare(self._source, after, self.rows, seed=self._working.seed)
+        seen = compare(self._source, self._answers(candidate), self.rows, seed=self._working.seed)
         if seen.broken:
             return 100.0
         if seen.scores:
@@ -42,6 +39,16 @@ class TaskDrop:
         if close.agreement is not None:
             return 100 - close.agreement.value
         return 100 - close.correlation if close.correlation is not None else 100 * (1 - (close.cosine or 0.0))
+
+    def losses(self, candidate: Path) -> tuple[ClassLoss, ...]:
+        """What `candidate` loses and gains of the rows of each label; empty where they have no classes."""
+        return class_losses(self._source, self._answers(candidate), self.rows) if self.rows.is_labelled else ()
+
+    def _answers(self, candidate: Path) -> Outputs:
+        target = target_named(self._where.target)
+        places = Places((target,), self._where.allow_fallback)
+        session = places.open(target, candidate, threads=self._working.threads).session
+        return answer(session, candidate, self.rows, self._working, target=target, like=self._source)
 
     @cached_property
     def _source(self) -> Outputs:

@@ -153,6 +153,7 @@ def test_a_target_is_reached_and_the_folder_goes(folder, targets):
     assert bool(held["matrices"]) == (targets.nbytes is not None)
     assert found.comparison is not None
     assert found.found.judged == "calib.tsv all, 40 rows, those of calibration"
+    assert sum(one["rows"] for one in report["found"]["losses"]) == 40  # and none of the evaluation rows
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_a_search_distils(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SearchFolder, "keep_candidate", noting)
     job = Job(tmp_path / "model.onnx", tmp_path / "small.onnx", data=with_corpus(tmp_path), timing=False)
-    found = run_search(job, Targets(speedup=5.0), texts=640)
+    found = run_search(job, Targets(speedup=8.0), texts=640)
     chosen = found.found.chosen.recipe
     assert "distill{texts=" in chosen
     assert any("distill{texts=640,epochs=3.0}" in recipe for recipe in judged)

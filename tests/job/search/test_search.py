@@ -19,6 +19,7 @@ from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.passes.distill import Distill
 from onnxslim_bert.passes.prune import Prune
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.proof.class_losses import ClassLoss
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.targets.table import CPU
 
@@ -157,7 +158,11 @@ def searcher(world: World, folder: Path) -> search.Search:
     def judge(path: Path) -> float:
         return world.note(f"judged {path.read_text()}", 10 * world.damage(path.read_text()))
 
-    return search.Search(SOURCE, FakeModel(), Trials(), judge, TimingConditions(), SearchFolder(folder, "key"))
+    def losses(path: Path) -> tuple[ClassLoss, ...]:
+        return (ClassLoss(path.read_text(), 2, 1, 0, 0.5, 0.25),)
+
+    state = SearchFolder(folder, "key")
+    return search.Search(SOURCE, FakeModel(), Trials(), judge, TimingConditions(), state, "made-up rows", losses)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +241,17 @@ def test_a_drop_that_the_speed_does_not_allow_says_what_it_allows(world, tmp_pat
     with pytest.raises(AccuracyGateError) as caught:
         searcher(world, tmp_path / "small.search").run(Targets(speedup=5.0, drop=0.5))
     assert str(caught.value).startswith("--max-drop 0.5 does not hold at the targets: the fastest within it is 4.")
+
+
+def test_the_labels_that_are_lost_are_those_of_the_chosen_model_or_else_of_the_nearest(world, tmp_path):
+    """The nearest is the one of least damage that is fast enough."""
+    found = searcher(world, tmp_path / "small.search").run(Targets(speedup=5.0))
+    assert [one.label for one in found.losses] == [found.chosen.recipe]
+    with pytest.raises(AccuracyGateError) as caught:
+        searcher(world, tmp_path / "small.search").run(Targets(5.0, drop=0.5))
+    told = next(number for number, line in enumerate(caught.value.found) if line.startswith("lost and gained on"))
+    assert "made-up rows, by the nearest" in caught.value.found[told]
+    assert caught.value.found[told + 2].startswith(found.chosen.recipe)
 
 
 @pytest.mark.parametrize(

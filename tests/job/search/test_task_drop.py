@@ -49,3 +49,13 @@ def test_a_score_loses_what_its_correlation_lacks(tmp_path):
 def test_what_is_not_finite_loses_everything(tmp_path):
     drop_of = TaskDrop(classifier(tmp_path / "a.onnx", TABLE), texts(ROWS), Working(tokenizer=tokenizer(tmp_path)))
     assert drop_of(classifier(tmp_path / "b.onnx", changed(2, [np.nan, 0]))) == 100.0
+
+
+@pytest.mark.parametrize(("labels", "changed_rows"), [([0, 0, 1, 1], [(2, 0, 0), (2, 1, 0)]), (None, [])])
+def test_what_is_lost_of_each_label(labels, changed_rows, tmp_path):
+    """Where the rows have labels."""
+    drop_of = TaskDrop(
+        classifier(tmp_path / "a.onnx", TABLE), texts(ROWS, labels), Working(tokenizer=tokenizer(tmp_path))
+    )
+    found = drop_of.losses(classifier(tmp_path / "b.onnx", changed(3, [2, 1])))
+    assert [(one.rows, one.lost, one.won) for one in found] == changed_rows
