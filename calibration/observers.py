@@ -155,24 +155,37 @@ class Sample(Observer):
 
 
 class SecondMoments(Observer):
-    """The second moments of the rows, which a least-squares fit on them needs; batches are added up in float64."""
+    """The second moments of the rows, which a least-squares fit on them needs; batches are added up in float64.
+
+    Float32 products of rows lose what varies little beside its mean, so they are those of the rows less a first mean.
+    """
 
     def __init__(self) -> None:
+        self.origin: Array | None = None
         self.products: Array | None = None
-        self.sums: Array | None = None
+        self.sums: Array | float = 0.0
         self.rows = 0
 
     def update(self, rows: Array) -> None:
-        products, sums = rows.T @ rows, rows.sum(0, dtype=np.float64)
-        if self.products is None or self.sums is None:
-            self.products, self.sums = products.astype(np.float64), sums
+        if self.origin is None:
+            self.origin = rows.mean(0)
+        moved = rows - self.origin
+        products = moved.T @ moved
+        if self.products is None:
+            self.products = products.astype(np.float64)
         else:
             self.products += products
-            self.sums += sums
+        self.sums = self.sums + rows.sum(0, dtype=np.float64)
         self.rows += len(rows)
 
     def result(self) -> Gram | None:
-        return None if self.products is None or self.sums is None else Gram(self.products, self.sums, self.rows)
+        if self.origin is None or self.products is None:
+            return None
+        origin = self.origin.astype(np.float64)
+        products = np.outer(self.sums - self.rows / 2 * origin, origin)
+        products += products.T
+        products += self.products
+        return Gram(products, np.asarray(self.sums), self.rows)
 
 
 class Square(Observer):

@@ -14,13 +14,13 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Gram
 
 LARGEST_SHARE = 1 / 16  # of the units that are left go at once
-LEAST_VARIANCE = 1e-5  # of the mean's square; what summing thousands of equal values in float32 leaves is smaller
+LEAST_VARIANCE = 1e-12  # of the mean's square: what float32 hardly tells apart from it
 
 
 def moments(grams: Sequence[Gram]) -> tuple[Array, Array]:
     """The covariance [n, n] and the mean [n] of the rows behind `grams`, together.
 
-    An input that varies less beside its mean than rounding makes it does not vary: its variance may come out below 0.
+    An input that varies less beside its mean than rounding makes it is one that does not vary: no variance is below 0.
     """
     rows = sum(gram.rows for gram in grams)
     mean = np.sum([gram.sums for gram in grams], 0) / rows
