@@ -92,7 +92,8 @@ def _pieces(graph: gs.Graph, linear: Linear, source: gs.Tensor, cuts: Sequence[g
     numbers = list(_numbered(graph, linear, source, tensors))
     if len(numbers) < len(tensors):  # the cuts do not run on what they read
         return []
-    pieces = [_piece(tensor, values, linear.d_out) for tensor, values in zip(tensors, numbers, strict=True)]
+    alone = probe_size(graph)[0] == 1
+    pieces = [_piece(tensor, values, linear.d_out, alone) for tensor, values in zip(tensors, numbers, strict=True)]
     found = [piece for piece in pieces if piece is not None]
     if len(found) < 2 or len(found) < len(tensors):
         return []
@@ -131,18 +132,22 @@ def _numbered(graph: gs.Graph, linear: Linear, source: gs.Tensor, tensors: Seque
         return []
 
 
-def _piece(tensor: gs.Tensor, numbers: Array, width: int) -> Piece | None:
+def _piece(tensor: gs.Tensor, numbers: Array, width: int, alone: bool) -> Piece | None:
     """The piece that `tensor` is, if it holds the same columns of every token, and not all of them; else None.
 
-    numbers: its values where the packed result holds token * width + channel.
+    numbers: its values where the packed result holds token * width + channel. alone: the graph takes one text a batch,
+    so that an axis of one element is that of the batch, whichever.
     """
     numbers = numbers.astype(np.int64)
     tokens, channels = numbers // width, numbers % width
     rows = [axis for axis in range(numbers.ndim) if (np.diff(tokens, axis=axis) != 0).any()]
-    if len(rows) != 2:
+    if alone and len(rows) == 1 and 1 in numbers.shape:
+        first, second = numbers.shape.index(1), rows[0]
+    elif len(rows) == 2:
+        first, second = sorted(rows, key=lambda axis: -int(np.abs(np.diff(tokens, axis=axis)).max()))
+    else:
         return None
-    first, second = sorted(rows, key=lambda axis: -int(np.abs(np.diff(tokens, axis=axis)).max()))
-    others = [axis for axis in range(numbers.ndim) if axis not in rows]
+    others = [axis for axis in range(numbers.ndim) if axis not in (first, second)]
     turned, seen = (values.transpose(first, second, *others) for values in (channels, tokens))
     columns = turned[0, 0].reshape(-1)
     one_each = seen.reshape(seen.shape[0] * seen.shape[1], -1)

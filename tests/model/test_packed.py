@@ -24,11 +24,11 @@ LAYOUTS = {  # the shape behind the product, the order that it is turned to, the
 }
 
 
-def packed_model(layout: str, cut: str) -> Model:
+def packed_model(layout: str, cut: str, batch: int | str = "batch") -> Model:
     """x times one matrix, cut in three, of which each goes out as y0, y1, y2."""
     rng = np.random.default_rng(0)
     graph = gs.Graph(opset=17)
-    x = gs.Variable("x", np.dtype(np.float32), ["batch", "seq", WIDTH])
+    x = gs.Variable("x", np.dtype(np.float32), [batch, "seq", WIDTH])
     graph.inputs = [x]
     build = Builder(graph, "")
     shape, order, axis = LAYOUTS[layout]
@@ -64,18 +64,20 @@ def cuts(build: Builder, result: gs.Tensor, cut: str, axis: int, size: int) -> l
     return [build.node("Gather", "cut", [result, index], axis=axis) for index in indices]
 
 
+@pytest.mark.parametrize("batch", ["batch", 1])
 @pytest.mark.parametrize("cut", ["Split", "Slice", "Gather"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_piece_gets_a_matrix_of_its_own(layout, cut):
-    """Three matrices of a third of the columns, no cut left, and the same answers."""
-    model = packed_model(layout, cut)
+def test_each_piece_gets_a_matrix_of_its_own(layout, cut, batch):
+    """Three matrices of a third of the columns, no cut left, and the same answers; where a batch is one text, too."""
+    model = packed_model(layout, cut, batch)
     before = model.clone()
     assert part_packed(model.graph) == 1
     model.changed()
     widths = [node.inputs[1].values.shape for node in model.graph.nodes if is_linear(node)]
     assert widths == [(WIDTH, HEADS * SIZE)] * 3
     assert not any(node.op == cut for node in model.graph.nodes)
-    assert_same_outputs(model, before, [FEEDS], atol=1e-5)
+    texts = FEEDS["x"] if batch == "batch" else FEEDS["x"][:1]
+    assert_same_outputs(model, before, [{"x": texts}], atol=1e-5)
 
 
 def test_what_reads_the_product_whole_keeps_it_whole():
