@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxslim_bert.errors import PassError
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.layer_sets import check_layers
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.spans import find_spans, remove_layer
@@ -113,4 +114,4 @@ def check_float32(model: Model) -> None:
     for layer in model.encoder.layers:
         for role, linear in layer.linears.items():
             if (dtype := model.array(linear.weight).dtype) != np.float32:
-                raise PassError(f"layer {layer.index}: the {role} matrix is {dtype}; start from the float32 model")
+                raise PassError(f"layer {layer.index}: the {role} matrix is {dtype}; {remedy(model.graph, dtype)}")

@@ -12,6 +12,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.weights.factors import principal_axes, project, rank_of_energy, rotation, weighted_moments
@@ -122,8 +123,8 @@ def _why_not(model: Model) -> str:
         width, hidden = embeddings.projection.d_in, embeddings.projection.d_out
         return f"the embeddings have factors already: width {width}, projected to {hidden}"
     table = tensors[embeddings.word]
-    if table.values.dtype != np.float32:
-        raise PassError(f"the word table {table.name!r} is {table.values.dtype}; start from the float32 model")
+    if (dtype := table.values.dtype) != np.float32:
+        raise PassError(f"the word table {table.name!r} is {dtype}; {remedy(model.graph, dtype)}")
     others = [node.name for node in table.outputs if table_of(node) is not table or node.op != "Gather"]
     others += [x.node for x in model.encoder.head if _is_transposed(constant(tensors[x.weight]), table.values)]
     return f"the word table is the matrix at node {others[0]!r} too, which needs it whole" if others else ""

@@ -78,7 +78,7 @@ class LowRank(Pass):
         whole: list[float] = []
         groups = self._groups(model)
         if not groups:
-            return Change(0, "every dense layer is in factors already, or sees one token only")
+            return Change(0, "every dense layer is quantized, in factors already, or sees one token only")
         for group in groups:
             products = find_products(model, group, [ctx.stats[want] for want in _wants(group)])
             rank = self._rank(channel_shares(products.variances, products.axes))

@@ -13,6 +13,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
 from onnxslim_bert.model.dense import embeddings_of
 from onnxslim_bert.model.embeddings import table_of
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.weights.codebooks import CodedRows, Fit, code_rows
@@ -95,8 +96,8 @@ class QuantizeEmbedding(Pass):
         if name is None:
             raise PassError("quantize-embedding: the graph looks no words up in a table")
         table = model.graph.tensors()[name]
-        if table.values.dtype != np.float32:
-            return Change(0, f"the word table is {table.values.dtype} already; start from the float32 model")
+        if (dtype := table.values.dtype) != np.float32:
+            return Change(0, f"the word table is {dtype} already; {remedy(model.graph, dtype)}")
         others = [node.name for node in table.outputs if table_of(node) is not table or node.op != "Gather"]
         if others:
             return Change(0, f"the word table is read at node {others[0]!r} too, which needs it whole")

@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder, redirect
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.students import Reader, bag_of_vectors, bidirectional_lstm, dense, first_vectors
@@ -57,7 +58,7 @@ class Student(Pass):
         widths = {tensor.name: _width(tensor) for tensor in model.graph.outputs}
         table = model.array(encoder.embeddings.word)
         if table.dtype != np.float32:
-            raise PassError(f"student: the word table is {table.dtype}; start from the float32 model")
+            raise PassError(f"student: the word table is {table.dtype}; {remedy(model.graph, table.dtype)}")
         rng, build = np.random.default_rng(self.seed), Builder(model.graph, "student")
         tensors = model.graph.tensors()
         ids = tensors[encoder.embeddings.ids]

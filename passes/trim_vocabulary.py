@@ -11,6 +11,7 @@ from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.scripts import lost_scripts
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 
@@ -128,8 +129,8 @@ def kept_tokens(rows: Array) -> Array:
 def _check_table(model: Model, word: str, vocabulary: int) -> None:
     """Raise PassError when the rows of the table `word` cannot go."""
     table = model.constants()[word]
-    if table.values.dtype != np.float32:
-        raise PassError(f"the word table {word!r} is {table.values.dtype}; start from the float32 model")
+    if (dtype := table.values.dtype) != np.float32:
+        raise PassError(f"the word table {word!r} is {dtype}; {remedy(model.graph, dtype)}")
     others = [node.name for node in table.outputs if node.op != "Gather" or node.inputs[0] is not table]
     heads = [linear.node for linear in model.encoder.head if linear.d_out == vocabulary]
     if others or heads:

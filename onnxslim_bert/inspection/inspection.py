@@ -12,6 +12,7 @@ from onnxslim_bert.inspection.encoder_facts import EncoderFacts, encoder_facts
 from onnxslim_bert.inspection.file_facts import FileFacts, read_facts
 from onnxslim_bert.inspection.problems import find_problems
 from onnxslim_bert.inspection.sharing import Shared, find_shared
+from onnxslim_bert.model.attention_cores import unread
 from onnxslim_bert.model.dense import dense_layers
 from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
@@ -19,11 +20,6 @@ from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.rewriting.contract import Context
-
-# Operators into which other tools fuse parts of an encoder, and that are not taken apart here.
-UNREAD = frozenset(
-    ("QAttention", "QEmbedLayerNormalization", "QLinearMatMul", "QLinearSoftmax", "MatMulNBits", "PackedAttention")
-)
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,9 @@ def inspect(path: Path, *, batch: int = 1, seq: int = 128, sha256: bool = False)
     try:
         return Inspection(file, batch, seq, _take_apart(path, file, batch, seq), "")
     except NoEncoderError as error:
-        return Inspection(file, batch, seq, None, str(error) + (_hint(file) or _offer(path)))
+        return Inspection(file, batch, seq, None, str(error) + ("" if unread(file.operators) else _offer(path)))
     except ModelError as error:
-        return Inspection(file, batch, seq, None, str(error).removeprefix(f"{path}: ") + _hint(file))
+        return Inspection(file, batch, seq, None, str(error).removeprefix(f"{path}: ") + unread(file.operators))
 
 
 def _take_apart(path: Path, file: FileFacts, batch: int, seq: int) -> Anatomy:
@@ -90,11 +86,6 @@ def _offer(path: Path) -> str:
         return f"; `quantize` takes {len(dense_layers(model))} dense layers to int8 all the same"
     except SlimError:
         return ""
-
-
-def _hint(file: FileFacts) -> str:
-    unread = [f"{count} {operator}" for operator, count in file.operators.items() if operator in UNREAD]
-    return f"; {', '.join(unread)} are not read: start from the file before them" if unread else ""
 
 
 def _ran(file: FileFacts) -> list[str]:

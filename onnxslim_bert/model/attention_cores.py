@@ -3,7 +3,7 @@
 The query and key lie upstream of the scores, the value beside the probabilities. Nothing is read from names.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,10 @@ FIRST_INPUT_ONLY = (
     "Split",
     "RotaryEmbedding",
 )  # the others are shapes, axes or positions
+# Operators into which other tools fuse parts of an encoder, and that are not taken apart here.
+UNREAD = frozenset(
+    ["QAttention", "QEmbedLayerNormalization", "QLinearMatMul", "QLinearSoftmax", "MatMulNBits", "PackedAttention"]
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,12 @@ def upstream(tensor: gs.Tensor, through: frozenset[str]) -> Iterator[gs.Node]:
         yield node
         if node.op in through:
             front.extend(node.inputs[:1] if node.op in FIRST_INPUT_ONLY else node.inputs)
+
+
+def unread(operators: Mapping[str, int]) -> str:
+    """What to add to a reason why no encoder is read, for the `operators` of a graph and how many there are of each."""
+    found = [f"{count} {operator}" for operator, count in operators.items() if operator in UNREAD]
+    return f"; {', '.join(found)} are not read: start from the file before them" if found else ""
 
 
 def why_no_attention(graph: gs.Graph) -> str:

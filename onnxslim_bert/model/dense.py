@@ -14,6 +14,7 @@ from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.decoder_cache import check_no_cache
 from onnxslim_bert.model.embeddings import Embeddings, find_embeddings, table_of
 from onnxslim_bert.model.encoder import Encoder
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.linear import Linear, is_linear, read_linear
 from onnxslim_bert.model.onnx_model import Model
 
@@ -87,8 +88,7 @@ def dense_layers(model: Model) -> list[Linear]:
     found = [linear for linear in linears if not linear.quantized]
     for linear in found:
         if (dtype := constants[linear.weight].values.dtype) != np.float32:
-            instead = ", or put float32 before it" if dtype == np.float16 else ""
-            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model{instead}")
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; {remedy(model.graph, dtype)}")
     return found
 
 

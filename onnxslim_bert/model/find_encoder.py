@@ -6,6 +6,7 @@ between them compute is proven by running them (`attention_form`). Nothing is re
 """
 
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.errors import FaultError, ModelError, NoEncoderError, one_line
 from onnxslim_bert.graph.probe import constant, nodes_between, producer
-from onnxslim_bert.model.attention_cores import Core, cores_of, upstream, why_no_attention
+from onnxslim_bert.model.attention_cores import Core, cores_of, unread, upstream, why_no_attention
 from onnxslim_bert.model.attention_form import DECODER, attention_form, is_causal, probe_shape
 from onnxslim_bert.model.attention_region import region_between
 from onnxslim_bert.model.decoder_cache import check_no_cache
@@ -64,7 +65,7 @@ def find_encoder(graph: gs.Graph) -> Encoder:
     try:
         return _find_encoder(graph)
     except ModelError as error:
-        raise NoEncoderError(str(error)) from error
+        raise NoEncoderError(f"{error}{unread(Counter(node.op for node in graph.nodes))}") from error
     # sizes and types that fit no layer show only when regions are read and run, each in its own way
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if unsound := why_unsound(graph):

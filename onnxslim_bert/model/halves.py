@@ -22,6 +22,12 @@ def has_halves(model: Model) -> bool:
     return HALF in [*(each.values.dtype for each in constants), *(tensor.dtype for tensor in model.graph.inputs)]
 
 
+def remedy(graph: gs.Graph, dtype: np.dtype) -> str:
+    """What to do about a weight of `dtype` where float32 is needed, in words."""
+    restored = dtype == HALF or any(node.op == "MatMulNBits" for node in graph.nodes)
+    return f"start from the float32 model{', or put float32 before it' if restored else ''}"
+
+
 def widen(model: Model) -> None:
     """Make float32 of everything that is float16: weights, inputs, outputs, what casts and constants give."""
     graphs = list(_graphs(model.graph))

@@ -45,7 +45,7 @@ def head_slices(region: Region, units: int) -> HeadSlices | str:
     if units == 1:
         return HeadSlices(1, ())
     if region.stranger is not None:
-        return f"it also reads {region.stranger!r}"
+        return f"the attention also reads {region.stranger!r}"
     key = f"{units} {region.key(units)}"
     if key not in _KNOWN:
         if len(_KNOWN) >= _KNOWN_MOST:

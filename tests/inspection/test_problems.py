@@ -7,7 +7,9 @@ from graphs import SOME, causal, fixture, prepared
 from inspected import inspected
 from onnx import numpy_helper
 
+from onnxslim_bert.errors import NoEncoderError
 from onnxslim_bert.inspection.inspection import inspect
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 
@@ -93,3 +95,5 @@ def test_integer_attention_is_named_as_what_is_not_read(tmp_path):
     assert found.encoder is None
     assert found.reason.endswith("; 3 QAttention are not read: start from the file before them")
     assert found.file.quantized == {"QAttention": 3}
+    with pytest.raises(NoEncoderError, match=r"no self-attention .*; 3 QAttention are not read: start from the file"):
+        _ = Model.load(tmp_path / "m.onnx").encoder  # and every pass says so

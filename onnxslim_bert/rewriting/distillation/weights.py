@@ -6,6 +6,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.probe import constant
 from onnxslim_bert.model.dense import embeddings_of
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 
 
@@ -22,7 +23,7 @@ def trainable(model: Model, *, words: bool = False) -> list[str]:
     narrow = [name for name in found if model.array(name).dtype != np.float32]
     if narrow:
         dtype = model.array(narrow[0]).dtype
-        raise PassError(f"distill: the weight {narrow[0]!r} is {dtype}; start from the float32 model")
+        raise PassError(f"distill: the weight {narrow[0]!r} is {dtype}; {remedy(model.graph, dtype)}")
     return found
 
 

@@ -13,6 +13,7 @@ from onnxslim_bert.graph.probe import constant, nodes_between, producer
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.layer_sets import sharing_groups
 from onnxslim_bert.model.linear import Linear
@@ -125,7 +126,7 @@ def check_plain(model: Model, layer: Layer, kind: UnitKind) -> None:
             raise PassError(f"the weight at node {linear.node!r} is stored as two factors; prune first, then factor")
         dtype = model.array(linear.weight).dtype
         if dtype != np.float32:
-            raise PassError(f"the weight at node {linear.node!r} is {dtype}; start from the float32 model")
+            raise PassError(f"the weight at node {linear.node!r} is {dtype}; {remedy(model.graph, dtype)}")
 
 
 def _check(model: Model, layer: Layer, kind: UnitKind) -> None:
@@ -153,7 +154,7 @@ def _check_heads(model: Model, layer: Layer) -> None:
     if layer.form is None and not counts_heads(model, layer):
         slices = head_slices(attention_region(model.graph, layer), layer.groups)
         if isinstance(slices, str):
-            reason = f"{layer.reason}; {slices}"
+            reason = layer.reason if slices in layer.reason else f"{layer.reason}; {slices}"
             raise PassError(f"layer {layer.index}: its attention is not proven ({reason}), so its heads cannot go")
 
 

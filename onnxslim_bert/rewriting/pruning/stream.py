@@ -11,6 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.edit import is_output
 from onnxslim_bert.graph.probe import read_by
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.pruning.channel_axes import ELEMENTWISE, Group, Shapes, axis_groups
 
@@ -133,7 +134,8 @@ class _Follower:
     def cut(self, cut: Cut, values: gs.Constant, place: str) -> None:
         """Note that a constant loses channels. A table or matrix does wherever it is read, a vector here alone."""
         if values.values.dtype.kind == "f" and values.values.dtype != np.float32:
-            raise PassError(f"prune-hidden: {place} has {values.values.dtype} weights; start from the float32 model")
+            dtype = values.values.dtype
+            raise PassError(f"prune-hidden: {place} has {dtype} weights; {remedy(self.graph, dtype)}")
         self.cuts[cut] = None
         if sum(size > 1 for size in values.values.shape) > 1:
             self.mark(values, cut.axis, place)

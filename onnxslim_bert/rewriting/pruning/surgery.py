@@ -12,6 +12,7 @@ from onnxslim_bert.graph.probe import nodes_between, producer
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
+from onnxslim_bert.model.halves import remedy
 from onnxslim_bert.model.head_cuts import HEAD_COUNTS
 from onnxslim_bert.model.head_slices import head_slices
 from onnxslim_bert.model.linear import Linear
@@ -32,7 +33,7 @@ def check_float32(model: Model, others: Mapping[str, str]) -> None:
         stored |= {f"the {role} matrix of layer {layer.index}": one.weight for role, one in matrices}
     for what, name in stored.items():
         if (dtype := model.array(name).dtype) != np.float32:
-            raise PassError(f"{what} is {dtype}; start from the float32 model")
+            raise PassError(f"{what} is {dtype}; {remedy(model.graph, dtype)}")
 
 
 def keep_units(model: Model, site: Site, units: Array) -> None:

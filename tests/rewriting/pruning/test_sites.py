@@ -40,10 +40,13 @@ def test_a_site_names_what_reads_and_what_writes_it():
 
 
 @pytest.mark.parametrize("kind", ["heads", "neurons"])
-@pytest.mark.parametrize(("step", "dtype"), [(QuantizeStatic(), "int8"), (Float16(), "float16")])
+@pytest.mark.parametrize(
+    ("step", "dtype", "remedy"),
+    [(QuantizeStatic(), "int8", "$"), (Float16(), "float16", ", or put float32 before it$")],
+)
 @pytest.mark.parametrize("name", SOME)
-def test_small_types_are_refused(name, step, dtype, kind):
-    with pytest.raises(PassError, match=rf"the weight at node '.*' is {dtype}; start from the float32 model"):
+def test_small_types_are_refused(name, step, dtype, remedy, kind):
+    with pytest.raises(PassError, match=rf"the weight at node '.*' is {dtype}; start from the float32 model{remedy}"):
         find_sites(prepared(name, CANONICAL, FUSE, step), kind)
 
 
