@@ -41,13 +41,22 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class Lines:
-    """A line on stderr every EVERY seconds: the time so far, the stage, and how far it is."""
+    """A line on stderr every EVERY seconds: the time so far, the stage, how far it is and the time that it still takes.
+
+    That is told from how fast its share has grown since it, or other work in between, began.
+    """
 
     def __init__(self) -> None:
-        self.began = self.said = time.monotonic()
+        self.began = self.said = self._since = time.monotonic()
+        self._name, self._first, self._share = "", 0.0, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
+        now, name, share = time.monotonic(), stage.partition(":")[0], done / total
+        if name != self._name or share < self._share:
+            self._name, self._since, self._first = name, now, share
+        self._share = share
         if now - self.said >= EVERY:
             self.said = now
-            echo(f"{duration(now - self.began)}: {stage}, {done} of {total}", err=True)
+            gained = share - self._first
+            left = f", {duration((now - self._since) * (1 - share) / gained)} left" if gained else ""
+            echo(f"{duration(now - self.began)}: {stage}, {share:.0%}{left}", err=True)

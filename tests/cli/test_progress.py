@@ -39,12 +39,30 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with progress_bar() as progress:
         for done, clock[0] in enumerate((1.0, 59.0, 61.0, 119.0, 125.0, 3700.0)):
-            progress("measuring: layer 1", done, 6)
+            progress(f"measuring: layer {done}", done, 6)
     assert stream.getvalue().splitlines() == [
-        "1 min 1 s: measuring: layer 1, 2 of 6",
-        "2 min 5 s: measuring: layer 1, 4 of 6",
-        "1 h 1 min: measuring: layer 1, 5 of 6",
+        "1 min 1 s: measuring: layer 2, 33%, 2 min 0 s left",
+        "2 min 5 s: measuring: layer 4, 67%, 1 min 2 s left",
+        "1 h 1 min: measuring: layer 5, 83%, 12 min 20 s left",
     ]
+
+
+def test_the_time_that_is_left_is_that_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where it began, or began again; none is told before it moves."""
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with progress_bar() as progress:
+        for stage, done, clock[0] in (
+            ("plans", 2, 100.0),
+            ("training: loss 3", 0, 200.0),
+            ("training: loss 2", 5, 300.0),
+            ("training: loss 3", 1, 400.0),
+            ("training: loss 2", 4, 460.0),
+        ):
+            progress(stage, done, 10)
+    left = [line.split(", ")[1:] for line in stream.getvalue().splitlines()]
+    assert left == [["20%"], ["0%"], ["50%", "1 min 40 s left"], ["10%"], ["40%", "2 min 0 s left"]]
 
 
 def test_one_bar_is_shown_that_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

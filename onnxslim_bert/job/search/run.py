@@ -136,7 +136,7 @@ def find_recipe(
     of_calibration = ", those of calibration" * (rows is loaded.data.calibration)
     judged = f"{rows.name} {rows.split}, {plural(len(rows), 'row')}{of_calibration}"
     state = SearchFolder(job.output.with_suffix(".search"), _key(loaded, rows, conditions))
-    drop_of = TaskDrop(job.source, rows, working, job.deployment)
+    drop_of = TaskDrop(job.source, rows, replace(working, progress=None), job.deployment)
     search = Search(job.source, loaded.model, trials, drop_of, conditions, state, judged, drop_of.losses)
     try:
         return search.run(targets, texts), state

@@ -27,13 +27,14 @@ from onnxslim_bert.job.search.tables import (
     measure_alternatives,
     measure_sensitivities,
     more_layer_steps,
-    showing,
+    reporting,
     spliced_trials,
     stream_steps,
     token_steps,
 )
 from onnxslim_bert.job.search.targets import Targets
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.progress import Progress, Stage
 from onnxslim_bert.proof.class_losses import ClassLoss, loss_lines
 from onnxslim_bert.recipes.int8 import FUSED
 from onnxslim_bert.recipes.recipe import Recipe
@@ -97,7 +98,7 @@ class Search:
         best = without = frontier(list(dict.fromkeys(points)))
         if texts:
             options = replace(options, layers=[*options.layers, *self._deeper()], streams=self._narrower())
-            points += distil_plans(options, targets, texts, self._made)
+            points += distil_plans(options, targets, texts, self._made, self.trials.progress)
             best = frontier(list(dict.fromkeys(points)))
         source_ms = best[0].ms * best[0].speedup
         refitted = tuple(without) if texts else ()
@@ -177,19 +178,18 @@ class Search:
         When the deepest model misses the targets that the tables promised, it is aimed further (`Targets.beyond`).
         """
         deepest = reach(options, targets)
-        points = [self._made(whole(options))]
-        for done, depth in enumerate(DEPTHS, start=1):
-            points += self._at(options, targets, deepest * depth)
-            self.trials.progress("building models", done, len(DEPTHS))
-        aim = targets
-        for done in range(1, 1 + CORRECTIONS):
+        stage = self._stage("building models", 1 + len(DEPTHS))
+        points = [self._made(whole(options), stage.step())]
+        for depth in DEPTHS:
+            points += self._at(options, targets, deepest * depth, stage.step())
+        aim, stage = targets, self._stage("correcting the aim", CORRECTIONS)
+        for _ in range(CORRECTIONS):
             last = points[-1]
             if deepest < 1 or Targets(targets.speedup, targets.nbytes).met_by(last.speedup, last.nbytes, 0.0):
                 break
             aim = aim.beyond(targets, last.speedup, last.nbytes)
             deepest = reach(options, aim)
-            points += self._at(options, aim, deepest)
-            self.trials.progress("correcting the aim", done, CORRECTIONS)
+            points += self._at(options, aim, deepest, stage.step())
         return points
 
     def _until(self, options: MeasuredOptions, drop: float) -> list[MeasuredPoint]:
@@ -200,43 +200,47 @@ class Search:
         """
         targets = Targets(drop=drop)
         deepest = reach(options, targets)
-        points = [self._made(whole(options))]
+        stage = self._stage("building models", len(options.precisions) + len(DEPTHS))
+        points = [self._made(whole(options), stage.step())]
         for precision in options.precisions[1:]:
+            progress = stage.step()
             if precision.floats and points[-1].drop > drop:
-                points.append(self._made(whole(options, precision)))
+                points.append(self._made(whole(options, precision), progress))
         within, beyond = 0.0, deepest
-        for done, depth in enumerate(DEPTHS, start=1):
-            points += self._at(options, targets, deepest * depth)
-            self.trials.progress("building models", done, len(DEPTHS))
+        for depth in DEPTHS:
+            points += self._at(options, targets, deepest * depth, stage.step())
             if points[-1].drop > drop:
                 beyond = deepest * depth
                 break
             within = deepest * depth
-        for done in range(1, 1 + BISECTIONS):
+        stage = self._stage("closing in on the drop", BISECTIONS)
+        for _ in range(BISECTIONS):
             if within == beyond:
                 break
             middle = (within + beyond) / 2
-            points += self._at(options, targets, middle)
+            points += self._at(options, targets, middle, stage.step())
             within, beyond = (middle, beyond) if points[-1].drop <= drop else (within, middle)
-            self.trials.progress("closing in on the drop", done, BISECTIONS)
         return points
 
-    def _at(self, options: MeasuredOptions, targets: Targets, depth: float) -> list[MeasuredPoint]:
+    def _at(self, options: MeasuredOptions, targets: Targets, depth: float, progress: Progress) -> list[MeasuredPoint]:
         """The model of the best plan at `depth` (`budget_at`) towards the targets, measured; none when no plan fits."""
         chosen = choose(options, budget_at(options.costs, targets, depth))
-        return [] if chosen is None else [self._made(chosen)]
+        return [] if chosen is None else [self._made(chosen, progress)]
 
-    def _made(self, prediction: Prediction) -> MeasuredPoint:
+    def _stage(self, name: str, total: int) -> Stage:
+        return Stage(self.trials.progress, name, total)
+
+    def _made(self, prediction: Prediction, progress: Progress) -> MeasuredPoint:
         here = replace(prediction.plan, reduce_range=u8s8_saturates(), where=self.conditions.where)
-        return self._measure(self._build(replace(prediction, plan=here)))
+        return self._measure(self._build(replace(prediction, plan=here), progress))
 
-    def _build(self, prediction: Prediction) -> Candidate:
+    def _build(self, prediction: Prediction, progress: Progress) -> Candidate:
         recipe = str(prediction.plan.recipe)
         held = self.state.candidate(recipe)
         if held is not None:
             return held
         model = self.model.clone()
-        run_recipe(model, prediction.plan.recipe, showing(self.trials, "distilling"))
+        run_recipe(model, prediction.plan.recipe, reporting(self.trials, progress))
         damage = self.trials.damage(model)
         if prediction.plan.tokens:
             damage = max(damage, self._long.damage(model))

@@ -23,6 +23,7 @@ from onnxslim_bert.job.search.width_choices import GRID
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.prune_hidden import PruneHidden
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
+from onnxslim_bert.progress import Progress, Stage
 from onnxslim_bert.recipes.int8 import FIRST_TOKEN, SMOOTHING
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import Done, run_recipe
@@ -87,9 +88,10 @@ def measure_alternatives(
     full = folder / "full.onnx"
     if steps and not full.exists():
         write_quantized(model, [], 0.0, full, conditions.where)
-    for done, one in enumerate(steps, start=1):
+    shown = Stage(trials.progress, stage, len(steps))
+    for one in steps:
         made = model.clone()
-        change = _take(made, one, trials)
+        change = _take(made, one, reporting(trials, shown.step()))
         times = None
         if change is not None and change.count:
             damage = trials.damage(made)
@@ -104,7 +106,6 @@ def measure_alternatives(
             file.unlink()
         del made
         gc.collect()  # a graph's nodes and tensors refer to each other
-        trials.progress(stage, done, len(steps))
     return found
 
 
@@ -183,8 +184,15 @@ def showing(trials: Trials, stage: str = "") -> Trials:
 
     A colon ends the name of a stage; what follows changes on the way.
     """
+    return reporting(
+        trials, lambda task, *counts: trials.progress(task, *counts) if task.partition(":")[0] == stage else None
+    )
+
+
+def reporting(trials: Trials, progress: Progress) -> Trials:
+    """A copy of `trials` that reports to `progress`."""
     shown = copy(trials)
-    shown.progress = lambda task, *counts: trials.progress(task, *counts) if task.partition(":")[0] == stage else None
+    shown.progress = progress
     return shown
 
 
@@ -192,6 +200,6 @@ def _take(model: Model, one: Alternative, trials: Trials) -> Done | None:
     """Do the step to `model`: what it did, or None when a pass refuses such a model."""
     before = f"{FIRST_TOKEN}," if one.after is not None else ""
     try:
-        return run_recipe(model, Recipe.parse(before + one.step), showing(trials), allow_noop=True)[-1]
+        return run_recipe(model, Recipe.parse(before + one.step), trials, allow_noop=True)[-1]
     except PassError:
         return None

@@ -24,19 +24,24 @@ FAST = Targets(5.0)
 
 
 class Workshop:
-    """Builds models of plans and notes these; models are slower than foretold by factors that depend on the layers.
+    """Builds models of plans and notes these; models are slower than foretold by factors that depend on the layers, and
+    each takes `more` milliseconds beside.
 
     damages: of trained ones, by their layers; others have 0.3.
     """
 
-    def __init__(self, given, slower=None, damages=None):
-        self.options, self.slower, self.damages = given, slower or {}, damages or {}
-        self.made = []
+    def __init__(self, given, slower=None, damages=None, more=0.0):
+        self.options, self.slower, self.damages, self.more = given, slower or {}, damages or {}, more
+        self.made, self.shown = [], []
 
-    def __call__(self, prediction):
+    def show(self, *report):
+        self.shown.append(report)
+
+    def __call__(self, prediction, progress):
         plan = prediction.plan
+        progress("distilling: loss 1", 1, 2)
         self.made.append(plan)
-        ms = prediction.ms * self.slower.get(plan.layers, 1.0)
+        ms = prediction.ms * self.slower.get(plan.layers, 1.0) + self.more
         speedup, nbytes = self.options.costs.source_ms / ms, round(prediction.nbytes)
         damage = self.damages.get(plan.layers, 0.3) if plan.distill else 0.3
         return MeasuredPoint(str(plan.recipe), Path("x"), nbytes, ms, speedup, damage, 0.0, 0.0)
@@ -67,7 +72,7 @@ def test_the_plan_that_training_mends_best_is_trained_to_the_end():
     damages, slower = {LAYERS[1].step: 0.02, LAYERS[2].step: 0.01}, {LAYERS[2].step: 9.0, LAYERS[3].step: 9.0}
     given = options(3, layers=LAYERS)
     made = Workshop(given, slower, damages)
-    points = distil_plans(given, FAST, 8000, made)
+    points = distil_plans(given, FAST, 8000, made, made.show)
     assert {layers for layers, _ in made.taught} == {"", LAYERS[1].step}
     assert {how for _, how in made.taught[:-1]} == {"distill{texts=500}?"}
     assert made.taught[-1] == (LAYERS[1].step, "distill{texts=8000,epochs=3}?")
@@ -78,20 +83,20 @@ def test_the_plan_that_training_mends_best_is_trained_to_the_end():
 def test_what_two_kinds_have_in_common_is_trained_once():
     given = options(3, layers=LAYERS[:1] * 3)
     made = Workshop(given)
-    distil_plans(given, FAST, 8000, made)
+    distil_plans(given, FAST, 8000, made, made.show)
     short = [plan for plan in made.made if plan.distill == "distill{texts=500}?"]
     assert len(short) == len({*short})
 
 
-@pytest.mark.parametrize("slower", [0.8, 0.9, 1.0, 1.1, 1.3])
-def test_a_plan_is_as_wide_as_the_model_that_was_built_of_it_allows(slower):
+@pytest.mark.parametrize(("slower", "more"), [(0.8, 0), (0.9, 0), (1, 0), (1.1, 0), (1.3, 0), (0.8, 2), (1.1, -1)])
+def test_a_plan_is_as_wide_as_the_model_that_was_built_of_it_allows(slower, more):
     """Whether tables promise too much or too little; as much beyond the targets as busy machines make a difference."""
     given = options(3, seed=1, layers=LAYERS[1:2])
-    made = Workshop(given, {LAYERS[1].step: slower})
-    distil_plans(given, FAST, 8000, made)
+    made = Workshop(given, {LAYERS[1].step: slower}, more=more)
+    distil_plans(given, FAST, 8000, made, made.show)
     surely = budget_at(given.costs, Targets(FAST.speedup * MARGIN), 1.0).ms
-    widest = even_plan(given, CostBudget(surely / slower))
-    least = choose(given, CostBudget(surely / slower))
+    widest = even_plan(given, CostBudget((surely - more) / slower))
+    least = choose(given, CostBudget((surely - more) / slower))
     trained = [replace(plan, distill="") for plan in made.made if plan.distill]
     assert {*trained} == {widest.plan, least.plan}
     assert sum(not plan.distill for plan in made.made) <= 2 * AIMS
@@ -107,15 +112,31 @@ def test_what_is_a_little_beyond_the_targets_is_not_built_wider():
             continue
         seen += 1
         made = Workshop(given, {"": slower})
-        distil_plans(given, FAST, 8000, made)
+        distil_plans(given, FAST, 8000, made, made.show)
         assert wider.plan not in made.made
     assert seen
+
+
+def test_the_bar_goes_as_far_as_texts_were_seen():
+    """Short trainings on 500 texts and one on three times 8,000; each shown as it begins and half way through it."""
+    slower = {LAYERS[2].step: 9.0, LAYERS[3].step: 9.0}
+    given = options(3, layers=LAYERS)
+    made = Workshop(given, slower)
+    distil_plans(given, FAST, 8000, made, made.show)
+    short = len(made.taught) - 1
+    shown = [(task, done) for task, done, _ in made.shown if task.startswith("distilling plans")]
+    whole, seen = short * 500 + 24000, [500 * half / 2 for half in range(2 * short)]
+    seen += [500 * short, 500 * short + 12000]
+    assert [done for _, done in shown] == [round(1000 * texts / whole) for texts in seen]
+    assert [task for task, _ in shown] == ["distilling plans", "distilling plans: distilling: loss 1"] * (short + 1)
+    building = [done for task, done, _ in made.shown if task.startswith("building plans")]
+    assert building == sorted(building)
 
 
 def test_nothing_is_trained_where_no_plan_is_fast_enough():
     given = options(3, layers=LAYERS)
     made = Workshop(given, dict.fromkeys((one.step for one in LAYERS), 9.0))
-    assert len(distil_plans(given, FAST, 8000, made)) == len(made.made)
+    assert len(distil_plans(given, FAST, 8000, made, made.show)) == len(made.made)
     assert made.made
     assert not made.taught
 
@@ -124,6 +145,6 @@ def test_nothing_is_trained_where_no_plan_is_fast_enough():
 def test_a_short_training_has_texts_to_learn_from(texts, short):
     given = options(3)
     made = Workshop(given)
-    distil_plans(given, FAST, texts, made)
+    distil_plans(given, FAST, texts, made, made.show)
     assert {how for _, how in made.taught[:-1]} == {f"distill{{texts={short}}}?"}
     assert made.taught[-1][1] == f"distill{{texts={texts},epochs=3}}?"
