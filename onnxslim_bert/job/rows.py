@@ -79,15 +79,14 @@ def word_rows(model: Model) -> int | None:
 def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, shape: Shape = ANY_SHAPE) -> Trials:
     """Trials for the passes of a recipe, on calibration rows. Raises DataError when there are too few rows.
 
-    canonical: the source in its canonical form; damage is the distance from its answers. split: hold HELD_BACK of the
-    rows back, to judge choices on, where there are at least FEWEST_TO_SPLIT; otherwise all rows serve both. Harder rows
-    are made of both. shape: the batch and the length that a later pass fixes. Example: split, 256 rows: statistics come
-    from 224, damage from 32.
+    canonical: the source in its canonical form; damage is the distance from its answers. split: hold rows back, to
+    judge choices on (`_apart`). Harder rows are made of both. shape: the batch and the length that a later pass fixes.
+    Example: split, 256 rows: statistics come from 224, damage from 32.
     """
     assert data.calibration is not None
     fitting = held_back = data.calibration
-    if split and len(fitting) >= FEWEST_TO_SPLIT:
-        fitting, held_back = holdout(fitting, HELD_BACK, working.seed)
+    if split:
+        fitting, held_back = _apart(fitting, _least(canonical, shape), working.seed)
     usual, judged = (calibration_batches(canonical, rows, working, shape) for rows in (fitting, held_back))
     hard = (harder(canonical, usual, working, shape, HARD), harder(canonical, judged, working, shape, HARD_HELD_BACK))
     reader, original = working.tokenizer, canonical.clone()
@@ -105,6 +104,23 @@ def make_trials(canonical: Model, data: Data, working: Working, *, split: bool, 
     if pieces:
         trials.scripts = partial(script_tokens, pieces)
     return trials
+
+
+def _apart(dataset: Dataset, least: int, seed: int) -> tuple[Dataset, Dataset]:
+    """The rows to fit to and those to judge on, HELD_BACK of them.
+
+    All serve both where they are fewer than FEWEST_TO_SPLIT, or those that are held back fewer than `least`, a batch.
+    """
+    if len(dataset) >= FEWEST_TO_SPLIT:
+        fitting, judged = holdout(dataset, HELD_BACK, seed)
+        if len(judged) >= least:
+            return fitting, judged
+    return dataset, dataset
+
+
+def _least(model: Model, shape: Shape) -> int:
+    """The rows of a batch that the graph or `shape` fixes; else 1."""
+    return fixed_shape(model)[0] or shape[0] or 1
 
 
 def harder(model: Model, rows: Batches, working: Working, shape: Shape, counts: Counts) -> list[Batch]:
@@ -191,9 +207,9 @@ def make_step_damage(
     dataset = data.calibration if data.calibration is not None else data.evaluation
     if dataset is None:
         return None
-    if dataset is data.calibration and len(dataset) >= FEWEST_TO_SPLIT:
-        dataset = holdout(dataset, HELD_BACK, working.seed)[1]
-    least = fixed_shape(canonical)[0] or shape[0] or 1
+    least = _least(canonical, shape)
+    if dataset is data.calibration:
+        dataset = _apart(dataset, least, working.seed)[1]
     if len(dataset) < least:
         return None
     few = dataset.take(range(min(len(dataset), max(WATCHED, least))))

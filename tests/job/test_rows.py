@@ -94,3 +94,12 @@ def test_trials_hold_hard_rows_of_both_sides():
     assert len(fitted) > len(judged) > 0
     assert len(found.row_errors(canonical)) == sum(len(b.rows) for b in (*found.held_back, *judged))
     assert found.row_errors(canonical).max() < 1e-6
+
+
+@pytest.mark.parametrize(("rows", "batch", "held"), [(40, 5, 5), (35, 5, 35), (16, 1, 2), (15, 1, 15), (5, 5, 5)])
+def test_rows_are_held_back_where_they_fill_a_batch(rows, batch, held):
+    """Of fewer rows, all serve both, the last batch filled or left out."""
+    model = prepared("bert-ts17-eager", Canonicalize(), FixShapes(batch=batch, seq=7))
+    found = make_trials(model, Data(ready(model, rows)), WORKING, split=True)
+    assert sum(len(each.rows) for each in found.held_back) == held
+    assert sum(len(each.rows) for each in found.fitting) == (rows - held if held < rows // 2 else held)
