@@ -64,10 +64,11 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
         given = Model.load(path)
         forget(given.header, MEASURED)  # of the file as it was
         given.save(source)  # one file, beside which the tool may write
+        before = open_session(path)  # first: what it folds is bounded here, and not in the tool, which folds the same
         _convert(source, made, style)
         (model,), (operators,) = made.glob("*.ort"), made.glob("*.config")
         _drop_header(operators)
-        difference = largest_difference(path, model)
+        difference = largest_difference(path, before, model)
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"{path}: answers of the .ort file differ by {difference:.1%}, at most {TOLERANCE:.0%} was needed"
@@ -77,9 +78,12 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
     return Mobile(model, operators, model.stat().st_size, difference)
 
 
-def largest_difference(path: Path, converted: Path) -> float:
-    """The largest |difference| of an output on random ids over its largest |value|; inf when one is not finite."""
-    before, after = open_session(path), _open_ort(converted)
+def largest_difference(path: Path, before: ort.InferenceSession, converted: Path) -> float:
+    """The largest |difference| of an output on random ids over its largest |value|; inf when one is not finite.
+
+    before: a session on the model at `path`, which was `converted`.
+    """
+    after = _open_ort(converted)
     batch, length = fixed_shape(before)
     workload = Workload(batch or BATCH, length or LENGTH)
     named = [(path, before), (converted, after)]

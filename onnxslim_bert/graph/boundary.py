@@ -29,6 +29,7 @@ NUMBERS = (  # the element types of inputs and outputs
     *("UINT8", "UINT16", "UINT32", "UINT64"),
 )
 LARGEST_INPUT = 1 << 26  # elements of an input whose dimensions are fixed
+MOST_TOKENS, OPEN_TOKENS = 1 << 18, 16  # rows times tokens that a file fixes; tokens that count where they are open
 
 
 def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, int] | None = None) -> None:
@@ -189,5 +190,12 @@ def _check_interface(what: str, value: onnx.ValueInfoProto, most: int | None = L
                 dimension.ClearField("dim_value")
             else:
                 elements *= dimension.dim_value
-    if most is not None and elements > most:
+    if most is None:
+        return
+    if elements > most:
         raise ModelError(f"{what} has {elements:,} elements; more than {most:,} are not fed")
+    rows, tokens = ([axis.dim_value for axis in kind.shape.dim] + [1, 1])[:2]
+    if (rows or 1) * (tokens or OPEN_TOKENS) > MOST_TOKENS:
+        fixed = f"{rows:,} rows" if rows else "rows"
+        fixed += f" of {tokens:,} tokens" if tokens else ""
+        raise ModelError(f"{what} is fixed at {fixed}; more than {MOST_TOKENS:,} tokens are not fed at once")

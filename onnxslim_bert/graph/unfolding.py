@@ -33,13 +33,20 @@ def check_unfolding(
     Every element that is made counts its bytes, 4 at most. in_file: bytes of initializers that were left in the file,
     by position.
     """
-    names = {name: node for node in foldable for name in node.output if name}
-    if all(node.op_type in NO_LARGER for node in names.values()):
+    nodes = list(foldable)
+    names = {name: node for node in nodes for name in node.output if name}
+    if all(node.op_type in NO_LARGER for node in nodes):
         return
     weights = 0
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
-    del open_model.graph.initializer[:], open_model.graph.value_info[:]
+    sets = {entry.domain: entry for entry in model.opset_import}
+    for domain in {node.domain for node in nodes}:  # one that is not imported would end inference
+        sets.setdefault(domain, onnx.helper.make_opsetid(domain, 1))
+    open_model = onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=sets.values(),
+        functions=model.functions,
+        graph=onnx.GraphProto(name="folded", node=nodes),
+    )
     for position, tensor in enumerate(model.graph.initializer):
         if position in in_file or tensor.data_location == onnx.TensorProto.EXTERNAL:
             open_model.graph.input.append(
@@ -54,7 +61,7 @@ def check_unfolding(
     except Exception:  # what inference refuses, ONNX Runtime will
         return
     limit, total = max(LEAST, TIMES * weights), 0
-    for value in [*inferred.value_info, *inferred.output]:
+    for value in inferred.value_info:
         kind = value.type.tensor_type
         sizes = [dimension.dim_value if dimension.HasField("dim_value") else 1 for dimension in kind.shape.dim]
         if value.name in names and min(sizes, default=0) >= 0:

@@ -34,7 +34,8 @@ TICK = 20_000_000  # nanoseconds in which two changes of a file may get one time
 NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 MOST_PARTS = 20 * MOST_INITIALIZERS  # nodes, initializers, and shapes of tensors in between
 
-_KNOWN: dict[tuple[int, ...], tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]] = {}  # by the state of the file
+_Known = tuple[onnx.ModelProto, Mapping[int, tuple[int, int]]]
+_KNOWN: dict[tuple[Path, tuple[int, ...]], _Known] = {}  # by place, on which external data depends, and state
 
 
 class Mapped(NamedTuple):
@@ -121,9 +122,10 @@ def read_skeleton(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         raise ModelError(f"{path}: the file is empty; an ONNX model was needed") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    skeleton, places = _KNOWN.get(whole.state) or _checked(path, data.data)
+    key = path.absolute(), whole.state
+    skeleton, places = _KNOWN.get(key) or _checked(path, data.data)
     if skeleton.ByteSize() <= KEPT_BYTES and now - whole.state[-1] > TICK:
-        _KNOWN[whole.state] = skeleton, places
+        _KNOWN[key] = skeleton, places
         while len(_KNOWN) > KEPT:
             _KNOWN.pop(next(iter(_KNOWN)), None)
     model = onnx.ModelProto()

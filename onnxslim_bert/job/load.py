@@ -16,7 +16,7 @@ from onnxslim_bert.job.data import HELD_BACK, Data, Sources
 from onnxslim_bert.job.job import Job
 from onnxslim_bert.job.lengths import check_place
 from onnxslim_bert.job.rewrite_tokenizer import TOKENIZER
-from onnxslim_bert.job.rows import canonical_form, fitted
+from onnxslim_bert.job.rows import canonical_form, check_enough, fitted
 from onnxslim_bert.job.step_files import check_steps
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.onnx_model import Model
@@ -72,6 +72,8 @@ def load(job: Job) -> Loaded:
         check_output(job.output.parent / TOKENIZER, overwrite=job.overwrite, inputs=inputs)
     sha256 = source_sha256(job.source)
     model, canonical = Model.load(job.source), None
+    if data.calibration is not None:
+        check_enough(model, data.calibration)
     if data.calibration is not None or data.evaluation is not None or job.times or job.steps is not None:
         with suppress(DataError):  # of ready inputs; texts that cannot be fed are refused where they are
             roles_of(job.source, threads=working.threads)

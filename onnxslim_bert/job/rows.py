@@ -227,7 +227,7 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
     if rows:  # no batch may be smaller
         dataset = dataset.take(range(len(dataset) - len(dataset) % rows))
     if not len(dataset):
-        raise DataError(f"'{dataset.name}': too few calibration rows; give at least {rows or 1}, see --rows")
+        raise _too_few(dataset, rows or 1)
     return Batches(
         dataset,
         {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs},
@@ -237,6 +237,20 @@ def calibration_batches(model: Model, dataset: Dataset, working: Working, shape:
         fixed_length=length,
         vocab_rows=word_rows(model),
     )
+
+
+def check_enough(model: Model, dataset: Dataset) -> None:
+    """Raise DataError when the graph fixes a larger batch than the rows fill, the texts of a pair apart: before a run.
+
+    To run such a batch only to find its inputs' roles takes gigabytes where thousands of rows are fixed.
+    """
+    rows = fixed_shape(model)[0] or 1
+    if rows > len(dataset) * (1 + dataset.is_pairs):
+        raise _too_few(dataset, rows)
+
+
+def _too_few(dataset: Dataset, rows: int) -> DataError:
+    return DataError(f"'{dataset.name}': too few calibration rows; give at least {rows}, see --rows")
 
 
 def _are_apart(model: Model, dataset: Dataset, working: Working) -> bool:

@@ -20,6 +20,7 @@ from onnxslim_bert.graph.edit import drop_unused, sort_nodes
 from onnxslim_bert.graph.external import external_values
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
+from onnxslim_bert.graph.sessions import checked_bytes
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.find_encoder import find_encoder
 from onnxslim_bert.model.validity import check_valid
@@ -50,8 +51,8 @@ class Model:
     def load(cls, path: Path) -> "Model":
         """The model at `path`, its weights memory-mapped.
 
-        Raises ModelError when the file is not ONNX, when its external data is missing or lies outside its folder, or
-        when a weight is not finite.
+        Raises ModelError when the file is not ONNX, when its external data is missing or lies outside its folder, when
+        a weight is not finite, or when ONNX Runtime crashes on it: parts of it run wherever it is looked at.
         """
         proto, weights = wire.read_skeleton(path)
         weights |= {
@@ -59,6 +60,7 @@ class Model:
             for tensor in proto.graph.initializer
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         }
+        checked_bytes(path)
         model = cls.from_proto(proto, weights, path)
         for name, constant in model.constants().items():
             _check_finite(path, name, constant.values)

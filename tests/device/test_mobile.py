@@ -13,7 +13,7 @@ from graphs import feeds, fixture, prepared
 from onnxslim_bert.cli.mobile import mobile as command
 from onnxslim_bert.device import mobile
 from onnxslim_bert.device.mobile import same_addresses, write_mobile
-from onnxslim_bert.errors import ModelError, OutputError
+from onnxslim_bert.errors import BoundsError, ModelError, OutputError
 from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.job.trailer import write_trailer
 from onnxslim_bert.recipes.provenance import KEY, MEASURED
@@ -70,6 +70,19 @@ def test_an_existing_folder_is_refused(tmp_path):
         write_mobile(fixture(NAME), tmp_path)
     with pytest.raises(OutputError, match="make it first"):
         write_mobile(fixture(NAME), tmp_path / "no" / "phone")
+
+
+def test_what_cannot_be_opened_within_bounds_is_not_converted(tmp_path, monkeypatch):
+    """The converter folds the same constants, and nothing bounds it."""
+
+    def refuse(path):
+        raise BoundsError("takes more than 1.1 GB to load")
+
+    monkeypatch.setattr(mobile, "open_session", refuse)
+    monkeypatch.setattr(mobile, "_convert", lambda *_: pytest.fail("converted"))
+    with pytest.raises(BoundsError):
+        write_mobile(fixture(NAME), tmp_path / "phone")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_answers_are_refused_and_nothing_is_written(tmp_path, monkeypatch):

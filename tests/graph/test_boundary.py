@@ -98,6 +98,11 @@ def unfold(model: onnx.ModelProto, operator: str) -> None:
         model.graph.node.append(helper.make_node("Concat", [f"c{i - 1}" if i else "one"] * 2, [f"c{i}"], axis=0))
 
 
+def fused_gelu(model: onnx.ModelProto) -> onnx.NodeProto:
+    """A node of ONNX Runtime's set, which it takes without an import and ONNX's inference does not."""
+    return helper.make_node("Gelu", [model.graph.output[0].name], ["gelu"], domain="com.microsoft")
+
+
 def circle(model: onnx.ModelProto) -> None:
     """The first sum reads what is computed from it."""
     node = first(model, "Add")
@@ -350,6 +355,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         )
         for operator in ("ConstantOfShape", "Expand", "Tile", "Concat", "Add")
     },
+    "a constant that unfolds beside a node of a set that is not imported": (
+        lambda m: (m.graph.node.insert(0, fused_gelu(m)), unfold(m, "Concat")),
+        "makes constants of",
+    ),
     "two functions of one name": (
         lambda m: (functions(m, ["Relu"]), m.functions.append(m.functions[0])),
         "have one name",
@@ -378,6 +387,18 @@ def test_what_no_model_can_be_is_refused_where_it_is_read(tmp_path, name):
     assert str(path) in str(caught.value)
     assert len(one_line(caught.value, None)) < 500
     assert one_line(caught.value, None).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("axis", "size", "fixed"), [(0, 1 << 16, "65,536 rows"), (1, 1 << 19, "rows of 524,288 tokens")]
+)
+def test_inputs_that_fix_more_tokens_than_are_fed_are_refused(tmp_path, axis, size, fixed):
+    """Whatever looks for the roles of inputs would run them: gigabytes, of a model of a few weights."""
+    model = onnx.load(fixture("bert-ts17-sdpa"))
+    model.graph.input[1].type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=f"fixed at {fixed}; more than 262,144 tokens are not fed at once"):
+        read_skeleton(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("size", [-1, 0, -(1 << 40)])

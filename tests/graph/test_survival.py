@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 from command_line import assert_refused, contents, run, workspace
 
@@ -38,7 +40,30 @@ def test_a_crash_is_one_line(command, tmp_path, monkeypatch):
     before = contents(tmp_path)
     monkeypatch.setattr(sessions, "check_survives", survival.check_survives)
     places = {"model": model, "made": tmp_path / "made.onnx", "rows": tmp_path / "eval.tsv"}
-    assert_refused(run(*command.format(**places).split()), "ONNX Runtime crashes while it opens it (SIGSEGV)")
+    assert_refused(run(*command.format(**places).split()), "ONNX Runtime crashes when it opens or runs it (SIGSEGV)")
+    assert contents(tmp_path) == before
+
+
+def index_below_all(path: Path) -> None:
+    """Look the output up by GatherND with batch_dims far below 0, of which its kernel in ONNX Runtime 1.32 dies."""
+    model = onnx.load(path)
+    output = model.graph.output[0].name
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, 1), np.int64), "at"))
+    model.graph.node.append(onnx.helper.make_node("GatherND", [output, "at"], ["found"], batch_dims=-(1 << 40)))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, ["n", "m"]))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    "command", ["slim {model} -p canonicalize?,share-weights? -o {made}", "quantize {model} --mode fp16 -o {made}"]
+)
+def test_a_crash_at_a_run_is_one_line_before_any_part_of_the_file_runs(command, tmp_path, monkeypatch):
+    model = workspace(tmp_path, "bert-dynamo20-sdpa")
+    index_below_all(model)
+    before = contents(tmp_path)
+    monkeypatch.setattr(sessions, "check_survives", survival.check_survives)
+    crashes = "ONNX Runtime crashes when it opens or runs it (SIGABRT)"
+    assert_refused(run(*command.format(model=model, made=tmp_path / "made.onnx").split()), crashes)
     assert contents(tmp_path) == before
 
 
