@@ -131,7 +131,12 @@ def _described(name: str, by_token: bool, classes: bool, answered: Answers) -> O
 
 
 def check_weights(weights: Weights, outputs: Sequence[Output]) -> None:
-    """Raise PassError for a loss that was given a weight and that none of the outputs can have."""
+    """Raise PassError for a loss with a weight that no output can have, and a temperature where nothing is softened."""
+    if weights.temperature != Weights.temperature and not any(weights.of(output).chances for output in outputs):
+        raise PassError(
+            f"distill: temperature={weights.temperature:g} softens chances, which have no weight here; "
+            "give chances=1 for classes, or leave it out"
+        )
     for loss in ("chances", "likenesses"):
         weight = getattr(weights, loss)
         if weight not in ("auto", 0) and not any(loss in output.losses for output in outputs):

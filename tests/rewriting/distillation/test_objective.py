@@ -1,5 +1,7 @@
 """The loss that is minimised, and what it follows from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphs import batches, prepared
@@ -210,6 +212,15 @@ def test_a_loss_that_no_output_can_have_is_refused(kind, weights, said):
     with pytest.raises(PassError, match=said):
         check_weights(Weights(**weights), [Output("answer", kind, False, 1.0)])
     check_weights(Weights(**dict.fromkeys(weights, 0.0)), [Output("answer", kind, False, 1.0)])
+
+
+def test_a_temperature_where_nothing_is_softened_is_refused():
+    """As for the classes of a text, whose chances have no weight unless one is given; those of a tagger have."""
+    hot = Weights(temperature=4.0)
+    with pytest.raises(PassError, match="temperature=4 softens chances, which have no weight here"):
+        check_weights(hot, [Output("answer", "classes", False, 1.0)])
+    check_weights(replace(hot, chances=0.5), [Output("answer", "classes", False, 1.0)])
+    check_weights(hot, [Output("answer", "classes", False, 1.0), Output("tags", "classes", True, 1.0)])
 
 
 def test_places_in_a_text_and_scores_are_told_apart():
