@@ -10,7 +10,8 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.options import Weight
 
-NOT_NEGATIVE = ("epochs", "steps", "minutes", "answers", "chances", "hidden", "relations", "likenesses", "labels")
+LOSSES = ("answers", "chances", "hidden", "relations", "likenesses", "labels")
+NOT_NEGATIVE = ("epochs", "steps", "minutes", "layer_epochs", *LOSSES)
 POSITIVE = ("texts", "batch", "rate", "temperature")
 
 
@@ -48,6 +49,9 @@ class Distill(Pass):
     words: train the word table too.
     quantized: the student is quantized already, by a step before this one. Its integers are trained as they will be
         multiplied, rounded in every step, and so are all scales. What was trained is what is written.
+    layer-epochs: with quantized=true, train layer by layer first, each on all texts so often, to leave what the
+        teacher's layer leaves: this learns how each integer is rounded. Then the integers stay, and scales, biases and
+        norms are trained together towards the answers. 0 trains everything together.
     seed: decides the order of the texts and which tokens are replaced.
 
     What it makes small is the sum of these losses, each times its weight; weight 0 leaves one out. Squared errors are
@@ -63,7 +67,7 @@ class Distill(Pass):
     labels: weight of the error against the corpus's labels, where it has some.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531; Jiao et al. 2019, https://arxiv.org/abs/1909.10351; Wang et
-    al. 2021, https://arxiv.org/abs/2012.15828
+    al. 2021, https://arxiv.org/abs/2012.15828; Chen et al. 2024, https://arxiv.org/abs/2407.11062 (layer-epochs)
     """
 
     name: ClassVar[str] = "distill"
@@ -86,6 +90,7 @@ class Distill(Pass):
     labels: float = 0.0
     words: bool = False
     quantized: bool = False
+    layer_epochs: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,6 +104,8 @@ class Distill(Pass):
         for option in ("copies", "replace", "join"):
             if not 0 <= getattr(self, option) <= 1:
                 raise PassError(f"distill: {option}={getattr(self, option)} is not a share from 0 to 1")
+        if self.layer_epochs and not self.quantized:
+            raise PassError("distill: layer-epochs trains the integers of layers; it goes with quantized=true")
         if sum(bool(value) for value in (self.epochs, self.steps, self.minutes)) > 1:
             raise PassError("distill: epochs, steps and minutes each say how long; give one of them")
         if not any((self.answers, self.chances, self.hidden, self.relations, self.likenesses, self.labels)):
@@ -130,7 +137,7 @@ class Distill(Pass):
         weights = Weights(**{part.name: options[part.name] for part in fields(Weights)})
         plan = DistillationPlan(**{part.name: options[part.name] for part in fields(DistillationPlan)})
         done = distil(model, trials, weights, plan)
-        return Change(done.trained.kept, done.note, done.details)
+        return Change(done.changes, done.note, done.details)
 
 
 def check_torch() -> None:

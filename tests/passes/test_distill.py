@@ -358,6 +358,60 @@ def test_integers_that_are_trained_answer_more_like_the_teacher(step):
 
 
 @needs_torch
+@pytest.mark.full_range
+@pytest.mark.parametrize("step", [QuantizeStatic(), QuantizeBlockwise(block=16)], ids=["int8", "four bits"])
+def test_integers_that_are_trained_layer_by_layer_answer_more_like_the_teacher(step):
+    """Behind them the integers stay, and so the file is as large."""
+    options = {"steps": 5, "batch": 8, "texts": 200, "rate": 1e-5, "quantized": True, "layer_epochs": 2.0}
+    teacher, before, after, change = distilled("bert-dynamo20-sdpa", Distill(**options), cut=(FUSE, step))
+    first, last = change.details["errors"]
+    assert change.details["fitted"]
+    assert last < 0.9 * first
+    given = [feeds(teacher, 6, length, seed=50 + length) for length in (5, 8)]
+    assert error(after, teacher, given) < error(before, teacher, given)
+    assert {name: (c.values.dtype, c.values.shape) for name, c in after.constants().items()} == {
+        name: (c.values.dtype, c.values.shape) for name, c in before.constants().items()
+    }
+
+
+@needs_torch
+@pytest.mark.full_range
+def test_layers_that_leave_what_the_teachers_leave_are_not_trained():
+    teacher = prepared("bert-dynamo20-sdpa", CANONICAL, FUSE, QuantizeBlockwise(block=16, compute="float32"))
+    student = teacher.clone()
+    step = Distill(steps=3, batch=8, texts=100, quantized=True, layer_epochs=1.0)
+    change = step.apply(student, Context({}, trials_of(teacher)))
+    assert not change
+    assert "answers as the one that it was made from" in change.note
+    for name, constant in student.constants().items():
+        np.testing.assert_array_equal(constant.values, teacher.array(name), err_msg=name)
+
+
+@needs_torch
+@pytest.mark.full_range
+def test_layers_whose_training_helps_nothing_are_put_back(monkeypatch):
+    from onnxslim_bert.rewriting.distillation import distil
+    from onnxslim_bert.rewriting.distillation.training import Judged
+
+    monkeypatch.setattr(distil, "judge", lambda *_: Judged(1e-6, 1.0))
+    step = Distill(steps=1, batch=8, texts=100, rate=1e-6, quantized=True, layer_epochs=1.0)
+    _, before, after, change = distilled("bert-dynamo20-sdpa", step, cut=(FUSE, QuantizeBlockwise(block=16)))
+    assert not change
+    assert "no weights answered held-back texts better" in change.note
+    for name, constant in after.constants().items():
+        np.testing.assert_array_equal(constant.values, before.array(name), err_msg=name)
+
+
+@needs_torch
+@pytest.mark.full_range
+def test_layers_of_other_sizes_are_not_compared():
+    step = Distill(steps=1, batch=8, texts=100, quantized=True, layer_epochs=1.0)
+    cut = (FUSE, PruneHidden(width=8, refit=False), QuantizeBlockwise(block=16))
+    with pytest.raises(PassError, match=r"layer 0 leaves \[8, \d, 8\], the teacher's \[8, \d, \d+\]"):
+        distilled("bert-dynamo20-sdpa", step, cut=cut)
+
+
+@needs_torch
 def test_labels_that_are_not_there_are_asked_for():
     with pytest.raises(PassError, match=r"labels=0.5 needs labels; the texts have none"):
         distilled("bert-ts17-sdpa", Distill(steps=3, batch=8, texts=100, labels=0.5))
@@ -369,6 +423,8 @@ def test_labels_that_are_not_there_are_asked_for():
         ({"steps": 3, "minutes": 1.0}, "epochs, steps and minutes each say how long; give one of them"),
         ({"rate": 0.0}, "rate=0.0 is not above 0"),
         ({"texts": 0}, "texts=0 is not above 0"),
+        ({"layer_epochs": 1.0}, "layer-epochs trains the integers of layers; it goes with quantized=true"),
+        ({"layer_epochs": -1.0, "quantized": True}, "layer_epochs=-1.0 is negative"),
         ({"hidden": -1.0}, "hidden=-1.0 is negative"),
         ({"replace": 1.5}, "replace=1.5 is not a share from 0 to 1"),
         ({"answers": 0.0, "chances": 0.0, "likenesses": 0.0}, "every loss has weight 0"),

@@ -1,7 +1,8 @@
 """Distillation of a model that was cut from another: texts, teacher, losses and training put together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnxslim_bert.errors import PassError
 from onnxslim_bert.model.dense import encoder_of
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.executor import Executor
+from onnxslim_bert.rewriting.distillation.layer_fitting import fit_layers
 from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
 from onnxslim_bert.rewriting.distillation.material import gather
 from onnxslim_bert.rewriting.distillation.objective import (
@@ -27,7 +29,7 @@ from onnxslim_bert.rewriting.distillation.plan import DistillationPlan
 from onnxslim_bert.rewriting.distillation.quantized_weights import quantized_weights
 from onnxslim_bert.rewriting.distillation.teacher import Teacher
 from onnxslim_bert.rewriting.distillation.torch_threads import torch_threads
-from onnxslim_bert.rewriting.distillation.training import Budget, Lessons, Trained, train
+from onnxslim_bert.rewriting.distillation.training import EQUAL, Budget, Lessons, Trained, judge, train
 from onnxslim_bert.rewriting.distillation.weights import trainable
 from onnxslim_bert.rewriting.trials import Trials
 
@@ -39,8 +41,9 @@ class Distilled:
     """What came of a training.
 
     texts, copies: how many were trained on as they are, and with tokens replaced. hidden, relations: how many pairs
-    of tensors inside were made alike. weights: of the losses of each output, by its name. left_out: losses that were
-    given a weight, and for which the student has nothing of the teacher's sizes.
+    of tensors inside were made alike. fitted: how many weights were trained layer by layer and are kept. weights: of
+    the losses of each output, by its name. left_out: losses that were given a weight, and for which the student has
+    nothing of the teacher's sizes.
     """
 
     trained: Trained
@@ -48,16 +51,22 @@ class Distilled:
     copies: int
     hidden: int
     relations: int
+    fitted: int
     weights: Mapping[str, OutputWeights]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> int:
+        """How much was done to the model; 0 where it stays as it was."""
+        return self.trained.kept + self.fitted
 
     @property
     def note(self) -> str:
         """What was gained, in a line."""
         before, after, steps = self.trained.before, self.trained.after, self.trained.steps
-        if not steps:
+        if not steps and not self.fitted:
             return "the model answers as the one that it was made from"
-        if not self.trained.kept:
+        if not self.changes:
             return (
                 f"no weights answered held-back texts better in {steps} steps, and they were off by {before.error:.2%} "
                 "of the teacher's variance before; `distill?` goes on without, and a lower rate may do better"
@@ -65,6 +74,7 @@ class Distilled:
         gained = f"held-back answers were off by {before.error:.2%} of the teacher's variance, now {after.error:.2%}"
         if not np.isnan(before.agreement):
             gained += f"; agreement {before.agreement:.1%}, now {after.agreement:.1%}"
+        gained += "; layer by layer first" if self.fitted else ""
         gained += f"; {steps} steps on {self.texts} texts and {self.copies} copies with replaced tokens"
         return gained + "".join(f"; no {loss}: nothing is as wide as the teacher's" for loss in self.left_out)
 
@@ -76,6 +86,7 @@ class Distilled:
             "copies": self.copies,
             "steps": self.trained.steps,
             "kept": self.trained.kept,
+            "fitted": self.fitted,
             "loss": self.trained.loss,
             "errors": [self.trained.before.error, self.trained.after.error],
             "agreement": [
@@ -126,16 +137,35 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         steps = plan.steps or max(round(plan.epochs * len(material.texts.rows) / plan.batch), 1)
         budget = Budget(steps, plan.minutes, plan.rate, plan.seed)
         lessons = Lessons(material.texts, held_back, material.labels if weights.labels else None)
+        untrained = judge(executor, objective, held_back) if plan.layer_epochs else None
+        first: dict[str, Array] = {}
+        if untrained is not None and untrained.error > EQUAL:
+            fitting = partial(fit_layers, student, teacher_model, material.texts, plan, trials.progress)
+            fitted = trials.once("fitted layers", student, fitting, plan=asdict(plan), texts=material.sha256)
+            first = {name: student.array(name) for name in fitted}
+            _write(student, fitted)
+            scales = {name: make for name, make in quantized_weights(student).items() if _is_float(student, name)}
+            executor = Executor(student, plain, scales)
         kept = trials.unfinished("distill", student, plan=asdict(plan), losses=asdict(weights), texts=material.sha256)
         trained = train(executor, teacher, objective, lessons, budget, trials.progress, kept)
-    if trained.kept:
-        for name, values in executor.trained().items():
-            student.replace(name, values)
+        trained = trained if untrained is None else replace(trained, before=untrained)
+    better = trained.after.error < trained.before.error
+    _write(student, executor.trained() if better else first)
     copies = len(material.texts.rows) - material.own
     used = {output.name: weights.of(output) for output in objective.outputs}
     pairs = {"hidden": len(objective.hidden), "relations": len(objective.relations)}
     left_out = tuple(loss for loss, count in pairs.items() if getattr(weights, loss) and not count)
-    return Distilled(trained, material.own, copies, **pairs, weights=used, left_out=left_out)
+    kept_layers = len(first) if better else 0
+    return Distilled(trained, material.own, copies, **pairs, fitted=kept_layers, weights=used, left_out=left_out)
+
+
+def _write(student: Model, values: Mapping[str, Array]) -> None:
+    for name, array in values.items():
+        student.replace(name, array)
+
+
+def _is_float(model: Model, name: str) -> bool:
+    return model.array(name).dtype.kind == "f"
 
 
 def _like_in_shape(

@@ -24,7 +24,8 @@ from onnxslim_bert.rewriting.distillation.quantized_weights import Make
 class Executor:
     """A graph whose weights are PyTorch parameters.
 
-    parameters: by the names of the graph's constants. One that several nodes read is one parameter.
+    parameters: by the names of the graph's constants. One that several nodes read is one parameter. rates: of AdamW, at
+    most, for each where a layer is trained by itself.
     """
 
     def __init__(
@@ -46,18 +47,22 @@ class Executor:
         plain = {name: Plain(constants[name].values, dtype) for name in trained}
         self._trained: dict[str, Trained] = {**plain, **{name: make(dtype) for name, make in quantized.items()}}
         self.parameters = {name: trained.parameter for name, trained in self._trained.items()}
+        self.rates = {name: trained.rate for name, trained in self._trained.items()}
         self._constants = {
             name: self._tensor(constant.values) for name, constant in constants.items() if name not in self._trained
         }
         self._nodes = {id(node): self._bound(node) for node in model.graph.nodes}
-        self._plans: dict[tuple[str, ...], list[tuple[gs.Node, list[str]]]] = {}
+        self._plans: dict[tuple[tuple[str, ...], ...], list[tuple[gs.Node, list[str]]]] = {}
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Tensor]:
-        """The tensors called `outputs`, by default the model's outputs, for the inputs `feeds`."""
+        """The tensors called `outputs`, by default the model's outputs, for the inputs `feeds`.
+
+        `feeds` may hold tensors inside the graph too: what they are computed from is then not run.
+        """
         names = tuple(tensor.name for tensor in self._model.graph.outputs) if outputs is None else tuple(outputs)
         values: dict[str, Any] = {name: self._tensor(given) for name, given in feeds.items()}
         values |= {name: trained.value() for name, trained in self._trained.items()}
-        for node, release in self._plan(names):
+        for node, release in self._plan(names, tuple(feeds)):
             function, attributes = self._nodes[id(node)]
             inputs = [self._value(values, tensor) for tensor in node.inputs]
             try:
@@ -74,19 +79,20 @@ class Executor:
         """Copies of the parameters' values as they are now, in the types that the graph has them in."""
         return {name: trained.array() for name, trained in self._trained.items()}
 
-    def _plan(self, names: tuple[str, ...]) -> list[tuple[gs.Node, list[str]]]:
-        """The nodes that `names` need, in order, each with the tensors that nothing needs after it."""
-        if names not in self._plans:
+    def _plan(self, names: tuple[str, ...], given: tuple[str, ...]) -> list[tuple[gs.Node, list[str]]]:
+        """The nodes that `names` need behind `given`, in order, each with the tensors that nothing needs after it."""
+        if (names, given) not in self._plans:
             tensors = self._model.graph.tensors()
-            needed = {id(node) for name in names for node in nodes_between([], tensors[name])}
+            sources = [tensors[name] for name in given if name in tensors]
+            needed = {id(node) for name in names for node in nodes_between(sources, tensors[name])}
             order = [node for node in self._model.graph.nodes if id(node) in needed]
             last = {tensor.name: i for i, node in enumerate(order) for tensor in (*node.inputs, *node.outputs)}
             kept = {*names, *self._constants, *self._trained, ""}
-            self._plans[names] = [
+            self._plans[names, given] = [
                 (node, [name for name in _names(node) if name not in kept and last[name] == i])
                 for i, node in enumerate(order)
             ]
-        return self._plans[names]
+        return self._plans[names, given]
 
     def _value(self, values: Mapping[str, Tensor], tensor: gs.Tensor) -> Tensor | None:
         if not tensor.name:

@@ -18,11 +18,14 @@ from onnxslim_bert.rewriting.int8.blockwise import pack_blocks, unpack_blocks
 from onnxslim_bert.rewriting.int8.quantizers import PAIR_LIMIT
 from onnxslim_bert.rewriting.int8.saturation import can_saturate
 
+RATE = 0.015  # of the distance between two integers: in a hundred steps one may become the next
+
 
 class Trained(Protocol):
-    """parameter: what the optimizer moves."""
+    """parameter: what the optimizer moves. rate: AdamW's highest where a layer is trained by itself."""
 
     parameter: Parameter
+    rate: float
 
     def value(self) -> Tensor:
         """What the graph's operators take, with a gradient."""
@@ -35,6 +38,8 @@ class Trained(Protocol):
 
 class Plain:
     """A float constant, moved as it is."""
+
+    rate = 1e-4
 
     def __init__(self, values: Array, dtype: torch.dtype) -> None:
         self.parameter = Parameter(torch.from_numpy(np.array(values)).to(dtype))
@@ -55,6 +60,7 @@ class Scale:
     """
 
     LEAST = 0.05
+    rate = 1e-3
 
     def __init__(self, values: Array, dtype: torch.dtype) -> None:
         self._first = torch.from_numpy(np.array(values)).to(dtype)
@@ -83,6 +89,7 @@ class Integers:
         self._bounds = (max(-largest, info.min), min(largest, info.max) if info.min else info.max)
         self._steps = torch.from_numpy(np.where(steps == 0, 1, steps)).to(dtype)
         self._paired = values.ndim == 2 and info.min < 0 and not can_saturate(values).any()
+        self.rate = RATE * float(self._steps.mean())
         self.parameter = Parameter(self._first * self._steps)
 
     def value(self) -> Tensor:
@@ -107,6 +114,7 @@ class Packed:
         levels = torch.from_numpy(unpack_blocks(values, bits)).to(dtype)
         self._bits, self._zeros = bits, torch.from_numpy(zeros[..., None]).to(dtype)
         self._steps = torch.from_numpy(np.where(steps == 0, 1, steps)[..., None]).to(dtype)
+        self.rate = RATE * float(self._steps.mean())
         self.parameter = Parameter((levels - self._zeros) * self._steps)
 
     def value(self) -> Tensor:

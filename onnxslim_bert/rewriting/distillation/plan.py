@@ -13,7 +13,8 @@ class DistillationPlan:
     replace: the share of a copy's tokens that is replaced. join: the share of the copies that are two texts. batch:
     texts a step. balance: take the texts that the teacher answers surest, as many of each class. steps, minutes,
     epochs: the first that is given is the budget. words: train the word table too. quantized: train the integers and
-    scales of a quantized student.
+    scales of a quantized student; layer_epochs: the integers layer by layer, each on all texts so often, and then all
+    else together.
     """
 
     texts: int
@@ -28,4 +29,5 @@ class DistillationPlan:
     rate: Weight
     words: bool
     quantized: bool
+    layer_epochs: float
     seed: int

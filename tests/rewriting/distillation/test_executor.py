@@ -10,6 +10,7 @@ from oracles import answers
 
 from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.spans import find_spans
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
@@ -193,6 +194,19 @@ def test_values_inside_the_graph_can_be_asked_for():
     inner, constant = Executor(model).run(given, [query.result, weight])
     assert inner.shape == (3, 7, query.d_out)
     np.testing.assert_array_equal(constant, model.array(weight))
+
+
+def test_a_graph_can_be_run_from_a_tensor_inside():
+    """What that is computed from is not run: nothing depends on other texts any more."""
+    model = prepared("bert-dynamo20-sdpa", CANONICAL, FUSE)
+    exits = [span.exit for span in find_spans(model)]
+    given, other = feeds(model), feeds(model, seed=9)
+    executor = Executor(model)
+    whole = executor.run(given)
+    state = executor.run(given, exits[:1])[0].numpy()
+    mask = {name: values for name, values in given.items() if "mask" in name}
+    for ours, expected in zip(executor.run({**other, **mask, exits[0]: state}), whole, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), expected.numpy())
 
 
 HEADS = {

@@ -16,7 +16,16 @@ from onnxslim_bert.rewriting.distillation.plan import DistillationPlan
 
 
 def plan(texts, copies=0.5, replace=0.0, balance=False):
-    options = {"epochs": 1, "steps": 0, "minutes": 0, "rate": "auto", "words": False, "quantized": False, "seed": 0}
+    options = {
+        "epochs": 1,
+        "steps": 0,
+        "minutes": 0,
+        "rate": "auto",
+        "words": False,
+        "quantized": False,
+        "layer_epochs": 0.0,
+        "seed": 0,
+    }
     return DistillationPlan(texts, batch=8, copies=copies, replace=replace, join=0.0, balance=balance, **options)
 
 
