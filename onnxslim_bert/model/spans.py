@@ -71,12 +71,20 @@ def _residual_sum(model: Model, layer: Layer, linear: Linear | None) -> tuple[gs
     beside = {each.result for each in layer.linears.values()}
     while len(result.outputs) == 1 and (node := result.outputs[0]).op in ("Add", "Sum"):
         others = [tensor for tensor in node.inputs if tensor is not result]
+        if len(others) > 1:  # channels that are multiplied apart (`split-outliers`) belong to the result
+            others = [tensor for tensor in others if not _is_product(tensor)]
         if len(others) != 1 or constant(others[0]) is not None:
             break
         if others[0].name not in beside:
             return node.outputs[0], others[0]
         result = node.outputs[0]
     raise PassError(f"layer {layer.index}: the result of node {linear.node!r} is not simply added to the stream")
+
+
+def _is_product(tensor: gs.Tensor) -> bool:
+    """Whether it is a product with a constant matrix."""
+    node = producer(tensor)
+    return node is not None and node.op == "MatMul" and constant(node.inputs[1]) is not None
 
 
 def _whole(layer: Layer, entry: gs.Tensor) -> gs.Tensor:

@@ -7,6 +7,7 @@ from int8_oracles import INTEGER_PRODUCTS
 from oracles import assert_same_outputs, optimized
 
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.spans import find_spans
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.passes.quantize_static import QuantizeStatic
@@ -48,6 +49,17 @@ def test_the_rest_runs_in_integers(form):
     assert sum(op in INTEGER_PRODUCTS for op in operators) == 18
     assert "DequantizeLinear" not in operators
     assert all(linear.quantized for layer in model.encoder.layers for linear in layer.linears.values())
+
+
+@pytest.mark.parametrize("name", [name for name in SOME if not name.startswith("albert")])
+def test_layers_begin_and_end_where_they_did(name):
+    """What is computed in float beside a layer's product is no stream."""
+    exact = with_outliers(name)
+    model = exact.clone()
+    assert apply(SPLIT, model)
+    assert find_spans(model) == find_spans(exact)
+    apply(QuantizeStatic(), model)
+    assert [span.exit for span in find_spans(model)] == [span.exit for span in find_spans(exact)]
 
 
 def test_each_row_of_a_weight_is_in_one_product():
