@@ -44,6 +44,7 @@ class Batches:
     working: its tokenizer reads texts, which are cut to its `max_length`.
     sort_by_length: texts of similar length together, longest first; otherwise in the data set's order.
     fixed_length: the length of every batch, for a model with static shapes.
+    most_tokens: rows of one length alone share a batch, as many as have so many tokens, instead of `batch_size`.
     vocab_rows: rows of the model's embedding; every id must be below.
 
     A model without a mask input cannot tell padding from text: its batches hold rows of one length.
@@ -61,9 +62,11 @@ class Batches:
         batch_size: int = 16,
         sort_by_length: bool = True,
         fixed_length: int | None = None,
+        most_tokens: int | None = None,
         vocab_rows: int | None = None,
     ) -> None:
         self._batch_size = batch_size
+        self._most_tokens = most_tokens
         tokenizer = working.tokenizer
         self._source: _Texts | _Feeds
         if dataset.feeds is not None:
@@ -74,11 +77,12 @@ class Batches:
         else:
             tokenizer.check_fits(vocab_rows)
             limit = min(working.max_length, fixed_length or working.max_length)
+            alike = most_tokens is not None
             if limit < SPECIAL_TOKENS:
                 raise DataError(
                     f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone"
                 )
-            self._source = _Texts(dataset, tokenizer, inputs, roles, limit, fixed_length, sort_by_length)
+            self._source = _Texts(dataset, tokenizer, inputs, roles, limit, fixed_length, sort_by_length, alike)
 
     def count_cut(self) -> int:
         """Rows that are longer than the tokens kept of them."""
@@ -98,10 +102,15 @@ class Batches:
     def _plan(self) -> list[Array]:
         """The rows of every batch."""
         return [
-            run[start : start + self._batch_size]
-            for run in self._source.runs()
-            for start in range(0, len(run), self._batch_size)
+            run[start : start + size]
+            for length, run in self._source.runs()
+            for size in [self._size(length)]
+            for start in range(0, len(run), size)
         ]
+
+    def _size(self, length: int) -> int:
+        """Rows of so many tokens in a batch."""
+        return self._batch_size if self._most_tokens is None else max(self._most_tokens // max(length, 1), 1)
 
 
 @dataclass(frozen=True)
@@ -115,18 +124,21 @@ class _Texts:
     max_length: int
     fixed_length: int | None
     sort_by_length: bool
+    alike: bool
 
-    def runs(self) -> list[Array]:
-        """All rows in order, cut where a batch must end."""
+    def runs(self) -> list[tuple[int, Array]]:
+        """All rows in order, cut where a batch must end, with the length of the longest of each part."""
         rows = np.arange(len(self.dataset))
-        one_length = self.fixed_length is None and all(each.role != "mask" for each in self.roles.values())
+        unmasked = all(each.role != "mask" for each in self.roles.values())
+        one_length = self.fixed_length is None and (self.alike or unmasked)
         if not (self.sort_by_length or one_length):
-            return [rows]
+            return [(self.fixed_length or self.max_length, rows)]
         chunks = (rows[start : start + COUNTED_AT_ONCE] for start in range(0, len(rows), COUNTED_AT_ONCE))
         lengths = np.array([len(row.ids) for chunk in chunks for row in self._tokens(chunk)])
         # Longest first: the largest buffers are allocated once and reused, instead of growing with every batch.
         order = np.argsort(-lengths, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if one_length else [order]
+        parts = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if one_length else [order]
+        return [(self.fixed_length or int(lengths[part].max(initial=0)), part) for part in parts]
 
     def count_cut(self) -> int:
         """How many rows lose tokens to `max_length`; 0 for passages, which are read in windows."""
@@ -190,8 +202,9 @@ class _Feeds:
     inputs: Inputs
     roles: Roles
 
-    def runs(self) -> list[Array]:
-        return [np.arange(len(next(iter(self.feeds.values()))))]
+    def runs(self) -> list[tuple[int, Array]]:
+        first = next(iter(self.feeds.values()))
+        return [(first.shape[1] if first.ndim > 1 else 1, np.arange(len(first)))]
 
     def batch(self, rows: Array) -> Batch:
         feeds = {name: self.feeds[name][rows].astype(dtype) for name, dtype in self.inputs.items()}

@@ -1,10 +1,13 @@
 """int8 weights, and activations quantized with ranges that calibration found."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.calibration.ranges import METHODS, Method, observer_of, quantizer_range
 from onnxslim_bert.errors import PassError
@@ -13,8 +16,8 @@ from onnxslim_bert.model.layer_sets import check_layers, check_together
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
-from onnxslim_bert.rewriting.int8.best_method import method_damages
-from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, quantize_tables, write_dynamic
+from onnxslim_bert.rewriting.int8.best_method import method_errors
+from onnxslim_bert.rewriting.int8.layers import Format, Int8Writer, Integers, quantize_tables, write_dynamic
 from onnxslim_bert.rewriting.int8.quantizers import Quantizer, activation_quantizer, mean_rounding
 from onnxslim_bert.rewriting.int8.run_time import RunTime, choose_run_time, excess
 from onnxslim_bert.rewriting.options import check_each_once, dashed, write_option
@@ -79,8 +82,12 @@ class QuantizeStatic(Pass):
     def apply(self, model: Model, ctx: Context) -> Change:
         if self.measures:
             return self._measured(model, ctx)
+        return self._write(model, ctx, Integers())[0]
+
+    def _write(self, model: Model, ctx: Context, integers: Integers) -> tuple[Change, Int8Writer]:
+        """Apply the pass, which measures nothing. integers: what weights and tables are in int8."""
         (method,) = self._methods()
-        writer = Int8Writer(model, self.format, reduce_range=self.reduce_range)
+        writer = Int8Writer(model, self.format, reduce_range=self.reduce_range, integers=integers)
         linears, others = self._linears(model), stays_float(model)
         inputs = list(dict.fromkeys(linear.source for linear in linears))
         if max(self.run_time, default=0) >= len(inputs):
@@ -95,8 +102,8 @@ class QuantizeStatic(Pass):
                 rows = ctx.stats[Want(linear.source, "sample")]
                 weight = model.array(linear.weight)
                 matrix = weight.T if linear.trans_b else weight
-                integers, scales = (constant.values for constant in writer.weight(linear))
-                correction = mean_rounding(rows, matrix, (integers, scales), scale, zero_point)
+                levels, scales = (constant.values for constant in writer.weight(linear))
+                correction = mean_rounding(rows, matrix, (levels, scales), scale, zero_point)
             if scale is None or zero_point is None:
                 writer.dynamic(linear, correction)
             else:
@@ -107,45 +114,52 @@ class QuantizeStatic(Pass):
         if later:
             note += f", {len(later)} of {len(inputs)} inputs with ranges found at run time"
         left = f"; float32: layers {write_option(self.float_layers)}" if self.float_layers else ""
-        return Change(len(linears) + tables, note + left + others)
+        return Change(len(linears) + tables, note + left + others), writer
 
     def _measured(self, model: Model, ctx: Context) -> Change:
         """Apply the pass with what measures best in place of `best`."""
         best, details, why = replace(self, ranges="calibrated"), dict[str, Any](), ""
+        integers, errors = Integers(), None
         if self.method == "best":
-            best, details["methods"] = best.best(model, ctx)
+            best, found = best._best(model, ctx, integers)
+            details["methods"], errors = _means(found), found[best.method]
         if self.ranges == "best":
-            choice = best.choose_run_time(model, ctx)
+            choice = best._choose_run_time(model, ctx, integers, errors)
             best, details["ranges"] = replace(best, run_time=choice.inputs), asdict(choice)
             why = f"; {choice}"
             if not choice.as_good:
                 names = ("format", "embeddings", "reduce_range")
                 options = ",".join(f"{dashed(name)}={write_option(getattr(self, name))}" for name in names)
                 details["instead"] = f"quantize-dynamic{{{options}}}"
-        change = best.apply(model, ctx)
+        change, _ = best._write(model, ctx, integers)
         return replace(change, note=change.note + why, details=details, ran=str(best))
 
-    def choose_run_time(self, model: Model, ctx: Context) -> RunTime:
-        """Which inputs should have their range found at run time; `model` is not changed."""
+    def _choose_run_time(self, model: Model, ctx: Context, integers: Integers, fixed: Array | None) -> RunTime:
+        """Which inputs should have their range found at run time; `model` is not changed.
+
+        fixed: the errors of rows with none of them (`Trials.row_errors`); None where they were not measured.
+        """
         (method,) = self._methods()
         sources = list(dict.fromkeys(linear.source for linear in self._linears(model)))
 
+        def written(inputs: tuple[int, ...]) -> tuple[Model, Int8Writer]:
+            quantized = model.clone()
+            return quantized, replace(self, run_time=inputs)._write(quantized, ctx, integers)[1]
+
         @cache
         def order() -> list[int]:
-            gains = excess(model, {source: self._quantizer(source, method, ctx) for source in sources}, ctx.trials)
-            return sorted(range(len(sources)), key=lambda number: -gains[sources[number]])
-
-        def made(inputs: tuple[int, ...]) -> Model:
-            quantized = model.clone()
-            replace(self, run_time=inputs).apply(quantized, ctx)
-            return quantized
+            free, writer = written(tuple(range(len(sources))))
+            ranges = {writer.read(source): self._quantizer(source, method, ctx) for source in sources}
+            gains = list(excess(free, ranges, ctx.trials).values())
+            return sorted(range(len(sources)), key=lambda number: -gains[number])
 
         def dynamic() -> Model:
             quantized = ctx.trials.original.clone()
-            write_dynamic(quantized, self.format, embeddings=self.embeddings, reduce_range=self.reduce_range)
+            options = {"embeddings": self.embeddings, "reduce_range": self.reduce_range}
+            write_dynamic(quantized, self.format, **options, integers=integers)
             return quantized
 
-        return choose_run_time(len(sources), order, made, dynamic, ctx.trials)
+        return choose_run_time(len(sources), order, lambda inputs: written(inputs)[0], dynamic, ctx.trials, fixed)
 
     def _quantizer(self, source: str, method: Method, ctx: Context) -> Quantizer:
         """The scale and the zero point of what the layers that read `source` multiply."""
@@ -154,10 +168,20 @@ class QuantizeStatic(Pass):
 
     def best(self, model: Model, ctx: Context) -> "tuple[QuantizeStatic, dict[str, float]]":
         """The same pass with the method of least damage, and the damage of each method."""
+        best, errors = self._best(model, ctx, Integers())
+        return best, _means(errors)
+
+    def _best(self, model: Model, ctx: Context, integers: Integers) -> "tuple[QuantizeStatic, dict[str, Array]]":
+        """As `best`, with the errors of rows in place of damage."""
         choices: dict[str, QuantizeStatic] = {method: replace(self, method=method) for method in METHODS}
-        compared = {name: replace(choice, embeddings=False) for name, choice in choices.items()}  # tables: all alike
-        damages = method_damages(model, compared, ctx.trials, ctx.stats)
-        return choices[min(METHODS, key=lambda method: damages[method])], damages
+
+        def made(name: str) -> Model:
+            quantized = model.clone()
+            choices[name]._write(quantized, ctx, integers)
+            return quantized
+
+        errors = method_errors(model, {name: str(choice) for name, choice in choices.items()}, made, ctx.trials)
+        return choices[min(METHODS, key=lambda method: errors[method].mean())], errors
 
     def _linears(self, model: Model) -> list[Linear]:
         """The dense layers to quantize. Raises PassError when `float_layers` cannot be left out, or leave none."""
@@ -176,3 +200,8 @@ class QuantizeStatic(Pass):
     def _methods(self) -> tuple[Method, ...]:
         """The range method; all of them, where the best is to be found."""
         return tuple(method for method in METHODS if self.method in (method, "best"))
+
+
+def _means(errors: Mapping[str, Array]) -> dict[str, float]:
+    """How far each method moves the outputs, as `Trials.error_a_row` says; errors: of rows."""
+    return {name: float(np.sqrt(rows.mean())) for name, rows in errors.items()}

@@ -32,7 +32,7 @@ CALIBRATION_BATCH = 16
 FEWEST_TO_SPLIT = 16  # rows below which choices are judged on the rows that they were fitted on
 HELD_BACK = 0.125  # share of the calibration rows that nothing is fitted to: choices are judged on them
 HARD = Counts(64, 32, 8)  # hard rows beside those that statistics are taken of: many short ones cost next to nothing
-HARD_HELD_BACK = Counts(32, 16, 16)  # beside those that choices are judged on
+HARD_HELD_BACK = Counts(32, 16, 8)  # beside those that choices are judged on: the full ones take most of the time
 STEP = 3  # one of so many short hard rows is tried behind padding, too
 WATCHED = 32  # rows on which the damage of each step is measured
 

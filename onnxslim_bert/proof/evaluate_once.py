@@ -23,14 +23,14 @@ from onnxslim_bert.proof.tasks.answers import Answer
 
 
 def evaluate_once(path: Path, dataset: Dataset, working: Working) -> Outputs:
-    """`evaluate`, a row at a time; or what the cache holds of the same file, rows, tokenizer and settings."""
+    """`evaluate` without a batch size; or what the cache holds of the same file, rows, tokenizer and settings."""
     reader, cache = _reader(working.tokenizer), working.cache
     if cache is None or reader is None:
         return evaluate(path, dataset, working)
     config = asdict(read_config(path))
     model, rows = file_sha256(*model_files(path)), dataset.fingerprint()
     key = key_of(
-        "answers-with-words",
+        "answers-at-once",
         task=dataset.task,
         output=dataset.output,
         config=config,

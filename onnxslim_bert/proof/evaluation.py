@@ -18,6 +18,7 @@ from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import MODULES, SENTENCES, ModelConfig, read_config
 from onnxslim_bert.model.role_names import Roles
+from onnxslim_bert.proof.at_once import TOGETHER, same_at_once
 from onnxslim_bert.proof.class_order import class_order
 from onnxslim_bert.proof.collect import Collected
 from onnxslim_bert.proof.outputs import Outputs
@@ -34,15 +35,18 @@ _APART: dict[tuple[object, ...], bool] = {}
 
 
 def evaluate(
-    path: Path, dataset: Dataset, working: Working, *, batch_size: int = 1, like: Outputs | None = None
+    path: Path, dataset: Dataset, working: Working, *, batch_size: int | None = None, like: Outputs | None = None
 ) -> Outputs:
     """Run the model over the whole set on the CPU provider, batch by batch; only its answers are kept.
 
-    A batch of one runs at its natural length. like: answers of the model that this one was made of (`answer`). Raises
-    ModelError when the model cannot run, or its outputs are none of the kinds of `reading`.
+    A batch of one runs at its natural length. Without a batch size each row is answered as it is alone: of the model
+    that others are compared with (no `like`), rows of one length at once where that was seen to change no answer. like:
+    answers of the model that this one was made of (`answer`). Raises ModelError when the model cannot run, or its
+    outputs are none of the kinds of `reading`.
     """
     session = open_session(path, threads=working.threads)
-    return answer(session, path, dataset, working, batch_size=batch_size, like=like)
+    at_once = batch_size is None and like is None
+    return answer(session, path, dataset, working, batch_size=batch_size or 1, at_once=at_once, like=like)
 
 
 def answer(
@@ -52,11 +56,13 @@ def answer(
     working: Working,
     *,
     batch_size: int = 1,
+    at_once: bool = False,
     target: Target = CPU,
     like: Outputs | None = None,
 ) -> Outputs:
     """As `evaluate`, with a session that is open on `target` already.
 
+    at_once: answer rows of one length together where two of them get the answers that each gets alone (`same_at_once`).
     like: answers of the model that this one was made of. What its inputs take, what its outputs are and the order of
     its classes hold for this one too, as far as the names are the same. Raises DataError for rows that the task does
     not read.
@@ -82,6 +88,9 @@ def answer(
     longest = min(working.max_length, fixed_shape(session)[1] or working.max_length)
     fed, owner = fed_rows(dataset, working.tokenizer, reading, longest)
     batches = feed_batches(session, roles, fed, working, batch_size=batch_size)
+    if at_once and fixed_shape(session)[0] is None:
+        alike = feed_batches(session, roles, fed, working, batch_size=batch_size, most_tokens=TOGETHER)
+        batches = alike if same_at_once(session, alike) else batches
     config = read_config(like.path if like is not None else path)
     found = Collected(path, reading, like.values.shape[1] if like is not None else config.classes)
     for done, batch in enumerate(batches, start=1):
@@ -186,8 +195,12 @@ def feed_batches(
     *,
     batch_size: int,
     sort_by_length: bool = True,
+    most_tokens: int | None = None,
 ) -> Batches:
-    """The data set as feeds of this session, in the batch size and length that its graph fixes, if any."""
+    """The data set as feeds of this session, in the batch size and length that its graph fixes, if any.
+
+    most_tokens: as in `Batches`.
+    """
     batch, length = fixed_shape(session)
     return Batches(
         dataset,
@@ -197,6 +210,7 @@ def feed_batches(
         batch_size=batch or batch_size,
         fixed_length=length,
         sort_by_length=sort_by_length,
+        most_tokens=most_tokens,
     )
 
 

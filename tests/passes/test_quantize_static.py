@@ -31,6 +31,7 @@ from onnxslim_bert.passes.share_weights import ShareWeights
 from onnxslim_bert.passes.unpad import Unpad
 from onnxslim_bert.recipes.recipe import Recipe, Step
 from onnxslim_bert.recipes.run import run_recipe
+from onnxslim_bert.rewriting.int8 import layers
 from onnxslim_bert.rewriting.trials import Trials
 from onnxslim_bert.targets import int8_check
 
@@ -370,6 +371,26 @@ def test_what_clips_hard_rows_gets_its_range_at_run_time(name):
     assert measured["error"] < measured["fixed"]
     assert on_rows.error_a_row(model) == pytest.approx(measured["error"])
     assert ("instead" in change.details) != measured["as_good"]
+
+
+def test_what_is_tried_is_rounded_and_answered_once(monkeypatch):
+    """Five methods, several shares of inputs and what is written share their integers; none is judged twice."""
+    model = prepared("bert-ts17-eager", CANONICAL, FUSE)
+    rounded, judged = [], []
+    for module, name in ((layers, "quantize_columns"), (layers, "quantize_rows")):
+        once = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda x, once=once, **how: rounded.append(x.shape) or once(x, **how))
+    row_errors = Trials.row_errors
+    monkeypatch.setattr(
+        Trials, "row_errors", lambda on, made: judged.append(made.fingerprint()) or row_errors(on, made)
+    )
+    one_id = [Batch({**b.feeds, "input_ids": b.feeds["input_ids"] * 0 + 7}, b.mask, b.rows) for b in batches(model)]
+    on_rows = Trials(model.clone(), one_id, batches(model, ((4, 8), (2, 5))), hard=([], batches(model, ((4, 2),))))
+    weights = {linear.weight for linear in linears_of(model)}
+    change = run_recipe(model, Recipe.parse("quantize-static{method=best,ranges=best}"), on_rows)[0]
+    assert change.details["ranges"]["inputs"]
+    assert len(rounded) == len(weights) + 3  # and three tables
+    assert len(judged) == len(set(judged)) > len(METHODS)
 
 
 @pytest.mark.parametrize("name", ["albert-ts17-eager", "albert-dynamo20-sdpa"])

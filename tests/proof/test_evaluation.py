@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 from answering_models import WORDS, classifier, embedder, reading, texts
+from graphs import prepared
 
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError
+from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.proof import at_once, evaluation
 from onnxslim_bert.proof.evaluation import evaluate
+from onnxslim_bert.recipes.recipe import Recipe
+from onnxslim_bert.recipes.run import run_recipe
 
 ROWS = ["w0", "w1 w2 w3", "w4 w4", "w5", "w6 w0 w1 w2 w3"]
 TABLE = np.random.default_rng(5).normal(size=(WORDS + 1, 3)).astype(np.float32)
@@ -23,6 +28,26 @@ def test_answers_come_in_the_order_of_the_rows(tmp_path, batch_size, shape):
     assert (outputs.output, outputs.kind) == ("logits", "classes")
     np.testing.assert_allclose(outputs.values, EXPECTED, atol=1e-5)
     assert outputs.predictions().tolist() == EXPECTED.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("steps", "runs"), [("", 1 + 3 + 3), ("quantize-dynamic", 1 + 3 + 6)], ids=["float", "dynamic"]
+)
+def test_rows_of_one_length_are_answered_at_once_where_that_changes_nothing(tmp_path, monkeypatch, steps, runs):
+    """Beside the first row and two that are tried alone and together: three lengths of six rows, or each row alone."""
+    model = prepared("bert-ts17-eager", Canonicalize())
+    run_recipe(model, Recipe.parse(steps)) if steps else None
+    model.save(tmp_path / "m.onnx")
+    ids = np.random.default_rng(4).integers(5, 30, (6, 9))
+    rows = texts([" ".join(f"w{n % 7}" for n in row[: 3 + 2 * (i % 3)]) for i, row in enumerate(ids)])
+    alone = evaluate(tmp_path / "m.onnx", rows, reading(tmp_path), batch_size=1)
+    seen = []
+    for module in (evaluation, at_once):
+        run = module.run
+        monkeypatch.setattr(module, "run", lambda *given, run=run: seen.append(1) or run(*given))
+    outputs = evaluate(tmp_path / "m.onnx", rows, reading(tmp_path))
+    assert len(seen) == runs
+    np.testing.assert_allclose(outputs.values, alone.values, atol=1e-5)
 
 
 def test_rows_are_cut_to_max_length(tmp_path):

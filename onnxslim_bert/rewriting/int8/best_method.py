@@ -1,38 +1,29 @@
 """Compare range methods (minmax, entropy, ...) by how far each moves the outputs on held-back rows, hard ones too."""
 
 import gc
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.observers import Want
 from onnxslim_bert.model.onnx_model import Model
-from onnxslim_bert.rewriting.contract import Context, Pass
 from onnxslim_bert.rewriting.trials import Trials
 
 
-def method_damages(
-    model: Model, choices: Mapping[str, Pass], trials: Trials, stats: Mapping[Want, Any]
-) -> dict[str, float]:
-    """How far each of `choices` moves the outputs of `model`, as `Trials.error_a_row` says, under the same names.
+def method_errors(
+    model: Model, choices: Mapping[str, str], made: Callable[[str], Model], trials: Trials
+) -> dict[str, Array]:
+    """The errors of rows (`Trials.row_errors`) with each of `choices`, under the same names.
 
-    choices: passes that quantize and differ in their range method alone. stats: what all of them want of the fitting
-    rows. `model` stays as it is.
+    choices: steps that quantize `model` and differ in their range method alone. made: the model after the step of that
+    name.
     """
-    content = {name: str(action) for name, action in choices.items()}
-    measured = trials.once("range methods", model, lambda: _measure(model, choices, stats, trials), choices=content)
-    return {name: float(error) for name, error in measured.items()}
+    return trials.once("errors of range methods", model, lambda: _measure(choices, made, trials), choices=dict(choices))
 
 
-def _measure(model: Model, choices: Mapping[str, Pass], stats: Mapping[Want, Any], trials: Trials) -> dict[str, Array]:
+def _measure(choices: Iterable[str], made: Callable[[str], Model], trials: Trials) -> dict[str, Array]:
     errors: dict[str, Array] = {}
-    for done, (name, action) in enumerate(choices.items(), start=1):
-        quantized = model.clone()
-        action.apply(quantized, Context(stats))
-        errors[name] = np.array(trials.error_a_row(quantized))
-        del quantized
+    names = list(choices)
+    for done, name in enumerate(names, start=1):
+        errors[name] = trials.row_errors(made(name))
         gc.collect()  # a graph's nodes and tensors refer to each other
-        trials.progress("choosing the range method", done, len(choices))
+        trials.progress("choosing the range method", done, len(names))
     return errors

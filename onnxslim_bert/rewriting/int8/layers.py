@@ -1,5 +1,6 @@
 """Write int8 dense layers and embedding tables into a graph."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,17 +20,51 @@ MADE_UP = np.array(0.05, np.float32)  # a scale: between -6.4 and 6.35, as activ
 WIDE = 256  # columns from which a byte each and two nodes take less than four bytes each
 
 
+class Integers:
+    """Weights and tables in int8, each array rounded once for all models that share it, as the clones of one do.
+
+    It holds the arrays that it was given, and a quarter of their bytes.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bool, bool], tuple[Array, tuple[Array, Array]]] = {}
+
+    def columns(self, weight: Array, *, trans_b: bool, reduce_range: bool) -> tuple[Array, Array]:
+        """The weight in int8 [d_in, d_out], and its scales [d_out]; weight [d_out, d_in] where `trans_b`."""
+
+        def rounded() -> tuple[Array, Array]:
+            integers, scales = quantize_columns(weight.T if trans_b else weight, reduce_range=reduce_range)
+            return np.ascontiguousarray(integers), scales
+
+        return self._once((id(weight), trans_b, reduce_range), weight, rounded)
+
+    def rows(self, table: Array) -> tuple[Array, Array]:
+        """As `quantize_rows`."""
+        return self._once((id(table), False, False), table, lambda: quantize_rows(table))
+
+    def _once(
+        self, key: tuple[int, bool, bool], values: Array, rounded: Callable[[], tuple[Array, Array]]
+    ) -> tuple[Array, Array]:
+        if key not in self._known:
+            self._known[key] = values, rounded()  # as long as it is held, no other array has its id
+        return self._known[key][1]
+
+
 class Int8Writer:
     """Replaces float dense layers and tables by int8 ones. A weight that several layers share is quantized once.
 
     form: contrib for com.microsoft's operators, qdq for standard ones. reduce_range: keep weights so small that no two
-    neighbouring products leave 16 bits (`saturation`).
+    neighbouring products leave 16 bits (`saturation`). integers: what arrays of this model, and of others that share
+    them, are in int8; None for this model alone.
     """
 
-    def __init__(self, model: Model, form: Format, *, reduce_range: bool = False) -> None:
+    def __init__(
+        self, model: Model, form: Format, *, reduce_range: bool = False, integers: Integers | None = None
+    ) -> None:
         self.graph = model.graph
         self.form = form
         self.reduce_range = reduce_range
+        self.integers = integers or Integers()
         self.tensors = model.graph.tensors()
         self.build = Builder(model.graph, "int8")
         self.weights: dict[tuple[str, bool], tuple[gs.Constant, gs.Constant]] = {}
@@ -100,14 +135,21 @@ class Int8Writer:
         wide = self.build.node("Cast", f"{name}/float", [stored], to=onnx.TensorProto.FLOAT)
         return self.build.node("Mul", name, [wide, self.build.constant(f"{name}/scale", np.array(step))])
 
+    def read(self, source: str) -> str:
+        """The name that the tensor `source`, which is quantized by now, has in the graph as it is now."""
+        quantizer = producer(self.inputs[source][0])
+        assert quantizer is not None
+        return str(quantizer.inputs[0].name)
+
     def weight(self, linear: Linear) -> tuple[gs.Constant, gs.Constant]:
         """The weight of `linear` in int8 [d_in, d_out], and its scales [d_out]; of one that is shared, the same two."""
         key = (linear.weight, linear.trans_b)
         if key not in self.weights:
-            values = self.tensors[linear.weight].values
-            quantized, scales = quantize_columns(values.T if linear.trans_b else values, reduce_range=self.reduce_range)
+            quantized, scales = self.integers.columns(
+                self.tensors[linear.weight].values, trans_b=linear.trans_b, reduce_range=self.reduce_range
+            )
             self.weights[key] = (
-                self.build.constant(f"{linear.weight}/int8", np.ascontiguousarray(quantized)),
+                self.build.constant(f"{linear.weight}/int8", quantized),
                 self.build.constant(f"{linear.weight}/scales", scales),
             )
         return self.weights[key]
@@ -120,7 +162,7 @@ class Int8Writer:
             return 0
         rows, scales = (
             self.build.constant(f"{name}/{part}", values)
-            for part, values in zip(("int8", "scales"), quantize_rows(table.values), strict=True)
+            for part, values in zip(("int8", "scales"), self.integers.rows(table.values), strict=True)
         )
         for node in lookups:
             rest = list(node.inputs[1:])
@@ -148,10 +190,18 @@ def _before_clip(source: gs.Tensor, scale: Array, zero_point: Array) -> gs.Tenso
 
 
 def write_dynamic(
-    model: Model, form: Format, *, embeddings: bool = True, reduce_range: bool = False
+    model: Model,
+    form: Format,
+    *,
+    embeddings: bool = True,
+    reduce_range: bool = False,
+    integers: Integers | None = None,
 ) -> tuple[int, int]:
-    """Quantize every dense layer with ranges found at run time, and the tables; return how many of each."""
-    writer = Int8Writer(model, form, reduce_range=reduce_range)
+    """Quantize every dense layer with ranges found at run time, and the tables; return how many of each.
+
+    integers: as in `Int8Writer`.
+    """
+    writer = Int8Writer(model, form, reduce_range=reduce_range, integers=integers)
     linears = dense_layers(model)
     for linear in linears:
         writer.dynamic(linear)

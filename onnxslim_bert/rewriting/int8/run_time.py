@@ -49,6 +49,7 @@ def choose_run_time(
     made: Callable[[tuple[int, ...]], Model],
     dynamic: Callable[[], Model],
     trials: Trials,
+    fixed: Array | None = None,
 ) -> RunTime:
     """The fewest inputs, of the SHARES tried, with which rows are as near to the original as those of `dynamic`.
 
@@ -57,7 +58,7 @@ def choose_run_time(
     quantized model in which given inputs have their range from run time. dynamic: makes the one with all of them so.
     """
     limit, groups = trials.row_errors(dynamic()), _groups(trials)
-    tried: dict[tuple[int, ...], Array] = {}
+    tried: dict[tuple[int, ...], Array] = {} if fixed is None else {(): fixed}
     for share in SHARES:
         gc.collect()  # a graph's nodes and tensors refer to each other
         inputs = tuple(sorted(order()[: int(np.ceil(share * count))])) if share else ()
@@ -67,8 +68,8 @@ def choose_run_time(
         if good := _as_good(tried[inputs], limit, groups):
             break
     best = inputs if good else min(tried, key=lambda one: float(tried[one].mean()))
-    error, fixed, free = (float(np.sqrt(errors.mean())) for errors in (tried[best], tried[()], limit))
-    return RunTime(best, error, fixed, free, good)
+    error, calibrated, free = (float(np.sqrt(errors.mean())) for errors in (tried[best], tried[()], limit))
+    return RunTime(best, error, calibrated, free, good)
 
 
 def _as_good(errors: Array, limit: Array, groups: Sequence[Array]) -> bool:

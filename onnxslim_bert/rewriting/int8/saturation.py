@@ -24,6 +24,7 @@ from onnxslim_bert.rewriting.int8.quantizers import UNSIGNED_LEVELS, activation_
 from onnxslim_bert.rewriting.trials import Trials
 
 LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1
+SEEN = 64  # tokens that every layer is measured on
 # inputs that hold scale and zero point of the activations and the scales of the weights; None where none does
 PARAMETERS: dict[str, tuple[int | None, ...]] = {
     "MatMulIntegerToFloat": (2, 4, 3),
@@ -49,7 +50,7 @@ class Saturation:
 
 
 def find_saturation(model: Model, trials: Trials) -> list[Saturation]:
-    """Every dense layer of `model` that multiplies uint8 by int8, on samples of calibration rows.
+    """Every dense layer of `model` that multiplies uint8 by int8, on SEEN tokens of the held-back rows.
 
     Where `possible` is 0 in all of them, nothing saturates whatever the rows. Empty when no layer multiplies so.
     """
@@ -62,8 +63,10 @@ def find_saturation(model: Model, trials: Trials) -> list[Saturation]:
         and (parameters := _parameters(nodes[linear.node])) is not None
         and (parameters[1] is None or parameters[1].dtype == np.uint8)
     }
-    samples = trials.collect(model, [Want(linear.source, "sample") for linear in found], "looking for saturation")
-    return [_measure(model, x, found[x], samples[Want(x.source, "sample")]) for x in found]
+    wants = [Want(linear.source, "sample") for linear in found]
+    samples = trials.collect(model, wants, "looking for saturation", held_back=True)
+    few = [some[:: max(len(some) // SEEN, 1)][:SEEN] for some in (samples[want] for want in wants)]
+    return [_measure(model, x, found[x], tokens) for x, tokens in zip(found, few, strict=True)]
 
 
 def multiplies_integers(model: Model) -> bool:
@@ -106,7 +109,7 @@ def _measure(model: Model, linear: Linear, parameters: tuple[Array | None, ...],
     levels = np.clip(np.rint(rows / scale) + float(zero_point), 0, UNSIGNED_LEVELS)
     possible = can_saturate(weight)
     lost, count = lost_in_pairs(levels.astype(np.uint8), weight, possible)
-    exact = (levels - float(zero_point)) @ weight.astype(np.float64)
+    exact = (levels - np.float32(zero_point)).astype(np.float32) @ weight.astype(np.float32)
     scales = np.ones(1) if weight_scales is None else weight_scales
     loss = np.linalg.norm(lost * scales) / max(float(np.linalg.norm(exact * scales)), 1e-30)
     share = count / max(len(rows) * possible.size, 1)
