@@ -12,6 +12,7 @@ from onnxslim_bert.errors import ModelError, PassError
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.spans import find_spans
 from onnxslim_bert.passes.canonicalize import Canonicalize
+from onnxslim_bert.passes.decouple import Decouple
 from onnxslim_bert.passes.drop_layers import DropLayers
 from onnxslim_bert.passes.drop_tokens import DropTokens
 from onnxslim_bert.passes.factorize_embedding import FactorizeEmbedding
@@ -26,6 +27,7 @@ from onnxslim_bert.passes.skip_mask import SkipMask
 from onnxslim_bert.passes.split_outliers import SplitOutliers
 from onnxslim_bert.passes.trim_vocabulary import TrimVocabulary
 from onnxslim_bert.passes.unpad import Unpad
+from onnxslim_bert.rewriting.contract import Context
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnxslim-bert[distill]'")
 
@@ -80,6 +82,23 @@ def test_what_float_passes_write_is_known(name, steps):
 def shared_families():
     folder = SHARED / "graphs" / "families"
     return sorted(folder.glob("*/model.onnx")) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("name", ["bert-dynamo20-sdpa", "albert-ts14-sdpa"])
+def test_a_model_that_reads_two_texts_apart_is_known_and_trained(name):
+    """Weights of the layers below the cut and of those above it have gradients."""
+    model = prepared(name, CANONICAL, FUSE)
+    layers = model.encoder.layers
+    weights = [linear.weight for layer in (layers[0], layers[-1]) for linear in (layer.value, layer.down)]
+    Decouple(layers=1, start=7).apply(model, Context())
+    given = every_padding(model)
+    for batch in given:
+        types = batch["token_type_ids"]
+        types[:] = np.arange(types.shape[1]) >= types.shape[1] // 2
+    assert_same_values(model, given)
+    executor = Executor(model, weights)
+    executor.run(given[0])[0].square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in executor.parameters.values())
 
 
 @pytest.mark.parametrize("path", shared_families() or [None], ids=lambda path: path.parent.name if path else "none")
