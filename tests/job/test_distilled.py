@@ -100,13 +100,21 @@ def test_what_cannot_be_trained_writes_nothing(corpus, tmp_path):
             30,
             28,
         ),
+        (
+            "quantize-static,distill{quantized=true,layer-epochs=1,steps=20,batch=16,texts=100,rate=0.00001}",
+            10,
+            8,
+        ),
     ],
 )
 def test_a_job_that_was_interrupted_goes_on_where_it_was(steps, at, not_again, corpus, tmp_path, monkeypatch):
-    """The same bytes as of a job that was left alone, in the steps that were missing; nothing is left behind."""
-    from onnxslim_bert.rewriting.distillation import training
+    """The same bytes as of a job that was left alone, in the steps that were missing; nothing is left behind.
 
-    step, done = training._step, 0
+    Layers that were trained by themselves before are not trained again.
+    """
+    from onnxslim_bert.rewriting.distillation import distil, training
+
+    step, done, fit_layers, fits = training._step, 0, distil.fit_layers, list[Any]()
 
     def counted(*given: Any) -> float:
         nonlocal done
@@ -121,6 +129,7 @@ def test_a_job_that_was_interrupted_goes_on_where_it_was(steps, at, not_again, c
         return Job(TINY, tmp_path / name, recipe, Sources(calib, data, corpus=str(corpus)), timing=False)
 
     monkeypatch.setattr(training, "_step", counted)
+    monkeypatch.setattr(distil, "fit_layers", lambda *given: fits.append(given) or fit_layers(*given))
     stop_at, kept = 0, tmp_path / "stopped.onnx.unfinished"
     perform(job("whole.onnx"))
     whole, done, stop_at = done, 0, at
@@ -133,3 +142,4 @@ def test_a_job_that_was_interrupted_goes_on_where_it_was(steps, at, not_again, c
     assert done == whole - not_again
     assert (tmp_path / "stopped.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert not kept.exists()
+    assert len(fits) == (2 if "layer-epochs" in steps else 0)  # of the job that was left alone and the one that was not

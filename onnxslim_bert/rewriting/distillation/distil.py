@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +16,7 @@ from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.distillation.executor import Executor
 from onnxslim_bert.rewriting.distillation.layer_fitting import fit_layers
 from onnxslim_bert.rewriting.distillation.layers import layer_pairs, relation_pairs
-from onnxslim_bert.rewriting.distillation.material import gather
+from onnxslim_bert.rewriting.distillation.material import Material, gather
 from onnxslim_bert.rewriting.distillation.objective import (
     Objective,
     OutputWeights,
@@ -140,8 +139,7 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
         untrained = judge(executor, objective, held_back) if plan.layer_epochs else None
         first: dict[str, Array] = {}
         if untrained is not None and untrained.error > EQUAL:
-            fitting = partial(fit_layers, student, teacher_model, material.texts, plan, trials.progress)
-            fitted = trials.once("fitted layers", student, fitting, plan=asdict(plan), texts=material.sha256)
+            fitted = _fitted(student, trials, material, plan)
             first = {name: student.array(name) for name in fitted}
             _write(student, fitted)
             scales = {name: make for name, make in quantized_weights(student).items() if _is_float(student, name)}
@@ -157,6 +155,17 @@ def distil(student: Model, trials: Trials, weights: Weights, plan: DistillationP
     left_out = tuple(loss for loss, count in pairs.items() if getattr(weights, loss) and not count)
     kept_layers = len(first) if better else 0
     return Distilled(trained, material.own, copies, **pairs, fitted=kept_layers, weights=used, left_out=left_out)
+
+
+def _fitted(student: Model, trials: Trials, material: Material, plan: DistillationPlan) -> dict[str, Array]:
+    """`fit_layers`, or what it came to in a run that was interrupted behind it."""
+    kept = trials.unfinished("fitted layers", student, plan=asdict(plan), texts=material.sha256)
+    found = None if kept is None else kept.load()
+    if found is None:
+        found = fit_layers(student, trials.original, material.texts, plan, trials.progress)
+        if kept is not None:
+            kept.keep(found)
+    return found
 
 
 def _write(student: Model, values: Mapping[str, Array]) -> None:
