@@ -55,9 +55,7 @@ def on_the_way(teacher: Sizes, student: Sizes, count: int) -> list[Sizes]:
     """
     asked = {name: size for name, size in asdict(student).items() if size and name != "bottleneck"}
     if not asked:
-        raise PassError(
-            f"--stages {count}: models in between are smaller in layers, hidden, heads or neurons: name some"
-        )
+        raise PassError(f"--stages {count} needs a student with fewer layers, channels, heads or neurons: name some")
     theirs = {name: getattr(teacher, name) or size for name, size in asked.items()}
     shares = {name: size / theirs[name] for name, size in asked.items()}
     found = [
