@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, counts, refuse_ignored
+from onnxslim_bert.cli.options import COUNT, SEED, THREADS, ModelFile, counts, refuse_all_but, refuse_ignored
 from onnxslim_bert.cli.progress import progress_bar
 from onnxslim_bert.cli.reading_options import clamped, reads_texts
 from onnxslim_bert.cli.screen import console, echo, echo_json, plain_table
@@ -14,6 +14,7 @@ from onnxslim_bert.wording import plural
 
 if TYPE_CHECKING:
     from onnxslim_bert.proof.bench import Bench
+    from onnxslim_bert.proof.instructions import Counted
     from onnxslim_bert.targets.target import Target
 
 PATH = click.Path(exists=True, path_type=Path)
@@ -60,20 +61,41 @@ def bench(
     """Time every MODEL on every provider in interleaved rounds, and its memory and loading in a process of its own.
 
     Speed-ups are against the first MODEL on the first provider, paired by round, with 95 % intervals; on texts (--data)
-    they are ratios of mean times. QNN is emulated, so it cannot be timed.
+    they are ratios of mean times. QNN is emulated, so it cannot be timed; on cpu@arm64 and cpu@arm64-v8, emulated too,
+    instructions are counted instead, which is no time.
 
     \b
     onnxslim bench model.onnx model.int8.onnx
     onnxslim bench model.onnx model.int8.onnx --batch 1,8 --seq 32,128
     onnxslim bench model.onnx model.int8.onnx --data sst2 --batch 16 --json
     onnxslim bench model.onnx model.int8.onnx --ep cpu,openvino
+    onnxslim bench model.onnx model.int8.onnx --ep cpu@arm64,cpu@arm64-v8
     """
     from onnxslim_bert.calibration.load_tokenizer import tokenizer_of
     from onnxslim_bert.calibration.loading import load_dataset
     from onnxslim_bert.calibration.working import Working
     from onnxslim_bert.proof.bench import Rounds
     from onnxslim_bert.proof.bench import bench as run_bench
+    from onnxslim_bert.proof.documents import report_json
+    from onnxslim_bert.proof.instructions import count_instructions
+    from onnxslim_bert.targets.table import EMULATED
 
+    if any(target.name in EMULATED for target in targets):
+        taken = ["batch_sizes", "lengths", "inputs", "targets", "seed", "as_json"]
+        refuse_all_but(taken, "where instructions are counted, of random ids on one thread")
+        with progress_bar() as progress:
+            counted = count_instructions(
+                models,
+                targets,
+                Working(seed=seed, inputs=inputs, progress=progress),
+                batch_sizes=batch_sizes,
+                lengths=lengths or [128],
+            )
+        if as_json:
+            echo_json(report_json(counted))
+        else:
+            show_counts(counted)
+        return
     if data is None:
         refuse_ignored(["text_columns", "tokenizer", "max_length"], "without --data")
     if data and lengths:
@@ -123,3 +145,15 @@ def show(result: "Bench") -> None:
         f"{result.host.cpu}, {result.host.cpus} CPUs, load {result.host.load}; onnxruntime {result.host.onnxruntime}",
         soft_wrap=True,
     )
+
+
+def show_counts(counted: "Counted") -> None:
+    """Print the counts, and what they are."""
+    table = plain_table("model", "provider", "batch", "tokens", "million instructions a row", "of the first's")
+    for row in counted.instructions:
+        million = f"{row.per_row / 1e6:.1f}"
+        table.add_row(Path(row.model).name, row.target, str(row.batch), str(row.length), million, f"{row.relative:.3f}")
+    console().print(table, "")
+    for row in counted.fewest:
+        echo(f"fewest on {row.target}, batch {row.batch}, {plural(row.length, 'token')}: {Path(row.model).name}")
+    echo("instructions, counted by the emulator; not time: one may multiply 4 numbers or 64, and wait for memory")

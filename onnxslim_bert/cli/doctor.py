@@ -19,21 +19,29 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Fetch an emulator of 64-bit ARM, for `validate --ep cpu@arm64`: needs Debian's apt, takes 240 MB.",
 )
+@click.option(
+    "--set-up-arm64-counts",
+    is_flag=True,
+    help="Also build one that counts instructions, for `bench --ep cpu@arm64`: needs gcc, takes 5 minutes of a CPU.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-def doctor(targets: "tuple[Target, ...]", set_up_arm64: bool, as_json: bool) -> None:
+def doctor(targets: "tuple[Target, ...]", set_up_arm64: bool, set_up_arm64_counts: bool, as_json: bool) -> None:
     """Print what is installed, which providers work here by a run of each, and what this CPU's int8 is worth.
 
     \b
     onnxslim doctor
     onnxslim doctor --ep qnn,openvino
     onnxslim doctor --set-up-arm64
+    onnxslim doctor --set-up-arm64-counts
     """
     from onnxslim_bert.errors import ProviderError
-    from onnxslim_bert.targets.arm64.emulator import set_up
+    from onnxslim_bert.targets.arm64 import counting, emulator
     from onnxslim_bert.targets.doctor import examine
 
-    if set_up_arm64:
-        set_up(lambda step: echo(step, err=True))
+    if set_up_arm64 or set_up_arm64_counts:
+        emulator.set_up(lambda step: echo(step, err=True))
+    if set_up_arm64_counts:
+        counting.set_up(lambda step: echo(step, err=True))
     result = examine()
     if as_json:
         echo_json(result.to_json())

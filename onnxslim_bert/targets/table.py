@@ -47,11 +47,12 @@ TARGETS: dict[str, Target] = {
     )
 }
 
-# where files made for "cpu" are run too: a CPU with int8 dot products and matrix products, and one with neither
+# where files made for "cpu" are run too: a CPU with int8 dot products and matrix products, and one with neither; both
+# without matrix tiles (SME), which few phones and servers have and with which float32 takes kernels of its own
 EMULATED: dict[str, Target] = {
     name: Target(name, CPU_PROVIDER, arm64(model), CPU.precisions, home, emulated=True)
     for name, model, home in (
-        ("cpu@arm64", "max", "64-bit ARM with dotprod and i8mm, emulated"),
+        ("cpu@arm64", "max,sme=off", "64-bit ARM with dotprod and i8mm, emulated"),
         ("cpu@arm64-v8", "cortex-a72", "64-bit ARM without either, emulated"),
     )
 }

@@ -1,7 +1,9 @@
 """Run inside the emulator: one model, whose answers to batches go back through pipes.
 
 Reads arrays from stdin and writes answers to stdout, each in a frame: a letter, 8 bytes of length, the content. The
-first frame describes the session. Knows numpy and onnxruntime alone, which are what is installed there.
+first frame describes the session. Each run of the model lies between two calls of getpgid, where an emulator that
+counts instructions notes how many it has executed (counter.c). Knows numpy and onnxruntime alone, which are what is
+installed there.
 """
 
 import io
@@ -35,8 +37,11 @@ def main(path: str, threads: int) -> None:
     names = [taken.name for taken in session.get_inputs()]
     while head := sys.stdin.buffer.read(8):
         arrays = np.load(io.BytesIO(sys.stdin.buffer.read(int.from_bytes(head, "little"))))
+        feeds = {name: arrays[f"arr_{place}"] for place, name in enumerate(names)}
         try:
-            outputs = session.run(None, {name: arrays[f"arr_{place}"] for place, name in enumerate(names)})
+            os.getpgid(0)
+            outputs = session.run(None, feeds)
+            os.getpgid(0)
         except Exception as error:
             send(FAILED, str(error).encode())
             continue
