@@ -77,6 +77,7 @@ def main(path: Path, row: Path, seconds: float) -> int:
     seconds: what is left of the time that the calls of the command share.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    survived(path)  # or not, and then this process is what ends
     try:
         with renewed(lambda: _stuck(path), seconds):
             session = open_session(path)

@@ -49,9 +49,15 @@ def flat_shape(shape: Sequence[Any], dtype: Any) -> Sequence[Any]:
     return choices * (batch if isinstance(batch, int) else 1), length
 
 
-def declared_axes(inputs: Iterable[onnx.ValueInfoProto]) -> tuple[int | None, int | None]:
+def fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller feeds: files of before IR version 4 list their weights among the inputs."""
+    weights = {weight.name for weight in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def declared_axes(graph: onnx.GraphProto) -> tuple[int | None, int | None]:
     """(batch, length) that the inputs of a file fix, as `fixed_shape`."""
-    tensors = [value.type.tensor_type for value in inputs]
+    tensors = [value.type.tensor_type for value in fed_inputs(graph)]
     shapes = [([axis.dim_value or None for axis in t.shape.dim], t.elem_type) for t in tensors]
     return fixed_axes(flat_shape(shape, onnx.helper.tensor_dtype_to_np_dtype(kind)) for shape, kind in shapes if kind)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import onnx
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batches
@@ -14,11 +14,11 @@ from onnxslim_bert.calibration.tokenizer import Tokenizer, TokenRow
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError, PassError
 from onnxslim_bert.graph.apart import answers_apart
+from onnxslim_bert.graph.signature import declared_axes, fed_inputs
+from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.deployment import Deployment
 from onnxslim_bert.job.load import Loaded
 from onnxslim_bert.job.make import Made
-from onnxslim_bert.job.rows import fixed_shape
-from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.role_names import parse_named
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.comparison import Comparison, compare
@@ -85,26 +85,28 @@ def check_answers(file: Path, loaded: Loaded) -> None:
     Raises ModelError when it does not run, PassError when it answers NaN where the source does not.
     """
     try:
-        finite = answers_apart(file, one_row(Model.load(file), loaded))
+        finite = answers_apart(file, one_row(file, loaded))
     except ModelError as error:
         raise ModelError(str(error).replace(str(file), str(loaded.job.output))) from error
-    if not finite and answers_apart(loaded.job.source, one_row(loaded.model, loaded)):
+    if not finite and answers_apart(loaded.job.source, one_row(loaded.job.source, loaded)):
         raise PassError("the result answers NaN or infinity where the source does not; nothing was written")
 
 
-def one_row(model: Model, loaded: Loaded) -> dict[str, Array]:
-    """Inputs of `model` for one row of TRIED tokens, or for the batch and length that its graph fixes.
+def one_row(file: Path, loaded: Loaded) -> dict[str, Array]:
+    """Inputs of the model in `file` for one row of TRIED tokens, or for the batch and length that its graph fixes.
 
     Each input gets what the source's input of that name takes (ids, mask, types). Where inputs cannot be made from
     text, they are the first rows that the job was given ready; empty without any.
     """
-    batch, length = fixed_shape(model)
+    graph = read_skeleton(file)[0].graph
+    batch, length = declared_axes(graph)
     rows, tokens = batch or 1, length or TRIED
 
     def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenRow]:
         return [TokenRow([1] * tokens, [0] * tokens) for _ in texts]
 
-    dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in model.graph.inputs}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in fed_inputs(graph)}
+    dtypes = {name: onnx.helper.tensor_dtype_to_np_dtype(kind) for name, kind in kinds.items()}
     dataset = Dataset("one row", "", (("",),) * rows, None, None)
     try:
         reader = Tokenizer(2, 0, tokens, encode, inputs=parse_named(loaded.working.inputs))
@@ -147,7 +149,7 @@ def check_target(path: Path, deployment: Deployment, working: Working) -> None:
     """Raise ProviderError when the target, where it executes, answers otherwise than the CPU from the same file."""
     target = proven_on(deployment)
     if target is not CPU:
-        batch, length = fixed_shape(Model.load(path))
+        batch, length = declared_axes(read_skeleton(path)[0].graph)
         rows = Workload(batch or COMPARED, length or TRIED)
         check_same_as_cpu(path, target, Places((target,), deployment.allow_fallback), rows, working)
 

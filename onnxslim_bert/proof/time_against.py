@@ -35,7 +35,7 @@ def time_against(
     dataset = next((rows for rows in given if rows is not None), None) if early else _ready(source, working, given)
     if early and dataset is None:
         return ()
-    batch, _ = declared_axes(read_skeleton(model)[0].graph.input)
+    batch, _ = declared_axes(read_skeleton(model)[0].graph)
     return bench(
         [(source, CPU), (model, target)],
         working,

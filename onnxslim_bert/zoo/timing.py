@@ -93,9 +93,7 @@ def scaled(profile_ms: dict[str, float], total_ms: float) -> dict[str, float]:
 
 def shape_of(path: Path) -> Shape:
     """The batch and the length that the file's inputs fix."""
-    graph = read_skeleton(path)[0].graph
-    weights = {weight.name for weight in graph.initializer}
-    return declared_axes(value for value in graph.input if value.name not in weights)
+    return declared_axes(read_skeleton(path)[0].graph)
 
 
 def longest(source: Path, length: int) -> int:
