@@ -44,3 +44,15 @@ def with_mask(source: Path, path: Path, mask: str, scale: Array, offset: Array, 
     graph.node.insert(2, helper.make_node("Cast", ["mask/sum"], ["mask/own"], to=own))
     onnx.save(proto, path)
     return path
+
+
+def with_weights(source: Path, path: Path, version: int = 3) -> Path:
+    """`source` as files of IR version 3 are: its weights stand among the inputs, in front of them."""
+    proto = onnx.load(source)
+    given = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.input]
+    weights = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in proto.graph.initializer]
+    del proto.graph.input[:]
+    proto.graph.input.extend([*weights, *given])
+    proto.ir_version = version
+    onnx.save(proto, path)
+    return path

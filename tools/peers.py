@@ -21,6 +21,7 @@ from onnxruntime.quantization import QuantFormat, QuantType
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.working import Working
+from onnxslim_bert.graph.signature import fed_inputs
 from onnxslim_bert.job.data import Sources
 
 # Operators with weights: with Gather and EmbedLayerNormalization the embeddings become int8 as well.
@@ -159,7 +160,7 @@ def calibration(source: Path, job: Job) -> Batches:
     sources = Sources(calibration=job.data, rows=job.rows, tokenizer=Path(job.tokenizer))
     rows, _ = sources.load(job.seed)
     assert rows is not None
-    inputs = onnx.load(source, load_external_data=False).graph.input
+    inputs = fed_inputs(onnx.load(source, load_external_data=False).graph)
     types = {value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in inputs}
     tokenizer = sources.tokenizer_for(source, rows)
     roles = roles_for(source, rows, tokenizer)

@@ -17,6 +17,7 @@ from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.functions import check_functions
 from onnxslim_bert.graph.loops import check_rounds, scalars
 from onnxslim_bert.graph.schemas import check_operator, operator_sets
+from onnxslim_bert.graph.signature import fed_inputs
 from onnxslim_bert.graph.tensors import TYPES, check_tensor
 from onnxslim_bert.graph.unfolding import check_unfolding
 from onnxslim_bert.graph.words import called, shown
@@ -45,7 +46,7 @@ def check_model(path: Path | str, model: onnx.ModelProto, in_file: Mapping[int, 
         )
     local = {(function.domain, function.name) for function in check_functions(path, model)}
     versions = operator_sets(path, {entry.domain: entry.version for entry in model.opset_import})
-    for value in model.graph.input:
+    for value in fed_inputs(model.graph):
         _check_interface(f"{path}: input {shown(value.name)}", value)
     for value in model.graph.output:
         _check_interface(f"{path}: output {shown(value.name)}", value, most=None)
@@ -94,7 +95,7 @@ class _Graphs:
             raise ModelError(f"{self.path}: tensor {shown(name)} is read and written by nothing")
         self._check_order(graph, given | free, reads)
         if not depth:
-            weights = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
+            weights = {tensor.name for tensor in graph.initializer}
             self.foldable = [graph.node[position] for position in _runnable(graph, weights, reads)]
         self._check_outputs(graph, written)
         return free

@@ -1,14 +1,16 @@
 """The inputs of a session: their element types, and the batch and length that their shapes fix."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 # ONNX Runtime's names of the element types that encoders take.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -21,7 +23,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def input_dtypes(session: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
+def input_dtypes(session: "ort.InferenceSession") -> dict[str, np.dtype[Any]]:
     """Element type of every graph input, in the graph's order."""
     unknown = [f"{i.name} is {i.type}" for i in session.get_inputs() if i.type not in DTYPES]
     if unknown:
@@ -29,7 +31,7 @@ def input_dtypes(session: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
     return {i.name: DTYPES[i.type] for i in session.get_inputs()}
 
 
-def fixed_shape(session: ort.InferenceSession) -> tuple[int | None, int | None]:
+def fixed_shape(session: "ort.InferenceSession") -> tuple[int | None, int | None]:
     """(batch, length) of the rank-2 inputs (`flat_shape`), None where the graph leaves it open."""
     return fixed_axes(flat_shape(i.shape, DTYPES.get(i.type)) for i in session.get_inputs())
 
@@ -50,7 +52,7 @@ def flat_shape(shape: Sequence[Any], dtype: Any) -> Sequence[Any]:
 
 
 def fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that a caller feeds: files of before IR version 4 list their weights among the inputs."""
+    """The inputs that a caller feeds: older files, of IR versions below 4, list their weights among the inputs, too."""
     weights = {weight.name for weight in graph.initializer}
     return [value for value in graph.input if value.name not in weights]
 
@@ -62,7 +64,7 @@ def declared_axes(graph: onnx.GraphProto) -> tuple[int | None, int | None]:
     return fixed_axes(flat_shape(shape, onnx.helper.tensor_dtype_to_np_dtype(kind)) for shape, kind in shapes if kind)
 
 
-def in_declared_rank(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def in_declared_rank(session: "ort.InferenceSession", feeds: Mapping[str, Array]) -> dict[str, Array]:
     """`feeds`, with rows [rows, tokens] as [batch, choices, tokens] where an input is declared so (`flat_shape`)."""
     given = dict(feeds)
     for taken in session.get_inputs():

@@ -10,6 +10,7 @@ import onnx
 
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.graph.probe import MICROSOFT
+from onnxslim_bert.graph.signature import fed_inputs
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.inspection.producer import Producer, find_producer
 from onnxslim_bert.model.narrow_weights import WORTH
@@ -57,7 +58,6 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
     Raises ModelError when there is no file or it is not ONNX.
     """
     proto, _ = read_skeleton(path)
-    weights = {tensor.name for tensor in proto.graph.initializer}
     external = _external(proto, path.parent)
     nodes = list(_nodes(proto.graph.node))
     operators = _counts(node.op_type for node in nodes)
@@ -76,7 +76,7 @@ def read_facts(path: Path, *, sha256: bool = False) -> FileFacts:
         producer=find_producer(proto),
         ir_version=proto.ir_version,
         opsets={name: version for name, version in opsets.items() if name in used},
-        inputs=tuple(_port(value) for value in proto.graph.input if value.name not in weights),
+        inputs=tuple(_port(value) for value in fed_inputs(proto.graph)),
         outputs=tuple(_port(value) for value in proto.graph.output),
         operators=operators,
         fused={name: count for name, count in operators.items() if name in FUSED | contrib and name not in quantized},

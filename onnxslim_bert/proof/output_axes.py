@@ -7,6 +7,7 @@ from typing import Literal
 import onnx
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.graph.signature import fed_inputs
 
 INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 Axis = int | Literal["rows", "tokens"]
@@ -24,7 +25,7 @@ class Output:
 def seen_outputs(graph: onnx.GraphProto, answers: Mapping[str, Array], length: int) -> dict[str, Output]:
     """Every output by name. answers: of the model in `graph`, for one batch of texts of `length` tokens."""
     declared = {value.name: _sizes(value) for value in graph.output}
-    is_fixed = any(len(_sizes(value)) == 2 and _sizes(value)[1] for value in graph.input)
+    is_fixed = any(len(_sizes(value)) == 2 and _sizes(value)[1] for value in fed_inputs(graph))
     seen = {
         name: Output(values.dtype.kind, _axes(values.shape, declared.get(name, ()), length, is_fixed))
         for name, values in answers.items()
@@ -41,7 +42,7 @@ def seen_outputs(graph: onnx.GraphProto, answers: Mapping[str, Array], length: i
 
 def reads_parts(graph: onnx.GraphProto) -> bool:
     """Whether it reads an image or a sound, and its states are those of patches or frames: no input holds integers."""
-    types = [value.type.tensor_type.elem_type for value in graph.input]
+    types = [value.type.tensor_type.elem_type for value in fed_inputs(graph)]
     return bool(types) and not any(of in INTEGERS for of in types)
 
 

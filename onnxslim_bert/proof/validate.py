@@ -9,6 +9,7 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError, ModelError
 from onnxslim_bert.graph.download import download_bytes
 from onnxslim_bert.graph.files import model_bytes, model_files
+from onnxslim_bert.graph.signature import fed_inputs
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.proof.bench import Bench, Entry, Rounds, bench
 from onnxslim_bert.proof.comparison import Comparison, compare
@@ -133,6 +134,5 @@ def check_same_inputs(base: Path, candidate: Path) -> None:
 
 
 def _input_ranks(path: Path) -> dict[str, int]:
-    graph = read_skeleton(path)[0].graph
-    weights = {weight.name for weight in graph.initializer}
-    return {i.name: len(i.type.tensor_type.shape.dim) for i in graph.input if i.name not in weights}
+    inputs = fed_inputs(read_skeleton(path)[0].graph)
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in inputs}

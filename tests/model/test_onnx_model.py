@@ -10,6 +10,7 @@ import pytest
 from graphs import feeds, fixture, prepared
 from onnx import external_data_helper, helper, numpy_helper
 from oracles import assert_same_outputs
+from renamed_inputs import with_weights
 
 from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.graph import files as output
@@ -64,10 +65,7 @@ def test_constants_of_any_type_are_kept(tmp_path, kind, outside):
 
 def test_constants_that_are_inputs_need_not_stay_so(tmp_path):
     """They had to be before IR version 4; and of two entries of metadata of one name ONNX Runtime takes the last."""
-    old = onnx.load(fixture("bert-ts13-eager"))
-    ends = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in old.graph.initializer]
-    old.graph.input.extend(ends)
-    old.ir_version = 3
+    old = onnx.load(with_weights(fixture("bert-ts13-eager"), tmp_path / "m.onnx"))
     old.metadata_props.extend(onnx.StringStringEntryProto(key="by", value=value) for value in ("one", "another"))
     onnx.save(old, tmp_path / "m.onnx")
     model = Model.load(tmp_path / "m.onnx")
