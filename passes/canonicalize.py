@@ -6,9 +6,10 @@ from typing import ClassVar
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.edit import sort_nodes
 from onnxslim_bert.graph.probe import producer
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.model.einsum import spell_einsums
 from onnxslim_bert.model.narrow_weights import narrow_weights
 from onnxslim_bert.model.onnx_model import Model
@@ -109,7 +110,7 @@ def raise_opset(model: Model) -> None:
         raised = onnx.version_converter.convert_version(skeleton, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own types
         raise ModelError(
-            f"opset {model.graph.opset} cannot be raised to {OPSET}: {one_line(error)}; export at 17 or later"
+            f"opset {model.graph.opset} cannot be raised to {OPSET}: {in_words(error)}; export at 17 or later"
         ) from error
     for node in raised.graph.node:
         if node.domain == PARKED:

@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.calibration.working import Working
-from onnxslim_bert.errors import ModelError, OutputError, one_line
+from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import load, open_session, run, session_options
 from onnxslim_bert.graph.signature import fixed_shape
 from onnxslim_bert.model.onnx_model import Model
@@ -103,7 +104,7 @@ def _open_ort(path: Path) -> ort.InferenceSession:
         return load(path, options)
     except ModelError as error:
         refused = f"{path.name}: ONNX Runtime cannot load what it converted, try the other style"
-        raise ModelError(f"{refused} ({one_line(error.__cause__ or error)})") from error
+        raise ModelError(f"{refused} ({in_words(error.__cause__ or error)})") from error
 
 
 def _convert(source: Path, made: Path, style: Style) -> None:
@@ -113,7 +114,7 @@ def _convert(source: Path, made: Path, style: Style) -> None:
     done = subprocess.run([*same_addresses(), *tool, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise ModelError(f"{source.stem}: ONNX Runtime cannot convert it ({said[0][:200]})")
+        raise ModelError(f"{source.stem}: ONNX Runtime cannot convert it ({in_words(said[0])})")
 
 
 def same_addresses() -> list[str]:

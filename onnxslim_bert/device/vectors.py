@@ -7,7 +7,8 @@ import onnx
 from onnx import numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import DataError, one_line
+from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.runtime_words import in_words
 
 
 def pack(name: str, values: Array) -> bytes:
@@ -24,5 +25,5 @@ def unpack(data: bytes, source: object) -> Array:
             raise ValueError("its values are in another file")
         values: Array = numpy_helper.to_array(tensor)
     except Exception as error:  # protobuf's DecodeError has no stable import path
-        raise DataError(f"{source} is no tensor ({one_line(error)}): needed a whole TensorProto") from error
+        raise DataError(f"{source} is no tensor ({in_words(error)}): needed a whole TensorProto") from error
     return values

@@ -16,6 +16,7 @@ import onnx
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, OutputError, SlimError
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import open_session
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def check_agreement(model: Any, path: Path, checked: Sequence[Feeds]) -> None:
         session = open_session(path)
         answers: list[list[Any]] = [[*session.run(None, dict(feeds))] for feeds in checked]
     except Exception as error:  # onnxruntime has no common base for its errors
-        raise ModelError(f"ONNX Runtime cannot run the export: {first_line(error)}") from error
+        raise ModelError(f"ONNX Runtime cannot run the export: {in_words(error)}") from error
     names = [output.name for output in session.get_outputs()]
     for feeds, found in zip(checked, answers, strict=True):
         shape = next(iter(feeds.values())).shape

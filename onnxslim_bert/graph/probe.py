@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError
 from onnxslim_bert.graph.bounds import load_within, run_within
+from onnxslim_bert.graph.runtime_words import in_words
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -182,5 +183,5 @@ def run_all(
     except BoundsError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ValueError(str(error)) from error
+        raise ValueError(in_words(error)) from error
     return [np.asarray(value) for value in values]

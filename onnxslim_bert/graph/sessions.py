@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import BoundsError, ModelError, one_line
+from onnxslim_bert.errors import BoundsError, ModelError
 from onnxslim_bert.graph.bounds import TIMES, load_within, run_within
 from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.graph.survival import check_survives
 from onnxslim_bert.memory import check_threads, thread_bytes
@@ -77,7 +78,7 @@ def checked_bytes(path: Path) -> int:
 def cannot_load(model: Path | bytes, error: Exception) -> ModelError:
     """The error that says which model ONNX Runtime refused with `error`."""
     where, what = ("", "the model") if isinstance(model, bytes) else (f"{model}: ", "it")
-    return ModelError(f"{where}ONNX Runtime cannot load {what} ({one_line(error)})")
+    return ModelError(f"{where}ONNX Runtime cannot load {what} ({in_words(error)})")
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
@@ -107,7 +108,7 @@ def _said(session: ort.InferenceSession, feeds: Mapping[str, Array], answer: _An
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
-        raise ModelError(f"the model does not run on {shapes} ({one_line(error)})") from error
+        raise ModelError(f"the model does not run on {shapes} ({in_words(error)})") from error
 
 
 def answers(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:

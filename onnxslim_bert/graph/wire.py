@@ -20,8 +20,9 @@ import onnx
 import onnx.numpy_helper
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.boundary import MOST_INITIALIZERS, check_model
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.schemas import ONNX
 from onnxslim_bert.graph.tensors import BITS
 
@@ -140,7 +141,7 @@ def _checked(path: Path, data: memoryview) -> tuple[onnx.ModelProto, Mapping[int
         skeleton, places = _without_large_weights(data)
         model = onnx.ModelProto.FromString(skeleton)
     except Exception as error:  # protobuf's DecodeError has no stable import path
-        said = one_line(error)
+        said = in_words(error)
         raise ModelError(f"{path}: not a complete ONNX file ({said}); it may be truncated, export it again") from error
     if not model.graph.node:
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")

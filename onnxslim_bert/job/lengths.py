@@ -21,6 +21,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.documents import read_object
 from onnxslim_bert.errors import DataError, ModelError, OutputError, one_line
 from onnxslim_bert.graph.files import file_sha256, write_atomically
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.signature import fixed_axes, flat_shape
 from onnxslim_bert.graph.wire import release
 from onnxslim_bert.model.onnx_model import Model
@@ -124,7 +125,7 @@ def _write(path: Path, model: Model, shared: _Shared) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
+        raise ModelError(f"the rewritten graph is not valid ONNX: {in_words(error)}") from error
 
 
 def _check_length(model: Model, length: int, seen: Iterable[int]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.probe import constant, inputs_of, nodes_between, opsets_of, run
 from onnxslim_bert.model.linear import Linear
 from onnxslim_bert.model.region import ALONE, MANY, Region, is_close, lookups
@@ -105,7 +105,7 @@ def _form_at(region: Region, heads: int, batch: int, seq: int) -> AttentionForm 
         try:
             actual = region.run(feeds, mask, None if mask is None else holes)
         except ValueError as error:
-            return f"{ALONE} ({one_line(error)[:160]})"
+            return f"{ALONE} ({error})"
         seen = (everything if mask is None else holes)[:, None, :]
         for factor in (scale, 1.0):
             if is_close(actual, attention(q, k, v, heads, factor, seen)):

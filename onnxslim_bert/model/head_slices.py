@@ -23,7 +23,7 @@ from onnxslim_bert.graph.probe import (
 )
 from onnxslim_bert.model.attention_form import FUSED_ATTENTION
 from onnxslim_bert.model.head_cuts import HEAD_COUNTS, Edit, HeadAxis, HeadSlices
-from onnxslim_bert.model.region import Region, is_close
+from onnxslim_bert.model.region import ALONE, Region, is_close
 from onnxslim_bert.model.token_masks import probe_size
 
 SHAPES = {"Reshape": 1, "Expand": 1}  # the input that holds the shape of the output
@@ -53,7 +53,7 @@ def head_slices(region: Region, units: int) -> HeadSlices | str:
         try:
             _KNOWN[key] = _tried(region, units)
         except ValueError as error:
-            _KNOWN[key] = f"it does not run by itself ({str(error)[:160]})"
+            _KNOWN[key] = f"{ALONE} ({error})"
     return _KNOWN[key]
 
 

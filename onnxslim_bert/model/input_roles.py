@@ -14,8 +14,9 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import BoundsError, DataError, ModelError, one_line
+from onnxslim_bert.errors import BoundsError, DataError, ModelError
 from onnxslim_bert.graph.functions import inlined
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.embeddings import first_position
@@ -169,7 +170,7 @@ def _graph(path: Path) -> gs.Graph:
     try:
         graph = gs.import_onnx(inlined(path, proto) if proto.functions else proto)
     except Exception as error:
-        raise ModelError(f"{path}: the graph cannot be read ({one_line(error)})") from error
+        raise ModelError(f"{path}: the graph cannot be read ({in_words(error)})") from error
     tensors = graph.tensors()
     for name in weights.keys() & tensors.keys():
         tensors[name].values = weights[name]

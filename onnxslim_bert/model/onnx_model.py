@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, NoEncoderError, one_line
+from onnxslim_bert.errors import ModelError, NoEncoderError
 from onnxslim_bert.graph import garbage, wire
 from onnxslim_bert.graph.boundary import check_model
 from onnxslim_bert.graph.copies import copied
@@ -20,6 +20,7 @@ from onnxslim_bert.graph.edit import drop_unused, sort_nodes
 from onnxslim_bert.graph.external import external_values
 from onnxslim_bert.graph.files import write_atomically
 from onnxslim_bert.graph.functions import inlined
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import checked_bytes
 from onnxslim_bert.model.encoder import Encoder
 from onnxslim_bert.model.find_encoder import find_encoder
@@ -105,7 +106,7 @@ class Model:
                 elif id(tensor) not in ends:
                     tensor.shape = tensor.dtype = None  # stale after the first rewrite; ONNX Runtime infers them again
         except Exception as error:
-            raise ModelError(f"{path or 'model'}: the graph cannot be read ({one_line(error)})") from error
+            raise ModelError(f"{path or 'model'}: the graph cannot be read ({in_words(error)})") from error
         return cls(graph, header, path)
 
     @property

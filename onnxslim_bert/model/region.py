@@ -9,7 +9,6 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import one_line
 from onnxslim_bert.graph.probe import attribute_text, constant, inputs_of, nodes_between, opsets_of, run_all
 from onnxslim_bert.model.horizon import Horizon, horizon
 from onnxslim_bert.model.token_masks import (
@@ -180,7 +179,7 @@ class Region:
                 self.run_targets(self.given(self.feeds(batch, length)), written) for length in (seq, seq + 2)
             )
         except ValueError as error:
-            return f"{ALONE} in longer rows ({one_line(error)[:160]})"
+            return f"{ALONE} in longer rows ({error})"
         same = {id(t) for t, one, other in zip(written, shorter, longer, strict=True) if np.array_equal(one, other)}
         return horizon(self.nodes, self.target, lambda tensor: id(tensor) not in same)
 

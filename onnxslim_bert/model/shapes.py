@@ -3,8 +3,9 @@
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.edit import is_output
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.model.onnx_model import Model
 
 
@@ -24,7 +25,7 @@ def infer_shapes(model: Model) -> list[str]:
     try:
         graph = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"shapes of the graph contradict each other: {one_line(error)}") from error
+        raise ModelError(f"shapes of the graph contradict each other: {in_words(error)}") from error
     found = {value.name: value.type.tensor_type for value in [*graph.value_info, *graph.output]}
     for tensor in written:
         kind = found.get(tensor.name, onnx.TypeProto.Tensor())

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import onnx
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import ModelError
+from onnxslim_bert.graph.runtime_words import in_words
 
 
 def check_valid(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
@@ -13,7 +14,7 @@ def check_valid(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None
     try:
         onnx.checker.check_model(_without_data(skeleton, weights))
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"the rewritten graph is not valid ONNX: {one_line(error)}") from error
+        raise ModelError(f"the rewritten graph is not valid ONNX: {in_words(error)}") from error
 
 
 def check_types(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
@@ -21,7 +22,7 @@ def check_types(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> None
     try:
         onnx.shape_inference.infer_shapes(_without_data(skeleton, weights), check_type=True)
     except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"types do not agree: {one_line(error)}") from error
+        raise ModelError(f"types do not agree: {in_words(error)}") from error
 
 
 def _without_data(skeleton: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import BoundsError, ModelError, shown
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import answers, open_session
 from onnxslim_bert.graph.signature import fixed_shape, input_dtypes
 from onnxslim_bert.model.model_config import MODULES, SENTENCES, ModelConfig, read_config
@@ -230,6 +231,6 @@ def run(session: ort.InferenceSession, path: Path, feeds: Mapping[str, Array]) -
         raise BoundsError(f"{path}: {error}") from error
     except Exception as error:  # onnxruntime's exceptions share no base class
         shapes = ", ".join(f"{name} {list(feed.shape)}" for name, feed in feeds.items())
-        raise ModelError(f"{path} does not run on {shapes}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{path} does not run on {shapes}: {in_words(error)}") from error
     names = [output.name for output in session.get_outputs()]
     return {name: output[:rows] if output.ndim else output for name, output in zip(names, outputs, strict=True)}

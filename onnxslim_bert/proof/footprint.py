@@ -14,6 +14,7 @@ import numpy as np
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.targets.setup import CPU_SETUP, Setup
 
 LAUNCHES = 3  # processes that load a model
@@ -71,7 +72,7 @@ def _launch(path: Path, feeds: Mapping[str, Array], threads: int, spinning: bool
         check=False,
     )
     if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise ModelError(f"{path}: the process that measures memory ended with {done.returncode}: {''.join(reason)}")
+        reason = in_words("".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:]))
+        raise ModelError(f"{path}: the process that measures memory ended with {done.returncode}: {reason}")
     result: dict[str, float] = json.loads(done.stdout)
     return result

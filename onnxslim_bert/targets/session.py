@@ -7,7 +7,8 @@ from typing import NamedTuple, cast
 
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ProviderError, one_line
+from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import cannot_load, checked_bytes, load, session_options
 from onnxslim_bert.native_output import native_output
 from onnxslim_bert.targets.arm64.session import EmulatedSession
@@ -117,18 +118,12 @@ def _open(asked: _Asked) -> ort.InferenceSession:
         session = ort.InferenceSession(str(path), options, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         if LEFT_SOME in str(error):
-            raise _LeftSomeError(one_line(error)) from error
+            raise _LeftSomeError(in_words(error)) from error
         if type(error).__name__ in NO_MODEL:
             raise cannot_load(path, error) from error
-        raise ProviderError(f"{path}: {target.name} cannot open it ({_said(error)})") from error
+        raise ProviderError(f"{path}: {target.name} cannot open it ({in_words(error)})") from error
     session.disable_fallback()
     return session
-
-
-def _said(error: Exception) -> str:
-    """The provider's words, without the places in its source from which they came."""
-    lines = [line for line in str(error).splitlines() if line.strip() and "Exception from src" not in line]
-    return one_line(Exception(" ".join(lines)))
 
 
 def _refusal(asked: _Asked, placement: Placement) -> str:

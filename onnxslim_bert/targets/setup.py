@@ -9,7 +9,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxslim_bert.errors import ProviderError, one_line
+from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.graph.runtime_words import in_words
 
 CPU_PROVIDER = "CPUExecutionProvider"
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
@@ -79,7 +80,7 @@ def _register(provider: str, library: str) -> None:
     try:
         ort.register_execution_provider_library(provider, library)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ProviderError(f"the library of {provider} cannot be loaded ({one_line(error)})") from error
+        raise ProviderError(f"the library of {provider} cannot be loaded ({in_words(error)})") from error
 
 
 def cpu_vendor() -> str:

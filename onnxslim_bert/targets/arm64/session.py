@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, ProviderError, one_line
+from onnxslim_bert.errors import ModelError, ProviderError
+from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.targets.arm64.runner import ARRAYS, DESCRIBED, FAILED
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -61,8 +62,7 @@ class EmulatedSession:
         weakref.finalize(self, self._process.kill)
         kind, content = self._reply()
         if kind != DESCRIBED:
-            said = one_line(Exception(content.decode()))
-            raise ModelError(f"{path}: ONNX Runtime cannot load it on 64-bit ARM ({said})")
+            raise ModelError(f"{path}: ONNX Runtime cannot load it on 64-bit ARM ({in_words(content.decode())})")
         found = json.loads(content)
         self._inputs, self._outputs = ([End(*one) for one in found[key]] for key in ("inputs", "outputs"))
         self._pieces = [Piece(provider, [Node(name, op)]) for provider, name, op in found["nodes"]]
@@ -93,7 +93,7 @@ class EmulatedSession:
             raise self._ended() from None
         kind, reply = self._reply()
         if kind != ARRAYS:
-            raise ModelError(one_line(Exception(reply.decode())))
+            raise ModelError(in_words(reply.decode()))
         arrays = np.load(io.BytesIO(reply))
         return [arrays[f"arr_{place}"] for place in range(len(self._outputs))]
 
