@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,14 +37,20 @@ class Batch:
     words: Array | None = None
 
 
+class OneLength(NamedTuple):
+    """Rows of one length alone share a batch, as many as have `tokens` together."""
+
+    tokens: int
+
+
 class Batches:
     """The batches of a data set: each is made when it is asked for, and going through them again gives the same ones.
 
     inputs: the model's inputs, name -> dtype. roles: what each of them takes (`input_roles.roles_of`).
     working: its tokenizer reads texts, which are cut to its `max_length`.
+    batch_size: rows in a batch, or `OneLength`.
     sort_by_length: texts of similar length together, longest first; otherwise in the data set's order.
     fixed_length: the length of every batch, for a model with static shapes.
-    most_tokens: rows of one length alone share a batch, as many as have so many tokens, instead of `batch_size`.
     vocab_rows: rows of the model's embedding; every id must be below.
 
     A model without a mask input cannot tell padding from text: its batches hold rows of one length.
@@ -59,14 +65,12 @@ class Batches:
         roles: Roles,
         working: Working,
         *,
-        batch_size: int = 16,
+        batch_size: int | OneLength = 16,
         sort_by_length: bool = True,
         fixed_length: int | None = None,
-        most_tokens: int | None = None,
         vocab_rows: int | None = None,
     ) -> None:
         self._batch_size = batch_size
-        self._most_tokens = most_tokens
         tokenizer = working.tokenizer
         self._source: _Texts | _Feeds
         if dataset.feeds is not None:
@@ -77,7 +81,7 @@ class Batches:
         else:
             tokenizer.check_fits(vocab_rows)
             limit = min(working.max_length, fixed_length or working.max_length)
-            alike = most_tokens is not None
+            alike = isinstance(batch_size, OneLength)
             if limit < SPECIAL_TOKENS:
                 raise DataError(
                     f"rows of {limit} tokens: needed at least {SPECIAL_TOKENS}, for the special tokens alone"
@@ -110,7 +114,8 @@ class Batches:
 
     def _size(self, length: int) -> int:
         """Rows of so many tokens in a batch."""
-        return self._batch_size if self._most_tokens is None else max(self._most_tokens // max(length, 1), 1)
+        size = self._batch_size
+        return max(size.tokens // max(length, 1), 1) if isinstance(size, OneLength) else size
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ A_VALUE = 1e-3  # and seconds for each value that is fed
 READ = 4e8  # and for each value a second for so many bytes of the model's file, a hundred times what products take
 A_LOAD = 1.0  # seconds that any load may take
 LOADED_A_SECOND = 1e8  # and bytes of the file for which it may take a second more
-A_NODE = 2e-3  # seconds for each node that is walked through
+A_NODE, A_LOADED_NODE = 2e-3, 5e-4  # seconds for each node that is walked through, and that ONNX Runtime loads
 PAGES, MAPPED, DATA = Path("/proc/self/statm"), 0, 5  # pages of this process: all, and those that it may write
 _one_at_a_time = threading.Lock()
 
@@ -72,14 +72,14 @@ def run_within(
 
 
 @contextlib.contextmanager
-def load_within(nbytes: float, nodes: int = 0, who: str = "the model") -> Iterator[None]:
+def load_within(nbytes: float, seconds: float = 0.0, who: str = "the model") -> Iterator[None]:
     """While open, a model of `nbytes` may be read, or its constants folded, in the memory that this explains.
 
-    nodes: how many Python walks through meanwhile. Time beyond what both explain is taken from what all calls share.
-    who: what BoundsError says that takes too much.
+    seconds: that its nodes explain. Time beyond what both explain is taken from what all calls share. who: what
+    BoundsError says that takes too much.
     """
     memory = LOADED + TIMES * nbytes
-    usual = A_LOAD + nbytes / LOADED_A_SECOND + nodes * A_NODE
+    usual = A_LOAD + nbytes / LOADED_A_SECOND + seconds
     with patience.for_call(usual), memory_within(memory, f"{who} takes more than {memory / 1e9:.1f} GB to load"):
         yield
 

@@ -77,20 +77,29 @@ def model_bytes(path: Path) -> int:
 
 def model_files(path: Path) -> list[Path]:
     """The file and every external data file that its weights name. Raises ModelError when one is missing."""
-    stat = path.stat() if path.is_file() else None
-    named = _external(path, stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    named, _ = _outline(path, _state(path))
     missing = [name for name in named if not (path.parent / name).is_file()]
     if missing:
         raise ModelError(f"{path} keeps weights in {missing[0]}, which is not beside it")
     return [path, *(path.parent / name for name in named)]
 
 
+def model_nodes(path: Path) -> int:
+    """Nodes of the file's graph, without those of subgraphs and functions."""
+    return _outline(path, _state(path))[1]
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    stat = path.stat() if path.is_file() else None
+    return stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=64)
-def _external(path: Path, state: tuple[int, ...] | None) -> tuple[str, ...]:
-    """The names of external data files, found once for each state of the file, since a command asks many times."""
+def _outline(path: Path, state: tuple[int, ...] | None) -> tuple[tuple[str, ...], int]:
+    """The names of external data files, and how many nodes there are; once for each state of the file, as many ask."""
     skeleton, _ = read_skeleton(path)
     entries = [entry for weight in skeleton.graph.initializer for entry in weight.external_data]
-    return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
+    return tuple(sorted({entry.value for entry in entries if entry.key == "location"})), len(skeleton.graph.node)
 
 
 def file_sha256(*paths: Path) -> str:

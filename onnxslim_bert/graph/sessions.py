@@ -11,14 +11,14 @@ import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, ModelError
-from onnxslim_bert.graph.bounds import TIMES, load_within, run_within
-from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.bounds import A_LOADED_NODE, TIMES, load_within, run_within
+from onnxslim_bert.graph.files import model_bytes, model_nodes
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.graph.survival import check_survives
 from onnxslim_bert.memory import check_threads, thread_bytes
 
-CPU = ["CPUExecutionProvider"]
+CPU, ORT_FORMAT = ["CPUExecutionProvider"], ".ort"
 _SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # bytes of the models of CPU sessions
 _Answer = Callable[[ort.InferenceSession, Mapping[str, Array]], Iterable[Array]]
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
@@ -39,21 +39,24 @@ def load(
     *,
     bounded: bool | None = None,
     external: int = 0,
+    nodes: int = 0,
 ) -> ort.InferenceSession:
     """A session on a file, or on the bytes of a model.
 
     providers: None where `options` name them. bounded: whether its load, and later its runs (`answers`), are held to
     the memory and time that its size explains; the CPU's are, other providers compile. external: bytes of weights that
-    lie in neither. Raises ModelError when ONNX Runtime refuses the model, BoundsError when it takes too much.
+    lie in neither. nodes: of a model given as bytes; those of a file are counted. Raises ModelError when ONNX Runtime
+    refuses the model, BoundsError when it takes too much.
     """
     given = model if isinstance(model, bytes) else str(model)
     bounded = providers is CPU if bounded is None else bounded
     nbytes = external + (len(model) if isinstance(model, bytes) else checked_bytes(model))
+    nodes = nodes if isinstance(model, bytes) or model.suffix == ORT_FORMAT else model_nodes(model)
     check_threads(options.intra_op_num_threads)  # ONNX Runtime waits for ever for those that it does not get
     taken = nbytes + thread_bytes(options.intra_op_num_threads) / TIMES
     try:
         where = "the model" if isinstance(model, bytes) else str(model)
-        with load_within(taken, who=where) if bounded else contextlib.nullcontext():
+        with load_within(taken, nodes * A_LOADED_NODE, where) if bounded else contextlib.nullcontext():
             session = ort.InferenceSession(given, options, providers=providers)
     except BoundsError:
         raise
@@ -70,7 +73,7 @@ def checked_bytes(path: Path) -> int:
     Raises ModelError for a file that fails the check of `boundary.py`, and for one that ends ONNX Runtime
     (`survival.py`): this process opens nothing unchecked.
     """
-    nbytes = path.stat().st_size if path.suffix == ".ort" else model_bytes(path)
+    nbytes = path.stat().st_size if path.suffix == ORT_FORMAT else model_bytes(path)
     check_survives(path, nbytes)
     return nbytes
 

@@ -66,15 +66,16 @@ def prove(loaded: Loaded, made: Made) -> Proof:
         check_weights_stay_int8(made.file, loaded.job.source)
     placement, unproven = place(made.file, job.deployment)
     check_target(made.file, job.deployment, working)
+    target = target_named(job.deployment.target)
+    places = Places((target,), job.deployment.allow_fallback, opened={})
     comparison: Comparison | None = None
     worst: tuple[Disagreement, ...] = ()
     if data.evaluation is not None:
-        comparison, worst = _compared(loaded, made, data.evaluation, working)
+        comparison, worst = _compared(loaded, made, data.evaluation, working, places)
         check_finite(comparison)
-    target = target_named(job.deployment.target)
     given = (data.evaluation, data.calibration)
     read = replace(working, tokenizer=made.tokenizer or working.tokenizer)  # the smaller one's ids are the source's too
-    timed = time_against(job.source, made.file, target, read, given) if job.times else ()
+    timed = time_against(job.source, made.file, target, read, given, places) if job.times else ()
     latencies = (*timed[:1], *(replace(result, model=str(job.output)) for result in timed[1:]))
     return Proof(placement, unproven, proven_on(job.deployment).name, comparison, worst, latencies)
 
@@ -164,12 +165,11 @@ def check_finite(comparison: Comparison) -> None:
 
 
 def _compared(
-    loaded: Loaded, made: Made, evaluation: Dataset, working: Working
+    loaded: Loaded, made: Made, evaluation: Dataset, working: Working, places: Places
 ) -> tuple[Comparison, tuple[Disagreement, ...]]:
     """Compare the result, run on `proven_on`, with the source on the CPU; also the rows of the largest difference."""
     job, target = loaded.job, proven_on(loaded.job.deployment)
     before = evaluate_once(job.source, evaluation, working)
-    places = Places((target,), job.deployment.allow_fallback)
     session = places.open(target, made.file, threads=working.threads).session
     own = replace(working, tokenizer=made.tokenizer or working.tokenizer)
     after = answer(session, made.file, evaluation, own, target=target, like=before)

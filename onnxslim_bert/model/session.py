@@ -72,7 +72,7 @@ def skeleton_session(
     if given:
         values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in given.values()]
         options.add_external_initializers(list(given), values)
-    session = load(skeleton.SerializeToString(), options, external=nbytes)
+    session = load(skeleton.SerializeToString(), options, external=nbytes, nodes=len(skeleton.graph.node))
     release(weights.values())  # the session has copied or mapped them
     return session
 

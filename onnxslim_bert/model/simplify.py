@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxslim_bert.graph.bounds import load_within
+from onnxslim_bert.graph.bounds import A_NODE, load_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
 from onnxslim_bert.graph.probe import attribute_text, constant, opsets_of, producer, run, subgraph_nodes
 from onnxslim_bert.model.linear import is_linear
@@ -35,7 +35,7 @@ def fold(model: Model) -> None:
 def _fold_constants(model: Model) -> None:
     if any(map(_may_fold, model.graph.nodes)):  # else the copy of the graph that folding makes is for nothing
         nbytes = sum(constant.values.nbytes for constant in model.constants().values())
-        with load_within(nbytes, len(model.graph.nodes)):
+        with load_within(nbytes, len(model.graph.nodes) * A_NODE):
             model.graph.fold_constants(fold_shapes=False, size_threshold=None, should_exclude_node=_may_not_end)
 
 

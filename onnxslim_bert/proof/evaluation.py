@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.calibration.batches import Batches
+from onnxslim_bert.calibration.batches import Batches, OneLength
 from onnxslim_bert.calibration.dataset import CHOICE, Dataset
 from onnxslim_bert.calibration.feeding import roles_for
 from onnxslim_bert.calibration.tokenizer import Tokenizer
@@ -90,7 +90,7 @@ def answer(
     fed, owner = fed_rows(dataset, working.tokenizer, reading, longest)
     batches = feed_batches(session, roles, fed, working, batch_size=batch_size)
     if at_once and fixed_shape(session)[0] is None:
-        alike = feed_batches(session, roles, fed, working, batch_size=batch_size, most_tokens=TOGETHER)
+        alike = feed_batches(session, roles, fed, working, batch_size=OneLength(TOGETHER))
         batches = alike if same_at_once(session, alike) else batches
     config = read_config(like.path if like is not None else path)
     found = Collected(path, reading, like.values.shape[1] if like is not None else config.classes)
@@ -194,14 +194,10 @@ def feed_batches(
     dataset: Dataset,
     working: Working,
     *,
-    batch_size: int,
+    batch_size: int | OneLength,
     sort_by_length: bool = True,
-    most_tokens: int | None = None,
 ) -> Batches:
-    """The data set as feeds of this session, in the batch size and length that its graph fixes, if any.
-
-    most_tokens: as in `Batches`.
-    """
+    """The data set as feeds of this session, in the batch size and length that its graph fixes, if any."""
     batch, length = fixed_shape(session)
     return Batches(
         dataset,
@@ -211,7 +207,6 @@ def feed_batches(
         batch_size=batch or batch_size,
         fixed_length=length,
         sort_by_length=sort_by_length,
-        most_tokens=most_tokens,
     )
 
 

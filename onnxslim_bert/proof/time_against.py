@@ -12,6 +12,7 @@ from onnxslim_bert.model.exits import leaves_early
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.role_names import parse_named
 from onnxslim_bert.proof.bench import Latency, Rounds, bench
+from onnxslim_bert.targets.places import CPU_ONLY, Places
 from onnxslim_bert.targets.table import CPU
 from onnxslim_bert.targets.target import Target
 
@@ -21,13 +22,20 @@ TEXTS = 200  # of which a model is timed that lets texts leave early
 
 
 def time_against(
-    source: Path, model: Path, target: Target, working: Working, given: Sequence[Dataset | None] = ()
+    source: Path,
+    model: Path,
+    target: Target,
+    working: Working,
+    given: Sequence[Dataset | None] = (),
+    places: Places = CPU_ONLY,
 ) -> tuple[Latency, ...]:
     """The source on the CPU provider and the model on `target`, interleaved; empty where `target` cannot be timed here.
 
     One row, or the batch that the model fixes, of 128 tokens, or `working.max_length` where that is less. A model that
     takes no text (an image, a sound) is timed on the first of the data sets `given` that holds ready inputs. One that
     lets texts leave early is timed on TEXTS rows of the first of them, and not at all without one.
+
+    places: what `model` may be open on already.
     """
     if target.emulated or target.absent():
         return ()
@@ -44,6 +52,7 @@ def time_against(
         dataset=dataset,
         rounds=Rounds(TEXTS) if early else Rounds(ROUNDS, seconds=SECONDS),
         footprints=False,
+        places=places,
     ).latencies
 
 

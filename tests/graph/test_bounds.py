@@ -16,6 +16,8 @@ from onnxslim_bert.errors import BoundsError, ModelError
 from onnxslim_bert.graph import bounds, patience, probe, sessions
 from onnxslim_bert.graph.bounds import memory_within
 from onnxslim_bert.graph.patience import renewed
+from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.session import model_session
 
 GB = 1 << 30
 HALF = GB // 2
@@ -164,6 +166,31 @@ def test_models_that_ask_for_much_are_refused_in_a_line_or_run(tmp_path, monkeyp
     assert ended.code in (0, 2)
     assert ended.code == 0 or len(ended.err.strip().splitlines()) == 1
     assert "out of memory" not in ended.err, "it is the bound on this model that is met, and no limit of the system"
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_each_node_explains_a_part_of_the_load(monkeypatch, tmp_path, in_memory):
+    """A chain of ten thousand takes ONNX Runtime seconds, in float16 five; a small graph may take one."""
+    usual: list[float] = []
+    watched = bounds.patience.for_call
+    monkeypatch.setattr(
+        bounds.patience, "for_call", lambda seconds, *rest: usual.append(seconds) or watched(seconds, *rest)
+    )
+    found = []
+    for count in (1, 101):
+        ends = ["x", *(f"t{number}" for number in range(count - 1)), "y"]
+        path = tmp_path / f"{count}.onnx"
+        proto = onnx.load_from_string(model(*(helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(ends))))
+        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n"]))
+        onnx.save(proto, path)
+        loaded = Model.load(path)
+        usual.clear()
+        if in_memory:
+            model_session(loaded)
+        else:
+            sessions.open_session(path)
+        found += usual
+    assert found[1] - found[0] == pytest.approx(100 * bounds.A_LOADED_NODE, rel=1e-3)
 
 
 def test_threads_take_no_part_of_the_bound():

@@ -95,7 +95,8 @@ from onnxslim_bert.graph import patience as shared
 shared.SHARED, shared.GRACE = 0.2, 0.2
 from onnxslim_bert.cli.stuck import ended_when_stuck
 from onnxslim_bert.graph.files import staging
-with ended_when_stuck(), staging(Path(sys.argv[1])):
+from onnxslim_bert.native_output import native_output
+with ended_when_stuck(), staging(Path(sys.argv[1])), native_output():
     with shared.patience.for_call(0.0):
         hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes, and no exception gets through
 """

@@ -247,7 +247,10 @@ def test_a_second_time_finds_whole_layers_only():
     change = apply(HALF, model)
     assert change.count == 3 * 4
     again = apply(HALF, model)
-    assert (bool(again), again.note) == (False, "every dense layer is in factors already, or sees one token only")
+    assert (bool(again), again.note) == (
+        False,
+        "every dense layer is quantized, in factors already, or sees one token only",
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ PARTICULAR = {
     (QuantizeBlockwise, "block"): 32,
     (PackWeights, "block"): 64,
 }
-BESIDE = {("early-exit", "certainty"): {"after": (1,)}}  # what an option is given with
+BESIDE = {  # what an option is given with
+    ("early-exit", "certainty"): {"after": (1,)},
+    ("distill", "layer_epochs"): {"quantized": True},
+}
 OPTIONS = [(name, option) for name, kind in PASSES.items() for option in dataclasses.fields(kind)]
 
 

@@ -10,6 +10,7 @@ from tiny_targets import dense, half_taken, here, taking_nothing
 from onnxslim_bert.errors import ModelError, ProviderError
 from onnxslim_bert.targets.assignment import placement_of
 from onnxslim_bert.targets.placement import Left
+from onnxslim_bert.targets.places import Places
 from onnxslim_bert.targets.session import explain_on, open_on
 from onnxslim_bert.targets.setup import CPU_PROVIDER, Setup, attach, plugin_devices
 from onnxslim_bert.targets.table import CPU, TARGETS, target_named
@@ -38,6 +39,15 @@ def test_a_fallback_that_is_allowed_is_counted(tmp_path):
     assert (placement.taken, placement.total, placement.partitions, placement.share) == (0, 2, 0, 0)
     assert [(node.node, node.op) for node in placement.left] == [("dense", "MatMul"), ("relu", "Relu")]
     assert session.run(None, {"x": X})[0].shape == (2, 3, 5)
+
+
+def test_what_is_open_already_is_not_opened_again(tmp_path):
+    """By the same number of threads; places that keep nothing open it each time."""
+    path = dense(tmp_path / "m.onnx")
+    kept = Places(opened={})
+    assert kept.open(CPU, path).session is kept.open(CPU, path).session
+    assert kept.open(CPU, path).session is not kept.open(CPU, path, threads=2).session
+    assert Places().open(CPU, path).session is not Places().open(CPU, path).session
 
 
 def test_a_piece_is_a_partition_of_the_provider():
