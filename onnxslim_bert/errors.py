@@ -23,6 +23,10 @@ class ModelError(SlimError):
     """Not valid ONNX, or not an encoder that is recognised: says at which node and why."""
 
 
+class CrashError(ModelError):
+    """A model ends ONNX Runtime, and the process that runs it."""
+
+
 class BoundsError(SlimError):
     """A model takes more memory or time to run than its size explains; whoever runs it gives up."""
 

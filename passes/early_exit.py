@@ -24,7 +24,8 @@ class EarlyExit(Pass):
     An exit is a dense layer on the mean over a text's tokens, fitted to what the last layer answers (ridge regression,
     on texts without labels). A text leaves with its answer where the softmax of it gives a class enough probability.
     Each text leaves by itself: its answer and its exit are the same alone and in any batch, and layers behind an exit
-    work on the texts that are left, which may be none.
+    work on the texts that are left, which may be none: MultiHeadAttention takes that from onnxruntime 1.29 on, wherever
+    the file is to run.
 
     Only for models whose one output is logits [batch, classes]. Latency then depends on the text, so it is measured on
     real ones. It comes last, behind `fuse` and whatever quantizes: `drop` holds for the model as it is then.

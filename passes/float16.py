@@ -55,6 +55,7 @@ class Float16(Pass):
         converted = convert_float_to_float16(
             typed(model), keep_io_types=True, disable_shape_infer=True, node_block_list=[node.name for node in exact]
         )
+        _keep_once(converted.graph)
         model.graph = Model.from_proto(converted).graph
         drop_roundings(model.graph, own)
         model.changed()
@@ -73,6 +74,13 @@ def typed(model: Model) -> onnx.ModelProto:
         ]
         proto.graph.value_info.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in floats)
     return proto
+
+
+def _keep_once(graph: onnx.GraphProto) -> None:
+    """Drop nodes that write what another has written: older converters cast a tensor once for each that reads it."""
+    kept = {tuple(node.output): node for node in graph.node}.values()
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def drop_roundings(graph: gs.Graph, own: Set[str]) -> None:

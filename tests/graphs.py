@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from packaging.version import Version
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
+from onnxslim_bert.graph.exits import NO_ROWS
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.rewriting.contract import Change, Context, Pass
 from onnxslim_bert.rewriting.trials import Trials
@@ -30,6 +33,10 @@ DISTINCT = (  # one export for each graph that `fuse` makes of them; test_fuse.p
 SOME = (  # each family, exporter, opset and attention at least once
     *("bert-ts13-eager", "roberta-ts17-sdpa", "distilbert-dynamo20-sdpa"),
     *("albert-ts14-sdpa", "electra-dynamo20-eager", "prenorm-dynamo18-eager"),
+)
+
+takes_no_rows = pytest.mark.skipif(
+    Version(ort.__version__) < Version(NO_ROWS), reason=f"attention without rows needs onnxruntime {NO_ROWS}"
 )
 
 SMALLEST_TABLE = 19  # ids stay below the vocabulary of every model here

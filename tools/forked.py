@@ -1,6 +1,7 @@
 """Work in a fork, which has everything imported, instead of in a new Python: a second of CPU less each time."""
 
 import contextlib
+import faulthandler
 import io
 import os
 import signal
@@ -106,6 +107,7 @@ def start_worker(line: bytes, temporary: Path, channel: IO[bytes]) -> "subproces
 def become(work: Callable[[], int]) -> NoReturn:
     """Do `work` as a forked process, printing where 1 and 2 lead; end with the code that it returns or exits with."""
     code = 1
+    faulthandler.disable()  # of a crash tells who waits for the fork
     try:
         sys.stdout, sys.stderr = (_prints(number) for number in (1, 2))
         code = work()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, SlimError
+from onnxslim_bert.errors import CrashError, ModelError, SlimError
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.patience import patience, renewed
 from onnxslim_bert.graph.sessions import open_session, run
@@ -26,8 +26,8 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     """Run the model at `path` on the CPU, in a process of its own, and say whether its answers are finite.
 
     feeds: the model's inputs by name; when empty, the model is opened and not run. Raises ModelError when ONNX Runtime
-    refuses the file, when the process crashes on it, and when it takes more time than SECONDS and a second for every
-    PACE bytes of the file, or more memory than its size explains (`bounds.py`).
+    refuses the file, CrashError when the process crashes on it, and ModelError when it takes more time than SECONDS and
+    a second for every PACE bytes of the file, or more memory than its size explains (`bounds.py`).
     """
     with scratch() as folder:
         row = folder / "row.npz"
@@ -43,7 +43,7 @@ def answers_apart(path: Path, feeds: Mapping[str, Array]) -> bool:
     if done.returncode == REFUSED:
         raise ModelError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
-        raise ModelError(f"{path}: ONNX Runtime ends with it (exit code {done.returncode}); nothing was written")
+        raise CrashError(f"{path}: ONNX Runtime ends with it (exit code {done.returncode}); nothing was written")
     survived(path)
     return done.stdout.strip() == FINITE
 

@@ -1,7 +1,7 @@
 """Whether a file of others ends ONNX Runtime, and this process with it: tried in a fork before any of it runs here.
 
 The fork opens the file and runs it on two made-up rows: some faults of kernels, as GatherND's with batch_dims below 0,
-show at a run alone.
+show at a run alone. A file with exits is run without rows, too, as its layers are when all texts have left.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import onnxruntime as ort
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.bounds import A_LOAD, LOADED, LOADED_A_SECOND, MEMORY, TIMES, memory_within
+from onnxslim_bert.graph.exits import NO_ROWS, leaves_early
 from onnxslim_bert.graph.patience import patience
 from onnxslim_bert.graph.signature import DTYPES
 
@@ -56,7 +57,9 @@ def check_survives(path: Path, nbytes: int) -> None:
     code = os.waitstatus_to_exitcode(status)
     if -code in CRASHES:
         name = signal.Signals(-code).name
-        raise ModelError(f"{path}: ONNX Runtime crashes when it opens or runs it ({name}); export the model again")
+        early = -code == signal.SIGFPE and leaves_early(path)  # it divides by the number of rows
+        remedy = f"texts leave it early: needed onnxruntime {NO_ROWS}" if early else "export the model again"
+        raise ModelError(f"{path}: ONNX Runtime crashes when it opens or runs it ({name}); {remedy}")
     survived(path)
 
 
@@ -89,15 +92,17 @@ def _open_and_end(path: Path, nbytes: int) -> NoReturn:
         seconds = math.ceil(time.process_time()) + A_RUN
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         with memory_within(MEMORY + TIMES * nbytes, ""):
-            session.run(None, _feeds(session))
+            session.run(None, _feeds(session, ROWS))
+            if leaves_early(path):
+                session.run(None, _feeds(session, 0))
     finally:
         os._exit(0)
 
 
-def _feeds(session: ort.InferenceSession) -> dict[str, Array]:
+def _feeds(session: ort.InferenceSession, rows: int) -> dict[str, Array]:
     """Ones for every input: no padding, and a row that every table of two rows has."""
     feeds = {}
     for given in session.get_inputs():
-        shape = [size if isinstance(size, int) else TOKENS if place else ROWS for place, size in enumerate(given.shape)]
+        shape = [size if isinstance(size, int) else TOKENS if place else rows for place, size in enumerate(given.shape)]
         feeds[given.name] = np.ones(shape, DTYPES[given.type])
     return feeds

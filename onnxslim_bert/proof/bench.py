@@ -19,8 +19,8 @@ from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.documents import plain
 from onnxslim_bert.errors import DataError, ProviderError
+from onnxslim_bert.graph.exits import leaves_early
 from onnxslim_bert.machine import Host, host
-from onnxslim_bert.model.exits import leaves_early
 from onnxslim_bert.proof.documents import SCHEMA
 from onnxslim_bert.proof.footprint import Footprint, footprint
 from onnxslim_bert.proof.intervals import Interval, paired_ratio, ratio_of_means

@@ -6,9 +6,9 @@ from pathlib import Path
 from onnxslim_bert.calibration.dataset import Dataset
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import DataError
+from onnxslim_bert.graph.exits import leaves_early
 from onnxslim_bert.graph.signature import declared_axes
 from onnxslim_bert.graph.wire import read_skeleton
-from onnxslim_bert.model.exits import leaves_early
 from onnxslim_bert.model.input_roles import roles_of
 from onnxslim_bert.model.role_names import parse_named
 from onnxslim_bert.proof.bench import Latency, Rounds, bench

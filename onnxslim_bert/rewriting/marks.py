@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxslim_bert.graph.edit import Builder
+from onnxslim_bert.graph.exits import EXIT
 from onnxslim_bert.graph.probe import constant, producer
-from onnxslim_bert.model.exits import EXIT
 
 ELEMENTWISE = frozenset(["Clip", "Mul", "Div", "Add", "Sub", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear"])
 

@@ -115,7 +115,7 @@ def test_the_recipes_that_ship():
         (["quantise", "m.onnx"], "no command 'quantise', did you mean 'quantize'? (see onnxslim --help)"),
         (["xyzzy"], "No such command 'xyzzy'"),
         (["quantize"], "Missing argument 'MODEL'. (see onnxslim quantize --help)"),
-        (["quantize", "m.onnx", "--calip", "sst2"], "No such option '--calip'"),
+        (["quantize", "m.onnx", "--calip", "sst2"], "--calib"),
         (["quantize", "m.onnx", "--rows", "0"], "'--rows': 0 is not in the range"),
         (["quantize", "m.onnx", "--rows", "many"], "'--rows': 'many' is not a valid integer"),
         (["quantize", "m.onnx", "--max-length", "-1"], "'--max-length': -1 is not in the range"),

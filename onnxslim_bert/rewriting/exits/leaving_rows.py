@@ -20,7 +20,8 @@ class LeavingRows:
     """Writes exits into a model with one output [batch, classes], from the first layer to the last.
 
     Behind an exit there are as many rows as go on, none where all have left: ONNX Runtime's operators take tensors
-    without rows. What layers behind it read of the inputs is computed of the rows that go on.
+    without rows (from which version on: `graph/exits.py`). What layers behind it read of the inputs is computed of the
+    rows that go on.
     """
 
     def __init__(self, model: Model) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ModelError, one_line
+from onnxslim_bert.errors import CrashError, ModelError, one_line
+from onnxslim_bert.graph.apart import answers_apart
+from onnxslim_bert.graph.claims import scratch
+from onnxslim_bert.graph.exits import NO_ROWS
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.model.session import model_session
@@ -30,7 +34,7 @@ def mean_states(model: Model, places: Sequence[int], trials: Trials, most: int) 
         found.append(run(session, batch.feeds))
         shapes.append((found[-1][-1].shape, batch.mask.shape))
         trials.progress("early-exit", done, len(rows))
-    if reason := _no_logits(shapes, probe.encoder.hidden) or _not_without_rows(model, batch.feeds, trials.threads):
+    if reason := _no_logits(shapes, probe.encoder.hidden) or _not_without_rows(model, batch.feeds):
         return {}, reason
     *states, answers = (np.concatenate(values) for values in zip(*found, strict=True))
     return {place: values[:, 0] for place, values in zip(places, states, strict=True)}, answers
@@ -48,11 +52,20 @@ def _no_logits(shapes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], hidden
     )
 
 
-def _not_without_rows(model: Model, feeds: Mapping[str, Array], threads: int) -> str:
-    """Why the model does not run on a batch without rows, as there is behind an exit; empty when it does."""
-    try:
-        run(model_session(model, threads=threads), {name: values[:0] for name, values in feeds.items()})
-    except ModelError as error:
-        fused = any(node.op == "MultiHeadAttention" for node in model.graph.nodes)
-        return f"when all texts have left, {one_line(error)}{'' if fused else '; `fuse` first'}"
+def _not_without_rows(model: Model, feeds: Mapping[str, Array]) -> str:
+    """Why the model does not run on a batch without rows, as there is behind an exit; empty when it does.
+
+    Tried in a process of its own: kernels divide by the number of rows.
+    """
+    with scratch() as folder:
+        path = folder / "model.onnx"
+        model.save(path)
+        try:
+            answers_apart(path, {name: values[:0] for name, values in feeds.items()})
+        except CrashError:
+            found = f"ONNX Runtime {ort.__version__} crashes on the batch without rows"
+            return f"when all texts have left, {found}, which MultiHeadAttention takes from {NO_ROWS} on"
+        except ModelError as error:
+            fused = any(node.op == "MultiHeadAttention" for node in model.graph.nodes)
+            return f"when all texts have left, {one_line(error)}{'' if fused else '; `fuse` first'}"
     return ""
