@@ -325,7 +325,7 @@ def test_a_search_distils(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SearchFolder, "keep_candidate", noting)
     job = Job(tmp_path / "model.onnx", tmp_path / "small.onnx", data=with_corpus(tmp_path), timing=False)
-    found = run_search(job, Targets(speedup=8.0), texts=640)
+    found = run_search(job, Targets(speedup=10.0), texts=640)  # which no plan reaches without much damage
     chosen = found.found.chosen.recipe
     assert "distill{texts=" in chosen
     assert any("distill{texts=640,epochs=3.0}" in recipe for recipe in judged)
