@@ -15,6 +15,7 @@ from onnxslim_bert.calibration.tokenizer import PlacedRow, Tokenizer, TokenRow
 from onnxslim_bert.documents import check_place, read_object, read_whole
 from onnxslim_bert.errors import DataError, one_line, shown
 from onnxslim_bert.graph.model_folders import folder_with
+from onnxslim_bert.graph.native_path import check_utf8
 from onnxslim_bert.model.role_names import parse_named
 from onnxslim_bert.native_output import native_output
 
@@ -184,6 +185,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
+    check_utf8(folder, "transformers", DataError)
     with _said(f"{needed}, nor what transformers can load: give --tokenizer FOLDER"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # without its files transformers makes one to be trained, of special tokens alone: all words are the same

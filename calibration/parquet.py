@@ -19,7 +19,7 @@ def read_parquet(path: Path, most: int) -> dict[str, list[Any]]:
     except ImportError as error:
         raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[parquet]'") from error
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as source, pq.ParquetFile(source) as file:
             names = [field.name for field in file.schema_arrow if not pa.types.is_map(field.type)]
             leaves = [file.metadata.schema.column(place) for place in range(len(file.metadata.schema))]
             groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
@@ -30,7 +30,7 @@ def read_parquet(path: Path, most: int) -> dict[str, list[Any]]:
         unpacked = 0
         # texts as indices, so that their bytes are counted before they are written out, in lists too
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
+        with path.open("rb") as source, pq.ParquetFile(source, read_dictionary=texts) as file:
             for batch in file.iter_batches(ROWS, columns=names):
                 unpacked += sum(_unpacked(column) for column in batch.columns)
                 if unpacked > most:

@@ -9,9 +9,10 @@ import onnx
 import onnxruntime as ort
 
 from onnxslim_bert.arrays import Array
-from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.errors import OutputError, ProviderError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.native_path import check_utf8
 from onnxslim_bert.graph.sessions import run
 from onnxslim_bert.graph.signature import input_dtypes
 from onnxslim_bert.recipes.provenance import MEASURED, forget
@@ -56,6 +57,7 @@ def compile_contexts(
         target.setup({"soc_model": soc}, 1)  # a chip that is not known is refused before any work
     for output in outputs.values():
         check_output(output, overwrite=overwrite, inputs=[source])
+        check_utf8(output.absolute(), target.provider, OutputError)
     return [_compile(source, output, target, soc, overwrite) for soc, output in outputs.items()]
 
 

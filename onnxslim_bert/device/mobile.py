@@ -15,6 +15,7 @@ from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.errors import ModelError, OutputError
 from onnxslim_bert.graph.files import check_output, model_files, staging
 from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.native_path import check_utf8
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import load, open_session, run, session_options
 from onnxslim_bert.graph.signature import fixed_shape
@@ -59,6 +60,7 @@ def write_mobile(path: Path, output: Path, style: Style = "runtime") -> Mobile:
     if os.path.lexists(output):
         raise OutputError(f"{output} exists; give the name of a new folder")
     check_output(output, overwrite=False)
+    check_utf8(output.absolute(), "ONNX Runtime's converter", OutputError)
     with staging(output) as folder:
         source, made = folder / "source" / f"{path.stem}.onnx", folder / output.name
         source.parent.mkdir()

@@ -13,11 +13,12 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.documents import read_object
-from onnxslim_bert.errors import DataError, ModelError, OutputError
+from onnxslim_bert.errors import DataError, ModelError, OutputError, SlimError
 from onnxslim_bert.export.sentence_model import is_sentence_model, sentence_model
 from onnxslim_bert.export.torch_export import OPSETS, Axes, Exporter, export_module, first_line, quiet, require
 from onnxslim_bert.graph.files import check_output, staging
 from onnxslim_bert.graph.naming import give_names
+from onnxslim_bert.graph.native_path import check_utf8
 
 Attention = Literal["sdpa", "eager"]
 
@@ -99,6 +100,7 @@ def load_model(source: str | Path, attention: Attention | None) -> tuple[Any, Ax
     torch, transformers = require("torch"), require("transformers")
     if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
         raise ModelError(f"{source}: neither a folder nor the id of a model on the hub")
+    check_utf8(Path(source), "safetensors", ModelError)
     try:
         with quiet(), no_progress_bars():
             config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -115,8 +117,9 @@ def load_model(source: str | Path, attention: Attention | None) -> tuple[Any, Ax
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    # transformers raises whatever a wrong value in a configuration makes of it
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
+    except SlimError:
+        raise
+    except Exception as error:  # whatever a wrong value in a configuration, or damaged weights, make of it
         if attention == "sdpa" and "attn_implementation" in str(error):
             raise ModelError(f"{source}: transformers has no SDPA attention for this model: use eager") from error
         raise ModelError(f"{source}: cannot load the model: {first_line(error)}") from error

@@ -34,7 +34,9 @@ def in_words(error: BaseException | str) -> str:
     Message: /onnxruntime_src/onnxruntime/core/x.h:5 void onnxruntime::A::B(int) n == 1 was false. Attempting to
     broadcast 5 by 20" is "Add node 'a': Attempting to broadcast 5 by 20". What others say stays, in one line.
     """
-    text = " ".join(str(error).split())
+    # of a file whose name is not UTF-8 it fails to raise what it meant to
+    meant = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    text = " ".join(meant.split())
     if "arguments. The following argument types are supported" in text:
         return NO_ARGUMENT
     if "Protobuf parsing failed" in text or "Error parsing message" in text:

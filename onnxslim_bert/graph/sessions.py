@@ -13,6 +13,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import BoundsError, ModelError
 from onnxslim_bert.graph.bounds import A_LOADED_NODE, TIMES, load_within, run_within
 from onnxslim_bert.graph.files import model_bytes, model_nodes
+from onnxslim_bert.graph.native_path import native_path
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.graph.survival import check_survives
@@ -48,7 +49,7 @@ def load(
     lie in neither. nodes: of a model given as bytes; those of a file are counted. Raises ModelError when ONNX Runtime
     refuses the model, BoundsError when it takes too much.
     """
-    given = model if isinstance(model, bytes) else str(model)
+    given = model if isinstance(model, bytes) else native_path(model)
     bounded = providers is CPU if bounded is None else bounded
     nbytes = external + (len(model) if isinstance(model, bytes) else checked_bytes(model))
     nodes = nodes if isinstance(model, bytes) or model.suffix == ORT_FORMAT else model_nodes(model)
@@ -57,7 +58,7 @@ def load(
     try:
         where = "the model" if isinstance(model, bytes) else str(model)
         with load_within(taken, nodes * A_LOADED_NODE, where) if bounded else contextlib.nullcontext():
-            session = ort.InferenceSession(given, options, providers=providers)
+            session = ort.InferenceSession(given, options, providers=providers, enable_fallback=0)  # which prints
     except BoundsError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no public base

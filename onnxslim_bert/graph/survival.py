@@ -20,6 +20,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError
 from onnxslim_bert.graph.bounds import A_LOAD, LOADED, LOADED_A_SECOND, MEMORY, TIMES, memory_within
 from onnxslim_bert.graph.exits import NO_ROWS, leaves_early
+from onnxslim_bert.graph.native_path import native_path
 from onnxslim_bert.graph.patience import patience
 from onnxslim_bert.graph.signature import DTYPES
 
@@ -88,7 +89,7 @@ def _open_and_end(path: Path, nbytes: int) -> NoReturn:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         with memory_within(LOADED + TIMES * nbytes, ""):
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(native_path(path), options, providers=["CPUExecutionProvider"])
         seconds = math.ceil(time.process_time()) + A_RUN
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         with memory_within(MEMORY + TIMES * nbytes, ""):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from onnxslim_bert.errors import OutputError
+from onnxslim_bert.errors import OutputError, disarmed
 from onnxslim_bert.graph.files import staging
 from onnxslim_bert.graph.naming import link_new
 from onnxslim_bert.job.model_card import model_index
@@ -145,4 +145,4 @@ def _yaml(path: Path, content: dict[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(disarmed(text), encoding="utf-8")

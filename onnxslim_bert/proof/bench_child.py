@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from onnxslim_bert.graph.native_path import native_path
 from onnxslim_bert.targets.setup import Setup, attach
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     idle = peak_bytes()
     start = time.perf_counter()
     attach(options, Setup(**json.loads(setup)))
-    session = ort.InferenceSession(path, options)
+    session = ort.InferenceSession(native_path(Path(path)), options, enable_fallback=0)
     load_ms = 1000 * (time.perf_counter() - start)
     session.run(None, feeds)
     print(json.dumps({"load_ms": load_ms, "peak_bytes": peak_bytes(), "idle_bytes": idle}))

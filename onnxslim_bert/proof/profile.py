@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.graph.claims import scratch
+from onnxslim_bert.graph.native_path import native_name
 from onnxslim_bert.graph.sessions import load, run, session_options
 from onnxslim_bert.proof.workload import Feeds
 from onnxslim_bert.targets.setup import attach
@@ -60,7 +61,7 @@ def profile(path: Path, target: Target, feeds: Feeds, runs: int, *, threads: int
     attach(options, target.setup({}, threads))
     with scratch() as folder:
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.profile_file_prefix = native_name(folder / "profile")
         session = load(path, options, providers=None)
         for _ in range(WARMUP + runs):
             run(session, feeds)

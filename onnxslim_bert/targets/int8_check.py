@@ -9,6 +9,7 @@ import onnx
 from onnxslim_bert.errors import PassError
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_bytes
+from onnxslim_bert.graph.native_path import native_name
 from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
 
@@ -30,11 +31,12 @@ def optimized_graph(model: Path) -> onnx.GraphProto:
     """The graph that ONNX Runtime's CPU provider runs for the file at `model`."""
     with scratch(model_bytes(model)) as folder:
         options = session_options()
-        options.optimized_model_filepath = str(folder / "optimized.onnx")
+        optimized = folder / "optimized.onnx"
+        options.optimized_model_filepath = native_name(optimized)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         load(model, options)
-        return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+        return onnx.load(optimized, load_external_data=False).graph
 
 
 def check_weights_stay_int8(model: Path, source: Path | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import onnxruntime as ort
 
 from onnxslim_bert.errors import ProviderError
+from onnxslim_bert.graph.native_path import native_path
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.sessions import cannot_load, checked_bytes, load, session_options
 from onnxslim_bert.native_output import native_output
@@ -115,7 +116,7 @@ def _open(asked: _Asked) -> ort.InferenceSession:
         return load(path, options, providers=None, bounded=True)
     checked_bytes(path)
     try:
-        session = ort.InferenceSession(str(path), options, enable_fallback=0)
+        session = ort.InferenceSession(native_path(path), options, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         if LEFT_SOME in str(error):
             raise _LeftSomeError(in_words(error)) from error

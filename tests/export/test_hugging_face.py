@@ -175,6 +175,23 @@ def test_an_opset_that_cannot_be_is_refused(folder, tmp_path, options, message):
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.parametrize("kept", [0, 40, -500])
+def test_weights_that_are_cut_off_are_refused(folder, tmp_path, kept):
+    """safetensors' own error is no base of others; the name of the folder, and what it says, are in ours."""
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelError, match=r"bert: cannot load the model: .*header"):
+        export_encoder(folder, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(folder, tmp_path):
+    """safetensors takes no other names; the output may have one."""
+    export_encoder(folder, tmp_path / "odd\udcff.onnx")
+    with pytest.raises(ModelError, match="is not UTF-8, as safetensors needs it: give another name"):
+        export_encoder(folder.rename(tmp_path / "odd\udcff"), tmp_path / "m.onnx")
+
+
 def test_a_source_that_is_no_model_is_refused(folder, tmp_path):
     """No folder, a folder without a model, and a head that is not supported, each by name."""
     output = tmp_path / "m.onnx"

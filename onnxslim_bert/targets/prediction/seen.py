@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from onnxslim_bert.graph.claims import scratch
+from onnxslim_bert.graph.native_path import native_name
 from onnxslim_bert.graph.sessions import load, session_options
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.model.halves import has_halves, narrow, widen
@@ -64,7 +65,7 @@ def seen_by_provider(path: Path, shape: tuple[int, int] | None = None) -> Seen:
 def _write_optimized(path: Path, optimized: Path, dimensions: Mapping[str, int]) -> None:
     options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(optimized)
+    options.optimized_model_filepath = native_name(optimized)
     for name, size in dimensions.items():
         options.add_free_dimension_override_by_name(name, size)
     load(path, options)

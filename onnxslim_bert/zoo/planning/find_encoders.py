@@ -12,6 +12,7 @@ from onnxslim_bert.calibration.load_tokenizer import load_tokenizer
 from onnxslim_bert.errors import DataError, ModelError, SlimError, one_line
 from onnxslim_bert.graph.claims import scratch
 from onnxslim_bert.graph.files import model_files
+from onnxslim_bert.graph.native_path import is_utf8
 from onnxslim_bert.graph.patience import renewed
 from onnxslim_bert.graph.wire import read_skeleton
 from onnxslim_bert.job.rows import word_rows
@@ -65,7 +66,7 @@ def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[
     """
     paths = sorted(_onnx_files(folder), key=lambda path: (path.parent, path.name))
     tokenizers, unreadable = dict[Path, Path](), dict[Path, Path]()
-    reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not _is_text(path)}
+    reasons = {path: "its name is not UTF-8, as a zoo file is" for path in paths if not is_utf8(path)}
     readable = [path for path in paths if path not in reasons]
     with scratch() as results:
         for number, (path, result) in enumerate(_looks(readable, folder, Storage(str(results))), 1):
@@ -80,14 +81,6 @@ def find_encoders(folder: Path, progress: Progress | None = None) -> tuple[list[
                 progress("looking", number, len(readable))
     found = [FoundEncoder(path, tokenizers[path]) for path in paths if path in tokenizers]
     return found, [LeftOut(path, reasons[path], unreadable.get(path)) for path in paths if path in reasons]
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _looks(paths: Sequence[Path], top: Path, storage: Storage) -> Iterator[tuple[Path, dict[str, str]]]:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from onnxslim_bert.errors import DataError
+from onnxslim_bert.errors import DataError, disarmed
 from onnxslim_bert.graph.files import file_sha256
 from onnxslim_bert.zoo.store.state_file import StateFile
 
@@ -14,8 +14,9 @@ def sha256_of(path: Path, state: StateFile) -> str:
     """sha256 of the file, read again only when its size, time or inode has changed. Raises DataError."""
     try:
         place, found = path.resolve(), path.stat()
+        named = disarmed(str(place))  # a text, whatever its bytes are; the inode tells two of one text apart
         stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
-        known = state.rows("SELECT size, mtime_ns, inode, sha256 FROM hashes WHERE path = ?", str(place))
+        known = state.rows("SELECT size, mtime_ns, inode, sha256 FROM hashes WHERE path = ?", named)
         if known and known[0][:3] == stamp:
             return str(known[0][3])
         sha256 = file_sha256(place)
@@ -23,5 +24,5 @@ def sha256_of(path: Path, state: StateFile) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if time.time() - found.st_mtime > SETTLED:
         with state.change() as db:
-            db.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", (str(place), *stamp, sha256))
+            db.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", (named, *stamp, sha256))
     return sha256
