@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxslim_bert.arrays import Array
+from onnxslim_bert.calibration.declared import names_in
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.model.model_config import UNNAMED
@@ -125,8 +126,11 @@ def label_column(columns: Columns, name: str | None, source: str) -> str | None:
 def kind_of(values: Sequence[Any]) -> Classes | Scores:
     """The kind of labels, told from their values: all words or all whole numbers are classes, all else are scores.
 
-    LABEL_0, as transformers writes where nobody gave names, is the number 0; 4,5 is 4.5 where all are such numbers.
+    Numbers for which the file declares names are those classes. LABEL_0, as transformers writes where nobody gave
+    names, is the number 0; 4,5 is 4.5 where all are such numbers.
     """
+    if declared := names_in(values):
+        return Classes(declared)
     if all(_unnamed(value) is not None for value in values):
         return Classes()
     if are_decimals(values):

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.conll import are_tagged, read_conll
+from onnxslim_bert.calibration.declared import coded
 from onnxslim_bert.calibration.parquet import read_parquet
 from onnxslim_bert.calibration.structured import read_squad
 from onnxslim_bert.documents import LONGEST_LINE, read_json, read_lines
@@ -169,7 +170,8 @@ def _json(path: Path) -> Columns:
     if isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("row"), dict) for row in rows):
         rows = [row["row"] for row in rows]  # as the hub's server pages through them
     if isinstance(rows, list) and not any(isinstance(row, dict) and "paragraphs" in row for row in rows):
-        return _objects((f"{path}, object {number}", row) for number, row in enumerate(rows, 1))
+        columns = _objects((f"{path}, object {number}", row) for number, row in enumerate(rows, 1))
+        return coded(columns, document.get("features") if isinstance(document, dict) else None)
     return read_squad(path, document)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from onnxslim_bert.calibration.columns import SCORES, are_decimals, label_column
+from onnxslim_bert.calibration.declared import names_in
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.errors import DataError, shown
 from onnxslim_bert.wording import plural
@@ -31,11 +32,12 @@ class Structured(NamedTuple):
     texts: tuple[tuple[str, ...], ...]
     gold: tuple[tuple[str, ...], ...] | None
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def find_structured(columns: Columns, labelled: str | None, source: str) -> Structured | None:
     """The rows of `columns` that are words with tags, or questions on passages; None for plain texts."""
-    by_case = {column.lower(): column for column in columns}
+    by_case, given = {column.lower(): column for column in columns}, columns
     known = {by_case[name] for name in (*WORDS, *TAGS, *ANSWERS) if name in by_case} | ({labelled or ""} & {*columns})
     columns = {**columns, **{name: _structures(columns[name], f"{source}: '{name}'") for name in known}}
     words = next((by_case[name] for name in WORDS if name in by_case and _are_lists(columns[by_case[name]])), None)
@@ -53,7 +55,9 @@ def find_structured(columns: Columns, labelled: str | None, source: str) -> Stru
             raise DataError(f"{source}: no words: needed at least one sentence of them")
         notes = (f"{plural(empty, 'sentence')} without words left out",) if (empty := len(texts) - len(kept)) else ()
         gold = gold and tuple(gold[place] for place in kept)
-        return Structured("words", tuple(texts[place] for place in kept), gold, notes)
+        return Structured(
+            "words", tuple(texts[place] for place in kept), gold, notes, names_in(given.get(tags or "", ()))
+        )
     answers = labelled or next((by_case[name] for name in ANSWERS if name in by_case), None)
     if answers is not None and answers in columns and {"question", "context"} <= by_case.keys():
         pairs = zip(columns[by_case["question"]], columns[by_case["context"]], strict=True)

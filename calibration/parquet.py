@@ -1,14 +1,16 @@
 """A reader of parquet files: flat columns, and the lists and records in which data sets of the hub are stored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxslim_bert.calibration.declared import coded, features_of
 from onnxslim_bert.errors import DataError, one_line
 
 ROWS = 64  # that are unpacked together
 
 
-def read_parquet(path: Path, most: int) -> dict[str, list[Any]]:
+def read_parquet(path: Path, most: int) -> dict[str, Sequence[Any]]:
     """The columns of a parquet file by name, with lists and dicts where it nests; columns of maps are left out.
 
     Raises DataError for a file of another form, and for one of more than `most` bytes when unpacked.
@@ -20,6 +22,7 @@ def read_parquet(path: Path, most: int) -> dict[str, list[Any]]:
         raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'onnxslim-bert[parquet]'") from error
     try:
         with path.open("rb") as source, pq.ParquetFile(source) as file:
+            features = features_of(file.schema_arrow.metadata)
             names = [field.name for field in file.schema_arrow if not pa.types.is_map(field.type)]
             leaves = [file.metadata.schema.column(place) for place in range(len(file.metadata.schema))]
             groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
@@ -39,7 +42,7 @@ def read_parquet(path: Path, most: int) -> dict[str, list[Any]]:
                     columns[name] += column.to_pylist()
     except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not parquet: {one_line(error)}") from error
-    return columns
+    return coded(columns, features)
 
 
 def _unpacked(array: Any) -> int:

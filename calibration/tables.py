@@ -19,6 +19,7 @@ from onnxslim_bert.calibration.columns import (
     label_column,
 )
 from onnxslim_bert.calibration.dataset import CHOICE, Dataset, Form, Purpose, metric_of
+from onnxslim_bert.calibration.declared import names_in
 from onnxslim_bert.calibration.files import Columns
 from onnxslim_bert.calibration.gold import find_flags, find_sets, find_structured
 from onnxslim_bert.errors import DataError
@@ -47,7 +48,17 @@ def from_columns(
     if kind is None and text_columns is None and (found := find_structured(columns, labelled, source)):
         task = {"words": "tags", "passages": "answers"}[found.form]
         form: Form = "words" if found.form == "words" else "passages"
-        return Dataset(*split_of, found.texts, None, None, form=form, gold=found.gold, task=task, notes=found.notes)
+        return Dataset(
+            *split_of,
+            found.texts,
+            None,
+            None,
+            form=form,
+            gold=found.gold,
+            task=task,
+            notes=found.notes,
+            names=found.names,
+        )
     if kind is None and text_columns is None and (choices := find_choices(columns, labelled, source)):
         right = choices.labels
         return Dataset(*split_of, choices.texts, right, metric_of(right), task=CHOICE, notes=choices.notes)
@@ -71,11 +82,11 @@ def from_columns(
     try:
         gold = find_sets(columns, column, source) if kind is None else None
         if gold is not None:
-            names = tuple(sorted({label for row in gold for label in row}))
+            names = names_in(columns[column or ""]) or tuple(sorted({label for row in gold for label in row}))
             return Dataset(*split_of, texts, None, None, names=names, gold=gold, task="multi-label", notes=notes)
         guessed = kind is None
         if kind is None and column is not None:
-            kind = kind_of(columns[column])
+            kind, guessed = kind_of(columns[column]), not names_in(columns[column])
         labels = find_labels(columns, labelled, kind, source)
     except DataError:
         if not may_lack:

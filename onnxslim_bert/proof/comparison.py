@@ -16,7 +16,7 @@ from onnxslim_bert.proof.intervals import Interval, McNemar, bootstrap, mcnemar,
 from onnxslim_bert.proof.metrics import COUNTED, LESS_IS_BETTER, METRICS
 from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.proof.tasks.answers import plain
-from onnxslim_bert.proof.tasks.judged import judged, metrics_of, threshold_of, unknown_labels
+from onnxslim_bert.proof.tasks.judged import judged, knows_names, metrics_of, threshold_of, unknown_labels
 from onnxslim_bert.proof.tasks.ranking import first_kept, order_kept, queries
 from onnxslim_bert.proof.tasks.table import Kind
 
@@ -132,7 +132,8 @@ def _unused(outputs: Outputs, dataset: Dataset, metrics: tuple[str, ...]) -> tup
 
 def _numbered(outputs: Outputs, dataset: Dataset) -> Iterator[str]:
     """A line on tags that are numbers where the model has names for them: their order is not known to be the same."""
-    if outputs.kind == "tokens" and outputs.names and dataset.gold and all(map(str.isdecimal, chain(*dataset.gold))):
+    numbers = dataset.gold and all(map(str.isdecimal, chain(*dataset.gold))) and not knows_names(outputs, dataset)
+    if outputs.kind == "tokens" and outputs.names and numbers:
         shown = ", ".join(f"{number} is {name}" for number, name in enumerate(outputs.names[:SHOWN]))
         yield f"tags are numbers, taken in the model's order: {shown}{', ...' * (len(outputs.names) > SHOWN)}"
 

@@ -1,6 +1,7 @@
 """Every task from its file to its verdict: what is right is found, what is damaged fails, what does not fit is said."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +27,16 @@ TAGGER = np.eye(4, dtype=np.float32)[[0, *TAG_OF]] * 5
 
 
 def tagged(folder: Path, form: str) -> Dataset:
-    """The sentences with their right tags, as CoNLL columns, JSON lines of words, or of the numbers of tags."""
+    """The sentences with their right tags, as CoNLL columns, JSON lines of words, or of the numbers of tags; declared:
+    as a page of the hub's server, which names tags in an order of its own.
+    """
     rows = [(words, [TAGS[TAG_OF[int(word[1:])]] for word in words]) for words in SENTENCES]
     if form == "conll":
         path = folder / "rows.conll"
         lines = ["\n".join(f"{word} X {tag}" for word, tag in zip(*row, strict=True)) for row in rows]
         path.write_text("-DOCSTART- X O\n\n" + "\n\n".join(lines) + "\n")
+    elif form == "declared":
+        path = page(folder, "ner_tags", TAGS[::-1], [{"tokens": words, "ner_tags": tags} for words, tags in rows])
     else:
         path = folder / "rows.jsonl"
         written = [(words, [TAGS.index(tag) for tag in tags] if form == "numbers" else tags) for words, tags in rows]
@@ -39,7 +44,16 @@ def tagged(folder: Path, form: str) -> Dataset:
     return load_dataset(str(path), "evaluation")
 
 
-@pytest.mark.parametrize("form", ["conll", "jsonl", "numbers"])
+def page(folder: Path, column: str, names: Sequence[str], rows: Sequence[dict[str, object]]) -> Path:
+    """A file of `rows` as the hub's server pages through them; in `column` lists of names, as numbers there."""
+    kind = {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "Sequence"}
+    numbered = [{"row": row | {column: [names.index(name) for name in row[column]]}} for row in rows]
+    path = folder / "page.json"
+    path.write_text(json.dumps({"features": [{"name": column, "type": kind}], "rows": numbered}))
+    return path
+
+
+@pytest.mark.parametrize("form", ["conll", "jsonl", "numbers", "declared"])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_tags_of_words(tmp_path, form, batch):
     """Entity F1 judges first; a candidate that loses a tag fails, and its worst sentences are named."""
@@ -221,7 +235,8 @@ def test_a_model_that_answers_the_class(tmp_path, keepdims):
         enforce(validate(base, worse, rows, reader, Budgets(min_agreement=90)).verdicts)
 
 
-def test_labels_of_which_several_hold(tmp_path):
+@pytest.mark.parametrize("declared", [False, True])
+def test_labels_of_which_several_hold(tmp_path, declared):
     """Micro F1 judges first; the ranking of the labels is told beside it."""
     names = ("a", "b", "c")
     more = {"problem_type": "multi_label_classification"}
@@ -235,6 +250,7 @@ def test_labels_of_which_several_hold(tmp_path):
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
+    path = page(tmp_path, "labels", ("c", "a", "b"), lines) if declared else path
     rows = load_dataset(str(path), "evaluation")
     seen = validate(base, base, rows, reader, Budgets(max_drop=20)).comparison
     assert [(score.metric, score.base.value) for score in seen.scores] == [

@@ -85,10 +85,11 @@ def pair_similarities(outputs: Outputs) -> Array:
 def label_counts(outputs: Outputs, dataset: Dataset) -> Array:
     """For each row and label three numbers, 0 or 1, [rows, labels, 3]: found and right, found, and right."""
     assert dataset.gold is not None
-    names = {name: number for number, name in enumerate(outputs.names)}
+    names, known = {name: number for number, name in enumerate(outputs.names)}, names_of_numbers(outputs, dataset)
     there = np.zeros(outputs.values.shape, bool)
     for row, labels in enumerate(dataset.gold):
-        there[row, [names.get(label, int(label) if label.isdecimal() else -1) for label in labels]] = True
+        named = (label if label in names else known.get(label, label) for label in labels)
+        there[row, [names.get(label, int(label) if label.isdecimal() else -1) for label in named]] = True
     found = outputs.values > 0
     return np.stack([found & there, found, there], axis=-1).astype(np.float64)
 
@@ -116,6 +117,19 @@ def unknown_labels(outputs: Outputs, dataset: Dataset) -> Sequence[str]:
     return sorted({label for row in dataset.gold or () for label in row} - known)
 
 
+def names_of_numbers(outputs: Outputs, dataset: Dataset) -> dict[str, str]:
+    """The name of each class that is written as a number: by the data set's own names where the model has them all,
+    else in the model's order.
+    """
+    names = dataset.names if knows_names(outputs, dataset) else outputs.names
+    return {str(number): name for number, name in enumerate(names)}
+
+
+def knows_names(outputs: Outputs, dataset: Dataset) -> bool:
+    """Whether the data set has names for its classes, and the model has all of them."""
+    return bool(dataset.names) and {*dataset.names} <= {*outputs.names}
+
+
 def _judge(outputs: Outputs, dataset: Dataset) -> Judge | None:
     return next((judge for judge in JUDGES if judge.fits(outputs, dataset)), None)
 
@@ -125,7 +139,7 @@ def _right_tags(outputs: Outputs, dataset: Dataset) -> list[list[str]]:
     assert outputs.owner is not None
     assert outputs.words is not None
     assert dataset.gold is not None
-    numbers = {str(number): name for number, name in enumerate(outputs.names)}
+    numbers = names_of_numbers(outputs, dataset)
     right: list[list[str]] = [[] for _ in dataset.gold]
     for row, word in zip(outputs.owner.tolist(), outputs.words.tolist(), strict=True):
         tag = dataset.gold[row][word]
