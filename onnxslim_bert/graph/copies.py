@@ -14,6 +14,22 @@ def copied(graph: gs.Graph) -> gs.Graph:
     return _Copy().graph(graph)
 
 
+def with_nodes(graph: gs.Graph, nodes: list[gs.Node], inputs: list[gs.Tensor], outputs: list[gs.Tensor]) -> gs.Graph:
+    """A graph of these nodes and ends that is `graph` in all else."""
+    return gs.Graph(
+        nodes=nodes,
+        inputs=inputs,
+        outputs=outputs,
+        name=graph.name,
+        doc_string=graph.doc_string,
+        opset=graph.opset,
+        import_domains=copy.deepcopy(graph.import_domains),
+        producer_name=graph.producer_name,
+        producer_version=graph.producer_version,
+        ir_version=graph.ir_version,
+    )
+
+
 class _Copy:
     """Graphs of one model: a tensor that several of them read stays one."""
 
@@ -23,18 +39,8 @@ class _Copy:
 
     def graph(self, old: gs.Graph) -> gs.Graph:
         self._ends.update(map(id, (*old.inputs, *old.outputs)))
-        return gs.Graph(
-            nodes=[self._node(node) for node in old.nodes],
-            inputs=self._tensors(old.inputs),
-            outputs=self._tensors(old.outputs),
-            name=old.name,
-            doc_string=old.doc_string,
-            opset=old.opset,
-            import_domains=copy.deepcopy(old.import_domains),
-            producer_name=old.producer_name,
-            producer_version=old.producer_version,
-            ir_version=old.ir_version,
-        )
+        nodes = [self._node(node) for node in old.nodes]
+        return with_nodes(old, nodes, self._tensors(old.inputs), self._tensors(old.outputs))
 
     def _node(self, old: gs.Node) -> gs.Node:
         attrs = {name: self._value(value) for name, value in old.attrs.items()}

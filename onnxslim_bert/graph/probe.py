@@ -40,7 +40,7 @@ def attribute_text(value: Any) -> str:
 
 def read_by(node: gs.Node) -> list[gs.Tensor]:
     """The tensors that `node` reads, those that its subgraphs read from the graph around it included."""
-    inner = subgraph_nodes(node)
+    inner = subgraph_nodes(node) if node.attrs else []
     if not inner:
         return list(node.inputs)
     written = {id(tensor) for other in inner for tensor in other.outputs}

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxslim_bert.graph import garbage
+from onnxslim_bert.graph.copies import with_nodes
 from onnxslim_bert.graph.edit import drop_unused, is_output
 from onnxslim_bert.graph.probe import read_by
 from onnxslim_bert.model.onnx_model import Model
@@ -27,6 +29,24 @@ def boundary(model: Model, names: Collection[str]) -> list[str]:
     return list(needed)
 
 
+def above(model: Model, names: Collection[str]) -> Model:
+    """The part of `model` that makes its tensors `names`, to be written out: it has the model's own nodes and tensors.
+
+    What lies behind them, thousands of nodes perhaps, is not looked at.
+    """
+    graph = model.graph
+    writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
+    front, needed = [writers[name] for name in names if name in writers], set[int]()
+    while front:
+        node = front.pop()
+        if id(node) not in needed:
+            needed.add(id(node))
+            front += [writers[tensor.name] for tensor in read_by(node) if tensor.name in writers]
+    nodes, unwritten = [node for node in graph.nodes if id(node) in needed], {*names} - writers.keys()
+    read = [tensor for name, tensor in model.constants().items() if name in unwritten] if unwritten else []
+    return Model(with_nodes(graph, nodes, graph.inputs, [*graph.outputs, *read]), model.header, model.path)
+
+
 def cut(model: Model, given: Mapping[str, np.dtype]) -> None:
     """Cut `model` at the tensors `given`, name -> type: it has them as inputs afterwards, and the same outputs.
 
@@ -37,5 +57,6 @@ def cut(model: Model, given: Mapping[str, np.dtype]) -> None:
     for name in sorted(given.keys() & tensors.keys() - {tensor.name for tensor in graph.inputs}):
         tensors[name].dtype = given[name]
         graph.inputs.append(tensors[name])
-    drop_unused(graph)
+    with garbage.kept():
+        drop_unused(graph)
     graph.inputs = [tensor for tensor in graph.inputs if tensor.outputs or is_output(graph, tensor)]

@@ -11,6 +11,7 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.sessions import checked_bytes, load, session_options
 from onnxslim_bert.graph.wire import external, place, release
 from onnxslim_bert.model.onnx_model import Model
+from onnxslim_bert.model.parts import above
 
 
 def model_session(
@@ -32,7 +33,7 @@ def model_session(
     optimize: False runs the graph as it is written.
     many_runs: weights are packed for products once, which pays from about six runs of 200 tokens; else at every run.
     """
-    skeleton, weights = model.skeleton()
+    skeleton, weights = (model if outputs is None else above(model, outputs)).skeleton()
     if inputs:
         _open_constants(skeleton.graph, inputs)
         weights = {name: values for name, values in weights.items() if name not in inputs}

@@ -24,9 +24,14 @@ class ResumedRows:
     is kept would take more than STATES_BYTES, rows start at the ids each time.
     """
 
-    def __init__(self, model: Model, trials: Trials, states: int | None = None) -> None:
-        """states: channels of all that is kept for a token; without it, the width of the model's encoder."""
+    def __init__(self, model: Model, trials: Trials, states: int | None = None, *, consumed: bool = False) -> None:
+        """states: channels of all that is kept for a token; without it, the width of the model's encoder.
+
+        consumed: nobody rewrites or needs `model` any more, so that parts are cut from it and not from copies: each is
+        of use until the next is asked for.
+        """
         self._model = model
+        self._consumed = consumed
         self._trials = trials
         self._rows: tuple[Rows, Rows] = (trials.fitting, trials.held_back)
         self._inputs = {tensor.name for tensor in model.graph.inputs}  # what is rewritten may read them anew
@@ -41,8 +46,9 @@ class ResumedRows:
         """
         if self._stay:
             return self._model, self._trials
-        part = self._model.clone()
-        cut(part, self._reached)
+        part = self._model if self._consumed else self._model.clone()
+        if not self._consumed:
+            cut(part, self._reached)
         edge = boundary(part, names)
         if edge:
             self._run(part, edge)

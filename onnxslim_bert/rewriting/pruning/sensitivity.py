@@ -59,16 +59,17 @@ def measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]]
 
 def _measure(model: Model, sites: Sequence[Site], counts: Sequence[Sequence[int]], trials: Trials) -> dict[str, Array]:
     """The order and the damages of the site at place i, as the arrays "i.order" and "i.damage"."""
-    has_whole = any(site.units in widths for site, widths in zip(sites, counts, strict=True))
-    whole = trials.damage(model) if has_whole else 0.0
-    resumed, found = ResumedRows(model, trials), dict[str, Array]()
-    order = downwards(sites)
+    resumed, found = ResumedRows(model.clone(), trials, consumed=True), dict[str, Array]()
+    order, whole = downwards(sites), 0.0
     for done, i in enumerate(order, start=1):
         part, here = resumed.part(constants(model, [sites[j] for j in order[done - 1 :]]))
         wants = gram_wants(model, sites[i])
         stats = here.collect(part, wants, "collecting second moments")
         found[f"{i}.order"], variants = _variants(model, sites[i], counts[i], [stats[want] for want in wants])
+        if done == 1:
+            variants[sites[i].units] = {}  # for every site it is the model as it is
         damages = dict(zip(variants, here.damages(part, list(variants.values())), strict=True))
+        whole = damages.get(sites[i].units, whole)
         found[f"{i}.damage"] = np.array([damages.get(count, whole) for count in counts[i]])
         trials.progress("measuring sensitivity", done, len(order))
     return found

@@ -1,9 +1,11 @@
 """What a width is said to cost is what a model narrowed to it costs."""
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import SOME, prepared, trials
 
+from onnxslim_bert.model.onnx_model import Model
 from onnxslim_bert.passes.canonicalize import Canonicalize
 from onnxslim_bert.passes.fuse import Fuse
 from onnxslim_bert.rewriting.pruning.least_squares import channels, moments, refit, with_ridge
@@ -40,6 +42,30 @@ def test_measuring_leaves_the_model():
     before = model.fingerprint()
     measure(model, find_sites(model, "heads"), [[1, 2]], trials(model))
     assert model.fingerprint() == before
+
+
+def test_long_tails_are_opened_once_a_site(monkeypatch):
+    """Nodes behind the encoder are written out to judge a site's widths, and not to collect what it reads."""
+    opened = [nodes_written(prepared("bert-ts17-eager", CANONICAL), count, monkeypatch) for count in (0, 50, 100)]
+    sites = 3
+    assert np.diff(opened).tolist() == [50 * (sites + 1)] * 2  # and once for the answers of the original
+
+
+def nodes_written(model: Model, count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The nodes written out for sessions that measure the heads of `model`, with `count` nodes in a row behind it."""
+    (answer,) = model.graph.outputs
+    for number in range(count):
+        (writer,) = answer.inputs
+        inner = gs.Variable(f"inner.{number}")
+        writer.outputs[0] = inner
+        model.graph.nodes.append(gs.Node("Neg", f"neg.{number}", inputs=[inner], outputs=[answer]))
+    model.changed()
+    sizes: list[int] = []
+    usual = Model.skeleton
+    monkeypatch.setattr(Model, "skeleton", lambda self: sizes.append(len(self.graph.nodes)) or usual(self))
+    measure(model, find_sites(model, "heads"), [[1, 3]] * 3, trials(model))
+    monkeypatch.undo()
+    return sum(sizes)
 
 
 def test_moments_of_layers_that_share_come_together():
