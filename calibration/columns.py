@@ -68,7 +68,10 @@ def find_texts(
     """The rows of text, `most` strings each at most, from the columns `names` or from the first known ones."""
     chosen = known_texts(columns, names, source)
     if not 1 <= len(chosen) <= most:
-        raise DataError(f"{source}: columns {list(columns)}: cannot tell the texts: name one or two with --text-column")
+        raise DataError(
+            f"{source}: columns {list(columns)}: cannot tell the texts: name one or two with --text-column; where the "
+            "first line is a row, put a line of names before it, like text and label"
+        )
     for name in chosen:
         for row, value in enumerate(columns[name], 1):
             if not isinstance(value, str):

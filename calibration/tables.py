@@ -29,6 +29,7 @@ NUMBER_OF_ROW = re.compile(
     r"|.*\bid|.*_id|[qpd]id|ids?|idx|index|split|unnamed: 0"
 )  # names of columns that number rows
 MOST_NAMED = 5  # columns of a note
+LABEL_MARKS = "\t|;,"  # before a label at the end of a line
 
 
 def from_columns(
@@ -77,7 +78,7 @@ def from_columns(
         task = "multi-label" if labelled else ""  # columns that nobody named judge only a model of such labels
         return Dataset(*split_of, texts, None, None, names=names, gold=flags, task=task)
     if kind is None and text_columns is None:
-        notes = (*notes, *_unread(columns, (*chosen, column)))
+        notes = (*notes, *_unread(columns, (*chosen, column)), *_marked(columns, source))
     may_lack = kind is None and purpose == "calibration" and not labelled
     try:
         gold = find_sets(columns, column, source) if kind is None else None
@@ -116,6 +117,18 @@ def _unread(columns: Columns, read: Collection[str | None]) -> tuple[str, ...]:
     more = ", ..." if len(others) > MOST_NAMED else ""
     taken = ", ".join(name for name in read if name)
     return (f"columns read: {taken}; not read: {', '.join(others[:MOST_NAMED])}{more} (--text-column, --label-column)",)
+
+
+def _marked(columns: Columns, source: str) -> tuple[str, ...]:
+    """A note on lines of a txt file that all end in a mark and one of a few words, which look like labels."""
+    lines = columns.get("text", ()) if source.endswith(".txt") and len(columns) == 1 else ()
+    for mark in LABEL_MARKS:
+        ends = [line.rpartition(mark)[2].strip() for line in lines if mark in line]
+        words = all(len(end.split()) < 2 for end in ends)
+        if ends and len(ends) == len(lines) and words and len({*ends}) <= len(ends) / 2:
+            found = f"each line ends in {mark!r} and one of {plural(len({*ends}), 'word')}"
+            return (f"{found}, read as text: labels are read from tsv and csv files with a line of names",)
+    return ()
 
 
 def _repeats(dataset: Dataset) -> bool:

@@ -132,6 +132,26 @@ def test_texts_alone_are_enough(tmp_path: Path) -> None:
         load_dataset(str(path), "evaluation", label_column="label")
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["good|1", "bad|0", "fine|1", "dull|0"], "each line ends in '|' and one of 2 words"),
+        (["so good\tpositive", "so dull\tnegative", "no\tnegative", "a\tpositive"], r"each line ends in '\t'"),
+        (["good, really", "bad, really so", "fine, really", "dull, really"], ""),
+        (["good|1", "bad", "fine|1", "dull|0"], ""),
+        (["a,b", "c,d", "e,f", "g,h"], ""),
+    ],
+)
+def test_lines_that_seem_to_end_in_a_label_are_told(tmp_path: Path, lines: list[str], said: str) -> None:
+    """A txt file holds texts alone; they are read whole."""
+    path = tmp_path / "mine.txt"
+    path.write_text("\n".join(lines))
+    seen = load_dataset(str(path), "evaluation")
+    assert (seen.texts, seen.labels) == (tuple((line,) for line in lines), None)
+    assert len(seen.notes) == bool(said)
+    assert said in "".join(seen.notes)
+
+
 def test_npz_gives_feeds_and_its_labels(tmp_path: Path) -> None:
     path = tmp_path / "ready.npz"
     np.savez(path, input_ids=np.arange(15).reshape(3, 5), labels=np.array([0.5, 1.5, 2.5]))
