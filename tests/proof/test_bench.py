@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from answering_models import classifier, reading, texts, tokenizer
 from click.testing import CliRunner
-from graphs import fixture, prepared
+from graphs import fixture, prepared, takes_no_rows
 
 from onnxslim_bert.calibration.working import Working
 from onnxslim_bert.cli.bench import bench as command
@@ -206,6 +206,7 @@ def test_the_ratio_of_means_weighs_each_round_by_its_time():
     assert 2 < ratio.low < 2.5 < ratio.high < 3
 
 
+@takes_no_rows
 def test_a_model_that_texts_leave_early_is_timed_on_texts(tmp_path):
     """Not on random ids; and not at all by `time_against` without rows."""
     base = fixture("bert-ts17-eager")
