@@ -25,7 +25,7 @@ from onnxslim_bert.proof.outputs import Outputs
 from onnxslim_bert.recipes.recipe import Recipe
 from onnxslim_bert.recipes.run import run_recipe
 
-BASE = "fp32"
+BASE, PLAIN = "fp32", "canonicalize?,fuse?,first-token?"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ OURS = {
     "onnxslim": Ours(("quantize",), "calibrate"),
     "onnxslim-qdq": Ours(("quantize", "--format", "qdq"), "calibrate"),
     "onnxslim-dynamic": Ours(("quantize", "--mode", "dynamic"), "evaluate"),
-    "onnxslim-exact": Ours(("slim", "-p", "canonicalize?,fuse?,first-token?,skip-mask?"), "none"),
+    "onnxslim-4-bit": Ours(
+        ("slim", "-p", "canonicalize?,fuse?,first-token?,quantize-blockwise{block=32}"), "calibrate"
+    ),
+    "onnxslim-exact": Ours(("slim", "-p", f"{PLAIN},skip-mask?"), "none"),
 }
 CANDIDATES = (*PEERS, *OURS)
 

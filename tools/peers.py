@@ -17,6 +17,12 @@ from typing import Any
 import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
+from onnxruntime.quantization.matmul_nbits_quantizer import (
+    DefaultWeightOnlyQuantConfig,
+    HQQWeightOnlyQuantConfig,
+    MatMulNBitsQuantizer,
+    WeightOnlyQuantConfig,
+)
 
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.feeding import roles_for
@@ -27,6 +33,7 @@ from onnxslim_bert.job.data import Sources
 # Operators with weights: with Gather and EmbedLayerNormalization the embeddings become int8 as well.
 WEIGHTED = ("MatMul", "Gemm", "Attention", "Gather", "EmbedLayerNormalization")
 MATRICES = ("MatMul", "Gemm", "Attention")
+BLOCK, INT8 = 32, 4  # weights that share a scale, and the accuracy level that multiplies in int8
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,25 @@ def static(source: Path, job: Job, **options: Any) -> None:
     )
 
 
+def four_bits(source: Path, job: Job) -> None:
+    """Matrices to the nearest of 16 levels, in blocks of 32 with zeros (MatMulNBits)."""
+    nearest = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=False, accuracy_level=INT8)
+    write_four_bits(source, job, nearest)
+
+
+def four_bits_hqq(source: Path, job: Job) -> None:
+    """The same with scales and zeros by HQQ (Badri and Shaji 2023), which needs torch."""
+    write_four_bits(source, job, HQQWeightOnlyQuantConfig(block_size=BLOCK, bits=4))
+
+
+def write_four_bits(source: Path, job: Job, algorithm: WeightOnlyQuantConfig) -> None:
+    quantizer = MatMulNBitsQuantizer(
+        str(source), block_size=BLOCK, is_symmetric=False, accuracy_level=INT8, algo_config=algorithm
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(job.output)
+
+
 def typed(source: Path) -> Path:
     """`source`; if it is fused then with the types, which static needs and ONNX cannot infer behind fused operators."""
     # Not from onnxruntime.tools, which imports torch where there is one: 230 MB.
@@ -189,6 +215,8 @@ PEERS: dict[str, Peer] = {
     "ort-fused": Peer(True, None),
     **{f"ort-{name}": Peer(False, method) for name, method in METHODS.items()},
     **{f"ort-fused-{name}": Peer(True, method) for name, method in METHODS.items()},
+    "ort-4-bit": Peer(False, four_bits),
+    "ort-4-bit-hqq": Peer(False, four_bits_hqq),
 }
 
 

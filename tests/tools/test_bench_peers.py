@@ -5,14 +5,16 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import onnx
 import pytest
 from command_line import ROOT, contents, environment, workspace
 from measured import ProgramError, Usage, measure
 from peer_table import Export, Row, export_table
 from peer_targets import targets_json, targets_tables
 from peer_trial import Settings, make
-from peers import PEERS
+from peers import METHODS, PEERS
 
+from onnxslim_bert.graph.sessions import open_session
 from onnxslim_bert.proof.bench import Latency
 from onnxslim_bert.proof.intervals import Interval
 
@@ -61,9 +63,23 @@ def test_a_fused_peer_runs_static_too(tmp_path):
 
 
 def test_every_form_has_every_method():
-    """Raw and fused, and the fused model in float."""
-    raw = [name for name, peer in PEERS.items() if not peer.fused]
-    assert len(PEERS) == 2 * len(raw) + 1
+    """Raw and fused in int8, and the fused model in float."""
+    fused = {name.removeprefix("ort-fused-") for name, peer in PEERS.items() if peer.fused and peer.quantize}
+    assert fused == {*METHODS}
+    assert {f"ort-{name}" for name in METHODS} < {*PEERS}
+
+
+@pytest.mark.parametrize("name", ["ort-4-bit", "ort-4-bit-hqq"])
+def test_a_peer_of_four_bits_runs(tmp_path, name):
+    """Its matrices are in blocks, and the file opens."""
+    if name.endswith("hqq"):
+        pytest.importorskip("torch")
+    model = workspace(tmp_path, "bert-ts17-eager")
+    job = {"source": str(model), "output": str(tmp_path / "out.onnx"), "heads": 3, "hidden": 12, "data": "reviews"}
+    job |= {"rows": 8, "seed": 0, "tokenizer": str(tmp_path), "max_length": 20}
+    measure("peers", [name, json.dumps(job)])
+    assert "MatMulNBits" in {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
+    open_session(tmp_path / "out.onnx")
 
 
 def test_a_candidate_that_fails_says_why(tmp_path):
