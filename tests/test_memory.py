@@ -1,5 +1,6 @@
 """Too little memory is one line that says how much is needed."""
 
+import ctypes
 import errno
 import os
 import resource
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import environment, workspace
+from command_line import environment, run_python, workspace
 
 from onnxslim_bert import memory
 from onnxslim_bert.errors import ModelError, SlimError
@@ -138,3 +139,21 @@ def test_what_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert shortage(["quantize", str(model)]) == f"out of memory: ulimit -v allows 500 MB; {model} needs about 470 MB"
     monkeypatch.setattr(memory, "_limits", lambda: iter(()))
     assert shortage(["passes"]) == "out of memory; free some and run it again"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_freed_memory_is_given_back():
+    """A C library keeps 100 MB in small blocks where the last of them is in use; glibc gives them back when asked."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("the C library is not glibc")
+    said = """if True:
+        from pathlib import Path
+        from onnxslim_bert.memory import give_back
+        held = [bytes([1]) * 100_000 for _ in range(1000)]
+        del held[:-1]
+        for _ in range(2):
+            print(Path("/proc/self/statm").read_text().split()[1])
+            give_back()
+    """
+    before, after = (int(pages) * resource.getpagesize() for pages in run_python(said).split())
+    assert before - after > 60 * MB

@@ -17,9 +17,10 @@ from onnxslim_bert.graph.native_path import native_path
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.graph.signature import DTYPES, in_declared_rank
 from onnxslim_bert.graph.survival import check_survives
-from onnxslim_bert.memory import check_threads, thread_bytes
+from onnxslim_bert.memory import check_threads, give_back, thread_bytes
 
 CPU, ORT_FORMAT = ["CPUExecutionProvider"], ".ort"
+LARGE = 1 << 25  # bytes of a model from which memory that earlier sessions have left is given back first
 _SIZES: WeakKeyDictionary[ort.InferenceSession, int] = WeakKeyDictionary()  # bytes of the models of CPU sessions
 _Answer = Callable[[ort.InferenceSession, Mapping[str, Array]], Iterable[Array]]
 ort.set_default_logger_severity(4)  # what it says while it reads a file would stand beside what we say
@@ -54,6 +55,8 @@ def load(
     nbytes = external + (len(model) if isinstance(model, bytes) else checked_bytes(model))
     nodes = nodes if isinstance(model, bytes) or model.suffix == ORT_FORMAT else model_nodes(model)
     check_threads(options.intra_op_num_threads)  # ONNX Runtime waits for ever for those that it does not get
+    if nbytes > LARGE:
+        give_back()
     taken = nbytes + thread_bytes(options.intra_op_num_threads) / TIMES
     try:
         where = "the model" if isinstance(model, bytes) else str(model)

@@ -1,6 +1,8 @@
 """ONNX Runtime sessions on a model in memory."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +67,12 @@ def skeleton_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "0" if many_runs else "1")
     nbytes = sum(array.nbytes for array in weights.values())
-    folder = (path or Path()).parent.resolve()
+    places = {name: found for name, values in weights.items() if (found := place(values)) is not None}
+    folder = _common_folder(file for file, _ in places.values())
     given = dict(weights)
-    if str(folder).isprintable():  # ONNX Runtime takes text, and names may be any bytes
+    if folder is not None and str(folder).isprintable():  # ONNX Runtime takes text, and names may be any bytes
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        given = _left_after_mapping(skeleton.graph, weights, folder)
+        given = _left_after_mapping(skeleton.graph, weights, places, folder)
     if given:
         values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in given.values()]
         options.add_external_initializers(list(given), values)
@@ -78,12 +81,20 @@ def skeleton_session(
     return session
 
 
-def _left_after_mapping(graph: onnx.GraphProto, weights: Mapping[str, Array], folder: Path) -> dict[str, Array]:
-    """The weights that lie in no file in `folder`; in `graph` the others then say where they lie."""
+def _common_folder(files: Iterable[Path]) -> Path | None:
+    """The folder that holds them all, which need not be the model's: in the hub's cache models are links."""
+    with contextlib.suppress(ValueError):  # none, or on several drives
+        return Path(os.path.commonpath([file.parent for file in files]))
+    return None
+
+
+def _left_after_mapping(
+    graph: onnx.GraphProto, weights: Mapping[str, Array], places: Mapping[str, tuple[Path, int]], folder: Path
+) -> dict[str, Array]:
+    """The weights that lie in no file, `places` is where the others do; in `graph` these then say so, from `folder`."""
     left = dict(weights)
     for tensor in graph.initializer:
-        found = place(weights[tensor.name]) if tensor.name in weights else None
-        if found is None or not found[0].is_relative_to(folder):
+        if (found := places.get(tensor.name)) is None:
             continue
         location = str(found[0].relative_to(folder))
         if location.isprintable():

@@ -8,6 +8,8 @@ from onnxslim_bert.arrays import Array
 from onnxslim_bert.calibration.batches import Batch
 from onnxslim_bert.calibration.collect import real_rows
 
+PIECE = 64  # tokens squared at once, as their squares take twice their memory
+
 
 def float_outputs(outputs: Sequence[Array], batch: Batch) -> list[Array]:
     """The outputs in float with a row for each text or each real token of `batch`: [texts or real tokens, ...] each."""
@@ -19,7 +21,9 @@ def by_row(values: Array, batch: Batch) -> Array:
 
     Values that no row has alone, such as states of relative positions, count for every row.
     """
-    squares = np.square(values, dtype=np.float64).reshape(len(values), -1).mean(1)
+    flat = values.reshape(len(values), -1)
+    pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
+    squares = np.concatenate([np.square(piece, dtype=np.float64).mean(1) for piece in pieces])
     owner, rows = np.nonzero(batch.mask)[0], len(batch.rows)
     if len(squares) != len(owner):
         if len(squares) % rows:

@@ -83,6 +83,22 @@ def test_a_table_in_the_model_takes_no_memory(padding, table):
     assert found[:, 0].tolist() == [5, ROWS - 1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_table_behind_links_takes_no_memory(table, tmp_path):
+    """As the hub's cache has models and their data: links to files of other names elsewhere."""
+    (tmp_path / "snapshot/data").mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    table.rename(tmp_path / "blobs/one")
+    (tmp_path / "data/table").rename(tmp_path / "blobs/other")
+    (tmp_path / "snapshot/m.onnx").symlink_to(tmp_path / "blobs/one")
+    (tmp_path / "snapshot/data/table").symlink_to(tmp_path / "blobs/other")
+    model = Model.load(tmp_path / "snapshot/m.onnx")
+    before = own_bytes()
+    (found,) = model_session(model).run(None, {"ids": np.array([5, ROWS - 1])})
+    assert own_bytes() - before < ROWS * WIDTH  # a quarter of its bytes
+    assert found[:, 0].tolist() == [5, ROWS - 1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
 @pytest.mark.parametrize("name", [b"\xff.onnx", "ü\u202e.onnx".encode(), b"*.onnx", b"..onnx", b"\xff/m.onnx"])
 def test_a_model_of_any_name_runs(name, table):

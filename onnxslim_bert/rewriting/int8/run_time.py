@@ -100,7 +100,7 @@ def excess(model: Model, quantizers: Mapping[str, Quantizer], trials: Trials) ->
     squares as a share of its own mean square over all rows. Example: an input of which one row is clipped to half has
     0.25 or more, one that is never clipped less than 0.001.
     """
-    session = model_session(model, list(quantizers), threads=trials.threads, many_runs=True)
+    session = model_session(model, list(quantizers), threads=trials.threads)  # all inputs are held: no packed weights
     errors: dict[str, list[Array]] = {name: [] for name in quantizers}
     sizes = dict.fromkeys(quantizers, 0.0)
     for batch in (batch for batch in (*trials.held_back, *trials.hard[1]) if batch.mask.any()):
