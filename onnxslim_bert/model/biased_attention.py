@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.graph.edit import Builder
-from onnxslim_bert.graph.probe import MICROSOFT, constant, nodes_between, producer
+from onnxslim_bert.graph.probe import MICROSOFT, constant, producer
 from onnxslim_bert.model.attention_form import attention
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.encoder import Layer
@@ -182,10 +182,19 @@ def _view(operand: gs.Tensor, source: gs.Tensor, moving: set[int]) -> tuple[floa
 
 
 def _is_mixed_plainly(region: Region, softmax: gs.Node) -> bool:
-    """Whether views, one product and a guard alone lie behind the probabilities."""
-    nodes = nodes_between([softmax.outputs[0], *region.sources], region.target)
-    moving = region.moving()
-    return all(node.op in VIEWS | GUARDS for node in nodes if any(id(tensor) in moving for tensor in node.outputs))
+    """Whether views, one product and a guard alone lie behind the probabilities; what gives shapes does not count."""
+    moving, seen = region.moving(), {id(tensor) for tensor in (softmax.outputs[0], *region.sources)}
+    front = [region.target]
+    while front:
+        tensor = front.pop()
+        if id(tensor) in seen or id(tensor) not in moving:
+            continue
+        seen.add(id(tensor))
+        node = producer(tensor)
+        if node is None or node.op not in VIEWS | GUARDS:
+            return False
+        front += node.inputs
+    return True
 
 
 def _proven(region: Region, heads: int, found: BiasedAttention) -> BiasedAttention | None:

@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 from onnxslim_bert.graph.bounds import A_NODE, load_within
 from onnxslim_bert.graph.edit import is_output, redirect, sort_nodes
 from onnxslim_bert.graph.probe import attribute_text, constant, opsets_of, producer, run, subgraph_nodes
+from onnxslim_bert.model.element_types import element_type
 from onnxslim_bert.model.linear import is_linear
 from onnxslim_bert.model.narrow_weights import integers_of
 from onnxslim_bert.model.onnx_model import Model
@@ -93,9 +94,11 @@ def _content(tensor: gs.Constant) -> bytes:
 
 def drop_no_effect(graph: gs.Graph) -> int:
     """Remove nodes that only pass their input on; returns how many were removed."""
-    dropped = 0
+    dropped, types = 0, dict[str, int | None]()
     for node in list(graph.nodes):
-        if not _has_no_effect(node) or (isinstance(node.inputs[0], gs.Constant) and is_output(graph, node.outputs[0])):
+        if not _has_no_effect(node, types) or (
+            isinstance(node.inputs[0], gs.Constant) and is_output(graph, node.outputs[0])
+        ):
             continue
         source, result = node.inputs[0], node.outputs[0]
         if is_output(graph, result) and (producer(source) is None or is_output(graph, source)):
@@ -108,7 +111,9 @@ def drop_no_effect(graph: gs.Graph) -> int:
     return dropped
 
 
-def _has_no_effect(node: gs.Node) -> bool:
+def _has_no_effect(node: gs.Node, types: dict[str, int | None]) -> bool:
+    if node.op == "Cast":
+        return bool(element_type(node.inputs[0], types) == node.attrs["to"])
     if node.op in NO_EFFECT:
         mask_is_read = len(node.outputs) > 1 and node.outputs[1].outputs
         training = len(node.inputs) > 2 and bool(np.any(constant(node.inputs[2])))

@@ -3,11 +3,14 @@
 from collections import Counter
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from graphs import feeds, prepared, shared_graph
 from oracles import answers, assert_same_outputs
 from random_encoders import HEADS, POSITIONS, SIZE, VOCABULARY, Kind, encoder
 
+from onnxslim_bert.graph.edit import Builder, sort_nodes
 from onnxslim_bert.model.attention_region import attention_region
 from onnxslim_bert.model.head_cuts import HeadSlices
 from onnxslim_bert.model.head_slices import head_slices
@@ -45,6 +48,41 @@ def test_rotary_attention_is_two_rotations_and_one_node(mask):
     rows = [given(length) for length in (1, 2, 7, 33, POSITIONS)]
     rows = [{name: feed[name] for name in (t.name for t in model.graph.inputs)} for feed in rows]
     assert_same_outputs(model, encoder(kind), rows, atol=1e-5)
+
+
+def is_mixed(node: gs.Node) -> bool:
+    """Whether a Reshape joins the heads of a product."""
+    back = node.inputs[0].inputs
+    return bool(back) and back[0].op == "Transpose" and back[0].inputs[0].inputs[0].op == "MatMul"
+
+
+def as_a_script_writes(model: Model) -> None:
+    """Casts to the type that is there already, and a context whose shape is that of what was turned (ESM)."""
+    build = Builder(model.graph, "script")
+    kept = [reader for node in model.graph.nodes if node.op == "Cos" for reader in node.outputs[0].outputs]
+    turned = [reader.outputs[0] for product in kept for reader in product.outputs[0].outputs]
+    mixed = [node for node in model.graph.nodes if node.op == "Reshape" and is_mixed(node)]
+    for query, node in zip(turned[::2], mixed, strict=True):
+        shape, width = build.node("Shape", "shape", [query]), build.constant("width", np.array([HEADS * SIZE]))
+        sizes = build.node("Gather", "sizes", [shape, build.constant("of", np.array([0, 2]))])
+        node.inputs[1] = build.node("Concat", "joined", [sizes, width], axis=0)
+    for tensor in turned:
+        readers = list(tensor.outputs)
+        same = build.node("Cast", "same", [tensor], to=onnx.TensorProto.FLOAT)
+        for reader in readers:
+            reader.inputs[next(place for place, read in enumerate(reader.inputs) if read is tensor)] = same
+    sort_nodes(model.graph)
+    model.changed()
+
+
+def test_rotary_attention_of_a_script_is_read_too():
+    """What leads to a shape alone is no part of what is computed."""
+    model = encoder(ROTARY)
+    as_a_script_writes(model)
+    plain = model.clone()
+    operators = fused(model)
+    assert (operators["RotaryEmbedding"], operators["MultiHeadAttention"], operators["Softmax"]) == (4, 2, 0)
+    assert_same_outputs(model, plain, [given(length) for length in (1, 2, 7, 33, POSITIONS)], atol=1e-5)
 
 
 @pytest.mark.parametrize("spoiled", ["other half", "sign", "order", "each head"])
