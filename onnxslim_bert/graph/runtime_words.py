@@ -10,7 +10,7 @@ UNREADABLE = "it is cut off or damaged"
 _DROPPED = re.compile(
     r"(?:\bonnxruntime\.[\w.]+: )?\[ONNXRuntimeError\] : \d+ : \w+ : "  # a code and its name
     r"|Load model from .*? failed:|Failed to load model with error: |Exception during initialization: "
-    r"|This is an invalid model\. |Invalid model\. |\bType Error: |^Error: |Fatal error: |\bInference error\(s\): "
+    r"|This is an invalid model\. |Invalid model\. |\bType Error: |\bError: |Fatal error: |\bInference error\(s\): "
     r"|\[(?:Shape|Type)InferenceError\] |Error Node(?:\(.*?\))? with schema\(.*?\) |(?<=: )Error "
     r"| Please fix either the inputs/outputs or the model\.|Exception from \S+ ?"
 )

@@ -150,6 +150,7 @@ def test_no_command_prints_what_the_runtime_raises(tmp_path, monkeypatch, verb, 
             "MatMul node 'm': Odd",
         ),
         ("the model takes x::y (2) was false", "the model takes x::y (2) was false"),
+        ("[ONNXRuntimeError] : 1 : FAIL : This is an invalid model. Error: it has a circle.", "it has a circle"),
         ("", "str"),
     ],
 )
