@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxslim_bert.arrays import Array
 from onnxslim_bert.errors import ModelError, ProviderError
+from onnxslim_bert.graph.native_path import check_utf8
 from onnxslim_bert.graph.runtime_words import in_words
 from onnxslim_bert.targets.arm64.runner import ARRAYS, DESCRIBED, FAILED
 
@@ -52,6 +53,7 @@ class EmulatedSession:
     """
 
     def __init__(self, path: Path, start: Sequence[str], threads: int = 1) -> None:
+        check_utf8(path, "the emulator", ModelError)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [*start, str(RUNNER), str(path), str(threads)],

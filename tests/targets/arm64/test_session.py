@@ -43,6 +43,11 @@ def test_what_onnx_runtime_refuses_there_is_one_line(tmp_path):
         EmulatedSession(path, HERE)
 
 
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="is not UTF-8, as the emulator needs it: give another name"):
+        EmulatedSession(tmp_path / "odd\udcff.onnx", HERE)
+
+
 def test_rows_that_do_not_fit_leave_the_session_open():
     model, session = prepared(NAME), EmulatedSession(fixture(NAME), HERE)
     given = feeds(model, 2, 5)
