@@ -25,5 +25,5 @@ class Kept:
     def put(self, key: str, arrays: Mapping[str, Array]) -> None:
         assert key not in self.files, "measured twice"
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
         self.files[key] = file.getvalue()

@@ -257,7 +257,7 @@ def _write_row_files(folder: Path) -> None:
     ids = np.random.default_rng(0).integers(4, 30, (6, 7))
     ones = np.ones_like(ids)
     arrays = {"input_ids": ids, "attention_mask": ones, "token_type_ids": ones - 1, "label": ids[:, 0] % CLASSES}
-    np.savez(folder / "rows.npz", allow_pickle=False, **arrays)
+    np.savez(folder / "rows.npz", **arrays)  # type: ignore[arg-type]
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
