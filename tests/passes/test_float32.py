@@ -41,7 +41,8 @@ def test_a_wide_file_answers_as_the_narrow_one_and_is_quantized(name, keep):
         apply(step, small)
     assert {node.op for node in small.graph.nodes} & {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
     given = every_padding(wide)
-    for exact, ours, theirs in zip(*(answers(each, given) for each in (narrow, wide, small)), strict=True):
+    exactly = answers(narrow, given, optimize=False)  # optimized, onnxruntime 1.25 refuses some
+    for exact, ours, theirs in zip(exactly, answers(wide, given), answers(small, given), strict=True):
         for output, values in exact.items():
             assert ours[output].dtype == values.dtype
             np.testing.assert_allclose(ours[output], values, atol=2e-2)
