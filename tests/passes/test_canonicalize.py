@@ -195,7 +195,7 @@ def test_nodes_without_effect_go(body):
 def test_an_opset_that_cannot_be_raised_is_refused():
     """Said with the opset that was needed and what to do."""
     text = '<ir_version: 8, opset_import: ["" : 10]> main (float[N, 3] x) => (float[N, 3] y) { y = Nonsense(x) }'
-    with pytest.raises(ModelError, match=r"opset 10 cannot be raised to 17: .*Nonsense.*; export at 17 or later"):
+    with pytest.raises(ModelError, match=r"opset 10 cannot be raised to 17: .+; export at 17 or later"):
         apply(CANONICAL, Model.from_proto(onnx.parser.parse_model(text)))
 
 
