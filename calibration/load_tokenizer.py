@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -181,11 +182,12 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise DataError(f"{needed}: add one, or let {pieces} be read: {hint}")
     if any("auto_map" in _config(folder, name) for name in DESCRIPTIONS):
         raise DataError(f"{needed}, but code of its own, which is never run: save it with tokenizer.json")
+    check_utf8(folder, "transformers", DataError)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it warns on stderr where there is no PyTorch
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise DataError(f"{needed}: add one, or pip install transformers to read older vocabularies") from error
-    check_utf8(folder, "transformers", DataError)
     with _said(f"{needed}, nor what transformers can load: give --tokenizer FOLDER"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # without its files transformers makes one to be trained, of special tokens alone: all words are the same

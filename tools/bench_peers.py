@@ -4,8 +4,8 @@
 
 Every file is made by a process of its own, whose CPU time and memory are measured whole; all files of an export are
 timed in one interleaved run, with one thread unless --threads gives other numbers, and with nothing but the file
-given to the session; each answers the evaluation rows one by one. The fused peers need sympy, HQQ needs torch.
-Tables go to stdout in Markdown, progress to stderr.
+given to the session; each answers the evaluation rows one by one. The fused peers need sympy, those of
+four bits onnx_ir, HQQ torch. Tables go to stdout in Markdown, progress to stderr.
 """
 
 import argparse

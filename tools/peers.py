@@ -2,7 +2,8 @@
 
     python peers.py NAME JOB
 
-NAME: a key of PEERS. JOB: a `Job` as JSON. The fused ones need sympy, and those with static ranges torch.
+NAME: a key of PEERS. JOB: a `Job` as JSON. The fused ones need sympy, those with static ranges
+torch, those of four bits onnx_ir.
 """
 
 import json
@@ -17,12 +18,6 @@ from typing import Any
 import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization import QuantFormat, QuantType
-from onnxruntime.quantization.matmul_nbits_quantizer import (
-    DefaultWeightOnlyQuantConfig,
-    HQQWeightOnlyQuantConfig,
-    MatMulNBitsQuantizer,
-    WeightOnlyQuantConfig,
-)
 
 from onnxslim_bert.calibration.batches import Batch, Batches
 from onnxslim_bert.calibration.feeding import roles_for
@@ -150,16 +145,22 @@ def static(source: Path, job: Job, **options: Any) -> None:
 
 def four_bits(source: Path, job: Job) -> None:
     """Matrices to the nearest of 16 levels, in blocks of 32 with zeros (MatMulNBits)."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig  # which needs onnx_ir
+
     nearest = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=False, accuracy_level=INT8)
     write_four_bits(source, job, nearest)
 
 
 def four_bits_hqq(source: Path, job: Job) -> None:
     """The same with scales and zeros by HQQ (Badri and Shaji 2023), which needs torch."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantConfig
+
     write_four_bits(source, job, HQQWeightOnlyQuantConfig(block_size=BLOCK, bits=4))
 
 
-def write_four_bits(source: Path, job: Job, algorithm: WeightOnlyQuantConfig) -> None:
+def write_four_bits(source: Path, job: Job, algorithm: Any) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
     quantizer = MatMulNBitsQuantizer(
         str(source), block_size=BLOCK, is_symmetric=False, accuracy_level=INT8, algo_config=algorithm
     )

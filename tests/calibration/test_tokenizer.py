@@ -69,6 +69,17 @@ def test_an_older_folder_is_read_by_transformers(tmp_path: Path) -> None:
     ]
 
 
+def test_what_transformers_thinks_of_pytorch_is_not_on_the_screen(tmp_path: Path) -> None:
+    """It warns when it is imported where there is none, which stood beside every line of ours."""
+    pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad")))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    code = "import sys, pathlib; from onnxslim_bert.calibration.load_tokenizer import load_tokenizer; "
+    code += "load_tokenizer(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "deberta-v2", "t5"])
 def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path, kind: str) -> None:
     """transformers reads one from config.json alone, in which all words are the same token."""

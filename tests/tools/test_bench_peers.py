@@ -72,8 +72,8 @@ def test_every_form_has_every_method():
 @pytest.mark.parametrize("name", ["ort-4-bit", "ort-4-bit-hqq"])
 def test_a_peer_of_four_bits_runs(tmp_path, name):
     """Its matrices are in blocks, and the file opens."""
-    if name.endswith("hqq"):
-        pytest.importorskip("torch")
+    for needed in ("onnx_ir", *(["torch"] if name.endswith("hqq") else [])):
+        pytest.importorskip(needed)
     model = workspace(tmp_path, "bert-ts17-eager")
     job = {"source": str(model), "output": str(tmp_path / "out.onnx"), "heads": 3, "hidden": 12, "data": "reviews"}
     job |= {"rows": 8, "seed": 0, "tokenizer": str(tmp_path), "max_length": 20}
