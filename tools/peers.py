@@ -165,7 +165,8 @@ def write_four_bits(source: Path, job: Job, algorithm: Any) -> None:
         str(source), block_size=BLOCK, is_symmetric=False, accuracy_level=INT8, algo_config=algorithm
     )
     quantizer.process()
-    quantizer.model.save_model_to_file(job.output)
+    made: Any = quantizer.model  # an ONNXModel, which its annotation leaves open
+    made.save_model_to_file(job.output)
 
 
 def typed(source: Path) -> Path:
